@@ -1,0 +1,80 @@
+//! What a decision may know of a request: its head, what the body's first bytes said, and who sent it.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+/// A filter's view of a request head, so that no HTTP engine's types reach the filters.
+pub trait Head {
+    /// The method as sent, `GET`.
+    fn method(&self) -> &str;
+    /// `http` or `https`, as the client used it.
+    fn scheme(&self) -> &str;
+    /// The Host header or `:authority`, port included when it was sent.
+    fn authority(&self) -> &str;
+    /// The path without the query, starting with `/` (or `*`).
+    fn path(&self) -> &str;
+    /// What follows `?`, without it.
+    fn query(&self) -> Option<&str>;
+    /// All values of a header joined by `,` (as Envoy matches them); `name` is lower case.
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
+}
+
+/// The protocol that an agent speaks in this call, as far as it can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// Plain HTTP, or a body that was not read or not understood.
+    #[default]
+    Http,
+    /// `content-type: application/grpc*`.
+    Grpc,
+    /// An upgrade to WebSocket.
+    WebSocket,
+    /// JSON-RPC that is neither MCP nor A2A.
+    JsonRpc,
+    /// Model Context Protocol.
+    Mcp,
+    /// Agent2Agent.
+    A2a,
+    /// An OpenAI-compatible API.
+    OpenAi,
+}
+
+/// What `decode` learned. Everything unknown is `None`; that is never an error.
+#[derive(Debug, Clone, Default)]
+pub struct Call {
+    /// The protocol of the call.
+    pub protocol: Protocol,
+    /// `agent-capability`, or the host `<capability>.capability.mesh`: all that are asked for.
+    pub capabilities: Vec<Box<str>>,
+    /// `agent-constraint`, unparsed (see [`crate::capability`]).
+    pub constraint: Option<Box<str>>,
+    /// The RPC method: JSON-RPC `method`, `Mcp-Method`.
+    pub rpc_method: Option<Box<str>>,
+    /// The JSON-RPC id, as JSON text.
+    pub rpc_id: Option<Box<str>>,
+    /// MCP tool, prompt or resource name (`Mcp-Name`, `params.name`).
+    pub tool: Option<Box<str>>,
+    /// `Mcp-Session-Id`, or another session header.
+    pub session: Option<Box<str>>,
+    /// A2A `contextId`.
+    pub context_id: Option<Box<str>>,
+    /// A2A `taskId`.
+    pub task_id: Option<Box<str>>,
+    /// A2A `messageId`.
+    pub message_id: Option<Box<str>>,
+    /// OpenAI `model`.
+    pub model: Option<Box<str>>,
+    /// OpenAI `user`.
+    pub user: Option<Box<str>>,
+    /// Whether the caller asked for a stream (`stream: true`, `Accept: text/event-stream`, `message/stream`).
+    pub streaming: bool,
+}
+
+/// Who sent the request and to which port, as `identify` established it.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// The downstream peer's address.
+    pub ip: IpAddr,
+    /// The port of the service that the caller addressed: the authority's port, else the scheme's default.
+    pub port: u16,
+}

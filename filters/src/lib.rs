@@ -1,0 +1,16 @@
+//! Decisions per request. Pure apart from counters: no sockets, no HTTP engine, no clock of its own.
+//!
+//! | decision | file | asked by the stage |
+//! |---|---|---|
+//! | which rule | [`route`] | route |
+//! | which conversation | [`affinity`] | route |
+//! | who is able | [`capability`] | select |
+//! | which endpoint | [`balance`] | select |
+//! | is there room | [`inflight`] | select, dial |
+//! | what to change in a head | [`headers`] | dial, respond |
+//!
+//! [`compile`] turns a validated model into a [`plan::Plan`]; [`state`] keeps the counters that outlive it.
+
+pub mod call;
+pub mod clock;
+pub mod verdict;

@@ -1,0 +1,105 @@
+//! Every refusal of the proxy itself: one closed list, each with one stable word and one status.
+
+/// Whose fault a refusal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller sent something that cannot be served.
+    Caller,
+    /// The upstream was unable.
+    Upstream,
+    /// The mesh itself: its configuration, limits or state.
+    Mesh,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $status:literal, $fault:ident;)+) => {
+        /// Why the proxy refused or gave up. The word is the `pilotfish-reason` header, the metric label and the log field.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $name,)+ }
+        impl Reason {
+            /// Every reason, in the order of declaration.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)+];
+            /// The stable short word.
+            pub const fn word(self) -> &'static str { match self { $(Reason::$name => $word,)+ } }
+            /// The HTTP status that the caller gets.
+            pub const fn status(self) -> u16 { match self { $(Reason::$name => $status,)+ } }
+            /// Whose fault it is.
+            pub const fn fault(self) -> Fault { match self { $(Reason::$name => Fault::$fault,)+ } }
+        }
+    };
+}
+
+reasons! {
+    /// The request could not be parsed unambiguously (RFC 9112 section 3, 5, 6).
+    BadRequest = "bad-request", 400, Caller;
+    /// `agent-constraint` has an unknown key or a bad value.
+    BadConstraint = "bad-constraint", 400, Caller;
+    /// The header section is larger than 64 KiB.
+    HeadersTooLarge = "headers-too-large", 431, Caller;
+    /// The request line is longer than the header limit allows.
+    UriTooLong = "uri-too-long", 414, Caller;
+    /// The headers did not arrive in time (10 s).
+    HeaderTimeout = "header-timeout", 408, Caller;
+    /// The request body did not arrive in time.
+    BodyTimeout = "body-timeout", 408, Caller;
+    /// HTTP version that is not served.
+    VersionNotSupported = "version-not-supported", 505, Caller;
+    /// An `Expect` other than `100-continue` (RFC 9110 section 10.1.1).
+    ExpectationFailed = "expectation-failed", 417, Caller;
+    /// A transfer coding other than chunked (RFC 9112 section 6.1).
+    TransferCoding = "transfer-coding-unknown", 501, Caller;
+    /// No host or rule matches.
+    NoRoute = "no-route", 404, Caller;
+    /// The destination is not allowed by the egress rules.
+    EgressNotAllowed = "egress-not-allowed", 403, Caller;
+    /// A rule's destination is a host that nobody knows.
+    NoCluster = "no-cluster", 503, Mesh;
+    /// The destination has no endpoint, or none that is healthy.
+    NoEndpoint = "no-healthy-endpoint", 503, Upstream;
+    /// No candidate has the capabilities or meets the constraints.
+    NobodyQualifies = "nobody-qualifies", 503, Upstream;
+    /// A `connectionPool` limit is reached.
+    Overflow = "connection-pool-overflow", 503, Mesh;
+    /// The connection to the endpoint could not be made.
+    ConnectFailed = "connect-failed", 503, Upstream;
+    /// The connection to the endpoint was not made in time.
+    ConnectTimeout = "connect-timeout", 504, Upstream;
+    /// The route's timeout passed.
+    Timeout = "timeout", 504, Upstream;
+    /// The upstream closed or reset before a whole answer.
+    UpstreamReset = "upstream-reset", 502, Upstream;
+    /// The upstream's answer could not be parsed unambiguously.
+    BadUpstreamAnswer = "bad-upstream-answer", 502, Upstream;
+    /// The protocol that the caller speaks cannot be spoken with the upstream (an upgrade over HTTP/2, say).
+    UpgradeNotPossible = "upgrade-not-possible", 502, Upstream;
+    /// The client went away before the answer; logged, never sent (nginx's 499).
+    ClientGone = "client-gone", 499, Caller;
+    /// The sidecar is draining and takes no new work on this connection.
+    Draining = "draining", 503, Mesh;
+    /// A security kind is configured that this release does not enforce.
+    Unenforced = "policy-not-enforceable", 503, Mesh;
+}
+
+/// A refusal on its way to the caller.
+#[derive(Debug, Clone)]
+pub struct Deny {
+    /// Why.
+    pub reason: Reason,
+    /// What a person should know, without secrets; becomes `detail` of the problem document (RFC 9457).
+    pub detail: Option<Box<str>>,
+    /// Further members of the problem document, as a JSON object's text (`{"candidates":[...]}`).
+    pub extra: Option<Box<str>>,
+}
+
+impl From<Reason> for Deny {
+    fn from(reason: Reason) -> Self {
+        Deny { reason, detail: None, extra: None }
+    }
+}
+
+impl Deny {
+    /// A refusal with a sentence for the reader.
+    pub fn with(reason: Reason, detail: impl Into<Box<str>>) -> Self {
+        Deny { reason, detail: Some(detail.into()), extra: None }
+    }
+}

@@ -1,0 +1,3 @@
+//! The sidecar, module by module in the order in which a request meets them.
+
+pub mod http;

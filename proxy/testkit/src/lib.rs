@@ -1,0 +1,1 @@
+//! Scripted origins, recording origins and raw clients for tests from outside.
