@@ -1,3 +1,10 @@
 //! The sidecar, module by module in the order in which a request meets them.
 
+pub mod bootstrap;
 pub mod http;
+pub mod listen;
+pub mod server;
+pub mod shutdown;
+pub mod snapshot;
+pub mod telemetry;
+pub mod worker;

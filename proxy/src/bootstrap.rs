@@ -1,0 +1,208 @@
+//! Settings that are fixed for the life of the process: flags, each also an environment variable.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// What the command line and the environment say. A flag wins over its environment variable.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "pilotfish-proxy", version, about = ABOUT, long_about = LONG_ABOUT, max_term_width = 110)]
+pub struct Settings {
+    /// File or folder with the routing documents (.yaml, .yml). A folder is watched: a change that is valid as a
+    /// whole is taken within a fraction of a second, an invalid one is reported and leaves the last good one serving.
+    #[arg(long, env = "PILOTFISH_CONFIG", value_name = "PATH", required = true)]
+    pub config: Option<PathBuf>,
+
+    /// Name of the agent beside this sidecar, as in AgentCluster and `pilotfish.dev/agent`. No default.
+    #[arg(long, env = "PILOTFISH_AGENT", value_name = "NAME")]
+    pub agent: String,
+
+    /// Namespace of the agent: short host names in rules mean hosts of this namespace, and `sourceNamespace`
+    /// matches it.
+    #[arg(long, env = "PILOTFISH_NAMESPACE", value_name = "NAME", default_value = "default")]
+    pub namespace: String,
+
+    /// Where the agent itself listens; inbound requests go there. Without it the sidecar serves a caller only
+    /// and answers inbound requests with 503.
+    #[arg(long, env = "PILOTFISH_APP", value_name = "HOST:PORT")]
+    pub app: Option<HostPort>,
+
+    /// Listener for the agent's own calls. Port 0 takes a free port, here and below; the start-up line names it.
+    #[arg(long, env = "PILOTFISH_OUTBOUND", value_name = "ADDR", default_value = "127.0.0.1:15001")]
+    pub outbound: SocketAddr,
+
+    /// Listener for calls from the mesh to the agent.
+    #[arg(long, env = "PILOTFISH_INBOUND", value_name = "ADDR", default_value = "0.0.0.0:15006")]
+    pub inbound: SocketAddr,
+
+    /// Listener for /ready, /live and /metrics, all read-only.
+    #[arg(long, env = "PILOTFISH_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:15000")]
+    pub admin: SocketAddr,
+
+    /// Unix socket (mode 0600) for /config and /drain.
+    /// [default: $XDG_RUNTIME_DIR (or /tmp)/pilotfish-<namespace>-<agent>-<pid>.sock]
+    #[arg(long, env = "PILOTFISH_ADMIN_SOCKET", value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
+
+    /// Worker threads, each with its own event loop and upstream connections. One carries tens of thousands of
+    /// requests per second, more than one agent asks for, and keeps every upstream connection in one pool.
+    #[arg(long, env = "PILOTFISH_WORKERS", value_name = "N", default_value_t = 1, value_parser = parse_workers)]
+    pub workers: usize,
+
+    /// What happens to an unknown host that is asked for by HTTP_PROXY or CONNECT (Istio's outboundTrafficPolicy,
+    /// and Istio's default). Loopback, link-local and the mesh's own ports are refused in both modes unless a
+    /// ServiceEntry names them.
+    #[arg(long, env = "PILOTFISH_OUTBOUND_POLICY", value_name = "MODE", default_value = "allow-any", ignore_case = true)]
+    pub outbound_policy: OutboundPolicy,
+
+    /// Start although the configuration holds security kinds that this release does not enforce yet.
+    #[arg(long, env = "PILOTFISH_ALLOW_UNENFORCED")]
+    pub allow_unenforced: bool,
+
+    /// Read the documents exactly as Istio does: no subset by `version` label, no trafficPolicy lent by a
+    /// DestinationRule whose host is a VirtualService's.
+    #[arg(long, env = "PILOTFISH_STRICT_ISTIO")]
+    pub strict_istio: bool,
+
+    /// A label of this workload, for `sourceLabels`. Repeat it, or separate several by commas.
+    #[arg(long = "label", env = "PILOTFISH_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
+    pub labels: Vec<(String, String)>,
+
+    /// Where this workload runs, for locality load balancing: region, region/zone or region/zone/subzone.
+    #[arg(long, env = "PILOTFISH_LOCALITY", value_name = "LOCALITY")]
+    pub locality: Option<String>,
+
+    /// How long requests in flight may take to finish after SIGTERM before they are cut (Istio's and Envoy's
+    /// drain time).
+    #[arg(long, env = "PILOTFISH_DRAIN", value_name = "DURATION", default_value = "45s", value_parser = parse_duration)]
+    pub drain: Duration,
+
+    /// How long the sidecar goes on accepting after SIGTERM while /ready already fails, so that others stop
+    /// choosing it first.
+    #[arg(long, env = "PILOTFISH_DRAIN_DELAY", value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
+    pub drain_delay: Duration,
+
+    /// Connections that each of the two listeners serves at a time; more wait in the kernel's backlog.
+    #[arg(long, env = "PILOTFISH_MAX_CONNECTIONS", value_name = "N", default_value_t = 10_000)]
+    pub max_connections: usize,
+
+    /// One line for each finished request.
+    #[arg(long, env = "PILOTFISH_ACCESS_LOG", value_name = "FORMAT", default_value = "off")]
+    pub access_log: AccessLogFormat,
+
+    /// Where access log lines go; appended to. [default: standard error]
+    #[arg(long, env = "PILOTFISH_ACCESS_LOG_FILE", value_name = "PATH")]
+    pub access_log_file: Option<PathBuf>,
+
+    /// DNS server for ServiceEntries with `resolution: DNS`. [default: those of /etc/resolv.conf]
+    #[arg(long, env = "PILOTFISH_DNS_SERVER", value_name = "ADDR")]
+    pub dns_server: Option<SocketAddr>,
+}
+
+const ABOUT: &str = "The sidecar of an AI agent: routes its calls by Istio's YAML, and by capability.";
+const LONG_ABOUT: &str = "The sidecar of an AI agent: routes its calls by Istio's YAML, and by capability.\n\n\
+    Send the agent's calls to the outbound listener (HTTP/1.1, HTTP/2 with prior knowledge, gRPC, WebSocket, or as its \
+    HTTP_PROXY); calls from the mesh arrive at the inbound listener and go on to --app. SIGTERM drains, a second one \
+    stops at once. Each flag is also an environment variable, named beside it; the flag wins.";
+
+/// What to do with calls to hosts that no document names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutboundPolicy {
+    /// Pass them, except to loopback, link-local addresses and the mesh's own ports.
+    #[value(name = "allow-any", alias = "ALLOW_ANY", alias = "allow_any")]
+    AllowAny,
+    /// Refuse them with 403 `egress-not-allowed`.
+    #[value(name = "registry-only", alias = "REGISTRY_ONLY", alias = "registry_only")]
+    RegistryOnly,
+}
+
+/// The form of the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccessLogFormat {
+    /// No access log.
+    Off,
+    /// `key=value` pairs for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A host (name or address) and a port, unresolved.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// A DNS name or an IP address, without brackets.
+    pub host: String,
+    /// The port, never 0.
+    pub port: u16,
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    /// `host:port`, `1.2.3.4:port`, `[::1]:port`, or a bare port, which means 127.0.0.1.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, port) = text.rsplit_once(':').unwrap_or(("127.0.0.1", text));
+        let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or("expected HOST:PORT with a port of 1 to 65535")?;
+        if host.is_empty() || host.contains(['/', ' ', '@']) {
+            return Err("expected HOST:PORT, a host without scheme or path".into());
+        }
+        Ok(HostPort { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(out, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(out, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Settings {
+    /// The Unix socket's path: `--admin-socket`, else one that names agent and process.
+    pub fn admin_socket_path(&self) -> PathBuf {
+        self.admin_socket.clone().unwrap_or_else(|| {
+            let folder = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+            folder.join(format!("pilotfish-{}-{}-{}.sock", self.namespace, self.agent, std::process::id()))
+        })
+    }
+}
+
+fn parse_workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=256) => Ok(n),
+        _ => Err("expected 1 to 256".into()),
+    }
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("expected KEY=VALUE".into()),
+    }
+}
+
+/// `250ms`, `45s`, `2m`, `1h`; no unit means seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("expected a number and ms, s, m or h".into()),
+    };
+    let number: f64 = number.parse().map_err(|_| "expected a duration such as 500ms, 45s or 2m")?;
+    Duration::try_from_secs_f64(number * scale).map_err(|_| "too long".into())
+}
+
+#[cfg(test)]
+mod tests;

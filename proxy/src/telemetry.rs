@@ -1,0 +1,3 @@
+//! What the sidecar tells about itself: metrics, its log, and the access log.
+
+pub mod metrics;

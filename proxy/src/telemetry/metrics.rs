@@ -1,0 +1,123 @@
+//! Counters of the request path, one set per worker so that no cache line is shared, merged when they are read.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use pilotfish_filters::verdict::Reason;
+
+use crate::listen::Direction;
+
+/// Upper bounds of the duration buckets, in microseconds: OpenTelemetry's for `http.server.request.duration`.
+pub const BUCKETS: [u64; 14] = [
+    5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000, 2_500_000, 5_000_000,
+    7_500_000, 10_000_000,
+];
+
+/// A number that one thread changes and others read. A plain load and store: cheaper than an atomic addition, and
+/// exact because there is one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the thread that owns the counter may call this.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Subtracts `n`, for gauges. Only the thread that owns the counter may call this.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// How long requests took: cumulative when rendered, separate here.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; BUCKETS.len() + 1],
+    sum_micros: Counter,
+}
+
+impl Histogram {
+    /// Counts one duration.
+    pub fn record(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS.len());
+        self.buckets[bucket].add(1);
+        self.sum_micros.add(micros);
+    }
+}
+
+/// What is counted for each direction.
+#[derive(Debug, Default)]
+pub struct DirectionMetrics {
+    /// Finished requests by status class, 1xx to 5xx at 0 to 4; 5 is "no status was sent" (the client was gone).
+    pub requests: [Counter; 6],
+    /// Time from the request's head to the end of its answer.
+    pub duration: Histogram,
+    /// Requests being served now.
+    pub active_requests: Counter,
+    /// Downstream connections open now.
+    pub active_connections: Counter,
+    /// Downstream connections accepted.
+    pub connections: Counter,
+    /// Bytes of request bodies and upgraded streams that went upstream.
+    pub bytes_sent: Counter,
+    /// Bytes of response bodies and upgraded streams that went downstream.
+    pub bytes_received: Counter,
+}
+
+/// One worker's counters. Only that worker writes.
+#[derive(Debug)]
+pub struct WorkerMetrics {
+    directions: [DirectionMetrics; 2],
+    refusals: [Counter; Reason::ALL.len()],
+    /// Upstream connections made.
+    pub upstream_connects: Counter,
+    /// Upstream connections that failed or were too slow to be made.
+    pub upstream_connect_failures: Counter,
+    /// Requests that went out on a kept connection.
+    pub upstream_reuses: Counter,
+    /// Upstream connections open now.
+    pub upstream_connections: Counter,
+}
+
+impl Default for WorkerMetrics {
+    fn default() -> Self {
+        WorkerMetrics {
+            directions: Default::default(),
+            refusals: std::array::from_fn(|_| Counter::default()),
+            upstream_connects: Counter::default(),
+            upstream_connect_failures: Counter::default(),
+            upstream_reuses: Counter::default(),
+            upstream_connections: Counter::default(),
+        }
+    }
+}
+
+impl WorkerMetrics {
+    /// The counters of one direction.
+    pub fn direction(&self, direction: Direction) -> &DirectionMetrics {
+        &self.directions[direction as usize]
+    }
+
+    /// Counts a refusal by the proxy itself.
+    pub fn refused(&self, reason: Reason) {
+        self.refusals[reason as usize].add(1);
+    }
+
+    /// Counts a finished request; `status` is `None` when no head was sent.
+    pub fn finished(&self, direction: Direction, status: Option<u16>, duration: Duration) {
+        let metrics = self.direction(direction);
+        let class = match status {
+            Some(status @ 100..=599) => usize::from(status / 100 - 1),
+            _ => 5,
+        };
+        metrics.requests[class].add(1);
+        metrics.duration.record(duration);
+    }
+}
