@@ -56,7 +56,13 @@ pub struct Settings {
     /// What happens to an unknown host that is asked for by HTTP_PROXY or CONNECT (Istio's outboundTrafficPolicy,
     /// and Istio's default). Loopback, link-local and the mesh's own ports are refused in both modes unless a
     /// ServiceEntry names them.
-    #[arg(long, env = "PILOTFISH_OUTBOUND_POLICY", value_name = "MODE", default_value = "allow-any", ignore_case = true)]
+    #[arg(
+        long,
+        env = "PILOTFISH_OUTBOUND_POLICY",
+        value_name = "MODE",
+        default_value = "allow-any",
+        ignore_case = true
+    )]
     pub outbound_policy: OutboundPolicy,
 
     /// Start although the configuration holds security kinds that this release does not enforce yet.
@@ -147,7 +153,11 @@ impl FromStr for HostPort {
     fn from_str(text: &str) -> Result<Self, String> {
         let (host, port) = text.rsplit_once(':').unwrap_or(("127.0.0.1", text));
         let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        let port = port.parse().ok().filter(|port| *port != 0).ok_or("expected HOST:PORT with a port of 1 to 65535")?;
+        let port = port
+            .parse()
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or("expected HOST:PORT with a port of 1 to 65535")?;
         if host.is_empty() || host.contains(['/', ' ', '@']) {
             return Err("expected HOST:PORT, a host without scheme or path".into());
         }
@@ -169,7 +179,8 @@ impl Settings {
     /// The Unix socket's path: `--admin-socket`, else one that names agent and process.
     pub fn admin_socket_path(&self) -> PathBuf {
         self.admin_socket.clone().unwrap_or_else(|| {
-            let folder = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+            let folder =
+                std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
             folder.join(format!("pilotfish-{}-{}-{}.sock", self.namespace, self.agent, std::process::id()))
         })
     }

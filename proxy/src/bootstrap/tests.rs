@@ -25,7 +25,10 @@ fn defaults_are_the_documented_ones() {
 #[test]
 fn istios_spelling_of_the_outbound_policy_is_understood() {
     for spelling in ["REGISTRY_ONLY", "registry-only", "registry_only"] {
-        assert_eq!(parse(&["--outbound-policy", spelling]).unwrap().outbound_policy, OutboundPolicy::RegistryOnly);
+        assert_eq!(
+            parse(&["--outbound-policy", spelling]).unwrap().outbound_policy,
+            OutboundPolicy::RegistryOnly
+        );
     }
 }
 
@@ -38,7 +41,13 @@ fn labels_repeat_or_share_a_flag() {
 
 #[test]
 fn wrong_values_are_refused() {
-    for bad in [["--workers", "0"], ["--drain", "soon"], ["--label", "=x"], ["--app", "host"], ["--app", "http://x:1"]] {
+    for bad in [
+        ["--workers", "0"],
+        ["--drain", "soon"],
+        ["--label", "=x"],
+        ["--app", "host"],
+        ["--app", "http://x:1"],
+    ] {
         assert!(parse(&bad).is_err(), "{bad:?} was accepted");
     }
 }
@@ -63,9 +72,15 @@ fn host_and_port_in_every_spelling() {
 
 #[test]
 fn every_flag_has_an_environment_variable_and_an_explanation() {
-    for arg in Settings::command().get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {
+    for arg in
+        Settings::command().get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+    {
         let env = arg.get_env().and_then(|name| name.to_str()).unwrap_or_default();
         assert!(env.starts_with("PILOTFISH_"), "{} has no environment variable", arg.get_id());
-        assert!(arg.get_help().is_some_and(|help| help.to_string().len() > 20), "{} is not explained", arg.get_id());
+        assert!(
+            arg.get_help().is_some_and(|help| help.to_string().len() > 20),
+            "{} is not explained",
+            arg.get_id()
+        );
     }
 }
