@@ -1,0 +1,64 @@
+//! The meaning of a set of resources: validated, defaults applied, names resolved. No serializer sees it.
+//!
+//! [`Model`] is what `filters::compile` reads. Whatever needed more than one document to know is already
+//! done here: short host names are resolved, delegates are merged into their root VirtualService, the two
+//! additions to Istio (undefined subsets, lent policies) are spelled out as ordinary subsets and policies.
+
+mod agent;
+mod destination_rule;
+mod host;
+mod locality;
+mod lookup;
+mod matching;
+mod meta;
+mod observe;
+mod policy;
+mod route;
+mod security;
+mod service;
+mod sidecar;
+mod virtual_service;
+
+pub use agent::*;
+pub use destination_rule::*;
+pub use host::*;
+pub use locality::*;
+pub use lookup::*;
+pub use matching::*;
+pub use meta::*;
+pub use observe::*;
+pub use policy::*;
+pub use route::*;
+pub use security::*;
+pub use service::*;
+pub use sidecar::*;
+pub use virtual_service::*;
+
+/// A whole, valid configuration. Lists are in load order: files by name, documents in file order.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    /// Routing rules. A rule without hosts is a delegate: its routes are already merged into its roots.
+    pub virtual_services: Vec<VirtualService>,
+    /// Policies and subsets by host, the explicit form of the two additions to Istio included.
+    pub destination_rules: Vec<DestinationRule>,
+    /// Services and where they are.
+    pub service_entries: Vec<ServiceEntry>,
+    /// Single workloads, chosen by a [`ServiceEntry::workload_selector`].
+    pub workload_entries: Vec<WorkloadEntry>,
+    /// Templates of workloads.
+    pub workload_groups: Vec<WorkloadGroup>,
+    /// Agents and what they are able to do.
+    pub agent_clusters: Vec<AgentCluster>,
+    /// Governance of agents (not enforced yet).
+    pub agent_security_policies: Vec<AgentSecurityPolicy>,
+    /// What a sidecar may reach.
+    pub sidecars: Vec<Sidecar>,
+    /// Who must speak mTLS (not enforced yet).
+    pub peer_authentications: Vec<PeerAuthentication>,
+    /// Who may call what (not enforced yet).
+    pub authorization_policies: Vec<AuthorizationPolicy>,
+    /// Whose tokens are valid (not enforced yet).
+    pub request_authentications: Vec<RequestAuthentication>,
+    /// Tracing, metrics and access logs (not enforced yet).
+    pub telemetries: Vec<Telemetry>,
+}

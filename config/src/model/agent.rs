@@ -1,0 +1,151 @@
+//! AgentCluster and AgentSecurityPolicy: agents, what they are able to do, how they are governed.
+
+use std::time::Duration;
+
+use super::{Meta, StringMap};
+
+/// Agents and what they are able to do.
+#[derive(Debug, Clone)]
+pub struct AgentCluster {
+    /// Key, labels, annotations, place.
+    pub meta: Meta,
+    /// All replicas together.
+    pub replicas: Option<u32>,
+    /// Who places and watches them.
+    pub orchestrator: Option<Orchestrator>,
+    /// The agents.
+    pub agents: Vec<Agent>,
+    /// How many run where.
+    pub regions: Vec<AgentRegion>,
+    /// How their number follows load.
+    pub auto_scaling: Option<AutoScaling>,
+    /// Resources by agent name.
+    pub resource_management: Vec<(String, Resources)>,
+}
+
+/// A kind of agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// Its name; endpoints name it by `pilotfish.dev/agent`.
+    pub name: String,
+    /// How many run.
+    pub replicas: Option<u32>,
+    /// What each needs.
+    pub resources: Resources,
+    /// What it is able to do.
+    pub capabilities: Vec<Capability>,
+    /// Further labels.
+    pub labels: StringMap,
+}
+
+/// A named thing that an agent can do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Capability {
+    /// Its name in lower case.
+    pub name: String,
+    /// Its version, when one is written (`name@1.2.0`; `name@2` is 2.0.0).
+    pub version: Option<semver::Version>,
+}
+
+/// What an agent needs, as Kubernetes quantities.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// Cores, `500m` or `2`.
+    pub cpu: Option<String>,
+    /// Bytes, `4Gi`.
+    pub memory: Option<String>,
+    /// Cards, a whole number.
+    pub gpu: Option<String>,
+}
+
+/// Who places and watches agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orchestrator {
+    /// `hierarchical` or another word.
+    pub kind: String,
+    /// From the top down.
+    pub levels: Vec<OrchestratorLevel>,
+}
+
+/// A level of an orchestrator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrchestratorLevel {
+    /// Name.
+    pub name: String,
+    /// What it spans.
+    pub scope: Option<String>,
+    /// What it does.
+    pub responsibilities: Vec<String>,
+}
+
+/// How many agents run in a region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRegion {
+    /// Region.
+    pub name: String,
+    /// Number by agent name.
+    pub agent_distribution: Vec<(String, u32)>,
+}
+
+/// How the number of agents follows load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AutoScaling {
+    /// On or off.
+    pub enabled: bool,
+    /// Never fewer.
+    pub min_replicas: Option<u32>,
+    /// Never more.
+    pub max_replicas: Option<u32>,
+    /// Aim, in percent.
+    pub target_utilization: Option<f64>,
+    /// More above this, in percent.
+    pub scale_up_threshold: Option<f64>,
+    /// Fewer below this, in percent.
+    pub scale_down_threshold: Option<f64>,
+}
+
+/// How agents are governed (not enforced yet).
+#[derive(Debug, Clone)]
+pub struct AgentSecurityPolicy {
+    /// Key, labels, annotations, place.
+    pub meta: Meta,
+    /// Callers have to say who they are.
+    pub authentication_required: bool,
+    /// How they may (`certificate`, `oauth2`, ...).
+    pub authentication_methods: Vec<String>,
+    /// How long a token is valid.
+    pub token_lifetime: Option<Duration>,
+    /// `rbac` or another word.
+    pub authorization_model: Option<String>,
+    /// Who may do what.
+    pub roles: Vec<AgentRole>,
+    /// `required`, `preferred` or `disabled`.
+    pub encryption: Option<String>,
+    /// Protocols that are allowed.
+    pub protocols: Vec<String>,
+    /// Data has to be classified.
+    pub classification_required: bool,
+    /// Classes, from the least to the most secret.
+    pub access_levels: Vec<String>,
+    /// Log every action.
+    pub audit_all_actions: bool,
+    /// Log data access.
+    pub log_data_access: bool,
+    /// Raise an alert on anomalies.
+    pub alert_on_anomalies: bool,
+    /// Frameworks to comply with.
+    pub frameworks: Vec<String>,
+    /// How long records are kept.
+    pub retention: Option<Duration>,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRole {
+    /// The agent that has the role.
+    pub name: String,
+    /// `area:verb`, `*` allowed.
+    pub permissions: Vec<String>,
+    /// Paths, `*` allowed.
+    pub resources: Vec<String>,
+}

@@ -1,0 +1,94 @@
+//! Look-ups over a [`Model`], with Istio's precedence.
+
+use super::{
+    Agent, Capability, DestinationRule, Host, Model, OutboundMode, ServiceEntry, StringMap, Workload,
+};
+
+impl Model {
+    /// The DestinationRule that a caller in `namespace` uses for `host`: the caller's namespace first, then the
+    /// host's own, then any that is exported to the caller; in each, exact hosts before longer wildcards.
+    pub fn destination_rule(&self, host: &str, namespace: &str) -> Option<&DestinationRule> {
+        let own = host.strip_suffix(".svc.cluster.local").and_then(|short| short.split('.').nth(1));
+        let visible = || {
+            self.destination_rules
+                .iter()
+                .filter(|rule| rule.meta.namespace() == namespace || rule.export_to.reaches(namespace))
+        };
+        let best = |of: &str| most_specific(visible().filter(|rule| rule.meta.namespace() == of), host);
+        best(namespace).or_else(|| own.and_then(best)).or_else(|| most_specific(visible(), host))
+    }
+
+    /// The service that serves `host` for callers in `namespace`: exact before wildcard, own namespace first.
+    pub fn service(&self, host: &str, namespace: &str) -> Option<&ServiceEntry> {
+        let visible = self
+            .service_entries
+            .iter()
+            .filter(|entry| entry.meta.namespace() == namespace || entry.export_to.reaches(namespace));
+        visible
+            .filter_map(|entry| {
+                let length = entry.hosts.iter().filter(|own| own.covers(host)).map(rank).max()?;
+                Some((length, entry.meta.namespace() == namespace, entry))
+            })
+            .reduce(|best, next| if (next.0, next.1) > (best.0, best.1) { next } else { best })
+            .map(|(_, _, entry)| entry)
+    }
+
+    /// Every workload of a service: those written in it, and the WorkloadEntries that it selects.
+    pub fn workloads_of<'m>(&'m self, entry: &'m ServiceEntry) -> impl Iterator<Item = &'m Workload> {
+        let selected = entry.workload_selector.as_ref().into_iter().flat_map(move |labels| {
+            self.workload_entries
+                .iter()
+                .filter(move |w| {
+                    w.meta.namespace() == entry.meta.namespace() && includes(&w.workload.labels, labels)
+                })
+                .map(|w| &w.workload)
+        });
+        entry.endpoints.iter().chain(selected)
+    }
+
+    /// The agent of that name in that namespace.
+    pub fn agent(&self, namespace: &str, name: &str) -> Option<&Agent> {
+        self.agent_clusters
+            .iter()
+            .filter(|cluster| cluster.meta.namespace() == namespace)
+            .flat_map(|cluster| &cluster.agents)
+            .find(|agent| agent.name == name)
+    }
+
+    /// What the agent at `workload` of a service in `namespace` is able to do; empty when no agent is tied to it.
+    pub fn capabilities(&self, namespace: &str, workload: &Workload) -> &[Capability] {
+        let agent = workload.agent.as_deref().and_then(|name| self.agent(namespace, name));
+        agent.map(|agent| agent.capabilities.as_slice()).unwrap_or_default()
+    }
+
+    /// What happens to unknown destinations for a workload of `namespace` with `labels`: the Sidecar that selects
+    /// it, else the namespace's, else `None`.
+    pub fn outbound_mode(&self, namespace: &str, labels: &StringMap) -> Option<OutboundMode> {
+        let own = || self.sidecars.iter().filter(|sidecar| sidecar.meta.namespace() == namespace);
+        own()
+            .find(|sidecar| {
+                !sidecar.workload_selector.is_empty() && includes(labels, &sidecar.workload_selector)
+            })
+            .or_else(|| own().find(|sidecar| sidecar.workload_selector.is_empty()))
+            .and_then(|sidecar| sidecar.outbound)
+    }
+}
+
+/// Whether `labels` has everything that `wanted` asks for.
+pub fn includes(labels: &StringMap, wanted: &StringMap) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Longer is more specific; a full name beats every wildcard.
+fn rank(host: &Host) -> usize {
+    if host.is_wildcard() { host.len() } else { usize::MAX }
+}
+
+fn most_specific<'m>(
+    rules: impl Iterator<Item = &'m DestinationRule>,
+    host: &str,
+) -> Option<&'m DestinationRule> {
+    rules
+        .filter(|rule| rule.host.covers(host))
+        .reduce(|best, next| if rank(&next.host) > rank(&best.host) { next } else { best })
+}
