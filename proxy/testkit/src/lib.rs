@@ -1,1 +1,29 @@
 //! Scripted origins, recording origins and raw clients for tests from outside.
+//!
+//! Nothing here knows the proxy's code: a test drives the real process through sockets and judges by what came out of it.
+//!
+//! | what | where |
+//! |---|---|
+//! | the process under test, its YAML and its end | [`sidecar`] |
+//! | an origin that records every byte and answers from a script, well or badly | [`origin`] |
+//! | a well-behaved agent (HTTP/1.1 and h2c) that echoes, streams, delays, upgrades | [`agent`] |
+//! | a raw HTTP/1 client | [`h1`] |
+//! | a raw HTTP/2 client: frames and HPACK by hand | [`h2`] |
+//! | the judge: a parser that refuses whatever two parsers could read differently | [`strict`] |
+//! | Python clients (gRPC, WebSocket) in a virtual environment made on demand | [`python`] |
+// A test kit reports a broken precondition by failing the test that asked for it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+pub mod agent;
+pub mod h1;
+pub mod h2;
+pub mod origin;
+pub mod python;
+pub mod sidecar;
+pub mod strict;
+
+pub use agent::Agent;
+pub use h1::H1;
+pub use h2::H2;
+pub use origin::{Origin, Step};
+pub use sidecar::Sidecar;
