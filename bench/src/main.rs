@@ -1,2 +1,105 @@
-//! Placeholder until the first command lands.
-fn main() {}
+//! `make bench`: pilotfish-proxy beside its rivals, and the load tools that measure them.
+
+mod clock;
+mod load;
+mod poller;
+mod samples;
+mod upstream;
+
+use std::num::NonZeroU64;
+
+use clap::{Args, Parser, Subcommand};
+
+use load::request::{Keys, Path, Requests};
+
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve as the upstream until killed
+    Upstream {
+        /// First port on 127.0.0.1
+        #[arg(long)]
+        port: u16,
+        /// How many ports
+        #[arg(long, default_value_t = 1)]
+        count: u16,
+    },
+    /// Make load and print what was measured as JSON
+    Load(LoadArgs),
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Mode {
+    /// Each connection sends as soon as it has its answer
+    Closed,
+    /// Poisson arrivals; latency from the intended start
+    Rate,
+    /// Event streams
+    Streams,
+    /// One request a connection, then nothing until standard input ends
+    Idle,
+}
+
+#[derive(Args)]
+struct LoadArgs {
+    mode: Mode,
+    /// The proxy's port on 127.0.0.1
+    #[arg(long)]
+    port: u16,
+    /// Connections, or streams
+    #[arg(long, default_value_t = 64)]
+    conns: usize,
+    /// Seconds
+    #[arg(long, default_value_t = 3.0)]
+    secs: f64,
+    /// Path of every request
+    #[arg(long)]
+    path: Option<String>,
+    /// Without --path: `/agents/K/run`, K going round this many
+    #[arg(long, default_value_t = 10)]
+    rules: usize,
+    /// Keys of `x-hash` to go round; 0: one for each connection
+    #[arg(long, default_value_t = 0)]
+    keys: usize,
+    /// Bytes of a request body; 0: GET
+    #[arg(long, default_value_t = 0)]
+    body: usize,
+    /// rate: requests a second
+    #[arg(long, default_value_t = 8000.0)]
+    rate: f64,
+    /// rate: report when this response header (lower case) changes
+    #[arg(long)]
+    watch: Option<String>,
+    /// streams: milliseconds between the events of one stream
+    #[arg(long, default_value_t = 5.0)]
+    interval: f64,
+}
+
+fn make_load(args: LoadArgs) -> std::io::Result<()> {
+    // The default slack of 50 us would make every open-loop request late by that much.
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
+    let path = args.path.map_or(Path::Rotating(args.rules.max(1)), Path::Fixed);
+    let keys = if args.keys == 0 { Keys::PerConnection } else { Keys::Rotating(args.keys) };
+    let requests = Requests::new(path, keys).with_body(args.body).watching(args.watch);
+    let result = match args.mode {
+        Mode::Closed => load::closed::run(args.port, args.conns, args.secs, requests)?,
+        Mode::Rate => load::rate::run(args.port, args.conns, args.secs, args.rate, requests)?,
+        Mode::Streams => load::streams::run(args.port, args.conns, args.interval, args.secs)?,
+        Mode::Idle => load::idle::run(args.port, args.conns)?,
+    };
+    println!("{result}");
+    Ok(())
+}
+
+fn main() -> std::io::Result<()> {
+    match Cli::parse().command {
+        Command::Upstream { port, count } => upstream::serve(port, count),
+        Command::Load(args) => make_load(args),
+    }
+}
