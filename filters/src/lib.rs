@@ -11,6 +11,11 @@
 //!
 //! [`compile`] turns a validated model into a [`plan::Plan`]; [`state`] keeps the counters that outlive it.
 
+pub mod balance;
 pub mod call;
 pub mod clock;
+pub mod cluster;
+pub mod endpoint;
+pub mod inflight;
+pub mod state;
 pub mod verdict;

@@ -1,0 +1,427 @@
+//! A cluster: the endpoints of one host, port and subset, with the settings of its traffic policy.
+//!
+//! [`Cluster::pick`] is the stage `select`: it admits the request, finds the priority level and locality, asks the
+//! balancer, and gives a [`Lease`]. Nothing here locks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use pilotfish_config::model::{Http2Keepalive, TcpKeepalive};
+
+pub use crate::balance::Pick;
+use crate::balance::slow_start::{SlowStart, Warmup};
+use crate::balance::{Accept, Algorithm, Balancer, Choice, Entered, locality::LevelPlan};
+use crate::clock::Micros;
+pub use crate::endpoint::Outcome;
+use crate::endpoint::{Endpoint, EndpointStats, Labels};
+use crate::inflight::{ClusterLimits, ConnectionPermit, PendingPermit, RequestPermit};
+use crate::state::Pass;
+use crate::verdict::{Deny, Reason};
+
+/// How endpoints of a cluster are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// They are in the cluster.
+    #[default]
+    Endpoints,
+    /// The name or address that the caller asked for is dialled (resolution NONE and DYNAMIC_DNS, PASSTHROUGH); see
+    /// [`Cluster::lease_to`].
+    Original,
+}
+
+/// The protocol that is spoken to a cluster's endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Upstream {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// The caller's.
+    #[default]
+    Client,
+}
+
+/// `connectionPool` as the data path uses it. `None` is no limit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterSettings {
+    /// Time to connect (10 s, Istio's default).
+    pub connect_timeout: Duration,
+    /// Connections of the whole process.
+    pub max_connections: Option<u32>,
+    /// Requests of the whole process that wait for a connection (`http1MaxPendingRequests`).
+    pub max_pending: Option<u32>,
+    /// Requests of the whole process in flight (`http2MaxRequests`, which as in Envoy counts HTTP/1.1 too).
+    pub max_requests: Option<u32>,
+    /// Requests after which a connection is closed.
+    pub max_requests_per_connection: Option<u32>,
+    /// After this an idle HTTP connection is closed (1 h, Istio's default); `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// After this an idle tunnel (CONNECT, upgrades) is closed (1 h, Istio's default); `None`: never.
+    pub tunnel_idle_timeout: Option<Duration>,
+    /// The age at which a connection takes no more requests.
+    pub max_connection_duration: Option<Duration>,
+    /// TCP keep-alive; `None`: off.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// The protocol.
+    pub upstream: Upstream,
+    /// HTTP/2 PING; `None`: off.
+    pub http2_keepalive: Option<Http2Keepalive>,
+    /// Streams on one HTTP/2 connection; `None`: as many as the peer allows.
+    pub max_concurrent_streams: Option<u32>,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        ClusterSettings {
+            connect_timeout: Duration::from_secs(10),
+            max_connections: None,
+            max_pending: None,
+            max_requests: None,
+            max_requests_per_connection: None,
+            idle_timeout: Some(Duration::from_secs(3600)),
+            tunnel_idle_timeout: Some(Duration::from_secs(3600)),
+            max_connection_duration: None,
+            tcp_keepalive: None,
+            upstream: Upstream::default(),
+            http2_keepalive: None,
+            max_concurrent_streams: None,
+        }
+    }
+}
+
+/// What a cluster is made of.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterSpec {
+    /// The host, full name.
+    pub host: Box<str>,
+    /// The port that callers address.
+    pub port: u16,
+    /// The subset.
+    pub subset: Option<Box<str>>,
+    /// How endpoints are found.
+    pub kind: Kind,
+    /// Its settings.
+    pub settings: ClusterSettings,
+    /// How one is chosen.
+    pub algorithm: Algorithm,
+    /// `pilotfish.dev/hash-balance-factor` in percent, for consistent hashing.
+    pub balance_factor: Option<u32>,
+    /// How a new endpoint's share grows.
+    pub warmup: Option<Warmup>,
+}
+
+/// The endpoints of one host, port and subset.
+#[derive(Debug)]
+pub struct Cluster {
+    /// `host:port`, or `host:port|subset`: the key of its counters and its name in metrics.
+    pub name: Box<str>,
+    /// The host, full name.
+    pub host: Box<str>,
+    /// The port that callers address.
+    pub port: u16,
+    /// The subset.
+    pub subset: Option<Box<str>>,
+    /// How endpoints are found.
+    pub kind: Kind,
+    /// Its settings.
+    pub settings: ClusterSettings,
+    /// Its counters, which outlive the plan.
+    pub limits: Arc<ClusterLimits>,
+    endpoints: Box<[Arc<Endpoint>]>,
+    levels: Box<[Level]>,
+    slow_start: Option<SlowStart>,
+    /// Whether every request is counted in `limits`.
+    counts: bool,
+    shares: LevelShares,
+}
+
+/// Endpoints of one priority: used while those of the levels before are unhealthy.
+#[derive(Debug)]
+struct Level {
+    groups: Box<[Group]>,
+    /// The sum of the groups' weights.
+    weight: u32,
+}
+
+/// Endpoints among which a balancer chooses.
+#[derive(Debug)]
+struct Group {
+    endpoints: Box<[Arc<Endpoint>]>,
+    balancer: Balancer,
+    weight: u32,
+}
+
+/// The share of traffic of each priority level, reckoned at most every 20 ms and after each outage.
+#[derive(Debug, Default)]
+struct LevelShares {
+    percent: Box<[AtomicU32]>,
+    outages: AtomicU32,
+    at: AtomicU64,
+}
+
+/// How long shares of priority levels are good.
+const SHARES_LIVE: Duration = Duration::from_millis(20);
+/// A level with at least 1 / 1.4 of its endpoints healthy takes all of its traffic (Envoy's overprovisioning factor).
+const OVERPROVISIONING: u64 = 140;
+
+impl Cluster {
+    /// Makes a cluster. `levels` says which of `endpoints` are preferred (see [`crate::balance::locality`]).
+    pub fn new(
+        spec: ClusterSpec,
+        endpoints: Vec<Arc<Endpoint>>,
+        levels: &[LevelPlan],
+        pass: &mut Pass<'_>,
+    ) -> Cluster {
+        let name = name(&spec.host, spec.port, spec.subset.as_deref());
+        let limits = pass.limits(&name);
+        let levels: Box<[Level]> =
+            levels.iter().map(|plan| Level::new(plan, &endpoints, &spec, pass)).collect();
+        let warms =
+            !matches!(spec.algorithm, Algorithm::Random | Algorithm::Ring { .. } | Algorithm::Maglev { .. });
+        let first_seen = endpoints.iter().map(|endpoint| endpoint.stats.first_seen());
+        let slow_start = spec.warmup.filter(|_| warms).and_then(|warmup| SlowStart::new(warmup, first_seen));
+        Cluster {
+            name,
+            counts: spec.settings.max_requests.is_some() || spec.balance_factor.is_some(),
+            host: spec.host,
+            port: spec.port,
+            subset: spec.subset,
+            kind: spec.kind,
+            settings: spec.settings,
+            limits,
+            shares: LevelShares {
+                percent: levels.iter().map(|_| AtomicU32::new(0)).collect(),
+                ..LevelShares::default()
+            },
+            endpoints: endpoints.into_boxed_slice(),
+            levels,
+            slow_start,
+        }
+    }
+
+    /// All endpoints, those of every priority level.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// Chooses an endpoint and counts the request.
+    ///
+    /// # Errors
+    /// [`Reason::Overflow`] when `max_requests` are in flight, [`Reason::NoEndpoint`] when there is no endpoint.
+    pub fn pick(&self, pick: &Pick<'_>, rng: &mut fastrand::Rng) -> Result<Lease, Deny> {
+        let permit = self.admit()?;
+        for accept in Accept::ORDER {
+            if let Some(endpoint) = self.choose(pick, accept, rng) {
+                return Ok(Lease { endpoint: Arc::clone(endpoint), permit });
+            }
+        }
+        Err(Deny::with(Reason::NoEndpoint, format!("{} has no endpoint", self.name)))
+    }
+
+    /// A lease on an endpoint of this cluster that was chosen otherwise (by capability).
+    ///
+    /// # Errors
+    /// [`Reason::Overflow`] when `max_requests` are in flight.
+    pub fn lease(&self, endpoint: &Arc<Endpoint>) -> Result<Lease, Deny> {
+        let permit = self.admit()?;
+        endpoint.stats.enter();
+        Ok(Lease { endpoint: Arc::clone(endpoint), permit })
+    }
+
+    /// A lease on an address that the request itself named ([`Kind::Original`], calls to unknown hosts).
+    ///
+    /// # Errors
+    /// [`Reason::Overflow`] when `max_requests` are in flight.
+    pub fn lease_to(&self, addr: SocketAddr, now: Micros) -> Result<Lease, Deny> {
+        let endpoint = Endpoint {
+            addr,
+            unix: None,
+            hostname: None,
+            labels: Labels::default(),
+            locality: Default::default(),
+            weight: 1,
+            agent: None,
+            capabilities: Arc::default(),
+            namespace: Box::default(),
+            mesh: false,
+            stats: Arc::new(EndpointStats::new(now)),
+            home: Arc::clone(&self.limits),
+        };
+        self.lease(&Arc::new(endpoint))
+    }
+
+    /// Takes a place for a new connection.
+    ///
+    /// # Errors
+    /// [`Reason::Overflow`] when `max_connections` are open.
+    pub fn connection_permit(&self) -> Result<ConnectionPermit, Deny> {
+        ConnectionPermit::try_acquire(&self.limits, self.settings.max_connections)
+    }
+
+    /// Takes a place for a request that has to wait for a connection.
+    ///
+    /// # Errors
+    /// [`Reason::Overflow`] when `max_pending` wait.
+    pub fn pending_permit(&self) -> Result<PendingPermit, Deny> {
+        PendingPermit::try_acquire(&self.limits, self.settings.max_pending)
+    }
+
+    fn admit(&self) -> Result<Option<RequestPermit>, Deny> {
+        self.counts.then(|| RequestPermit::try_acquire(&self.limits, self.settings.max_requests)).transpose()
+    }
+
+    /// An endpoint that `accept` admits, of the level whose turn it is, else of the first that has one.
+    fn choose(&self, pick: &Pick<'_>, accept: Accept, rng: &mut fastrand::Rng) -> Option<Entered<'_>> {
+        let preferred = if accept == Accept::Healthy { self.level(pick, rng) } else { 0 };
+        let others = (0..self.levels.len()).filter(|level| *level != preferred);
+        std::iter::once(preferred)
+            .chain(others)
+            .find_map(|level| self.choose_in(self.levels.get(level)?, pick, accept, rng))
+    }
+
+    fn choose_in<'a>(
+        &'a self,
+        level: &'a Level,
+        pick: &Pick<'_>,
+        accept: Accept,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Entered<'a>> {
+        let preferred = level.group(rng);
+        let others = (0..level.groups.len()).filter(|group| *group != preferred);
+        for index in std::iter::once(preferred).chain(others) {
+            let Some(group) = level.groups.get(index) else { continue };
+            if let Some(endpoint) = self.choose_of(group, pick, accept, rng) {
+                return Some(endpoint);
+            }
+        }
+        None
+    }
+
+    fn choose_of<'a>(
+        &'a self,
+        group: &'a Group,
+        pick: &Pick<'_>,
+        accept: Accept,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Entered<'a>> {
+        let choice = Choice {
+            endpoints: &group.endpoints,
+            limits: &self.limits,
+            slow_start: self.slow_start.as_ref(),
+            pick,
+        };
+        group.balancer.choose(&choice, accept, rng)
+    }
+
+    /// The priority level whose turn it is.
+    fn level(&self, pick: &Pick<'_>, rng: &mut fastrand::Rng) -> usize {
+        if self.levels.len() < 2 || pick.now >= self.limits.out_until() {
+            return 0;
+        }
+        let stale = pick.now >= Micros(self.shares.at.load(Relaxed)).after(SHARES_LIVE);
+        if stale || self.shares.outages.load(Relaxed) != self.limits.outages() {
+            self.reckon_shares(pick.now);
+        }
+        let mut draw = rng.u32(..100);
+        for (level, percent) in self.shares.percent.iter().enumerate() {
+            match draw.checked_sub(percent.load(Relaxed)) {
+                Some(rest) => draw = rest,
+                None => return level,
+            }
+        }
+        0
+    }
+
+    /// Envoy's rule: a level takes 1.4 x its healthy part of all traffic, up to all that the levels before it left.
+    fn reckon_shares(&self, now: Micros) {
+        self.shares.outages.store(self.limits.outages(), Relaxed);
+        self.shares.at.store(now.0, Relaxed);
+        let health = |level: &Level| {
+            let all = level.groups.iter().flat_map(|group| &group.endpoints);
+            let (healthy, count) = all.fold((0, 0), |(healthy, count), endpoint| {
+                (healthy + u64::from(!endpoint.stats.is_out(now)), count + 1)
+            });
+            (healthy * OVERPROVISIONING / count.max(1)).min(100)
+        };
+        let total = self.levels.iter().map(health).sum::<u64>().min(100);
+        let mut left = 100;
+        for (level, percent) in self.levels.iter().zip(&self.shares.percent) {
+            let share = if total == 0 { 0 } else { (health(level) * 100 / total).min(left) };
+            percent.store(share as u32, Relaxed);
+            left -= share;
+        }
+    }
+}
+
+impl Level {
+    fn new(plan: &LevelPlan, endpoints: &[Arc<Endpoint>], spec: &ClusterSpec, pass: &mut Pass<'_>) -> Level {
+        let groups: Box<[Group]> = plan
+            .groups
+            .iter()
+            .map(|group| {
+                let members: Vec<Arc<Endpoint>> =
+                    group.endpoints.iter().filter_map(|at| endpoints.get(*at as usize).cloned()).collect();
+                let balancer = pass.balancer(spec.algorithm, spec.balance_factor, &members);
+                Group { endpoints: members.into_boxed_slice(), balancer, weight: group.weight }
+            })
+            .collect();
+        let weight = groups.iter().map(|group| group.weight).sum();
+        Level { groups, weight }
+    }
+
+    /// The group whose turn it is: by chance, by weight.
+    fn group(&self, rng: &mut fastrand::Rng) -> usize {
+        if self.groups.len() < 2 || self.weight == 0 {
+            return 0;
+        }
+        let mut draw = rng.u32(..self.weight);
+        for (index, group) in self.groups.iter().enumerate() {
+            match draw.checked_sub(group.weight) {
+                Some(rest) => draw = rest,
+                None => return index,
+            }
+        }
+        0
+    }
+}
+
+/// The name of a cluster: `host:port`, or `host:port|subset`.
+pub fn name(host: &str, port: u16, subset: Option<&str>) -> Box<str> {
+    match subset {
+        None => format!("{host}:{port}").into(),
+        Some(subset) => format!("{host}:{port}|{subset}").into(),
+    }
+}
+
+/// Proof that an endpoint was chosen and counted; dropping it gives the place back.
+#[derive(Debug)]
+pub struct Lease {
+    endpoint: Arc<Endpoint>,
+    #[expect(dead_code, reason = "held for its Drop")]
+    permit: Option<RequestPermit>,
+}
+
+impl Lease {
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Says how the call went: `latency` is the time to the answer's head, or to the failure. At most once a call.
+    pub fn record(&mut self, now: Micros, outcome: Outcome, latency: Duration) {
+        if let Some(until) = self.endpoint.stats.record(now, outcome, latency) {
+            self.endpoint.home.note_outage(until);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.endpoint.stats.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! An endpoint and what is known of it: load, latency, success and whether it can be reached at all.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use pilotfish_config::model::{Capability, Locality};
+
+use crate::balance::peak_ewma::{PeakEwma, Report, SuccessRate};
+use crate::clock::Micros;
+use crate::inflight::ClusterLimits;
+
+/// How long an endpoint is skipped after its first failed connect; doubles with each further one.
+pub const FIRST_OUTAGE: Duration = Duration::from_secs(1);
+/// The longest time for which a failed connect makes an endpoint be skipped.
+pub const LONGEST_OUTAGE: Duration = Duration::from_secs(10);
+
+/// One address of one agent or service, as one plan sees it; its counters outlive the plan.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where to connect. For a Unix socket a stand-in that is unique to its path (see [`Endpoint::unix`]).
+    pub addr: SocketAddr,
+    /// The socket to connect to in place of `addr`.
+    pub unix: Option<Box<Path>>,
+    /// The name that `addr` was looked up from, for endpoints given by a DNS name.
+    pub hostname: Option<Box<str>>,
+    /// Labels, sorted by key.
+    pub labels: Labels,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Its share relative to the others; at least 1.
+    pub weight: u32,
+    /// The AgentCluster agent that it belongs to (`pilotfish.dev/agent`).
+    pub agent: Option<Box<str>>,
+    /// The namespace of the document that names it, in which `agent` is looked up.
+    pub namespace: Box<str>,
+    /// What that agent is able to do.
+    pub capabilities: Arc<[Capability]>,
+    /// Whether `addr` is its sidecar's inbound port (`pilotfish.dev/mesh: "true"`).
+    pub mesh: bool,
+    /// Counters shared by all workers, which outlive the plan.
+    pub stats: Arc<EndpointStats>,
+    /// The counters of the cluster for which this endpoint was made.
+    pub home: Arc<ClusterLimits>,
+}
+
+impl Endpoint {
+    /// A label's value.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key)
+    }
+}
+
+/// A small sorted set of labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+
+impl Labels {
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let at = self.0.binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;
+        self.0.get(at).map(|(_, value)| &**value)
+    }
+
+    /// Whether every pair of `wanted` is among these.
+    pub fn contain<K: AsRef<str>, V: AsRef<str>>(&self, wanted: impl IntoIterator<Item = (K, V)>) -> bool {
+        wanted.into_iter().all(|(key, value)| self.get(key.as_ref()) == Some(value.as_ref()))
+    }
+
+    /// All pairs, sorted by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
+}
+
+impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Labels {
+    /// A key that comes twice keeps its first value.
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Labels {
+        let mut pairs: Vec<(Box<str>, Box<str>)> =
+            pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        pairs.dedup_by(|later, first| later.0 == first.0);
+        Labels(pairs.into_boxed_slice())
+    }
+}
+
+/// How a call ended, as far as the choice of endpoints is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The endpoint answered, and not with a server error.
+    Ok,
+    /// It answered with a server error, reset, or not in time.
+    Failed,
+    /// No connection to it could be made.
+    Unreachable,
+}
+
+/// What is known of one endpoint, shared by all workers. Own cache lines, since every worker writes to it.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct EndpointStats {
+    in_flight: AtomicU32,
+    calls: AtomicU32,
+    /// Microseconds; the endpoint is skipped until then.
+    out_until: AtomicU64,
+    /// Failed connects in a row.
+    streak: AtomicU32,
+    latency: PeakEwma,
+    success: SuccessRate,
+    report: Report,
+    first_seen: Micros,
+}
+
+impl EndpointStats {
+    /// Fresh counters for an endpoint that appeared `now`.
+    pub fn new(now: Micros) -> EndpointStats {
+        EndpointStats {
+            in_flight: AtomicU32::new(0),
+            calls: AtomicU32::new(0),
+            out_until: AtomicU64::new(0),
+            streak: AtomicU32::new(0),
+            latency: PeakEwma::new(now),
+            success: SuccessRate::new(now),
+            report: Report::default(),
+            first_seen: now,
+        }
+    }
+
+    /// Calls that have a lease on it now.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Calls that were recorded so far (saturating). Below 20 it counts as not measured yet.
+    pub fn calls(&self) -> u32 {
+        self.calls.load(Relaxed)
+    }
+
+    /// The peak-EWMA latency. It fades while nothing is measured, so that an endpoint that was slow gets another chance.
+    pub fn latency(&self, now: Micros) -> Duration {
+        Duration::from_secs_f32(self.blended(now).0 / 1e6)
+    }
+
+    /// The recent share of calls that succeeded, 0 to 1; drifts back to 1 while nothing is measured.
+    pub fn success(&self, now: Micros) -> f32 {
+        self.blended(now).1
+    }
+
+    /// The cost of one more call: peak-EWMA latency in microseconds x (in flight + 1) / max(success, 0.05)^2.
+    pub fn cost(&self, now: Micros) -> f32 {
+        let (latency, success) = self.blended(now);
+        let success = success.max(0.05);
+        latency * (self.in_flight() as f32 + 1.0) / (success * success)
+    }
+
+    /// When it first appeared, which is where slow start counts from.
+    pub fn first_seen(&self) -> Micros {
+        self.first_seen
+    }
+
+    /// Whether it is skipped now because connects to it failed.
+    pub fn is_out(&self, now: Micros) -> bool {
+        self.out_until.load(Relaxed) > now.0
+    }
+
+    /// Takes in what others measured: counts as 10 samples of one's own, and its weight halves every 10 s.
+    pub fn merge_report(&self, now: Micros, latency: Duration, success: f32) {
+        self.report.set(now, latency.as_secs_f32() * 1e6, success.clamp(0.0, 1.0));
+    }
+
+    /// Latency in microseconds and success rate, others' reports included.
+    fn blended(&self, now: Micros) -> (f32, f32) {
+        let own = (self.latency.get(now), self.success.get(now));
+        match self.report.get(now) {
+            None => own,
+            Some(report) => {
+                let share = report.weight / (report.weight + self.calls() as f32);
+                (own.0 + (report.latency - own.0) * share, own.1 + (report.success - own.1) * share)
+            }
+        }
+    }
+
+    pub(crate) fn enter(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// Enters only while that leaves at most `slots` in flight.
+    pub(crate) fn try_enter(&self, slots: u32) -> bool {
+        self.in_flight.fetch_update(Relaxed, Relaxed, |now| (now < slots).then_some(now + 1)).is_ok()
+    }
+
+    pub(crate) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Learns from a call; says until when the endpoint is out, if this call is what put it out.
+    pub(crate) fn record(&self, now: Micros, outcome: Outcome, latency: Duration) -> Option<Micros> {
+        if self.calls() < u32::MAX {
+            self.calls.fetch_add(1, Relaxed);
+        }
+        self.latency.sample(now, latency.as_secs_f32() * 1e6);
+        self.success.sample(now, outcome == Outcome::Ok);
+        if outcome == Outcome::Unreachable {
+            return self.connect_failed(now);
+        }
+        if self.streak.load(Relaxed) != 0 {
+            self.streak.store(0, Relaxed);
+            self.out_until.store(0, Relaxed);
+        }
+        None
+    }
+
+    /// Many connects fail together when an endpoint goes away: only the first of them lengthens the outage.
+    fn connect_failed(&self, now: Micros) -> Option<Micros> {
+        let before = self.out_until.load(Relaxed);
+        if before > now.0 {
+            return None;
+        }
+        let doublings = self.streak.load(Relaxed).min(8);
+        let until = now.after((FIRST_OUTAGE * (1 << doublings)).min(LONGEST_OUTAGE));
+        self.out_until.compare_exchange(before, until.0, Relaxed, Relaxed).ok()?;
+        self.streak.fetch_add(1, Relaxed);
+        Some(until)
+    }
+}
+
+#[cfg(test)]
+mod tests;

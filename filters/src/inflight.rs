@@ -1,0 +1,103 @@
+//! Limits of a cluster (`connectionPool`) that hold for the whole process: counters shared by all workers, no locks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::clock::Micros;
+use crate::verdict::{Deny, Reason};
+
+/// The counters of one cluster. The limits themselves are in [`crate::cluster::ClusterSettings`]: a reload may
+/// change a limit, and what was counted before still counts.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ClusterLimits {
+    requests: AtomicU32,
+    connections: AtomicU32,
+    pending: AtomicU32,
+    /// Grows with every endpoint that goes out, so that the shares of priority levels are reckoned anew.
+    outages: AtomicU32,
+    /// Microseconds; after it no endpoint of the cluster is out.
+    out_until: AtomicU64,
+}
+
+impl ClusterLimits {
+    /// Requests counted now. Only clusters with a request limit or a bounded load count them.
+    pub fn requests(&self) -> u32 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Open connections that hold a [`ConnectionPermit`].
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// Requests that wait for a connection.
+    pub fn pending(&self) -> u32 {
+        self.pending.load(Relaxed)
+    }
+
+    pub(crate) fn outages(&self) -> u32 {
+        self.outages.load(Relaxed)
+    }
+
+    pub(crate) fn out_until(&self) -> Micros {
+        Micros(self.out_until.load(Relaxed))
+    }
+
+    pub(crate) fn note_outage(&self, until: Micros) {
+        self.out_until.fetch_max(until.0, Relaxed);
+        self.outages.fetch_add(1, Relaxed);
+    }
+}
+
+macro_rules! permit {
+    ($(#[$doc:meta])* $name:ident, $field:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name(Arc<ClusterLimits>);
+
+        impl $name {
+            /// Takes a place while fewer than `limit` are taken; `None` is no limit.
+            ///
+            /// # Errors
+            /// [`Reason::Overflow`] when all places are taken.
+            pub fn try_acquire(limits: &Arc<ClusterLimits>, limit: Option<u32>) -> Result<Self, Deny> {
+                acquire(&limits.$field, limit, $what)?;
+                Ok($name(Arc::clone(limits)))
+            }
+        }
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                self.0.$field.fetch_sub(1, Relaxed);
+            }
+        }
+    };
+}
+
+permit! {
+    /// One open connection of a cluster; keep it as long as the connection. Dropping it gives the place back.
+    ConnectionPermit, connections, "maxConnections"
+}
+permit! {
+    /// One request that waits for a connection (`http1MaxPendingRequests`). Dropping it gives the place back.
+    PendingPermit, pending, "http1MaxPendingRequests"
+}
+permit! {
+    /// One request under way (`http2MaxRequests`); a [`crate::cluster::Lease`] holds it.
+    RequestPermit, requests, "http2MaxRequests"
+}
+
+fn acquire(counter: &AtomicU32, limit: Option<u32>, what: &'static str) -> Result<(), Deny> {
+    let Some(limit) = limit else {
+        counter.fetch_add(1, Relaxed);
+        return Ok(());
+    };
+    match counter.fetch_update(Relaxed, Relaxed, |taken| (taken < limit).then_some(taken + 1)) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Deny::with(Reason::Overflow, format!("connectionPool: {what} {limit} reached"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

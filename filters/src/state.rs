@@ -1,0 +1,135 @@
+//! What outlives a plan: counters of endpoints and clusters, and hash tables, which are reused by the next plan.
+//!
+//! Only compiling touches it, hence a lock is fine here; the request path holds the counters themselves.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::balance::maglev::Maglev;
+use crate::balance::ring::Ring;
+use crate::balance::round_robin::RoundRobin;
+use crate::balance::{Algorithm, Balancer, Bound, HashTable, Weights};
+use crate::clock::Micros;
+use crate::endpoint::{Endpoint, EndpointStats};
+use crate::inflight::ClusterLimits;
+
+/// Counters and tables by what they belong to. One for the process.
+#[derive(Debug, Default)]
+pub struct State(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    clusters: HashMap<Box<str>, Counters>,
+    tables: HashMap<TableKey, HashTable>,
+    /// For where round robins start; reproducible when the state was made from a seed.
+    rng: fastrand::Rng,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    limits: Arc<ClusterLimits>,
+    endpoints: HashMap<SocketAddr, Arc<EndpointStats>>,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TableKey {
+    algorithm: Algorithm,
+    endpoints: Box<[(SocketAddr, u32)]>,
+}
+
+impl State {
+    /// A state whose random choices are reproducible.
+    pub fn with_seed(seed: u64) -> State {
+        State(Mutex::new(Inner { rng: fastrand::Rng::with_seed(seed), ..Inner::default() }))
+    }
+
+    /// Begins one compilation. What no plan uses any more is forgotten first.
+    pub fn begin(&self, now: Micros) -> Pass<'_> {
+        // What a panicking thread left is whole: entries are only added and removed.
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.forget_unused();
+        Pass { inner, now }
+    }
+}
+
+impl Inner {
+    fn forget_unused(&mut self) {
+        self.clusters.retain(|_, counters| {
+            counters.endpoints.retain(|_, stats| Arc::strong_count(stats) > 1);
+            Arc::strong_count(&counters.limits) > 1 || !counters.endpoints.is_empty()
+        });
+        self.tables.retain(|_, table| match table {
+            HashTable::Ring(ring) => Arc::strong_count(ring) > 1,
+            HashTable::Maglev(table) => Arc::strong_count(table) > 1,
+        });
+    }
+}
+
+/// One compilation's access to the state.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    inner: MutexGuard<'a, Inner>,
+    /// When the compilation began: endpoints that are new first appeared then.
+    pub now: Micros,
+}
+
+impl Pass<'_> {
+    /// The counters of the cluster of that name.
+    pub fn limits(&mut self, cluster: &str) -> Arc<ClusterLimits> {
+        Arc::clone(&self.counters(cluster).limits)
+    }
+
+    /// The counters of an endpoint of that cluster.
+    pub fn stats(&mut self, cluster: &str, addr: SocketAddr) -> Arc<EndpointStats> {
+        let now = self.now;
+        let known = self.counters(cluster).endpoints.entry(addr);
+        Arc::clone(known.or_insert_with(|| Arc::new(EndpointStats::new(now))))
+    }
+
+    fn counters(&mut self, cluster: &str) -> &mut Counters {
+        if !self.inner.clusters.contains_key(cluster) {
+            self.inner.clusters.insert(cluster.into(), Counters::default());
+        }
+        self.inner.clusters.entry(cluster.into()).or_default()
+    }
+
+    /// A balancer for these endpoints.
+    pub(crate) fn balancer(
+        &mut self,
+        algorithm: Algorithm,
+        factor: Option<u32>,
+        endpoints: &[Arc<Endpoint>],
+    ) -> Balancer {
+        let weights: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
+        match algorithm {
+            Algorithm::RoundRobin => Balancer::RoundRobin(RoundRobin::new(&weights, self.inner.rng.u32(..))),
+            Algorithm::Random => Balancer::Random(Weights::new(&weights)),
+            Algorithm::LeastRequest => Balancer::LeastRequest(Weights::new(&weights)),
+            Algorithm::PeakEwma => Balancer::PeakEwma(Weights::new(&weights)),
+            Algorithm::Ring { .. } | Algorithm::Maglev { .. } => {
+                let weight = weights.iter().map(|weight| u64::from(*weight)).sum();
+                let bound = factor.map(|factor| Bound { factor: factor.max(100), weight });
+                let endpoints = endpoints.iter().map(|endpoint| (endpoint.addr, endpoint.weight)).collect();
+                Balancer::Hash { table: self.table(TableKey { algorithm, endpoints }), bound }
+            }
+        }
+    }
+
+    fn table(&mut self, key: TableKey) -> HashTable {
+        if let Some(known) = self.inner.tables.get(&key) {
+            return known.clone();
+        }
+        let table = match key.algorithm {
+            Algorithm::Maglev { size } => HashTable::Maglev(Arc::new(Maglev::new(&key.endpoints, size))),
+            Algorithm::Ring { min_size } => HashTable::Ring(Arc::new(Ring::new(&key.endpoints, min_size))),
+            _ => HashTable::Ring(Arc::new(Ring::new(&key.endpoints, 0))),
+        };
+        self.inner.tables.insert(key, table.clone());
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests;
