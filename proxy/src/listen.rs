@@ -1,4 +1,26 @@
-//! The accept loops: one listener per worker and direction.
+//! The accept loops: one listener per worker and direction, so that a connection is accepted where it is served.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+use crate::shutdown::Phase;
+use crate::telemetry::log;
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::worker::Worker;
+
+/// Connections that the kernel keeps for each listener until they are accepted; `net.core.somaxconn` caps it.
+const BACKLOG: i32 = 4096;
+
+/// How long a listener rests after the kernel refused an accept for want of descriptors or memory (nginx: 500 ms).
+const REST: Duration = Duration::from_millis(100);
 
 /// Which way a connection's requests go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,3 +43,138 @@ impl Direction {
         }
     }
 }
+
+/// One listener for each worker, all on `address`. With port 0 the kernel chooses once and all share its choice.
+///
+/// # Errors
+/// The kernel's, with the address in the text; also when another process listens there already, which sharing the
+/// port among our own workers would otherwise hide.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
+    let shared = workers > 1;
+    if shared && address.port() != 0 {
+        drop(open(address, false).map_err(named)?);
+    }
+    let first = open(address, shared).map_err(named)?;
+    let address = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..workers {
+        listeners.push(open(address, shared).map_err(named)?);
+    }
+    Ok(listeners)
+}
+
+fn open(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    // Linux gives these two to every accepted socket, which saves two system calls for each connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(300)))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The connections that one listener has open, and how many it may have.
+#[derive(Debug)]
+pub struct Slots {
+    direction: Direction,
+    limit: usize,
+    open: Cell<usize>,
+    closed: Notify,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Slots {
+    /// No connection yet, room for `limit`.
+    pub fn new(direction: Direction, limit: usize, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
+        Rc::new(Slots { direction, limit: limit.max(1), open: Cell::new(0), closed: Notify::new(), metrics })
+    }
+
+    /// Waits until a connection may be accepted.
+    async fn room(&self) {
+        while self.open.get() >= self.limit {
+            self.closed.notified().await;
+        }
+    }
+
+    /// Waits until every connection is closed.
+    pub async fn idle(&self) {
+        while self.open.get() > 0 {
+            self.closed.notified().await;
+        }
+    }
+
+    fn take(self: &Rc<Self>) -> Slot {
+        self.open.set(self.open.get() + 1);
+        let metrics = self.metrics.direction(self.direction);
+        metrics.connections.add(1);
+        metrics.active_connections.add(1);
+        Slot(self.clone())
+    }
+}
+
+/// One open connection's place; dropping it gives the place back.
+struct Slot(Rc<Slots>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.metrics.direction(self.0.direction).active_connections.sub(1);
+        self.0.closed.notify_one();
+    }
+}
+
+/// Accepts until the drain closes listeners, and serves each connection in a task of its own on this thread.
+/// What the kernel has already queued is accepted before the listener closes, so that no caller is reset.
+pub async fn accept(worker: Rc<Worker>, listener: TcpListener, slots: Rc<Slots>) {
+    let mut phase = worker.shared.drain.watch();
+    loop {
+        tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => break,
+            accepted = next(&listener, &slots) => match accepted {
+                Ok((stream, peer)) => start(&worker, &slots, stream, peer),
+                Err(error) => rest_after(&error, slots.direction).await,
+            },
+        }
+    }
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            start(&worker, &slots, stream, peer);
+        }
+    }
+}
+
+async fn next(listener: &TcpListener, slots: &Slots) -> io::Result<(TcpStream, SocketAddr)> {
+    slots.room().await;
+    listener.accept().await
+}
+
+fn start(worker: &Rc<Worker>, slots: &Rc<Slots>, stream: TcpStream, peer: SocketAddr) {
+    let slot = slots.take();
+    let worker = worker.clone();
+    tokio::task::spawn_local(async move {
+        worker.serve(stream, peer, slot.0.direction).await;
+        drop(slot);
+    });
+}
+
+/// A caller that gave up before the accept costs nothing; anything else (EMFILE, ENFILE, ENOBUFS) stays until
+/// something is closed, so trying again at once would only spin.
+async fn rest_after(error: &io::Error, direction: Direction) {
+    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        return;
+    }
+    log::warn!("cannot accept a connection", direction = direction.word(), error = error);
+    tokio::time::sleep(REST).await;
+}
+
+#[cfg(test)]
+mod tests;

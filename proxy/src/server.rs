@@ -1,14 +1,30 @@
-//! Builds the process from its parts and owns the order in which they start.
+//! Builds the process from its parts and owns the order in which they start:
+//! configuration, listeners, workers, then what runs in the background.
 
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::Instant;
 
 use pilotfish_filters::clock::Micros;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::admin::Admin;
 use crate::bootstrap::Settings;
-use crate::shutdown::Drain;
+use crate::listen::{self, Direction, Slots};
+use crate::shutdown::{self, Drain, Phase, Signals};
 use crate::snapshot::Snapshots;
+use crate::source::file::{Event, FileSource, fingerprint};
+use crate::source::{self, Publisher};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::worker::Worker;
 
 /// What every thread of the process shares.
 #[derive(Debug)]
@@ -17,12 +33,36 @@ pub struct Shared {
     pub settings: Settings,
     /// The configuration, replaced as a whole.
     pub snapshots: Snapshots,
+    /// What became of the last attempt to take a configuration.
+    pub config: source::Status,
     /// Each worker's counters, by worker number.
     pub metrics: Vec<Arc<WorkerMetrics>>,
+    /// The access log, when it is asked for.
+    pub access_log: Option<AccessLog>,
     /// The one clock of the process.
     pub clock: Clock,
     /// How far the shutdown has come.
     pub drain: Drain,
+}
+
+impl Shared {
+    /// The state before anything is loaded.
+    ///
+    /// # Errors
+    /// The access log cannot be opened.
+    pub fn new(settings: Settings) -> io::Result<Arc<Self>> {
+        let metrics = (0..settings.workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
+        let access_log = AccessLog::open(&settings)?;
+        Ok(Arc::new(Shared {
+            settings,
+            snapshots: Snapshots::default(),
+            config: source::Status::default(),
+            metrics,
+            access_log,
+            clock: Clock::start(),
+            drain: Drain::default(),
+        }))
+    }
 }
 
 /// The process's monotonic clock.
@@ -39,4 +79,180 @@ impl Clock {
     pub fn now(&self) -> Micros {
         Micros(u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
+}
+
+/// Why the process cannot start, or ended other than by a drain.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration is not taken, and there is no last good one yet.
+    Refused(source::Refused),
+    /// The kernel refused something: an address, a file, a thread.
+    Io(io::Error),
+    /// A worker ended although nobody asked it to.
+    WorkerDied(usize),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Io(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Refused(refused) => {
+                refused.lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+                write!(out, "pilotfish-proxy: the configuration is not valid, nothing is served")
+            }
+            Failure::Io(error) => write!(out, "pilotfish-proxy: {error}"),
+            Failure::WorkerDied(index) => write!(out, "pilotfish-proxy: worker {index} died"),
+        }
+    }
+}
+
+/// Runs the sidecar until it has drained.
+///
+/// # Errors
+/// It cannot start, or a worker died.
+pub fn run(settings: Settings) -> Result<(), Failure> {
+    raise_descriptor_limit();
+    let shared = Shared::new(settings)?;
+    let background = Builder::new_current_thread().enable_all().build()?;
+    background.block_on(serve(shared))
+}
+
+async fn serve(shared: Arc<Shared>) -> Result<(), Failure> {
+    let mut signals = Signals::take()?;
+    let configuration = start_configuration(&shared)?;
+    let settings = &shared.settings;
+    let outbound = listen::bind(settings.outbound, settings.workers)?;
+    let inbound = listen::bind(settings.inbound, settings.workers)?;
+    let admin = Admin::bind(settings)?;
+    let addresses = [outbound[0].local_addr()?, inbound[0].local_addr()?];
+    let mut workers = start_workers(&shared, outbound, inbound)?;
+    announce(&shared, addresses, &admin);
+    let _socket_file = admin.start(&shared)?;
+
+    let why = tokio::select! {
+        biased;
+        signal = signals.next() => signal,
+        () = shared.drain.requested() => "request",
+        died = workers.recv() => return Err(Failure::WorkerDied(died.unwrap_or_default())),
+    };
+    log::info!("draining", why = why, deadline = format!("{:?}", settings.drain));
+    let served = async {
+        for _ in 0..settings.workers {
+            workers.recv().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        signal = signals.next() => log::warn!("stopped at once", why = signal),
+        () = shutdown::run(&shared.drain, settings.drain_delay, settings.drain, served) => log::info!("drained"),
+    }
+    let _ = configuration.send(Event::Stop);
+    Ok(())
+}
+
+/// Takes the first configuration and starts the thread that follows its changes.
+fn start_configuration(shared: &Arc<Shared>) -> Result<mpsc::Sender<Event>, Failure> {
+    let path = shared.settings.config.clone().unwrap_or_default();
+    let read = fingerprint(&path);
+    let mut publisher = Publisher::new(shared.clone());
+    publisher.reload().map_err(Failure::Refused)?;
+    let (bell, events) = mpsc::channel();
+    let sender = bell.clone();
+    std::thread::Builder::new().name("configuration".into()).spawn(move || {
+        yield_to_workers();
+        FileSource::new(publisher, path, read, sender, events).run();
+    })?;
+    Ok(bell)
+}
+
+/// One thread for each worker. The receiver hears each worker's number when it ends.
+fn start_workers(
+    shared: &Arc<Shared>,
+    outbound: Vec<std::net::TcpListener>,
+    inbound: Vec<std::net::TcpListener>,
+) -> io::Result<UnboundedReceiver<usize>> {
+    let (ended, workers) = unbounded_channel();
+    for (index, listeners) in outbound.into_iter().zip(inbound).enumerate() {
+        let ended = Ended(index, ended.clone());
+        let shared = shared.clone();
+        let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+        thread.spawn(move || {
+            if let Err(error) = work(index, shared, listeners.into()) {
+                log::error!("worker failed", worker = index, error = error);
+            }
+            drop(ended);
+        })?;
+    }
+    Ok(workers)
+}
+
+/// Tells that a worker ended, by a panic too.
+struct Ended(usize, UnboundedSender<usize>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.1.send(self.0);
+    }
+}
+
+/// A worker's thread: its runtime, its two accept loops, and its end.
+fn work(index: usize, shared: Arc<Shared>, listeners: [std::net::TcpListener; 2]) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let limit = shared.settings.max_connections.div_ceil(shared.settings.workers);
+        let worker = Rc::new(Worker::new(index, shared));
+        let mut all_slots = Vec::new();
+        let mut loops = Vec::new();
+        for (direction, listener) in Direction::ALL.into_iter().zip(listeners) {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let slots = Slots::new(direction, limit, worker.metrics.clone());
+            all_slots.push(slots.clone());
+            loops.push(tokio::task::spawn_local(listen::accept(worker.clone(), listener, slots)));
+        }
+        for accepting in loops {
+            accepting.await.map_err(io::Error::other)?;
+        }
+        let served = async {
+            for slots in all_slots {
+                slots.idle().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = served => {}
+            () = worker.shared.drain.reached(Phase::Cut) => {
+                worker.open.log_cut(worker.shared.clock.now(), |slot| format!("#{slot}"));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The one line that says that everything listens; scripts and tests read it.
+fn announce(shared: &Shared, [outbound, inbound]: [SocketAddr; 2], admin: &Admin) {
+    eprintln!(
+        "pilotfish-proxy: listening outbound={outbound} inbound={inbound} admin={} admin-socket={} workers={}",
+        admin.address(),
+        admin.socket_path().display(),
+        shared.settings.workers
+    );
+}
+
+/// Lets the process open as many descriptors as it is allowed to: each proxied connection takes two.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::warn!("cannot raise the limit of open files", error = error);
+    }
+}
+
+/// Lowers this thread's priority, so that compiling a large configuration takes no time from requests.
+fn yield_to_workers() {
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
 }

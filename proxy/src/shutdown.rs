@@ -1,6 +1,15 @@
 //! The end of the process in order: unready, closing, cut.
 
-use tokio::sync::watch;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use pilotfish_filters::clock::Micros;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
+
+use crate::listen::Direction;
+use crate::telemetry::log;
 
 /// How far the shutdown has come. The order is the order in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,11 +28,12 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Drain {
     phase: watch::Sender<Phase>,
+    request: Notify,
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Drain { phase: watch::Sender::new(Phase::Serving) }
+        Drain { phase: watch::Sender::new(Phase::Serving), request: Notify::new() }
     }
 }
 
@@ -31,6 +41,16 @@ impl Drain {
     /// The phase now.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
+    }
+
+    /// Asks for a drain, as a signal does.
+    pub fn request(&self) {
+        self.request.notify_one();
+    }
+
+    /// Waits until a drain is asked for by [`Drain::request`].
+    pub async fn requested(&self) {
+        self.request.notified().await;
     }
 
     /// Moves on to `phase`; never back.
@@ -47,5 +67,193 @@ impl Drain {
     /// A receiver to wait on: `receiver.wait_for(|phase| *phase >= Phase::Closing)`.
     pub fn watch(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+
+    /// Waits until the shutdown has come as far as `phase`.
+    pub async fn reached(&self, phase: Phase) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.watch().wait_for(|now| *now >= phase).await;
+    }
+}
+
+/// The signals that end the process.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes over SIGTERM and SIGINT.
+    ///
+    /// # Errors
+    /// The kernel's, when a handler cannot be set.
+    pub fn take() -> std::io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for either, and names it.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Takes the drain through its phases: unready for `delay`, closing until `served` ends or `deadline` passes, cut.
+pub async fn run(drain: &Drain, delay: Duration, deadline: Duration, served: impl Future<Output = ()>) {
+    drain.advance(Phase::Unready);
+    let mut served = std::pin::pin!(served);
+    tokio::time::sleep(delay).await;
+    drain.advance(Phase::Closing);
+    if tokio::time::timeout(deadline, &mut served).await.is_err() {
+        drain.advance(Phase::Cut);
+        served.await;
+    }
+}
+
+/// One worker's requests in flight, so that a cut can name them.
+#[derive(Debug, Default)]
+pub struct OpenCalls {
+    calls: RefCell<Calls>,
+}
+
+#[derive(Debug, Default)]
+struct Calls {
+    entries: Vec<Option<Entry>>,
+    free: Vec<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    direction: Direction,
+    since: Micros,
+    rule: Option<u16>,
+}
+
+/// A request in flight; dropping it takes it off the list.
+#[derive(Debug)]
+pub struct OpenCall {
+    list: Rc<OpenCalls>,
+    index: usize,
+}
+
+impl OpenCalls {
+    /// Puts a request on the list. No allocation once the list has been as long before.
+    pub fn begin(self: &Rc<Self>, direction: Direction, now: Micros) -> OpenCall {
+        let entry = Some(Entry { direction, since: now, rule: None });
+        let mut calls = self.calls.borrow_mut();
+        let index = if let Some(index) = calls.free.pop() {
+            calls.entries[index] = entry;
+            index
+        } else {
+            calls.entries.push(entry);
+            calls.entries.len() - 1
+        };
+        OpenCall { list: self.clone(), index }
+    }
+
+    /// Names in the log each request that is still open; `rule` gives a rule's name by its metric slot.
+    pub fn log_cut(&self, now: Micros, rule: impl Fn(u16) -> String) {
+        for entry in self.calls.borrow().entries.iter().flatten() {
+            let name = entry.rule.map_or_else(|| "none".to_owned(), &rule);
+            let age = format!("{:.1}s", now.since(entry.since).as_secs_f64());
+            log::warn!(
+                "cut at the drain deadline",
+                direction = entry.direction.word(),
+                rule = name,
+                age = age
+            );
+        }
+    }
+
+    /// How many requests are open.
+    pub fn len(&self) -> usize {
+        let calls = self.calls.borrow();
+        calls.entries.len() - calls.free.len()
+    }
+
+    /// Whether no request is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl OpenCall {
+    /// Notes the rule that matched, by its metric slot.
+    pub fn matched(&self, rule: u16) {
+        if let Some(Some(entry)) = self.list.calls.borrow_mut().entries.get_mut(self.index) {
+            entry.rule = Some(rule);
+        }
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        let mut calls = self.list.calls.borrow_mut();
+        calls.entries[self.index] = None;
+        calls.free.push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn phases_come_in_order_and_the_deadline_cuts() {
+        let drain = Drain::default();
+        let start = tokio::time::Instant::now();
+        let mut phase = drain.watch();
+        let watcher = async {
+            let mut seen = Vec::new();
+            while phase.changed().await.is_ok() {
+                let now = *phase.borrow_and_update();
+                seen.push((now, start.elapsed().as_secs()));
+                if now == Phase::Cut {
+                    return seen;
+                }
+            }
+            seen
+        };
+        let served = drain.reached(Phase::Cut);
+        let run = run(&drain, Duration::from_secs(2), Duration::from_secs(45), served);
+        let ((), seen) = tokio::join!(run, watcher);
+        assert_eq!(seen, [(Phase::Unready, 0), (Phase::Closing, 2), (Phase::Cut, 47)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_in_flight_ends_without_a_cut() {
+        let drain = Drain::default();
+        let start = tokio::time::Instant::now();
+        run(&drain, Duration::from_secs(2), Duration::from_secs(45), async {}).await;
+        assert_eq!(start.elapsed().as_secs(), 2);
+        assert_eq!(drain.phase(), Phase::Closing);
+    }
+
+    #[test]
+    fn phases_never_go_back() {
+        let drain = Drain::default();
+        drain.advance(Phase::Closing);
+        drain.advance(Phase::Unready);
+        assert_eq!(drain.phase(), Phase::Closing);
+    }
+
+    #[test]
+    fn open_calls_reuse_their_places() {
+        let list = Rc::new(OpenCalls::default());
+        let first = list.begin(Direction::Outbound, Micros(0));
+        let second = list.begin(Direction::Inbound, Micros(0));
+        drop(first);
+        let third = list.begin(Direction::Outbound, Micros(5));
+        third.matched(3);
+        assert_eq!((list.len(), list.calls.borrow().entries.len()), (2, 2));
+        drop((second, third));
+        assert!(list.is_empty());
     }
 }

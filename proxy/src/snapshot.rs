@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub version: u64,
     /// The compiled configuration.
     pub plan: Plan,
+    /// How many documents it was made of.
+    pub resources: usize,
     /// When it was published.
     pub published: SystemTime,
 }
@@ -30,7 +32,8 @@ pub struct Snapshots {
 
 impl Default for Snapshots {
     fn default() -> Self {
-        let empty = Snapshot { version: 0, plan: Plan::default(), published: SystemTime::now() };
+        let empty =
+            Snapshot { version: 0, plan: Plan::default(), resources: 0, published: SystemTime::now() };
         Snapshots { newest: ArcSwap::from_pointee(empty), version: AtomicU64::new(0) }
     }
 }

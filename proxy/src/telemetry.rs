@@ -1,3 +1,6 @@
 //! What the sidecar tells about itself: metrics, its log, and the access log.
 
+pub mod access_log;
+pub mod log;
 pub mod metrics;
+pub mod text;

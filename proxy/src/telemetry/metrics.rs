@@ -1,7 +1,11 @@
 //! Counters of the request path, one set per worker so that no cache line is shared, merged when they are read.
 
+mod render;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+pub use render::{CONTENT_TYPE, render};
 
 use pilotfish_filters::verdict::Reason;
 
@@ -66,9 +70,9 @@ pub struct DirectionMetrics {
     /// Downstream connections accepted.
     pub connections: Counter,
     /// Bytes of request bodies and upgraded streams that went upstream.
-    pub bytes_sent: Counter,
+    pub request_bytes: Counter,
     /// Bytes of response bodies and upgraded streams that went downstream.
-    pub bytes_received: Counter,
+    pub response_bytes: Counter,
 }
 
 /// One worker's counters. Only that worker writes.

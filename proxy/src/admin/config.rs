@@ -1,0 +1,53 @@
+//! `/config`: what serves now, what the last attempt to change it came to, and where requests can go.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::server::Shared;
+use crate::telemetry::text::push_time;
+
+/// The whole document, indented.
+pub(super) fn render(shared: &Shared) -> String {
+    let snapshot = shared.snapshots.newest();
+    let value = json!({
+        "agent": shared.settings.agent,
+        "namespace": shared.settings.namespace,
+        "release": env!("CARGO_PKG_VERSION"),
+        "snapshot": {
+            "version": snapshot.version,
+            "published": time(snapshot.published),
+            "documents": snapshot.resources,
+        },
+        "last_reload": last_reload(shared),
+    });
+    format!("{value:#}\n")
+}
+
+fn last_reload(shared: &Shared) -> Value {
+    let last = shared.config.last();
+    let reasons = last.refused.as_ref().map(|refused| refused.lines.clone()).unwrap_or_default();
+    let warnings: Vec<String> = last
+        .report
+        .diagnostics
+        .iter()
+        .filter(|d| d.severity == pilotfish_config::Severity::Warning)
+        .map(ToString::to_string)
+        .collect();
+    json!({
+        "at": last.at.map(time),
+        "accepted": last.refused.is_none(),
+        "reasons": reasons,
+        "warnings": warnings,
+        "not_enforced": last.report.unenforced_security,
+        "milliseconds": last.took.as_secs_f64() * 1e3,
+        "accepted_total": shared.config.accepted(),
+        "rejected_total": shared.config.rejected(),
+    })
+}
+
+fn time(at: SystemTime) -> String {
+    let mut text = String::new();
+    push_time(&mut text, at.duration_since(UNIX_EPOCH).unwrap_or_default());
+    text
+}

@@ -1,0 +1,195 @@
+//! Where configuration comes from: load, compile, publish. One thread of its own does all three, so that no request
+//! waits for them; it runs at a lower priority than the workers.
+//!
+//! Only a set that is valid as a whole is published. Otherwise the last good snapshot goes on serving, and the log,
+//! `/config` and a metric say so.
+
+pub mod file;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use pilotfish_config::{Loaded, Model, Options, Report, Severity};
+
+use crate::server::Shared;
+use crate::snapshot::{Plan, Snapshot};
+use crate::telemetry::log;
+
+/// What the last attempt to take a configuration came to, for `/config` and the metrics. No worker reads it.
+#[derive(Debug, Default)]
+pub struct Status {
+    last: Mutex<Attempt>,
+    accepted: AtomicU64,
+    rejected: AtomicU64,
+}
+
+/// One attempt to take a configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Attempt {
+    /// When it ended; `None` before the first.
+    pub at: Option<SystemTime>,
+    /// How long load, validation, compilation and publication took.
+    pub took: Duration,
+    /// What was said about it.
+    pub report: Report,
+    /// Why it was refused; `None` when it was published.
+    pub refused: Option<Refused>,
+}
+
+impl Status {
+    /// The last attempt.
+    pub fn last(&self) -> Attempt {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the last attempt was published.
+    pub fn last_accepted(&self) -> bool {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).refused.is_none()
+    }
+
+    /// Attempts that were published.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Relaxed)
+    }
+
+    /// Attempts that left the last good snapshot serving.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Relaxed)
+    }
+
+    fn record(&self, attempt: Attempt) {
+        let counter = if attempt.refused.is_none() { &self.accepted } else { &self.rejected };
+        counter.fetch_add(1, Relaxed);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = attempt;
+    }
+}
+
+/// Why a set of documents is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// One line a reason, as a person should read them.
+    pub lines: Vec<String>,
+}
+
+/// Loads, compiles and publishes; lives on the configuration thread after the start.
+#[derive(Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    paths: Vec<PathBuf>,
+    options: Options,
+    model: Model,
+    /// Snapshots that were replaced and that a request may still hold. They are dropped here, never on a worker.
+    graveyard: Vec<Arc<Snapshot>>,
+    said: HashSet<String>,
+}
+
+impl Publisher {
+    /// A publisher of what `--config` names.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let settings = &shared.settings;
+        let options =
+            Options { strict_istio: settings.strict_istio, default_namespace: settings.namespace.clone() };
+        let paths = settings.config.iter().cloned().collect();
+        Publisher {
+            shared,
+            paths,
+            options,
+            model: Model::default(),
+            graveyard: Vec::new(),
+            said: HashSet::new(),
+        }
+    }
+
+    /// Loads the documents and publishes them when they are valid as a whole.
+    ///
+    /// # Errors
+    /// Why they are not; the last good snapshot goes on serving.
+    pub fn reload(&mut self) -> Result<(), Refused> {
+        let start = Instant::now();
+        let Loaded { model, report } = pilotfish_config::load(&self.paths, &self.options);
+        let result = self.judge(model, &report).and_then(|model| {
+            self.publish(&model)?;
+            self.model = model;
+            Ok(())
+        });
+        self.say_warnings(&report);
+        let attempt = Attempt {
+            at: Some(SystemTime::now()),
+            took: start.elapsed(),
+            report,
+            refused: result.as_ref().err().cloned(),
+        };
+        self.shared.config.record(attempt);
+        result
+    }
+
+    /// Whether a loaded set may serve at all.
+    fn judge(&self, model: Option<Model>, report: &Report) -> Result<Model, Refused> {
+        let Some(model) = model else {
+            let errors = report.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+            return Err(Refused { lines: errors.map(ToString::to_string).collect() });
+        };
+        if report.resources == 0 && self.shared.snapshots.newest().resources > 0 {
+            let line = "no document is left; a restart serves without any, if that is meant".to_owned();
+            return Err(Refused { lines: vec![line] });
+        }
+        if !self.shared.settings.allow_unenforced && !report.unenforced_security.is_empty() {
+            let line = |u: &pilotfish_config::Unenforced| {
+                format!(
+                    "{}: error: {} {} is not enforced by this release; --allow-unenforced serves without it",
+                    u.source,
+                    u.kind.name(),
+                    u.name
+                )
+            };
+            return Err(Refused { lines: report.unenforced_security.iter().map(line).collect() });
+        }
+        Ok(model)
+    }
+
+    /// Compiles `model` and makes it the newest snapshot.
+    fn publish(&mut self, model: &Model) -> Result<(), Refused> {
+        let _ = model;
+        let snapshot = Snapshot {
+            version: self.shared.snapshots.version() + 1,
+            plan: Plan::default(),
+            published: SystemTime::now(),
+            resources: 1,
+        };
+        self.graveyard.push(self.shared.snapshots.publish(Arc::new(snapshot)));
+        self.bury();
+        Ok(())
+    }
+
+    /// Compiles the same documents again, because what their names resolve to has changed.
+    ///
+    /// # Errors
+    /// Why the plan cannot be compiled; the last good snapshot goes on serving.
+    pub fn republish(&mut self) -> Result<(), Refused> {
+        let model = std::mem::take(&mut self.model);
+        let result = self.publish(&model);
+        self.model = model;
+        result
+    }
+
+    /// Drops the replaced snapshots that no request holds any more. Gives whether any is left.
+    pub fn bury(&mut self) -> bool {
+        self.graveyard.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        !self.graveyard.is_empty()
+    }
+
+    /// Logs the warnings that the last attempt did not have.
+    fn say_warnings(&mut self, report: &Report) {
+        let warnings = report.diagnostics.iter().filter(|d| d.severity == Severity::Warning);
+        let warnings: HashSet<String> = warnings.map(ToString::to_string).collect();
+        let mut new: Vec<&String> = warnings.difference(&self.said).collect();
+        new.sort_unstable();
+        for line in new {
+            log::warn!(line);
+        }
+        self.said = warnings;
+    }
+}

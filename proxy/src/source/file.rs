@@ -1,0 +1,239 @@
+//! A file or folder as the source of configuration: watch it, wait until it is quiet, load.
+//!
+//! `notify` tells of changes at once. It cannot tell of everything (a folder that was deleted and made again, a
+//! network file system, a symbolic link to elsewhere), so the folder is also looked at every [`LOOK`].
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::{Publisher, Refused};
+use crate::telemetry::log;
+
+/// How long nothing may change before the folder is read: several files are written one after the other.
+pub const QUIET: Duration = Duration::from_millis(75);
+
+/// The longest that changes without a pause can put a reload off.
+const AT_LATEST: Duration = Duration::from_secs(1);
+
+/// How often the folder is looked at without an event.
+pub const LOOK: Duration = Duration::from_secs(2);
+
+/// How often replaced snapshots are looked at while a request may still hold one.
+const BURY: Duration = Duration::from_millis(200);
+
+/// What wakes the configuration thread.
+#[derive(Debug)]
+pub enum Event {
+    /// Something in the folder may have changed.
+    Touched,
+    /// Names resolve to other addresses now.
+    Resolved,
+    /// The process ends.
+    Stop,
+}
+
+/// Decides when a burst of changes is over. Time is passed in.
+#[derive(Debug, Default)]
+pub struct Debounce {
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Debounce {
+    /// Something changed at `now`.
+    pub fn touched(&mut self, now: Instant) {
+        self.first.get_or_insert(now);
+        self.last = Some(now);
+    }
+
+    /// When the burst is over: after [`QUIET`], [`AT_LATEST`] after its start; `None` when nothing changed.
+    pub fn due(&self) -> Option<Instant> {
+        let (first, last) = (self.first?, self.last?);
+        Some((last + QUIET).min(first + AT_LATEST))
+    }
+
+    /// Whether the burst is over at `now`; if so, it is forgotten.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let over = self.due().is_some_and(|due| due <= now);
+        if over {
+            *self = Debounce::default();
+        }
+        over
+    }
+}
+
+/// What a file or folder looked like: names, sizes, times and inodes of the files that are read. Equal fingerprints
+/// mean that nothing has to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(u64);
+
+/// The fingerprint of `path` now; symbolic links are followed, so a swap of Kubernetes' `..data` shows.
+pub fn fingerprint(path: &Path) -> Fingerprint {
+    let mut files = vec![path.to_owned()];
+    if let Ok(entries) = std::fs::read_dir(path) {
+        let is_yaml = |file: &PathBuf| file.extension().is_some_and(|e| e == "yaml" || e == "yml");
+        files.extend(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_yaml));
+        files.sort_unstable();
+    }
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        file.hash(&mut hasher);
+        if let Ok(meta) = std::fs::metadata(&file) {
+            let folder = meta.is_dir();
+            // A folder's own time changes with files that are not read; its inode tells a new folder from the old.
+            let of_file =
+                (!folder).then(|| (meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime_nsec()));
+            (meta.dev(), meta.ino(), folder, of_file).hash(&mut hasher);
+        }
+    }
+    Fingerprint(hasher.finish())
+}
+
+/// Watches `path` until the process ends; runs on the configuration thread.
+#[derive(Debug)]
+pub struct FileSource {
+    publisher: Publisher,
+    path: PathBuf,
+    events: Receiver<Event>,
+    bell: Sender<Event>,
+    watcher: Option<RecommendedWatcher>,
+    debounce: Debounce,
+    /// What was read last, good or not.
+    read: Fingerprint,
+    /// What was seen last without an event.
+    seen: Fingerprint,
+}
+
+impl FileSource {
+    /// A source that has published `path` already when it looked like `read`. `events` is the other end of `bell`.
+    pub fn new(
+        publisher: Publisher,
+        path: PathBuf,
+        read: Fingerprint,
+        bell: Sender<Event>,
+        events: Receiver<Event>,
+    ) -> Self {
+        let mut source = FileSource {
+            publisher,
+            path,
+            events,
+            bell,
+            watcher: None,
+            debounce: Debounce::default(),
+            read,
+            seen: read,
+        };
+        source.watch();
+        source
+    }
+
+    /// Serves events until [`Event::Stop`].
+    pub fn run(mut self) {
+        let mut look = Instant::now() + LOOK;
+        let mut graves = false;
+        loop {
+            let mut until = self.debounce.due().map_or(look, |due| due.min(look));
+            if graves {
+                until = until.min(Instant::now() + BURY);
+            }
+            match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Event::Touched) => self.debounce.touched(Instant::now()),
+                Ok(Event::Resolved) => self.resolved(),
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = Instant::now();
+            if now >= look {
+                look = self.look(now);
+            }
+            if self.debounce.take(now) {
+                self.settled();
+            }
+            graves = self.publisher.bury();
+        }
+    }
+
+    /// Looks at the folder without an event; gives when to look next: rarer when looking is slow.
+    fn look(&mut self, now: Instant) -> Instant {
+        let fingerprint = fingerprint(&self.path);
+        if fingerprint != self.seen {
+            self.seen = fingerprint;
+            self.debounce.touched(now);
+        }
+        let cost = now.elapsed();
+        now + LOOK.max(cost * 1000)
+    }
+
+    /// The folder has been quiet: reads it if it differs from what was read last.
+    fn settled(&mut self) {
+        let before = fingerprint(&self.path);
+        if before == self.read {
+            return;
+        }
+        let result = self.publisher.reload();
+        self.read = before;
+        self.seen = before;
+        report(&self.path, &result);
+        // The folder may be another one than the one watched so far.
+        self.watch();
+        if fingerprint(&self.path) != before {
+            self.debounce.touched(Instant::now());
+        }
+    }
+
+    fn resolved(&mut self) {
+        if let Err(refused) = self.publisher.republish() {
+            log::error!("cannot compile with new addresses", reason = refused.lines.join("; "));
+        }
+    }
+
+    /// Watches the folder, or the file's folder: a rename over a file is an event of its folder. Without a watch
+    /// there is still [`LOOK`].
+    fn watch(&mut self) {
+        self.watcher = None;
+        let folder = if self.path.is_dir() { Some(self.path.as_path()) } else { self.path.parent() };
+        let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let bell = self.bell.clone();
+        let told = move |event: notify::Result<notify::Event>| {
+            // Reading the files ourselves is an event too.
+            if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
+                let _ = bell.send(Event::Touched);
+            }
+        };
+        let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
+            watcher.watch(folder, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        match watcher {
+            Ok(watcher) => self.watcher = Some(watcher),
+            Err(error) if folder.exists() => {
+                log::warn!(
+                    "cannot watch the configuration, looking every 2 s",
+                    path = folder.display(),
+                    error = error
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn report(path: &Path, result: &Result<(), Refused>) {
+    match result {
+        Ok(()) => log::info!("configuration taken", path = path.display()),
+        Err(refused) => {
+            log::error!("configuration refused, the last good one goes on serving", path = path.display());
+            for line in &refused.lines {
+                log::error!(line);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

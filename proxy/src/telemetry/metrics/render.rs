@@ -1,0 +1,194 @@
+//! The counters as Prometheus reads them, text format 0.0.4, merged over all workers.
+
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+
+use pilotfish_filters::verdict::Reason;
+
+use super::{BUCKETS, Counter, DirectionMetrics, WorkerMetrics};
+use crate::listen::Direction;
+use crate::server::Shared;
+use crate::shutdown::Phase;
+
+/// The media type of [`render`]'s text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Everything that the sidecar counts.
+pub fn render(shared: &Shared) -> String {
+    let mut page = Page::default();
+    traffic(&mut page, &shared.metrics);
+    configuration(&mut page, shared);
+    process(&mut page);
+    page.text
+}
+
+/// The text as it grows.
+#[derive(Debug, Default)]
+struct Page {
+    text: String,
+    name: &'static str,
+}
+
+impl Page {
+    /// Starts a family of samples: its name, its type and what it means.
+    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.name = name;
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    /// One sample of the family; `labels` is what stands between the braces.
+    fn sample(&mut self, labels: &str, value: impl Display) {
+        self.suffixed("", labels, value);
+    }
+
+    fn suffixed(&mut self, suffix: &str, labels: &str, value: impl Display) {
+        let name = self.name;
+        let _ = match labels {
+            "" => writeln!(self.text, "{name}{suffix} {value}"),
+            labels => writeln!(self.text, "{name}{suffix}{{{labels}}} {value}"),
+        };
+    }
+
+    /// A family with one sample.
+    fn single(&mut self, name: &'static str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.sample("", value);
+    }
+}
+
+/// The sum of one counter over all workers.
+fn sum(workers: &[Arc<WorkerMetrics>], counter: impl Fn(&WorkerMetrics) -> &Counter) -> u64 {
+    workers.iter().map(|worker| counter(worker).get()).fold(0, u64::wrapping_add)
+}
+
+fn traffic(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
+    requests(page, workers);
+    durations(page, workers);
+    type ByDirection = (&'static str, &'static str, &'static str, fn(&DirectionMetrics) -> &Counter);
+    let by_direction: [ByDirection; 5] = [
+        ("pilotfish_requests_active", "gauge", "Requests being served.", |m| &m.active_requests),
+        ("pilotfish_connections_active", "gauge", "Downstream connections open.", |m| &m.active_connections),
+        ("pilotfish_connections_total", "counter", "Downstream connections accepted.", |m| &m.connections),
+        ("pilotfish_request_bytes_total", "counter", "Bytes of bodies that went upstream.", |m| {
+            &m.request_bytes
+        }),
+        ("pilotfish_response_bytes_total", "counter", "Bytes of bodies that went downstream.", |m| {
+            &m.response_bytes
+        }),
+    ];
+    for (name, kind, help, counter) in by_direction {
+        page.family(name, kind, help);
+        for direction in Direction::ALL {
+            let labels = format!("direction=\"{}\"", direction.word());
+            page.sample(&labels, sum(workers, |worker| counter(worker.direction(direction))));
+        }
+    }
+    page.family(
+        "pilotfish_refusals_total",
+        "counter",
+        "Requests that the sidecar itself refused or gave up, by reason.",
+    );
+    for reason in Reason::ALL {
+        let labels = format!("reason=\"{}\"", reason.word());
+        page.sample(&labels, sum(workers, |worker| &worker.refusals[*reason as usize]));
+    }
+    type Upstream = (&'static str, &'static str, &'static str, fn(&WorkerMetrics) -> &Counter);
+    let upstream: [Upstream; 4] = [
+        ("pilotfish_upstream_connects_total", "counter", "Upstream connections made.", |m| {
+            &m.upstream_connects
+        }),
+        (
+            "pilotfish_upstream_connect_failures_total",
+            "counter",
+            "Upstream connections that could not be made.",
+            |m| &m.upstream_connect_failures,
+        ),
+        ("pilotfish_upstream_reuses_total", "counter", "Requests sent on a kept upstream connection.", |m| {
+            &m.upstream_reuses
+        }),
+        ("pilotfish_upstream_connections_active", "gauge", "Upstream connections open.", |m| {
+            &m.upstream_connections
+        }),
+    ];
+    for (name, kind, help, counter) in upstream {
+        page.single(name, kind, help, sum(workers, counter));
+    }
+}
+
+fn requests(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
+    page.family(
+        "pilotfish_requests_total",
+        "counter",
+        "Finished requests; status none means the client left first.",
+    );
+    for direction in Direction::ALL {
+        for (class, status) in ["1xx", "2xx", "3xx", "4xx", "5xx", "none"].iter().enumerate() {
+            let labels = format!("direction=\"{}\",status=\"{status}\"", direction.word());
+            page.sample(&labels, sum(workers, |worker| &worker.direction(direction).requests[class]));
+        }
+    }
+}
+
+fn durations(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
+    let help = "Seconds from a request's head to the end of its answer.";
+    page.family("pilotfish_request_duration_seconds", "histogram", help);
+    for direction in Direction::ALL {
+        let word = direction.word();
+        let mut below = 0;
+        for bucket in 0..=BUCKETS.len() {
+            below += sum(workers, |worker| &worker.direction(direction).duration.buckets[bucket]);
+            let bound = BUCKETS.get(bucket).map_or_else(|| "+Inf".to_owned(), |b| seconds(*b));
+            page.suffixed("_bucket", &format!("direction=\"{word}\",le=\"{bound}\""), below);
+        }
+        let total = sum(workers, |worker| &worker.direction(direction).duration.sum_micros);
+        let labels = format!("direction=\"{word}\"");
+        page.suffixed("_sum", &labels, seconds(total));
+        page.suffixed("_count", &labels, below);
+    }
+}
+
+/// Microseconds as seconds, without a float's noise.
+fn seconds(micros: u64) -> String {
+    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn configuration(page: &mut Page, shared: &Shared) {
+    let config = &shared.config;
+    let version = shared.snapshots.version();
+    page.single("pilotfish_snapshot_version", "gauge", "Version of the configuration that serves.", version);
+    let help = "Configurations that were taken.";
+    page.single("pilotfish_config_accepted_total", "counter", help, config.accepted());
+    let help = "Configurations that were refused; the last good one went on serving.";
+    page.single("pilotfish_config_rejected_total", "counter", help, config.rejected());
+    let help = "1 when the last configuration was taken, 0 when it was refused.";
+    page.single("pilotfish_config_last_reload_success", "gauge", help, u8::from(config.last_accepted()));
+    let draining = u8::from(shared.drain.phase() > Phase::Serving);
+    page.single("pilotfish_draining", "gauge", "1 from the start of the drain.", draining);
+    if let Some(log) = &shared.access_log {
+        let help = "Access log lines that were dropped because the reader was too slow.";
+        page.single("pilotfish_access_log_dropped_total", "counter", help, log.dropped());
+    }
+    page.family("pilotfish_build_info", "gauge", "The release, as a label.");
+    page.sample(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
+}
+
+/// What Prometheus' client libraries tell of every process.
+fn process(page: &mut Page) {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    if let Some(pages) = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()) {
+        let bytes = pages * rustix::param::page_size() as u64;
+        page.single("process_resident_memory_bytes", "gauge", "Resident memory.", bytes);
+    }
+    if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
+        page.single(
+            "process_open_fds",
+            "gauge",
+            "Open file descriptors.",
+            descriptors.count().saturating_sub(1),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

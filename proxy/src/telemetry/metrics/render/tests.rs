@@ -1,0 +1,66 @@
+//! The text of the metrics, line by line.
+
+use super::*;
+use std::time::Duration;
+
+fn two_workers() -> Vec<Arc<WorkerMetrics>> {
+    let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerMetrics::default())).collect();
+    workers[0].finished(Direction::Outbound, Some(200), Duration::from_millis(3));
+    workers[1].finished(Direction::Outbound, Some(204), Duration::from_millis(30));
+    workers[1].finished(Direction::Outbound, None, Duration::from_secs(60));
+    workers[1].finished(Direction::Inbound, Some(503), Duration::from_micros(5000));
+    workers[1].refused(Reason::NoEndpoint);
+    workers[0].upstream_connects.add(2);
+    workers[1].upstream_connects.add(3);
+    workers
+}
+
+fn rendered(workers: &[Arc<WorkerMetrics>]) -> String {
+    let mut page = Page::default();
+    traffic(&mut page, workers);
+    page.text
+}
+
+#[test]
+fn golden() {
+    let text = rendered(&two_workers());
+    // The list of reasons grows without this file.
+    let other =
+        |line: &str| line.starts_with("pilotfish_refusals_total") && !line.contains("no-healthy-endpoint");
+    let text: String = text.lines().filter(|line| !other(line)).flat_map(|line| [line, "\n"]).collect();
+    let expected = include_str!("golden.txt");
+    assert_eq!(text, expected, "if this is meant, write the left side to golden.txt");
+}
+
+#[test]
+fn every_sample_follows_its_help_and_type_and_no_series_is_there_twice() {
+    let text = rendered(&two_workers());
+    let mut family = "";
+    let mut seen = std::collections::HashSet::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            family = rest.split(' ').next().unwrap();
+        } else if !line.starts_with("# HELP ") {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            assert!(series.starts_with(family), "{line} is outside of its family {family}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(seen.insert(series.to_owned()), "{series} twice");
+        }
+    }
+}
+
+#[test]
+fn a_duration_at_a_bound_is_within_it() {
+    let text = rendered(&two_workers());
+    assert!(
+        text.contains("pilotfish_request_duration_seconds_bucket{direction=\"inbound\",le=\"0.005\"} 1\n")
+    );
+}
+
+#[test]
+fn seconds_are_exact() {
+    assert_eq!(seconds(5_000), "0.005");
+    assert_eq!(seconds(10_000_000), "10");
+    assert_eq!(seconds(0), "0");
+    assert_eq!(seconds(1_234_567), "1.234567");
+}
