@@ -1,0 +1,8 @@
+//! Tests from outside: the real process, real sockets, and origins that record what they received.
+//!
+//! One file per thing a user relies on; tables of cases where a standard names many. Every failed row of a table is
+//! reported, not only the first.
+
+mod h1_answers;
+mod h1_requests;
+mod support;

@@ -1,0 +1,66 @@
+//! What the suites share: YAML for origins on loopback, tables run a few at a time, all failures reported at once.
+
+use std::future::Future;
+
+use pilotfish_testkit::Sidecar;
+use pilotfish_testkit::sidecar::Builder;
+use tokio::task::JoinSet;
+
+/// How many rows of a table run at once.
+const AT_ONCE: usize = 16;
+
+/// A sidecar to be started.
+pub fn sidecar() -> Builder {
+    Sidecar::builder(env!("CARGO_BIN_EXE_pilotfish-proxy"))
+}
+
+/// A ServiceEntry: `host` on port 80 is 127.0.0.1 at `port`.
+pub fn service(host: &str, port: u16) -> String {
+    service_with(host, "HTTP", &[(port, "")])
+}
+
+/// A ServiceEntry with a port protocol and endpoints on 127.0.0.1, each with labels (`version: v1, zone: a`).
+pub fn service_with(host: &str, protocol: &str, endpoints: &[(u16, &str)]) -> String {
+    let endpoints: String = endpoints
+        .iter()
+        .map(|(port, labels)| {
+            format!("  - address: 127.0.0.1\n    ports: {{ web: {port} }}\n    labels: {{ {labels} }}\n")
+        })
+        .collect();
+    let name = host.replace('.', "-");
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  name: {name}\nspec:\n  hosts: [{host}]\n  \
+         ports:\n  - {{ number: 80, name: web, protocol: {protocol} }}\n  resolution: STATIC\n  endpoints:\n{endpoints}---\n"
+    )
+}
+
+/// Runs the rows of a table, some at a time, and fails with every row that failed.
+pub async fn run_table<T, F>(rows: Vec<T>, run: impl Fn(usize, T) -> F)
+where
+    F: Future<Output = Result<(), String>> + Send + 'static,
+{
+    let (mut running, mut failures, count) = (JoinSet::new(), Vec::new(), rows.len());
+    let mut collect = |result: Result<Result<(), String>, tokio::task::JoinError>| match result {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => failures.push(why),
+        Err(e) => failures.push(format!("a row panicked: {e}")),
+    };
+    for (i, row) in rows.into_iter().enumerate() {
+        if running.len() >= AT_ONCE
+            && let Some(result) = running.join_next().await
+        {
+            collect(result);
+        }
+        running.spawn(run(i, row));
+    }
+    while let Some(result) = running.join_next().await {
+        collect(result);
+    }
+    failures.sort();
+    assert!(failures.is_empty(), "{} of {count} rows failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// An error unless the condition holds.
+pub fn ensure(condition: bool, why: impl FnOnce() -> String) -> Result<(), String> {
+    if condition { Ok(()) } else { Err(why()) }
+}
