@@ -1,10 +1,19 @@
 //! `make bench`: pilotfish-proxy beside its rivals, and the load tools that measure them.
 
+mod bars;
 mod clock;
 mod load;
+mod machine;
+mod peers;
 mod poller;
+mod process;
+mod record;
+mod reload;
+mod report;
+mod run;
 mod samples;
 mod upstream;
+mod work;
 
 use std::num::NonZeroU64;
 
@@ -21,6 +30,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure pilotfish-proxy and its rivals side by side
+    Run(run::RunArgs),
     /// Serve as the upstream until killed
     Upstream {
         /// First port on 127.0.0.1
@@ -99,6 +110,7 @@ fn make_load(args: LoadArgs) -> std::io::Result<()> {
 
 fn main() -> std::io::Result<()> {
     match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
         Command::Upstream { port, count } => upstream::serve(port, count),
         Command::Load(args) => make_load(args),
     }

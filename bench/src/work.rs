@@ -1,0 +1,403 @@
+//! The workloads: what each asks of a proxy, of which proxies, and how it is run once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::machine::Since;
+use crate::peers::{BIG_RING, BIG_TABLE, Peer, SMALL_TABLE, Setup};
+use crate::process::{Place, Process, pinned};
+use crate::reload;
+
+/// A piece of work that proxies are compared on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Work {
+    /// HTTP/1.1 keep-alive, 1 KiB answers.
+    H1,
+    /// The same through tables and rings of two sizes.
+    Table,
+    /// 1 MiB answers.
+    Body,
+    /// HTTP/2 in, HTTP/1.1 out.
+    H2c,
+    /// Consistent hash over 100 endpoints.
+    Hash,
+    /// Open loop at a fixed rate.
+    Latency,
+    /// Event streams.
+    Events,
+    /// Memory of a proxy with nothing to do.
+    Idle,
+    /// A new table of 10,000 rules while requests run.
+    Reload,
+}
+
+/// What was measured, by name.
+pub type Values = BTreeMap<String, f64>;
+
+/// How and where to run.
+pub struct Bench {
+    /// Our own binary, for upstream and load.
+    pub exe: PathBuf,
+    /// Scratch folder.
+    pub dir: PathBuf,
+    /// Seconds of a run.
+    pub secs: f64,
+    /// First of the ports used: the proxy's; the upstream's begin 100 above.
+    pub port: u16,
+    /// Put open-loop runs in the real-time class.
+    pub real_time: bool,
+    /// What the sidecar waits after a file event before it reads, milliseconds.
+    pub debounce_ms: f64,
+}
+
+const PROXY_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
+/// Connections of the closed-loop workloads.
+const CONNS: usize = 64;
+/// Connections of the 1 MiB workload.
+const BODY_CONNS: usize = 16;
+/// Requests a second of the open-loop workload.
+const RATE: f64 = 8000.0;
+/// Streams of the event workload, and the time between two events of one: (label, milliseconds).
+const STREAMS: usize = 500;
+const PACES: [(&str, f64); 2] = [("25,000/s", 20.0), ("100,000/s", 5.0)];
+/// Connections of the idle workload.
+const IDLE_CONNS: usize = 5000;
+
+impl Work {
+    /// All of them, in the order in which they run.
+    pub const ALL: [Self; 9] = [
+        Self::H1,
+        Self::Table,
+        Self::Body,
+        Self::H2c,
+        Self::Hash,
+        Self::Latency,
+        Self::Events,
+        Self::Idle,
+        Self::Reload,
+    ];
+
+    /// Its name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::H1 => "h1",
+            Self::Table => "table",
+            Self::Body => "body",
+            Self::H2c => "h2c",
+            Self::Hash => "hash",
+            Self::Latency => "latency",
+            Self::Events => "events",
+            Self::Idle => "idle",
+            Self::Reload => "reload",
+        }
+    }
+
+    /// What it is, in a line.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::H1 => "HTTP/1.1 keep-alive, 64 connections, 1 KiB answers",
+            Self::Table => {
+                "the same; 10 rules and 10 endpoints against 10,000 rules and 1,000 endpoints in a hash ring"
+            }
+            Self::Body => "1 MiB answers, 16 connections (a request is a MiB)",
+            Self::H2c => "HTTP/2 cleartext (8 connections, 8 streams each) to HTTP/1.1, 1 KiB answers",
+            Self::Hash => "consistent hash on a header, 10,000 keys over 100 endpoints, 64 connections",
+            Self::Latency => "open loop, Poisson arrivals, 8,000 requests/s, latency from the intended start",
+            Self::Events => {
+                "event streams, 500 at once, 200-byte events (a request is an event; latency is write to read)"
+            }
+            Self::Idle => {
+                "memory: at the start, and for each of 5,000 connections that made a request and went idle"
+            }
+            Self::Reload => "a table of 10,000 rules rewritten under 2,000 requests/s",
+        }
+    }
+
+    /// Who takes part.
+    pub fn peers(self) -> &'static [Peer] {
+        use Peer::{Direct, Envoy, Haproxy, HaproxySplice, Nginx, Pilotfish, PilotfishBig, Pingora};
+        match self {
+            Self::H1 => &[Pilotfish, Haproxy, Nginx, Pingora, Envoy],
+            Self::Table => &[Pilotfish, PilotfishBig],
+            Self::Body => &[Pilotfish, Haproxy, HaproxySplice, Nginx, Pingora, Envoy],
+            Self::H2c | Self::Hash | Self::Idle => &[Pilotfish, Haproxy, Nginx, Pingora, Envoy],
+            Self::Latency | Self::Events => &[Direct, Pilotfish, Haproxy, Nginx, Pingora, Envoy],
+            Self::Reload => &[PilotfishBig],
+        }
+    }
+
+    /// The fewest rounds that its figures need.
+    pub fn min_rounds(self) -> usize {
+        match self {
+            Self::Latency => 7,
+            _ => 3,
+        }
+    }
+
+    /// What `peer` has to do for it, on ports from `port`.
+    fn setup(self, peer: Peer, port: u16) -> Setup {
+        let upstreams = match (self, peer) {
+            (Self::Table | Self::Reload, Peer::PilotfishBig) => BIG_RING,
+            (Self::Table, _) => SMALL_TABLE,
+            (Self::Hash, _) => 100,
+            _ => 1,
+        };
+        let first = port + 100;
+        Setup {
+            listen: port,
+            upstreams: (first..first + upstreams as u16).collect(),
+            h2c: self == Self::H2c,
+            hash: self == Self::Hash,
+            streams: self == Self::Events,
+            rules: if peer == Peer::PilotfishBig { BIG_TABLE } else { SMALL_TABLE },
+            plan: 1,
+        }
+    }
+}
+
+/// A proxy and its upstream, running.
+pub struct Bed {
+    /// The proxy; none: the upstream alone.
+    pub proxy: Option<Process>,
+    upstream: Process,
+    /// The port that the load goes to.
+    pub port: u16,
+    /// The proxy's setup.
+    pub setup: Setup,
+}
+
+impl Bench {
+    fn place(&self, core: usize, work: Work) -> Place {
+        Place { core, real_time: self.real_time && matches!(work, Work::Latency | Work::Events) }
+    }
+
+    fn bed(&self, work: Work, peer: Peer, binary: &Path) -> io::Result<Bed> {
+        let setup = work.setup(peer, self.port);
+        let dir = self.dir.join(peer.name());
+        // A folder of an earlier run may hold a socket or a pid file that is in the way.
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir)?;
+        let ports = setup.upstreams.len().to_string();
+        let first = setup.upstreams.first().copied().unwrap_or_default();
+        let exe = self.exe.display().to_string();
+        let args = [&exe, "upstream", "--port", &first.to_string(), "--count", &ports].map(str::to_owned);
+        let mut upstream = Process::start(self.place(LOAD_CORE, work), &args, &dir.join("upstream.log"))?;
+        upstream.wait_for_port(setup.upstreams.last().copied().unwrap_or(first))?;
+        if peer == Peer::Direct {
+            return Ok(Bed { proxy: None, upstream, port: first, setup });
+        }
+        let command = peer.prepare(binary, &setup, &dir)?;
+        let mut proxy = Process::start(self.place(PROXY_CORE, work), &command, &dir.join("proxy.log"))?;
+        let log = dir.join("proxy.log");
+        proxy.wait_for_port(setup.listen).map_err(|e| {
+            let said = fs::read_to_string(log).unwrap_or_default();
+            io::Error::other(format!("{e}: {}", said.lines().last().unwrap_or("it said nothing")))
+        })?;
+        Ok(Bed { proxy: Some(proxy), upstream, port: setup.listen, setup })
+    }
+
+    /// The command line of our own load generator.
+    fn load(&self, mode: &str, port: u16, flags: &str) -> Vec<String> {
+        let exe = self.exe.display().to_string();
+        let line = format!("load {mode} --port {port} {flags}");
+        [exe].into_iter().chain(line.split_whitespace().map(str::to_owned)).collect()
+    }
+
+    /// Runs one workload once against one proxy: (what it was run at, what was measured).
+    ///
+    /// # Errors
+    /// When something could not be started, or ended before its time.
+    pub fn run(&self, work: Work, peer: Peer, binary: &Path) -> io::Result<Vec<(String, Values)>> {
+        let bed = self.bed(work, peer, binary)?;
+        let port = bed.port;
+        let secs = self.secs;
+        let rules = bed.setup.rules;
+        let plain = |values| vec![(String::new(), values)];
+        match work {
+            Work::H1 | Work::Table | Work::Hash => {
+                let keys = if work == Work::Hash { 10_000 } else { 0 };
+                let flags = format!("--conns {CONNS} --rules {rules} --keys {keys}");
+                self.warm(&bed, work, &flags)?;
+                let command = self.load("closed", port, &format!("{flags} --secs {secs}"));
+                self.measured(&bed, work, &command, from_load).map(plain)
+            }
+            Work::Body => {
+                let flags = format!("--conns {BODY_CONNS} --path /b/1048576");
+                self.warm(&bed, work, &flags)?;
+                let command = self.load("closed", port, &format!("{flags} --secs {secs}"));
+                self.measured(&bed, work, &command, from_load).map(plain)
+            }
+            Work::H2c => {
+                pinned(self.place(LOAD_CORE, work), &h2load(port, "-n 2000"))
+                    .stdout(Stdio::null())
+                    .status()?;
+                let command = h2load(port, &format!("-D {}", secs.ceil()));
+                self.measured(&bed, work, &command, from_h2load).map(plain)
+            }
+            Work::Latency => {
+                let flags = format!("--conns {CONNS} --rules {rules}");
+                self.warm(&bed, work, &flags)?;
+                let command = self.load("rate", port, &format!("{flags} --rate {RATE} --secs {secs}"));
+                self.measured(&bed, work, &command, from_load).map(plain)
+            }
+            Work::Events => {
+                self.warm(&bed, work, "--conns 64")?;
+                let mut all = Vec::new();
+                for (label, interval) in PACES {
+                    let flags = format!("--conns {STREAMS} --interval {interval} --secs {secs}");
+                    let command = self.load("streams", port, &flags);
+                    all.push((label.to_owned(), self.measured(&bed, work, &command, from_load)?));
+                    sleep(Duration::from_millis(300));
+                }
+                Ok(all)
+            }
+            Work::Idle => self.idle(&bed).map(plain),
+            Work::Reload => {
+                let load = |flags: &str| {
+                    let command = self.load("rate", port, flags);
+                    let mut command = pinned(self.place(LOAD_CORE, work), &command);
+                    command.stdout(Stdio::piped());
+                    command
+                };
+                self.warm(&bed, work, "--conns 16 --rules 10000")?;
+                reload::run(&self.dir.join(peer.name()), &bed.setup, self.debounce_ms, load).map(plain)
+            }
+        }
+    }
+
+    /// Half a second of closed loop, so that connections, pools and caches are warm.
+    fn warm(&self, bed: &Bed, work: Work, flags: &str) -> io::Result<()> {
+        let command = self.load("closed", bed.port, &format!("{flags} --secs 0.5"));
+        let said = pinned(self.place(LOAD_CORE, work), &command).output()?;
+        match serde_json::from_slice::<Value>(&said.stdout) {
+            Ok(v) if v["done"].as_u64() > Some(0) && v["not_2xx"].as_u64() == Some(0) => Ok(()),
+            _ => Err(io::Error::other(format!(
+                "no good answer through it: {}{}",
+                String::from_utf8_lossy(&said.stdout),
+                String::from_utf8_lossy(&said.stderr)
+            ))),
+        }
+    }
+
+    /// Runs a load generator and takes the proxy's use of the processor over that time.
+    fn measured(
+        &self,
+        bed: &Bed,
+        work: Work,
+        command: &[String],
+        read: fn(&str) -> Option<Values>,
+    ) -> io::Result<Values> {
+        let cpu = || bed.proxy.as_ref().map_or(0, Process::cpu_ns);
+        let (proxy, upstream, since) = (cpu(), bed.upstream.cpu_ns(), Since::now());
+        let said = pinned(self.place(LOAD_CORE, work), command).stderr(Stdio::null()).output()?;
+        let used = cpu() - proxy;
+        let upstream_used = bed.upstream.cpu_ns() - upstream;
+        let text = String::from_utf8_lossy(&said.stdout);
+        let mut values =
+            read(&text).ok_or_else(|| io::Error::other(format!("the load generator said: {text}")))?;
+        let wall_ns = since.secs() * 1e9;
+        let done = values.get("done").copied().unwrap_or(0.0).max(1.0);
+        values.insert("cpu_us".into(), used as f64 / 1000.0 / done);
+        values.insert("proxy_pct".into(), used as f64 / wall_ns * 100.0);
+        values.insert("load_core_pct".into(), since.core_pct(LOAD_CORE));
+        values.insert("foreign_pct".into(), since.foreign_pct(used + upstream_used));
+        Ok(values)
+    }
+
+    fn idle(&self, bed: &Bed) -> io::Result<Values> {
+        let rss = || bed.proxy.as_ref().map_or(0, Process::rss_kib) as f64;
+        sleep(Duration::from_millis(700));
+        let before = rss();
+        let command = self.load("idle", bed.port, &format!("--conns {IDLE_CONNS}"));
+        let mut command: Command = pinned(self.place(LOAD_CORE, Work::Idle), &command);
+        let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut said = BufReader::new(client.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        sleep(Duration::from_secs(1));
+        let with = rss();
+        drop(client.stdin.take());
+        let mut rest = String::new();
+        said.read_to_string(&mut rest)?;
+        client.wait()?;
+        let value: Value = serde_json::from_str(&rest)?;
+        let open = value["still_open"].as_f64().unwrap_or(0.0);
+        let wrong = value["errors"].as_f64().unwrap_or(0.0) + value["not_2xx"].as_f64().unwrap_or(0.0);
+        Ok(Values::from([
+            ("rss_mib".into(), before / 1024.0),
+            ("rss_idle_mib".into(), with / 1024.0),
+            ("kib_per_conn".into(), (with - before) / open.max(1.0)),
+            ("errors".into(), wrong + IDLE_CONNS as f64 - open),
+        ]))
+    }
+}
+
+/// Reads what our own load generator prints.
+fn from_load(text: &str) -> Option<Values> {
+    let value: Value = serde_json::from_str(text.trim().lines().last()?).ok()?;
+    let number = |name: &str| value[name].as_f64().unwrap_or(0.0);
+    let mut values = Values::from([
+        ("done".into(), value["done"].as_f64()?),
+        ("per_sec".into(), number("per_sec")),
+        ("errors".into(), number("errors") + number("not_2xx") + number("unanswered")),
+    ]);
+    for name in ["latency_us", "transit_us"] {
+        for q in ["p50", "p90", "p99", "p99.9", "max"] {
+            values.extend(value[name][q].as_f64().map(|v| (q.to_owned(), v)));
+        }
+    }
+    values.extend(value["first_us"]["p50"].as_f64().map(|v| ("first_p50".to_owned(), v)));
+    Some(values)
+}
+
+/// h2load against ten paths, with the same request as our own clients send.
+fn h2load(port: u16, extent: &str) -> Vec<String> {
+    let line = format!("h2load -t1 -c8 -m8 {extent} --connect-to=127.0.0.1:{port} -H x-hash:k1");
+    let paths = (0..SMALL_TABLE).map(|k| format!("http://app.bench.local/agents/{k}/run"));
+    line.split(' ').map(str::to_owned).chain(paths).collect()
+}
+
+/// Reads what h2load prints.
+fn from_h2load(text: &str) -> Option<Values> {
+    let line = |start: &str| text.lines().find_map(|l| l.trim().strip_prefix(start));
+    let before = |text: &str, word: &str| -> Option<f64> {
+        let (head, _) = text.split_once(word)?;
+        head.trim().rsplit([' ', ',']).next()?.parse().ok()
+    };
+    let requests = line("requests:")?;
+    let codes = line("status codes:")?;
+    let done = before(requests, " succeeded")?;
+    let wrong = before(requests, " failed")?
+        + before(codes, " 3xx")?
+        + before(codes, " 4xx")?
+        + before(codes, " 5xx")?;
+    Some(Values::from([
+        ("done".into(), done),
+        ("per_sec".into(), before(line("finished in")?, " req/s")?),
+        ("errors".into(), wrong),
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_h2load_prints_is_read() {
+        let text = "finished in 2.00s, 110950.50 req/s, 118.12MB/s\n\
+                    requests: 221901 total, 221965 started, 221901 done, 221900 succeeded, 1 failed, 0 errored, 0 timeout\n\
+                    status codes: 221899 2xx, 0 3xx, 2 4xx, 0 5xx\n";
+        let values = from_h2load(text).unwrap_or_default();
+        assert_eq!(values["done"], 221_900.0);
+        assert_eq!(values["per_sec"], 110_950.5);
+        assert_eq!(values["errors"], 3.0);
+    }
+}
