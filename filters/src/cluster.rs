@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use pilotfish_config::model::{Http2Keepalive, TcpKeepalive};
+use pilotfish_config::model::HashKey;
+
+mod settings;
+mod table;
 
 pub use crate::balance::Pick;
 use crate::balance::slow_start::{SlowStart, Warmup};
@@ -19,77 +22,8 @@ use crate::endpoint::{Endpoint, EndpointStats, Labels};
 use crate::inflight::{ClusterLimits, ConnectionPermit, PendingPermit, RequestPermit};
 use crate::state::Pass;
 use crate::verdict::{Deny, Reason};
-
-/// How endpoints of a cluster are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Kind {
-    /// They are in the cluster.
-    #[default]
-    Endpoints,
-    /// The name or address that the caller asked for is dialled (resolution NONE and DYNAMIC_DNS, PASSTHROUGH); see
-    /// [`Cluster::lease_to`].
-    Original,
-}
-
-/// The protocol that is spoken to a cluster's endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Upstream {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2 with prior knowledge.
-    Http2,
-    /// The caller's.
-    #[default]
-    Client,
-}
-
-/// `connectionPool` as the data path uses it. `None` is no limit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClusterSettings {
-    /// Time to connect (10 s, Istio's default).
-    pub connect_timeout: Duration,
-    /// Connections of the whole process.
-    pub max_connections: Option<u32>,
-    /// Requests of the whole process that wait for a connection (`http1MaxPendingRequests`).
-    pub max_pending: Option<u32>,
-    /// Requests of the whole process in flight (`http2MaxRequests`, which as in Envoy counts HTTP/1.1 too).
-    pub max_requests: Option<u32>,
-    /// Requests after which a connection is closed.
-    pub max_requests_per_connection: Option<u32>,
-    /// After this an idle HTTP connection is closed (1 h, Istio's default); `None`: never.
-    pub idle_timeout: Option<Duration>,
-    /// After this an idle tunnel (CONNECT, upgrades) is closed (1 h, Istio's default); `None`: never.
-    pub tunnel_idle_timeout: Option<Duration>,
-    /// The age at which a connection takes no more requests.
-    pub max_connection_duration: Option<Duration>,
-    /// TCP keep-alive; `None`: off.
-    pub tcp_keepalive: Option<TcpKeepalive>,
-    /// The protocol.
-    pub upstream: Upstream,
-    /// HTTP/2 PING; `None`: off.
-    pub http2_keepalive: Option<Http2Keepalive>,
-    /// Streams on one HTTP/2 connection; `None`: as many as the peer allows.
-    pub max_concurrent_streams: Option<u32>,
-}
-
-impl Default for ClusterSettings {
-    fn default() -> Self {
-        ClusterSettings {
-            connect_timeout: Duration::from_secs(10),
-            max_connections: None,
-            max_pending: None,
-            max_requests: None,
-            max_requests_per_connection: None,
-            idle_timeout: Some(Duration::from_secs(3600)),
-            tunnel_idle_timeout: Some(Duration::from_secs(3600)),
-            max_connection_duration: None,
-            tcp_keepalive: None,
-            upstream: Upstream::default(),
-            http2_keepalive: None,
-            max_concurrent_streams: None,
-        }
-    }
-}
+pub use settings::{ClusterSettings, Kind, Upstream};
+pub use table::{ClusterId, Clusters};
 
 /// What a cluster is made of.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +40,8 @@ pub struct ClusterSpec {
     pub settings: ClusterSettings,
     /// How one is chosen.
     pub algorithm: Algorithm,
+    /// What is hashed, for consistent hashing.
+    pub hash_key: Option<HashKey>,
     /// `pilotfish.dev/hash-balance-factor` in percent, for consistent hashing.
     pub balance_factor: Option<u32>,
     /// How a new endpoint's share grows.
@@ -127,6 +63,8 @@ pub struct Cluster {
     pub kind: Kind,
     /// Its settings.
     pub settings: ClusterSettings,
+    /// What [`Pick::key`] is to be a hash of.
+    pub hash_key: Option<HashKey>,
     /// Its counters, which outlive the plan.
     pub limits: Arc<ClusterLimits>,
     endpoints: Box<[Arc<Endpoint>]>,
@@ -190,6 +128,7 @@ impl Cluster {
             subset: spec.subset,
             kind: spec.kind,
             settings: spec.settings,
+            hash_key: spec.hash_key,
             limits,
             shares: LevelShares {
                 percent: levels.iter().map(|_| AtomicU32::new(0)).collect(),
@@ -348,7 +287,7 @@ impl Cluster {
         let total = self.levels.iter().map(health).sum::<u64>().min(100);
         let mut left = 100;
         for (level, percent) in self.levels.iter().zip(&self.shares.percent) {
-            let share = if total == 0 { 0 } else { (health(level) * 100 / total).min(left) };
+            let share = (health(level) * 100).checked_div(total).unwrap_or(0).min(left);
             percent.store(share as u32, Relaxed);
             left -= share;
         }

@@ -18,7 +18,7 @@ pub const FIRST_OUTAGE: Duration = Duration::from_secs(1);
 pub const LONGEST_OUTAGE: Duration = Duration::from_secs(10);
 
 /// One address of one agent or service, as one plan sees it; its counters outlive the plan.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Endpoint {
     /// Where to connect. For a Unix socket a stand-in that is unique to its path (see [`Endpoint::unix`]).
     pub addr: SocketAddr,
@@ -53,9 +53,9 @@ impl Endpoint {
     }
 }
 
-/// A small sorted set of labels.
+/// A small sorted set of labels; clones share it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+pub struct Labels(Arc<[(Box<str>, Box<str>)]>);
 
 impl Labels {
     /// The value of `key`.
@@ -82,7 +82,7 @@ impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Labels {
             pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
         pairs.sort_by(|a, b| a.0.cmp(&b.0));
         pairs.dedup_by(|later, first| later.0 == first.0);
-        Labels(pairs.into_boxed_slice())
+        Labels(pairs.into())
     }
 }
 

@@ -15,6 +15,7 @@ pub mod balance;
 pub mod call;
 pub mod clock;
 pub mod cluster;
+pub mod compile;
 pub mod endpoint;
 pub mod inflight;
 pub mod state;

@@ -1,23 +1,5 @@
-//! Hashing for affinity: the same in every process and on every machine, so that all sidecars agree.
-
-/// Hashes an affinity key; good enough in every bit to be used for a ring, a table or a weighted choice.
-///
-/// Eight bytes a step by a folded 128-bit multiplication (the scheme of wyhash). Not meant to withstand someone who
-/// looks for collisions: those could only make their own calls meet on one endpoint.
-pub fn bytes(data: &[u8]) -> u64 {
-    let mut chunks = data.chunks_exact(8);
-    let mut hash = fold(data.len() as u64 ^ SEED, PRIME);
-    for chunk in &mut chunks {
-        let mut word = [0; 8];
-        word.copy_from_slice(chunk);
-        hash = fold(hash ^ u64::from_le_bytes(word), PRIME);
-    }
-    let mut last = [0; 8];
-    for (to, from) in last.iter_mut().zip(chunks.remainder()) {
-        *to = *from;
-    }
-    mix(fold(hash ^ u64::from_le_bytes(last), SEED))
-}
+//! Hashing of endpoints for affinity: the same in every process and on every machine, so that all sidecars agree.
+//! The hash of what a request is tied by comes from [`crate::affinity`].
 
 const SEED: u64 = 0x2d35_8dcc_aa6c_78a5;
 const PRIME: u64 = 0x8bb8_4b93_962e_acc9;
@@ -92,21 +74,17 @@ mod tests {
     }
 
     #[test]
-    fn hashes_of_similar_keys_fill_all_buckets_evenly() {
-        let mut buckets = [0_u32; 64];
-        for i in 0..64_000 {
-            let hash = bytes(format!("user-{i}").as_bytes());
-            buckets[(hash >> 58) as usize] += 1;
+    fn hashes_of_similar_addresses_fill_all_buckets_evenly() {
+        for v6 in [false, true] {
+            let mut buckets = [0_u32; 64];
+            for i in 0..64_000_u32 {
+                let v4 = std::net::Ipv4Addr::from_bits(0x0a00_0000 + i / 4);
+                let ip = if v6 { v4.to_ipv6_mapped().into() } else { v4.into() };
+                let hash = address(std::net::SocketAddr::new(ip, 8080 + (i % 4) as u16));
+                buckets[(hash >> 58) as usize] += 1;
+            }
+            let (low, high) = (buckets.iter().min(), buckets.iter().max());
+            assert!(low > Some(&850) && high < Some(&1150), "{low:?} {high:?}");
         }
-        let (low, high) = (buckets.iter().min(), buckets.iter().max());
-        assert!(low > Some(&850) && high < Some(&1150), "{low:?} {high:?}");
-    }
-
-    #[test]
-    fn hashes_depend_on_length_and_every_byte() {
-        assert_ne!(bytes(b""), bytes(b"\0"));
-        assert_ne!(bytes(b"abcdefgh"), bytes(b"abcdefgh\0"));
-        assert_ne!(bytes(b"abcdefghi"), bytes(b"abcdefghj"));
-        assert_ne!(bytes(b"Abcdefghi"), bytes(b"abcdefghi"));
     }
 }

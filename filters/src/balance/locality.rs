@@ -7,9 +7,11 @@ use pilotfish_config::model::{Distribute, Failover, FailoverLabel, Locality, Loc
 
 use crate::endpoint::Endpoint;
 
-/// Where a caller is.
+/// Where a caller is: what configuration is read with the eyes of one sidecar.
 #[derive(Debug, Clone, Default)]
 pub struct Place {
+    /// The sidecar's namespace.
+    pub namespace: String,
     /// The sidecar's own locality.
     pub locality: Locality,
     /// The sidecar's own labels, for `failoverPriority`.
@@ -71,6 +73,30 @@ fn distribute(endpoints: &[Arc<Endpoint>], own: &Locality, rules: &[Distribute])
     groups.retain(|group| group.weight > 0 && !group.endpoints.is_empty());
     Some(vec![LevelPlan { groups }])
 }
+
+/// Makes one group of each level by putting the groups' shares into the weights of their endpoints, as consistent
+/// hashing needs it: one table for all localities (Envoy does the same).
+pub fn merge_groups(endpoints: &mut [Arc<Endpoint>], levels: &mut [LevelPlan]) {
+    for level in levels.iter_mut().filter(|level| level.groups.len() > 1) {
+        for group in &level.groups {
+            let weight_of =
+                |at: &u32| endpoints.get(*at as usize).map_or(0, |endpoint| u64::from(endpoint.weight));
+            let sum = group.endpoints.iter().map(weight_of).sum::<u64>().max(1);
+            for at in &group.endpoints {
+                let Some(endpoint) = endpoints.get_mut(*at as usize) else { continue };
+                let scaled = u64::from(group.weight) * u64::from(endpoint.weight) * MERGED_SCALE / sum;
+                let weight = u32::try_from(scaled).unwrap_or(u32::MAX).max(1);
+                *endpoint = Arc::new(Endpoint { weight, ..Endpoint::clone(endpoint) });
+            }
+        }
+        let endpoints =
+            std::mem::take(&mut level.groups).into_iter().flat_map(|group| group.endpoints).collect();
+        *level = LevelPlan::single(endpoints);
+    }
+}
+
+/// Merged weights are whole numbers: shares of 1 among this many are exact enough.
+const MERGED_SCALE: u64 = 10_000;
 
 fn by_priority(endpoints: &[Arc<Endpoint>], priority: impl Fn(&Endpoint) -> usize) -> Vec<LevelPlan> {
     let mut levels: BTreeMap<usize, Vec<u32>> = BTreeMap::new();

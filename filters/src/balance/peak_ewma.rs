@@ -5,11 +5,10 @@
 //! again `DECAY x ln r` after its last call. Linkerd's 10 s would keep one that was 20 times slower away for 30 s;
 //! 2.5 s makes it 7.5 s, which is one call in 7.5 s while it stays slow and full service within 10 s of its recovery.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::{Accept, Choice, Weights};
+use super::{Accept, Choice, Pick, Weights};
 use crate::clock::Micros;
 use crate::endpoint::Endpoint;
 
@@ -189,34 +188,20 @@ fn cost(endpoint: &Endpoint, now: Micros) -> f32 {
     endpoint.stats.cost(now) / endpoint.weight as f32
 }
 
-/// The cheaper of two among those of `endpoints` whose positions `candidates` lists (capability addressing).
+/// The cheaper of two out of `len` candidates, drawn without replacement (capability addressing); their position.
 ///
-/// Endpoints in `tried`, or out because connects to them failed, are taken only when there is no other.
-pub fn choose_among(
-    endpoints: &[Arc<Endpoint>],
-    candidates: &[u32],
-    pick: &super::Pick<'_>,
+/// Candidates in `pick.tried`, and those that are out because connects to them failed, are taken only when there is no
+/// other.
+pub fn choose_among<'e>(
+    len: usize,
+    candidate: impl Fn(usize) -> &'e Endpoint,
+    pick: &Pick<'_>,
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
-    for accept in Accept::ORDER {
-        let usable = |at: &usize| {
-            candidates
-                .get(*at)
-                .and_then(|i| endpoints.get(*i as usize))
-                .is_some_and(|e| accept.admits(e, pick))
-        };
-        let picked = super::two_of(candidates.len(), rng, usable, |a, b| {
-            let cost_at = |at: usize| {
-                let endpoint = candidates.get(at).and_then(|i| endpoints.get(*i as usize));
-                endpoint.map_or(f32::INFINITY, |e| cost(e, pick.now))
-            };
-            cost_at(a) <= cost_at(b)
-        });
-        if let Some(at) = picked {
-            return candidates.get(at).map(|i| *i as usize);
-        }
-    }
-    None
+    Accept::ORDER.into_iter().find_map(|accept| {
+        let admitted = |at: &usize| accept.admits(candidate(*at), pick);
+        super::two_of(len, rng, admitted, |a, b| cost(candidate(a), pick.now) <= cost(candidate(b), pick.now))
+    })
 }
 
 #[cfg(test)]

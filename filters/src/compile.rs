@@ -1,0 +1,3 @@
+//! A validated model -> a plan.
+
+pub mod cluster;

@@ -1,0 +1,154 @@
+//! Services and traffic policies -> clusters: one for each host, port and subset that a sidecar sees.
+
+mod policy;
+mod rules;
+mod services;
+mod workloads;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use pilotfish_config::model::{Address, DestinationRule, Model, Resolution, Subset};
+
+use crate::balance::locality::{self, Place};
+use crate::cluster::{self, Cluster, ClusterSpec, Clusters, Kind};
+use crate::endpoint::Endpoint;
+use crate::state::Pass;
+pub(crate) use rules::Rules;
+use services::{Service, ServicePort};
+use workloads::Seeds;
+
+/// What DNS said: addresses by name, the last answer for names whose look-up fails.
+pub type Resolved = HashMap<Box<str>, Vec<IpAddr>>;
+
+/// What a model's clusters are compiled from.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources<'m> {
+    /// The configuration.
+    pub model: &'m Model,
+    /// Addresses of the names that [`dns_names`] lists.
+    pub resolved: &'m Resolved,
+    /// For whom.
+    pub place: &'m Place,
+}
+
+/// All clusters that the sidecar at `place` sees.
+pub fn clusters(sources: Sources<'_>, pass: &mut Pass<'_>) -> Clusters {
+    let rules = Rules::new(sources.model, sources.place);
+    let seeds = Seeds::new(sources.model);
+    let mut clusters = Clusters::default();
+    let services = services::services(sources.model, sources.place, &seeds);
+    // Settings for a capability's host; who serves it is known by capability only.
+    let capabilities =
+        rules.hosts().filter(|host| host.capability().is_some()).map(|host| Service::empty(host));
+    for service in services.into_iter().chain(capabilities) {
+        let rule = rules.find(&service.host);
+        for port in &service.ports {
+            let build = Build { sources, service: &service, port, rule };
+            clusters.add(build.cluster(None, pass));
+            for subset in rule.map(|rule| rule.subsets.as_slice()).unwrap_or_default() {
+                clusters.add(build.cluster(Some(subset), pass));
+            }
+        }
+        for (alias, port) in &service.aliases {
+            clusters.alias(&service.host, *alias, *port);
+        }
+    }
+    clusters
+}
+
+/// Names whose addresses have to be looked up, sorted.
+pub fn dns_names(model: &Model, place: &Place) -> Box<[Box<str>]> {
+    let seeds = Seeds::new(model);
+    let mut names = BTreeSet::new();
+    for service in services::services(model, place, &seeds) {
+        for port in &service.ports {
+            for seed in &port.seeds {
+                if let Address::Name(name) = &seed.workload.address {
+                    names.insert(Box::from(name.as_str()));
+                }
+            }
+            if port.looks_up_host() {
+                names.insert(service.host.clone());
+            }
+        }
+    }
+    names.into_iter().collect()
+}
+
+/// One port of one service on its way to clusters.
+struct Build<'m> {
+    sources: Sources<'m>,
+    service: &'m Service<'m>,
+    port: &'m ServicePort<'m>,
+    rule: Option<&'m DestinationRule>,
+}
+
+impl Build<'_> {
+    fn cluster(&self, subset: Option<&Subset>, pass: &mut Pass<'_>) -> Cluster {
+        let subset_name = subset.map(|subset| subset.name.as_str());
+        let policy =
+            self.rule.map(|rule| rule.effective_policy(subset_name, self.port.number)).unwrap_or_default();
+        let balancing = policy::balancing(&policy);
+        let spec = ClusterSpec {
+            host: self.service.host.clone(),
+            port: self.port.number,
+            subset: subset_name.map(Box::from),
+            kind: if balancing.passthrough { Kind::Original } else { self.port.kind() },
+            settings: policy::settings(&policy, self.port.protocol),
+            algorithm: balancing.algorithm,
+            hash_key: balancing.hash_key,
+            balance_factor: balancing.factor,
+            warmup: balancing.warmup,
+        };
+        if spec.kind == Kind::Original {
+            return Cluster::new(spec, Vec::new(), &[], pass);
+        }
+        let mut endpoints = self.endpoints(subset, &spec, pass);
+        let mut levels = match balancing.locality {
+            Some(mode) => locality::levels(&endpoints, self.sources.place, &mode),
+            None => locality::all(&endpoints),
+        };
+        if spec.hash_key.is_some() {
+            locality::merge_groups(&mut endpoints, &mut levels);
+        }
+        Cluster::new(spec, endpoints, &levels, pass)
+    }
+
+    /// The subset's endpoints by address, each once: all sidecars have to agree on their order.
+    fn endpoints(
+        &self,
+        subset: Option<&Subset>,
+        spec: &ClusterSpec,
+        pass: &mut Pass<'_>,
+    ) -> Vec<Arc<Endpoint>> {
+        let seeds = self
+            .port
+            .seeds
+            .iter()
+            .filter(|seed| subset.is_none_or(|subset| seed.labels.contain(subset.labels.iter())));
+        let mut found: Vec<workloads::Found<'_>> =
+            seeds.flat_map(|seed| seed.addresses(self.sources.resolved, self.port.resolution)).collect();
+        if self.port.looks_up_host() && subset.is_none_or(|subset| subset.labels.is_empty()) {
+            found.extend(self.port.host_addresses(&self.service.host, self.sources.resolved));
+        }
+        // Stable: of equals, the first in the configuration is kept.
+        found.sort_by_key(|found| found.addr);
+        found.dedup_by_key(|found| found.addr);
+        let name = cluster::name(&spec.host, spec.port, spec.subset.as_deref());
+        let home = pass.limits(&name);
+        found
+            .into_iter()
+            .map(|found| Arc::new(found.endpoint(pass.stats(&name, found.addr), &home)))
+            .collect()
+    }
+}
+
+/// Whether a resolution uses only the first address of a name.
+fn first_only(resolution: Resolution) -> bool {
+    resolution == Resolution::DnsRoundRobin
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! The services that a sidecar sees: ServiceEntry documents by host, and agents whose WorkloadEntries stand alone.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+
+use pilotfish_config::model::{Model, PortProtocol, Resolution, ServiceEntry};
+
+use super::workloads::{Found, Seed, Seeds};
+use super::{Resolved, first_only};
+use crate::balance::locality::Place;
+use crate::cluster::Kind;
+
+/// The inbound port of a sidecar, for a mesh workload that names no port.
+const INBOUND_PORT: u16 = 15006;
+/// What callers address when they name no port.
+const HTTP_PORT: u16 = 80;
+
+/// A host with its ports.
+pub(super) struct Service<'m> {
+    pub(super) host: Box<str>,
+    pub(super) ports: Vec<ServicePort<'m>>,
+    /// Further numbers for ports: alias, port.
+    pub(super) aliases: Vec<(u16, u16)>,
+}
+
+/// A port of a host with what serves it.
+pub(super) struct ServicePort<'m> {
+    pub(super) number: u16,
+    pub(super) protocol: PortProtocol,
+    pub(super) resolution: Resolution,
+    /// The port at the host's own addresses, when those are looked up.
+    target: u16,
+    has_workloads: bool,
+    pub(super) seeds: Vec<Seed<'m>>,
+}
+
+impl Service<'_> {
+    /// A host with the default port and nobody behind it.
+    pub(super) fn empty(host: &str) -> Self {
+        let port = ServicePort {
+            number: HTTP_PORT,
+            protocol: PortProtocol::Auto,
+            resolution: Resolution::Static,
+            target: HTTP_PORT,
+            has_workloads: true,
+            seeds: Vec::new(),
+        };
+        Service { host: host.into(), ports: vec![port], aliases: Vec::new() }
+    }
+}
+
+impl ServicePort<'_> {
+    /// Whether the host's own name is looked up: DNS without endpoints.
+    pub(super) fn looks_up_host(&self) -> bool {
+        matches!(self.resolution, Resolution::Dns | Resolution::DnsRoundRobin) && !self.has_workloads
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self.resolution {
+            Resolution::DynamicDns => Kind::Original,
+            Resolution::None if !self.has_workloads => Kind::Original,
+            _ => Kind::Endpoints,
+        }
+    }
+
+    /// Endpoints at the addresses of the host's own name.
+    pub(super) fn host_addresses<'h>(&self, host: &'h str, resolved: &Resolved) -> Vec<Found<'h>> {
+        let addresses = resolved.get(host).map(Vec::as_slice).unwrap_or_default();
+        let taken = if first_only(self.resolution) { 1 } else { addresses.len() };
+        addresses.iter().take(taken).map(|ip| Found::named(SocketAddr::new(*ip, self.target), host)).collect()
+    }
+}
+
+/// Every service that a sidecar at `place` sees, each host once.
+pub(super) fn services<'m>(model: &'m Model, place: &Place, seeds: &Seeds<'m>) -> Vec<Service<'m>> {
+    let mut by_host: HashMap<&str, Vec<&ServiceEntry>> = HashMap::new();
+    let mut hosts = Vec::new();
+    for entry in &model.service_entries {
+        if entry.meta.namespace() != place.namespace && !entry.export_to.reaches(&place.namespace) {
+            continue;
+        }
+        for host in &entry.hosts {
+            let known = by_host.entry(host.as_str()).or_default();
+            if known.is_empty() {
+                hosts.push(host.as_str());
+            }
+            known.push(entry);
+        }
+    }
+    let mut selected = HashSet::new();
+    let mut services: Vec<Service<'m>> = Vec::new();
+    for host in hosts {
+        let entries = by_host.get(host).map(Vec::as_slice).unwrap_or_default();
+        services.push(service(host, of_one_namespace(entries, &place.namespace), seeds, &mut selected));
+    }
+    let agents = agents(seeds, &selected);
+    services.extend(agents.into_iter().filter(|agent| !by_host.contains_key(&*agent.host)));
+    services
+}
+
+/// Entries for one host in several namespaces do not mix: the sidecar's own count, else those of the first one.
+fn of_one_namespace<'a, 'm>(
+    entries: &'a [&'m ServiceEntry],
+    own: &str,
+) -> impl Iterator<Item = &'m ServiceEntry> + 'a {
+    let has_own = entries.iter().any(|entry| entry.meta.namespace() == own);
+    let first = entries.first().map(|entry| entry.meta.namespace());
+    let chosen = if has_own { Some(own.to_owned()) } else { first.map(str::to_owned) };
+    entries.iter().copied().filter(move |entry| Some(entry.meta.namespace()) == chosen.as_deref())
+}
+
+fn service<'m>(
+    host: &'m str,
+    entries: impl Iterator<Item = &'m ServiceEntry>,
+    seeds: &Seeds<'m>,
+    selected: &mut HashSet<usize>,
+) -> Service<'m> {
+    let mut ports: Vec<ServicePort<'m>> = Vec::new();
+    for entry in entries {
+        let workloads = seeds.of_entry(entry, selected);
+        for port in &entry.ports {
+            let at =
+                |seed: &Seed<'m>| Seed { port: entry.endpoint_port(seed.workload, port), ..seed.clone() };
+            let seeds = workloads.iter().map(at);
+            match ports.iter_mut().find(|known| known.number == port.number) {
+                Some(known) => {
+                    known.has_workloads |= !workloads.is_empty();
+                    known.seeds.extend(seeds);
+                }
+                None => ports.push(ServicePort {
+                    number: port.number,
+                    protocol: port.protocol,
+                    resolution: entry.resolution,
+                    target: port.target_port.unwrap_or(port.number),
+                    has_workloads: !workloads.is_empty(),
+                    seeds: seeds.collect(),
+                }),
+            }
+        }
+    }
+    Service { host: host.into(), ports, aliases: Vec::new() }
+}
+
+/// WorkloadEntries that belong to an agent and are in no ServiceEntry make a service named after the agent. Ports of
+/// the same name are one port. Callers reach it at 80 when it is the only one or called `http`, and at the workloads'
+/// own numbers too.
+fn agents<'m>(seeds: &Seeds<'m>, selected: &HashSet<usize>) -> Vec<Service<'m>> {
+    let mut by_host: BTreeMap<String, BTreeMap<&'m str, Vec<Seed<'m>>>> = BTreeMap::new();
+    for seed in seeds.alone(selected) {
+        let Some(agent) = &seed.workload.agent else { continue };
+        let host = format!("{}.{}.svc.cluster.local", agent.to_ascii_lowercase(), seed.namespace);
+        let ports = by_host.entry(host).or_default();
+        if seed.workload.ports.is_empty() {
+            let port = if seed.workload.mesh { INBOUND_PORT } else { HTTP_PORT };
+            ports.entry("http").or_default().push(Seed { port, ..seed.clone() });
+        }
+        for (name, port) in &seed.workload.ports {
+            ports.entry(name.as_str()).or_default().push(Seed { port: *port, ..seed.clone() });
+        }
+    }
+    by_host.into_iter().map(|(host, ports)| agent_service(host, ports)).collect()
+}
+
+fn agent_service<'m>(host: String, by_name: BTreeMap<&'m str, Vec<Seed<'m>>>) -> Service<'m> {
+    let mut service = Service { host: host.into(), ports: Vec::new(), aliases: Vec::new() };
+    let only = by_name.len() == 1;
+    for (name, seeds) in by_name {
+        let first = seeds.first().map_or(HTTP_PORT, |seed| seed.port);
+        let number = if only || name == "http" { HTTP_PORT } else { first };
+        service.aliases.extend(seeds.iter().map(|seed| (seed.port, number)));
+        service.ports.push(ServicePort {
+            number,
+            protocol: protocol(name),
+            resolution: Resolution::Static,
+            target: number,
+            has_workloads: true,
+            seeds,
+        });
+    }
+    service.aliases.sort_unstable();
+    service.aliases.dedup();
+    service
+}
+
+/// The protocol by Istio's rule for names: `<protocol>[-<suffix>]`.
+fn protocol(name: &str) -> PortProtocol {
+    match name.split('-').next() {
+        Some("http2") => PortProtocol::Http2,
+        Some("grpc") => PortProtocol::Grpc,
+        Some("http") => PortProtocol::Http,
+        Some("tcp") => PortProtocol::Tcp,
+        _ => PortProtocol::Auto,
+    }
+}
