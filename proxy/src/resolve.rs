@@ -4,7 +4,6 @@
 mod system;
 mod table;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,7 +23,7 @@ const AT_A_TIME: usize = 32;
 const QUESTIONS: usize = 1024;
 
 /// What names resolve to. A name that never resolved is not in it.
-pub type Answers = HashMap<Box<str>, Arc<[IpAddr]>>;
+pub use pilotfish_filters::compile::cluster::Resolved as Answers;
 
 /// One successful look-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +95,9 @@ impl Dns {
         }
         let (reply, answer) = oneshot::channel();
         let question = Question::Once(name.to_ascii_lowercase().into(), reply);
-        self.questions.try_send(question).map_err(|_| Unresolved("too many names are being looked up".into()))?;
+        self.questions
+            .try_send(question)
+            .map_err(|_| Unresolved("too many names are being looked up".into()))?;
         answer.await.unwrap_or_else(|_| Err(Unresolved("the resolver has stopped".into())))
     }
 

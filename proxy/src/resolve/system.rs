@@ -44,7 +44,8 @@ impl SystemLookup {
 
     /// The resolver, made again when the system's files have changed.
     fn resolver(&self) -> io::Result<TokioResolver> {
-        let files = ["/etc/hosts", "/etc/resolv.conf"].map(|file| std::fs::metadata(file).and_then(|m| m.modified()).ok());
+        let files = ["/etc/hosts", "/etc/resolv.conf"]
+            .map(|file| std::fs::metadata(file).and_then(|m| m.modified()).ok());
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         match &*made {
             Some(known) if known.files == files => Ok(known.resolver.clone()),

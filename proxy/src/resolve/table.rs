@@ -63,7 +63,10 @@ impl Table {
         });
         let mut untried = HashSet::new();
         for name in wanted {
-            let entry = self.entries.entry(name.clone()).or_insert_with(|| Entry { due: Some(now), ..Entry::default() });
+            let entry = self
+                .entries
+                .entry(name.clone())
+                .or_insert_with(|| Entry { due: Some(now), ..Entry::default() });
             entry.followed = true;
             if entry.addresses.is_none() && entry.failures == 0 {
                 untried.insert(name);
@@ -157,7 +160,9 @@ impl Table {
     /// What the followed names resolve to.
     pub(super) fn answers(&self) -> Answers {
         let followed = self.entries.iter().filter(|(_, entry)| entry.followed);
-        followed.filter_map(|(name, entry)| Some((name.clone(), entry.addresses.clone()?))).collect()
+        followed
+            .filter_map(|(name, entry)| Some((name.clone(), entry.addresses.as_deref()?.to_vec())))
+            .collect()
     }
 
     fn tried(&mut self, name: &str) {
@@ -177,7 +182,8 @@ impl Table {
             return;
         }
         let idle = asked().filter(|(_, entry)| entry.waiting.is_empty());
-        let first = idle.filter_map(|(name, entry)| Some((entry.due?, name))).min().map(|(_, name)| name.clone());
+        let first =
+            idle.filter_map(|(name, entry)| Some((entry.due?, name))).min().map(|(_, name)| name.clone());
         if let Some(name) = first {
             self.entries.remove(&name);
         }

@@ -12,28 +12,37 @@ fn ip(last: u8) -> IpAddr {
 }
 
 /// Answers from a list, then fails for ever; notes when it was asked.
-#[derive(Clone, Default)]
-struct Script(Arc<Mutex<(VecDeque<Result<Answer, String>>, Vec<Instant>)>>);
+#[derive(Clone)]
+struct Script(Arc<Mutex<Scripted>>);
+
+struct Scripted {
+    answers: VecDeque<Result<Answer, String>>,
+    asked: Vec<Instant>,
+}
 
 impl Script {
     fn new(answers: &[(&[u8], u64)]) -> Self {
         let answer = |(last, ttl): &(&[u8], u64)| match last {
             [] => Err("refused".to_owned()),
-            last => Ok(Answer { addresses: last.iter().map(|l| ip(*l)).collect(), ttl: Duration::from_secs(*ttl) }),
+            last => Ok(Answer {
+                addresses: last.iter().map(|l| ip(*l)).collect(),
+                ttl: Duration::from_secs(*ttl),
+            }),
         };
-        Script(Arc::new(Mutex::new((answers.iter().map(answer).collect(), Vec::new()))))
+        let answers = answers.iter().map(answer).collect();
+        Script(Arc::new(Mutex::new(Scripted { answers, asked: Vec::new() })))
     }
 
     fn asked(&self) -> Vec<Instant> {
-        self.0.lock().unwrap().1.clone()
+        self.0.lock().unwrap().asked.clone()
     }
 }
 
 impl Lookup for Script {
     async fn lookup(&self, _name: &str) -> Result<Answer, String> {
         let mut script = self.0.lock().unwrap();
-        script.1.push(Instant::now());
-        script.0.pop_front().unwrap_or_else(|| Err("the script is over".into()))
+        script.asked.push(Instant::now());
+        script.answers.pop_front().unwrap_or_else(|| Err("the script is over".into()))
     }
 }
 
@@ -68,7 +77,7 @@ impl Running {
     }
 
     fn now(&self, name: &str) -> Option<Vec<IpAddr>> {
-        self.dns.answers().get(name).map(|addresses| addresses.to_vec())
+        self.dns.answers().get(name).cloned()
     }
 
     fn asked_at(&self) -> Vec<u64> {
