@@ -78,3 +78,67 @@ pub struct Caller {
     /// The port of the service that the caller addressed: the authority's port, else the scheme's default.
     pub port: u16,
 }
+
+#[cfg(test)]
+pub(crate) mod test_head {
+    //! A head made of text, for the tests of this crate.
+
+    use super::*;
+
+    /// A request head from its parts.
+    #[derive(Debug, Clone)]
+    pub(crate) struct TestHead {
+        pub(crate) method: String,
+        pub(crate) scheme: String,
+        pub(crate) authority: String,
+        pub(crate) target: String,
+        pub(crate) headers: Vec<(String, String)>,
+    }
+
+    impl TestHead {
+        /// `GET target`, without headers.
+        pub(crate) fn get(scheme: &str, authority: &str, target: &str) -> Self {
+            TestHead {
+                method: "GET".into(),
+                scheme: scheme.into(),
+                authority: authority.into(),
+                target: target.into(),
+                headers: Vec::new(),
+            }
+        }
+
+        /// With one more header.
+        pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+            self.headers.push((name.into(), value.into()));
+            self
+        }
+    }
+
+    impl Head for TestHead {
+        fn method(&self) -> &str {
+            &self.method
+        }
+        fn scheme(&self) -> &str {
+            &self.scheme
+        }
+        fn authority(&self) -> &str {
+            &self.authority
+        }
+        fn path(&self) -> &str {
+            self.target.split('?').next().unwrap_or_default()
+        }
+        fn query(&self) -> Option<&str> {
+            self.target.split_once('?').map(|(_, query)| query)
+        }
+        fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+            let mut values = self.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_bytes());
+            let first = values.next()?;
+            Some(values.fold(Cow::Borrowed(first), |all, next| Cow::Owned([&all, &b","[..], next].concat())))
+        }
+    }
+
+    /// A local caller that addressed `port`.
+    pub(crate) fn caller(port: u16) -> Caller {
+        Caller { ip: IpAddr::from([127, 0, 0, 1]), port }
+    }
+}

@@ -1,3 +1,112 @@
-//! A validated model -> a plan.
+//! From a validated model to a [`Plan`], with the eyes of one sidecar: what it may see, who it is, where it runs.
+//! The only place where configuration types turn into runtime types.
 
+mod action;
+mod block;
+mod catalogue;
 pub mod cluster;
+mod destination;
+mod egress;
+mod route;
+
+use std::fmt;
+
+use pilotfish_config::model::{Host, Locality, Model, OutboundMode, Source, StringMap};
+
+use crate::affinity::hash_bytes;
+use crate::balance::locality::Place;
+use crate::clock::Micros;
+use crate::plan::Plan;
+use crate::state::State;
+pub use cluster::Resolved;
+
+/// Who the plan is for.
+#[derive(Debug, Clone, Default)]
+pub struct CompileOptions {
+    /// The agent's name.
+    pub agent: String,
+    /// The sidecar's namespace.
+    pub namespace: String,
+    /// The workload's labels, for `sourceLabels`, selectors and `failoverPriority`.
+    pub labels: StringMap,
+    /// Where the sidecar runs.
+    pub locality: Locality,
+    /// What happens to calls to unknown hosts when no Sidecar resource says.
+    pub outbound: OutboundMode,
+}
+
+impl CompileOptions {
+    /// Where the sidecar is, for the choice of endpoints.
+    pub fn place(&self) -> Place {
+        Place {
+            namespace: self.namespace.clone(),
+            locality: self.locality.clone(),
+            labels: self.labels.clone(),
+        }
+    }
+
+    /// A number for this agent, the same after every restart.
+    pub(crate) fn identity_hash(&self) -> u64 {
+        hash_bytes(format!("{}/{}", self.namespace, self.agent).as_bytes())
+    }
+}
+
+/// Why a valid model cannot be compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompileError {
+    /// Where it is written.
+    pub source: Source,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: error: {}", self.source, self.message)
+    }
+}
+
+/// Compiles `model`. Addresses of DNS names come from `resolved`; counters that outlive plans from `state`.
+///
+/// # Errors
+/// Everything that cannot be compiled, at once.
+pub fn compile(
+    model: &Model,
+    options: &CompileOptions,
+    resolved: &Resolved,
+    state: &State,
+    now: Micros,
+) -> Result<Plan, Vec<CompileError>> {
+    let place = options.place();
+    let rules = cluster::Rules::new(model, &place);
+    let sources = cluster::Sources { model, resolved, place: &place };
+    let clusters = cluster::clusters(sources, &mut state.begin(now));
+    let routes = route::compile(model, options, &rules, &clusters);
+    Ok(Plan {
+        routes: routes.table,
+        by_capability: routes.by_capability,
+        warnings: routes.warnings.into(),
+        catalogue: catalogue::compile(&clusters),
+        egress: egress::compile(model, options),
+        dns_names: cluster::dns_names(model, &place),
+        clusters: clusters.into_list(),
+    })
+}
+
+/// The names under which callers in `namespace` know `host`: itself, and the short forms of an in-cluster name.
+pub(crate) fn names_of<'h>(host: &'h Host, namespace: &str) -> impl Iterator<Item = &'h str> {
+    let host = host.as_str();
+    let service =
+        host.strip_suffix(".svc.cluster.local").and_then(|short| Some((short, short.split_once('.')?)));
+    let (short, name) = match service {
+        Some((short, (name, own))) if !own.contains('.') && !name.starts_with('*') => {
+            (Some(short), Some(name).filter(|_| own == namespace))
+        }
+        _ => (None, None),
+    };
+    let with_svc = short.map(|short| &host[..short.len() + ".svc".len()]);
+    [Some(host), with_svc, short, name].into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,12 +11,19 @@
 //!
 //! [`compile`] turns a validated model into a [`plan::Plan`]; [`state`] keeps the counters that outlive it.
 
+pub mod affinity;
 pub mod balance;
 pub mod call;
+pub mod capability;
 pub mod clock;
 pub mod cluster;
 pub mod compile;
 pub mod endpoint;
+mod fuzzing;
+pub mod headers;
 pub mod inflight;
+pub mod plan;
+pub mod rewrite;
+pub mod route;
 pub mod state;
 pub mod verdict;

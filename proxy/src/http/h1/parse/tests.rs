@@ -1,1 +1,0 @@
-//! Heads that are accepted, and heads that are not.
