@@ -5,4 +5,5 @@
 
 mod h1_answers;
 mod h1_requests;
+mod h2_frames;
 mod support;

@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 /// How many rows of a table run at once.
 const AT_ONCE: usize = 16;
 
-/// A sidecar to be started.
+/// A sidecar to be started; `PILOTFISH_TEST_BINARY` names another binary (a release build, say).
 pub fn sidecar() -> Builder {
-    Sidecar::builder(env!("CARGO_BIN_EXE_pilotfish-proxy"))
+    let built = || env!("CARGO_BIN_EXE_pilotfish-proxy").into();
+    Sidecar::builder(std::env::var_os("PILOTFISH_TEST_BINARY").unwrap_or_else(built))
 }
 
 /// A ServiceEntry: `host` on port 80 is 127.0.0.1 at `port`.
@@ -63,4 +64,13 @@ where
 /// An error unless the condition holds.
 pub fn ensure(condition: bool, why: impl FnOnce() -> String) -> Result<(), String> {
     if condition { Ok(()) } else { Err(why()) }
+}
+
+/// A DestinationRule that keeps HTTP/1.1 to these hosts, whatever the client speaks.
+pub fn h1_upstreams(host: &str) -> String {
+    let name = host.replace(['*', '.'], "x");
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: h1-{name}\nspec:\n  \
+         host: \"{host}\"\n  trafficPolicy:\n    connectionPool:\n      http: {{ h2UpgradePolicy: DO_NOT_UPGRADE }}\n---\n"
+    )
 }
