@@ -228,9 +228,10 @@ impl H2 {
         self.seen.iter().any(|f| f.kind == kind::SETTINGS && f.flags & flag::ACK != 0)
     }
 
-    /// Sends bytes; false when the other side has closed.
+    /// Sends bytes; false when the other side has closed, or has not read for five seconds.
     pub async fn send_raw(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        self.stream.write_all(bytes.as_ref()).await.is_ok()
+        let sent = timeout_at(Instant::now() + Duration::from_secs(5), self.stream.write_all(bytes.as_ref()));
+        matches!(sent.await, Ok(Ok(())))
     }
 
     /// Sends a frame; false when the other side has closed.

@@ -20,7 +20,8 @@ fn only(name: &'static str, fields: &[(&str, &str)]) -> Row {
 }
 
 fn names(h: &str) -> Vec<Row> {
-    let with = |name, field: &str, value: &str| row(name, vec![get(1, h, &[(field, value)])], Want::Malformed(1));
+    let with =
+        |name, field: &str, value: &str| row(name, vec![get(1, h, &[(field, value)])], Want::Malformed(1));
     vec![
         with("8.2.1 capital letter in a name", "X-a", "b"),
         with("8.2.1 space in a name", "x a", "b"),
@@ -43,10 +44,12 @@ fn names(h: &str) -> Vec<Row> {
         with("8.2.2 te: gzip", "te", "gzip"),
         with("8.2.2 te: trailers, gzip", "te", "trailers, gzip"),
         row("8.2.2 te: trailers", vec![get(1, h, &[("te", "trailers")])], OK),
-        row("8.2.3 cookies are joined", vec![get(1, h, &[("cookie", "a=b"), ("cookie", "c=d")])], OK).check(|seen, _| {
-            let cookie = seen[0].header("cookie");
-            if cookie.as_deref() == Some("a=b; c=d") { Ok(()) } else { Err(format!("cookie {cookie:?}")) }
-        }),
+        row("8.2.3 cookies are joined", vec![get(1, h, &[("cookie", "a=b"), ("cookie", "c=d")])], OK).check(
+            |seen, _| {
+                let cookie = seen[0].header("cookie");
+                if cookie.as_deref() == Some("a=b; c=d") { Ok(()) } else { Err(format!("cookie {cookie:?}")) }
+            },
+        ),
     ]
 }
 
@@ -61,10 +64,16 @@ fn values(h: &str) -> Vec<Row> {
         row("8.2.1 tab and spaces inside a value", vec![get(1, h, &[("x-a", "b \t c")])], OK),
         row("8.2.1 empty value", vec![get(1, h, &[("x-a", "")])], OK),
         row("8.2.1 characters over 127 in a value", vec![get(1, h, &[("x-a", "\u{e4}")])], OK),
-        row("10.5 a field of 30 kB", vec![split(1, h2::request("GET", h, "/", &[("x-a", &"b".repeat(30_000))]))], OK),
-        row("10.5.1 a field of 100 kB", vec![split(1, h2::request("GET", h, "/", &[("x-a", &"b".repeat(100_000))]))], {
-            Want::Answer(1, &[431])
-        }),
+        row(
+            "10.5 a field of 30 kB",
+            vec![split(1, h2::request("GET", h, "/", &[("x-a", &"b".repeat(30_000))]))],
+            OK,
+        ),
+        row(
+            "10.5.1 a field of 100 kB",
+            vec![split(1, h2::request("GET", h, "/", &[("x-a", &"b".repeat(100_000))]))],
+            Want::Answer(1, &[431]),
+        ),
     ]
 }
 
@@ -113,9 +122,16 @@ fn pseudo(h: &str) -> Vec<Row> {
         method("8.3.1 empty :method", ""),
         only("8.3.1 CR LF in :scheme", &[m, (":scheme", "http\r\nx: y"), a, p]),
         only("8.3.1 a URL in :scheme", &[m, (":scheme", "http://x/smuggled?"), a, p]),
-        row("8.3.1 OPTIONS of the asterisk", {
-            vec![h2::headers(1, hpack::block(&[(":method", "OPTIONS"), s, a, (":path", "*")]), true).bytes()]
-        }, OK)
+        row(
+            "8.3.1 OPTIONS of the asterisk",
+            {
+                vec![
+                    h2::headers(1, hpack::block(&[(":method", "OPTIONS"), s, a, (":path", "*")]), true)
+                        .bytes(),
+                ]
+            },
+            OK,
+        )
         .check(|seen, _| if seen[0].target() == "*" { Ok(()) } else { Err("another target".into()) }),
     ]
 }
@@ -123,13 +139,17 @@ fn pseudo(h: &str) -> Vec<Row> {
 fn authority(h: &str) -> Vec<Row> {
     let (m, s, p) = ((":method", "GET"), (":scheme", "http"), (":path", "/"));
     let with = |name, authority: &str| only(name, &[m, s, (":authority", authority), p]);
-    let good = |name, fields: &[(&str, &str)]| row(name, vec![h2::headers(1, hpack::block(fields), true).bytes()], OK);
+    let good = |name, fields: &[(&str, &str)]| {
+        row(name, vec![h2::headers(1, hpack::block(fields), true).bytes()], OK)
+    };
     vec![
         good("8.3.1 host instead of :authority", &[m, s, p, ("host", h)]),
-        good("8.3.1 host and :authority alike", &[m, s, (":authority", h), p, ("host", h)]).check(|seen, _| {
-            let hosts = seen[0].headers.iter().filter(|f| f.0.eq_ignore_ascii_case("host")).count();
-            if hosts == 1 { Ok(()) } else { Err(format!("{hosts} hosts")) }
-        }),
+        good("8.3.1 host and :authority alike", &[m, s, (":authority", h), p, ("host", h)]).check(
+            |seen, _| {
+                let hosts = seen[0].headers.iter().filter(|f| f.0.eq_ignore_ascii_case("host")).count();
+                if hosts == 1 { Ok(()) } else { Err(format!("{hosts} hosts")) }
+            },
+        ),
         only("8.3.1 host and :authority differ", &[m, s, (":authority", h), p, ("host", "other.test")]),
         only("8.3.1 two hosts", &[m, s, p, ("host", h), ("host", "other.test")]),
         only("8.3.1 neither host nor :authority", &[m, s, p]),
