@@ -4,6 +4,7 @@ pub mod admin;
 pub mod bootstrap;
 pub mod http;
 pub mod listen;
+pub mod resolve;
 pub mod server;
 pub mod shutdown;
 pub mod snapshot;

@@ -5,11 +5,12 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use pilotfish_filters::clock::Micros;
+use pilotfish_filters::state::State;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -17,6 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::admin::Admin;
 use crate::bootstrap::Settings;
 use crate::listen::{self, Direction, Slots};
+use crate::resolve::{self, Dns, Questions, SystemLookup};
 use crate::shutdown::{self, Drain, Phase, Signals};
 use crate::snapshot::Snapshots;
 use crate::source::file::{Event, FileSource, fingerprint};
@@ -33,12 +35,18 @@ pub struct Shared {
     pub settings: Settings,
     /// The configuration, replaced as a whole.
     pub snapshots: Snapshots,
+    /// Counters of endpoints and clusters, which outlive a snapshot.
+    pub state: State,
     /// What became of the last attempt to take a configuration.
     pub config: source::Status,
     /// Each worker's counters, by worker number.
     pub metrics: Vec<Arc<WorkerMetrics>>,
     /// The access log, when it is asked for.
     pub access_log: Option<AccessLog>,
+    /// Names to addresses.
+    pub dns: Arc<Dns>,
+    /// Where the process listens; empty until it does.
+    pub listening: OnceLock<Listening>,
     /// The one clock of the process.
     pub clock: Clock,
     /// How far the shutdown has come.
@@ -46,23 +54,39 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The state before anything is loaded.
+    /// The state before anything is loaded, and the resolver's end of its `dns`.
     ///
     /// # Errors
     /// The access log cannot be opened.
-    pub fn new(settings: Settings) -> io::Result<Arc<Self>> {
+    pub fn new(settings: Settings) -> io::Result<(Arc<Self>, Questions)> {
         let metrics = (0..settings.workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
         let access_log = AccessLog::open(&settings)?;
-        Ok(Arc::new(Shared {
+        let (dns, questions) = Dns::new();
+        let shared = Shared {
             settings,
             snapshots: Snapshots::default(),
+            state: State::default(),
             config: source::Status::default(),
             metrics,
             access_log,
+            dns: Arc::new(dns),
+            listening: OnceLock::new(),
             clock: Clock::start(),
             drain: Drain::default(),
-        }))
+        };
+        Ok((Arc::new(shared), questions))
     }
+}
+
+/// The addresses that the process listens on, with the ports that the kernel chose.
+#[derive(Debug, Clone, Copy)]
+pub struct Listening {
+    /// For the agent's own calls.
+    pub outbound: SocketAddr,
+    /// For calls from the mesh.
+    pub inbound: SocketAddr,
+    /// For probes and metrics.
+    pub admin: SocketAddr,
 }
 
 /// The process's monotonic clock.
@@ -117,21 +141,28 @@ impl fmt::Display for Failure {
 /// It cannot start, or a worker died.
 pub fn run(settings: Settings) -> Result<(), Failure> {
     raise_descriptor_limit();
-    let shared = Shared::new(settings)?;
+    let (shared, questions) = Shared::new(settings)?;
     let background = Builder::new_current_thread().enable_all().build()?;
-    background.block_on(serve(shared))
+    background.block_on(serve(shared, questions))
 }
 
-async fn serve(shared: Arc<Shared>) -> Result<(), Failure> {
+async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure> {
     let mut signals = Signals::take()?;
-    let configuration = start_configuration(&shared)?;
+    let (configuration, events) = mpsc::channel();
+    start_resolver(&shared, questions, configuration.clone());
+    start_configuration(&shared, configuration.clone(), events).await?;
     let settings = &shared.settings;
     let outbound = listen::bind(settings.outbound, settings.workers)?;
     let inbound = listen::bind(settings.inbound, settings.workers)?;
     let admin = Admin::bind(settings)?;
-    let addresses = [outbound[0].local_addr()?, inbound[0].local_addr()?];
+    let listening = Listening {
+        outbound: outbound[0].local_addr()?,
+        inbound: inbound[0].local_addr()?,
+        admin: admin.address(),
+    };
+    let listening = shared.listening.get_or_init(|| listening);
     let mut workers = start_workers(&shared, outbound, inbound)?;
-    announce(&shared, addresses, &admin);
+    announce(&shared.settings, listening, &admin);
     let _socket_file = admin.start(&shared)?;
 
     let why = tokio::select! {
@@ -155,19 +186,35 @@ async fn serve(shared: Arc<Shared>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes the first configuration and starts the thread that follows its changes.
-fn start_configuration(shared: &Arc<Shared>) -> Result<mpsc::Sender<Event>, Failure> {
+/// Keeps names resolved; tells the configuration thread of other addresses.
+fn start_resolver(shared: &Arc<Shared>, questions: Questions, configuration: mpsc::Sender<Event>) {
+    let lookup = SystemLookup::new(shared.settings.dns_server);
+    let changed = move || {
+        let _ = configuration.send(Event::Resolved);
+    };
+    tokio::spawn(resolve::run(lookup, shared.dns.clone(), questions, changed));
+}
+
+/// Starts the thread that takes the first configuration and then follows its changes; waits for the first.
+async fn start_configuration(
+    shared: &Arc<Shared>,
+    bell: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+) -> Result<(), Failure> {
     let path = shared.settings.config.clone().unwrap_or_default();
-    let read = fingerprint(&path);
     let mut publisher = Publisher::new(shared.clone());
-    publisher.reload().map_err(Failure::Refused)?;
-    let (bell, events) = mpsc::channel();
-    let sender = bell.clone();
+    let (taken, first) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("configuration".into()).spawn(move || {
-        yield_to_workers();
-        FileSource::new(publisher, path, read, sender, events).run();
+        let read = fingerprint(&path);
+        let result = publisher.reload();
+        let good = result.is_ok();
+        let _ = taken.send(result);
+        if good {
+            yield_to_workers();
+            FileSource::new(publisher, path, read, bell, events).run();
+        }
     })?;
-    Ok(bell)
+    first.await.map_err(io::Error::other)?.map_err(Failure::Refused)
 }
 
 /// One thread for each worker. The receiver hears each worker's number when it ends.
@@ -234,12 +281,12 @@ fn work(index: usize, shared: Arc<Shared>, listeners: [std::net::TcpListener; 2]
 }
 
 /// The one line that says that everything listens; scripts and tests read it.
-fn announce(shared: &Shared, [outbound, inbound]: [SocketAddr; 2], admin: &Admin) {
+fn announce(settings: &Settings, listening: &Listening, admin: &Admin) {
+    let Listening { outbound, inbound, admin: address } = listening;
     eprintln!(
-        "pilotfish-proxy: listening outbound={outbound} inbound={inbound} admin={} admin-socket={} workers={}",
-        admin.address(),
+        "pilotfish-proxy: listening outbound={outbound} inbound={inbound} admin={address} admin-socket={} workers={}",
         admin.socket_path().display(),
-        shared.settings.workers
+        settings.workers
     );
 }
 

@@ -12,11 +12,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use pilotfish_config::model::Locality;
 use pilotfish_config::{Loaded, Model, Options, Report, Severity};
+use pilotfish_filters::balance::locality::Place;
+use pilotfish_filters::compile::cluster::dns_names;
 
+use crate::bootstrap::Settings;
+use crate::resolve::Answers;
 use crate::server::Shared;
 use crate::snapshot::{Plan, Snapshot};
 use crate::telemetry::log;
+
+/// How long a configuration waits for names that it is the first to use; then it is published without them.
+const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// What the last attempt to take a configuration came to, for `/config` and the metrics. No worker reads it.
 #[derive(Debug, Default)]
@@ -80,7 +88,11 @@ pub struct Publisher {
     shared: Arc<Shared>,
     paths: Vec<PathBuf>,
     options: Options,
+    place: Place,
     model: Model,
+    resources: usize,
+    /// The addresses that the newest plan was compiled with.
+    answers: Arc<Answers>,
     /// Snapshots that were replaced and that a request may still hold. They are dropped here, never on a worker.
     graveyard: Vec<Arc<Snapshot>>,
     said: HashSet<String>,
@@ -90,16 +102,19 @@ impl Publisher {
     /// A publisher of what `--config` names.
     pub fn new(shared: Arc<Shared>) -> Self {
         let settings = &shared.settings;
-        let options =
-            Options { strict_istio: settings.strict_istio, default_namespace: settings.namespace.clone() };
-        let paths = settings.config.iter().cloned().collect();
         Publisher {
-            shared,
-            paths,
-            options,
+            paths: settings.config.iter().cloned().collect(),
+            options: Options {
+                strict_istio: settings.strict_istio,
+                default_namespace: settings.namespace.clone(),
+            },
+            place: place(settings),
             model: Model::default(),
+            resources: 0,
+            answers: Arc::default(),
             graveyard: Vec::new(),
             said: HashSet::new(),
+            shared,
         }
     }
 
@@ -111,8 +126,10 @@ impl Publisher {
         let start = Instant::now();
         let Loaded { model, report } = pilotfish_config::load(&self.paths, &self.options);
         let result = self.judge(model, &report).and_then(|model| {
-            self.publish(&model)?;
+            self.shared.dns.follow(&dns_names(&model, &self.place), FIRST_ANSWERS);
+            self.publish(&model, report.resources)?;
             self.model = model;
+            self.resources = report.resources;
             Ok(())
         });
         self.say_warnings(&report);
@@ -151,26 +168,31 @@ impl Publisher {
     }
 
     /// Compiles `model` and makes it the newest snapshot.
-    fn publish(&mut self, model: &Model) -> Result<(), Refused> {
+    fn publish(&mut self, model: &Model, resources: usize) -> Result<(), Refused> {
+        let answers = self.shared.dns.answers();
         let _ = model;
         let snapshot = Snapshot {
             version: self.shared.snapshots.version() + 1,
             plan: Plan::default(),
+            resources,
             published: SystemTime::now(),
-            resources: 1,
         };
+        self.answers = answers;
         self.graveyard.push(self.shared.snapshots.publish(Arc::new(snapshot)));
         self.bury();
         Ok(())
     }
 
-    /// Compiles the same documents again, because what their names resolve to has changed.
+    /// Compiles the same documents again if their names resolve to other addresses than before.
     ///
     /// # Errors
     /// Why the plan cannot be compiled; the last good snapshot goes on serving.
     pub fn republish(&mut self) -> Result<(), Refused> {
+        if Arc::ptr_eq(&self.answers, &self.shared.dns.answers()) {
+            return Ok(());
+        }
         let model = std::mem::take(&mut self.model);
-        let result = self.publish(&model);
+        let result = self.publish(&model, self.resources);
         self.model = model;
         result
     }
@@ -191,5 +213,14 @@ impl Publisher {
             log::warn!(line);
         }
         self.said = warnings;
+    }
+}
+
+/// Where this sidecar is, for what configuration shows only to some.
+fn place(settings: &Settings) -> Place {
+    Place {
+        namespace: settings.namespace.clone(),
+        locality: settings.locality.as_deref().map(Locality::parse).unwrap_or_default(),
+        labels: settings.labels.iter().cloned().collect(),
     }
 }

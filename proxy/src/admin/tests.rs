@@ -7,7 +7,7 @@ use clap::Parser;
 fn shared() -> Arc<Shared> {
     let settings =
         Settings::try_parse_from(["pilotfish-proxy", "--config", "/none", "--agent", "nlp"]).unwrap();
-    Shared::new(settings).unwrap()
+    Shared::new(settings).unwrap().0
 }
 
 #[test]

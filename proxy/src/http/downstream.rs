@@ -1,0 +1,152 @@
+//! One request of a client and the place for its answer.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::body::{Frame, Framing, Sink, Source};
+use super::error::Error;
+use super::h1;
+use super::head::ResponseHead;
+use super::headers::Headers;
+use super::tunnel::Tunnel;
+
+/// The client's side of one exchange: gives the request's body, takes the response.
+///
+/// Dropping it without a finished answer closes the connection (HTTP/1) or resets the stream (HTTP/2).
+#[derive(Debug)]
+pub struct Downstream<'c> {
+    kind: Kind<'c>,
+    unread: VecDeque<Frame>,
+}
+
+#[derive(Debug)]
+enum Kind<'c> {
+    H1(&'c mut h1::server::Conn),
+}
+
+impl<'c> Downstream<'c> {
+    pub(crate) fn h1(conn: &'c mut h1::server::Conn) -> Self {
+        Downstream { kind: Kind::H1(conn), unread: VecDeque::new() }
+    }
+
+    /// Whether the client speaks HTTP/2.
+    pub fn is_h2(&self) -> bool {
+        match &self.kind {
+            Kind::H1(_) => false,
+        }
+    }
+
+    /// How the request's body is delimited.
+    pub fn framing(&self) -> Framing {
+        match &self.kind {
+            Kind::H1(conn) => conn.framing(),
+        }
+    }
+
+    /// Gives a piece back: the next [`Source::poll_frame`] returns it again. For a look at the body before it is forwarded;
+    /// pieces go back last first.
+    pub fn unread(&mut self, frame: Frame) {
+        self.unread.push_front(frame);
+    }
+
+    /// Whether the client still waits for `100 Continue` before it sends its body. The engine sends it when the body is first
+    /// polled; [`super::exchange`] asks the upstream first.
+    pub fn awaits_continue(&self) -> bool {
+        match &self.kind {
+            Kind::H1(conn) => conn.awaits_continue(),
+        }
+    }
+
+    /// Whether the whole request body has been read.
+    pub fn is_read(&self) -> bool {
+        self.unread.is_empty()
+            && match &self.kind {
+                Kind::H1(conn) => conn.is_read(),
+            }
+    }
+
+    /// Whether [`Downstream::respond`] was called: from then on a failure can only be shown by breaking off.
+    pub fn has_answered(&self) -> bool {
+        match &self.kind {
+            Kind::H1(conn) => conn.has_answered(),
+        }
+    }
+
+    /// Ready when the client closed, or reset its stream, while it should wait for its answer (nginx's 499). Does not look
+    /// while the request's body is still being read: reading finds it there.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.kind {
+            Kind::H1(conn) => conn.poll_gone(cx),
+        }
+    }
+
+    /// Queues an interim response (1xx but 101). Nothing happens for a client whose protocol has none, or after the final one.
+    pub fn inform(&mut self, head: &ResponseHead) {
+        match &mut self.kind {
+            Kind::H1(conn) => conn.inform(head),
+        }
+    }
+
+    /// Queues the response head; a small body that follows at once leaves with it in one write. `framing` is that of the body
+    /// to come; for HEAD, 204, 304 and the answer to CONNECT nothing follows whatever it says. Once per exchange.
+    pub fn respond(&mut self, head: &ResponseHead, framing: Framing) {
+        match &mut self.kind {
+            Kind::H1(conn) => conn.respond(head, framing),
+        }
+    }
+
+    /// Sends a whole answer: head, body, end.
+    pub async fn send(&mut self, head: &ResponseHead, body: Bytes) -> Result<(), Error> {
+        self.respond(head, Framing::Length(body.len() as u64));
+        self.push(body);
+        self.finish(None);
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// The byte pipe to the client: after 101, or 2xx to CONNECT, was queued. `None` when the client's protocol has none here.
+    pub fn into_tunnel(self) -> Option<Tunnel> {
+        match self.kind {
+            Kind::H1(conn) => Some(Tunnel::raw(conn.into_tunnel())),
+        }
+    }
+}
+
+impl Source for Downstream<'_> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
+        if let Some(frame) = self.unread.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match &mut self.kind {
+            Kind::H1(conn) => conn.poll_frame(cx),
+        }
+    }
+}
+
+impl Sink for Downstream<'_> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        match &mut self.kind {
+            Kind::H1(conn) => conn.poll_ready(cx),
+        }
+    }
+
+    fn push(&mut self, data: Bytes) {
+        match &mut self.kind {
+            Kind::H1(conn) => conn.push(data),
+        }
+    }
+
+    fn finish(&mut self, trailers: Option<Headers>) {
+        match &mut self.kind {
+            Kind::H1(conn) => conn.finish(trailers.as_ref()),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        match &mut self.kind {
+            Kind::H1(conn) => conn.poll_flush(cx),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Heads that are accepted, and heads that are not.

@@ -1,0 +1,409 @@
+//! A client's HTTP/1 connection: one request after the other.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Method, StatusCode, Version};
+
+use super::chunked::Step;
+use super::parse;
+use super::reader::Reader;
+use super::serialize::{self, Manner};
+use super::transport::Transport;
+use super::writer::Writer;
+use crate::http::body::{Frame, Framing};
+use crate::http::buffer::SMALL;
+use crate::http::closing::Closing;
+use crate::http::deadline::Deadline;
+use crate::http::error::{Bad, BadClass, Error};
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::headers::Headers;
+use crate::http::io::Io;
+use crate::http::limits::Limits;
+
+/// What comes next on the connection.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// A request; its body is read through the connection.
+    Request(RequestHead),
+    /// Something that gets a refusal, after which the connection closes.
+    Refused(Bad),
+    /// Nothing: the client closed, was idle too long, or the worker is closing.
+    Closed,
+}
+
+/// How far the answer to the present request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    None,
+    Started,
+    Finished,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Conn {
+    transport: Transport,
+    limits: Rc<Limits>,
+    closing: Closing,
+    deadline: Deadline,
+    reader: Reader,
+    writer: Writer,
+    framing: Framing,
+    answer: Answer,
+    /// Bytes of an incomplete head that were already looked at.
+    scanned: usize,
+    version: Version,
+    is_head: bool,
+    is_connect: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    continue_due: bool,
+    first: bool,
+    blank_seen: bool,
+}
+
+impl Conn {
+    pub(crate) fn new(io: Io, inbuf: BytesMut, limits: Rc<Limits>, closing: Closing) -> Self {
+        Conn {
+            transport: Transport::new(io, inbuf),
+            limits,
+            closing,
+            deadline: Deadline::default(),
+            reader: Reader::Done,
+            writer: Writer::Closed,
+            framing: Framing::None,
+            answer: Answer::None,
+            scanned: 0,
+            version: Version::HTTP_11,
+            is_head: false,
+            is_connect: false,
+            keep_alive: true,
+            upgrade: false,
+            continue_due: false,
+            first: true,
+            blank_seen: false,
+        }
+    }
+
+    /// Waits for the next request head.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
+        loop {
+            if let Some(incoming) = self.try_parse() {
+                self.deadline.clear();
+                return Poll::Ready(incoming);
+            }
+            let before = self.transport.inbuf.len();
+            match self.transport.poll_fill(cx, 0) {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    if before == 0 {
+                        self.deadline.clear();
+                    }
+                }
+                Poll::Ready(_) if before == 0 => return Poll::Ready(Incoming::Closed),
+                Poll::Ready(_) => {
+                    return Poll::Ready(Incoming::Refused(Bad::syntax("the connection ended within a head")));
+                }
+                Poll::Pending => break,
+            }
+        }
+        let idle = self.transport.inbuf.is_empty();
+        if idle && self.closing.is_started() {
+            return Poll::Ready(Incoming::Closed);
+        }
+        self.deadline.start(if idle && !self.first {
+            self.limits.idle_timeout
+        } else {
+            self.limits.head_timeout
+        });
+        ready!(self.deadline.poll_expired(cx));
+        if idle {
+            return Poll::Ready(Incoming::Closed);
+        }
+        Poll::Ready(Incoming::Refused(Bad::new(BadClass::Timeout, "the head did not arrive in time")))
+    }
+
+    /// Parses the buffered bytes, unless nothing that could complete a head has come since the last look.
+    fn try_parse(&mut self) -> Option<Incoming> {
+        self.skip_blank_line();
+        let buf = &self.transport.inbuf;
+        let news = buf.get(self.scanned..).unwrap_or_default();
+        if news.is_empty()
+            || (self.scanned > 0 && !news.contains(&b'\n') && buf.len() <= self.limits.max_request_line)
+        {
+            return None;
+        }
+        if matches!(buf.first(), Some(b'\r' | b'\n')) && (buf.len() > 1 || buf.first() == Some(&b'\n')) {
+            return Some(Incoming::Refused(Bad::syntax("an empty line in place of a request")));
+        }
+        match parse::request(buf, &self.limits) {
+            Ok(Some(parsed)) => Some(Incoming::Request(self.begin(parsed))),
+            Ok(None) => {
+                self.scanned = buf.len();
+                None
+            }
+            Err(bad) => Some(Incoming::Refused(bad)),
+        }
+    }
+
+    /// One empty line before a request is old clients' habit (RFC 9112 section 2.2).
+    fn skip_blank_line(&mut self) {
+        if !self.blank_seen && self.transport.inbuf.starts_with(b"\r\n") {
+            self.transport.inbuf.advance(2);
+            self.blank_seen = true;
+            self.scanned = 0;
+        }
+    }
+
+    fn begin(&mut self, parsed: parse::Request) -> RequestHead {
+        self.transport.inbuf.advance(parsed.len);
+        self.scanned = 0;
+        self.first = false;
+        self.blank_seen = false;
+        self.framing = parsed.framing;
+        self.reader = Reader::new(parsed.framing);
+        self.writer = Writer::Closed;
+        self.answer = Answer::None;
+        self.version = parsed.head.version;
+        self.is_head = parsed.head.method == Method::HEAD;
+        self.is_connect = parsed.head.method == Method::CONNECT;
+        self.keep_alive = parsed.keep_alive;
+        self.upgrade = parsed.head.upgrade;
+        self.continue_due = parsed.head.expect_continue;
+        parsed.head
+    }
+
+    /// How the request's body is delimited.
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether the client still waits for `100 Continue`.
+    pub(crate) fn awaits_continue(&self) -> bool {
+        self.continue_due && self.answer == Answer::None
+    }
+
+    /// Whether the request's body has been read to its end.
+    pub(crate) fn is_read(&self) -> bool {
+        self.reader.is_done()
+    }
+
+    /// Whether the answer has begun to be written.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.answer != Answer::None
+    }
+
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
+        if self.awaits_continue() && self.transport.inbuf.is_empty() && !self.reader.is_done() {
+            self.inform(&ResponseHead::new(StatusCode::CONTINUE));
+            // A connection that is broken here is found by the read below.
+            let _ = self.transport.poll_flush(cx, self.limits.write_timeout);
+        }
+        loop {
+            match self.reader.decode(&mut self.transport.inbuf) {
+                Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::Data(data)))),
+                Ok(Step::End(None)) => return Poll::Ready(None),
+                Ok(Step::End(Some(fields))) => return Poll::Ready(Some(Ok(Frame::Trailers(fields)))),
+                Err(bad) => return Poll::Ready(Some(Err(self.fail(Error::BadRequest(bad))))),
+                Ok(Step::More) => {}
+            }
+            match self.transport.poll_fill(cx, self.reader.hint()) {
+                Poll::Ready(Ok(n)) if n > 0 => self.deadline.clear(),
+                Poll::Ready(_) => return Poll::Ready(Some(Err(self.fail(Error::ClientGone)))),
+                Poll::Pending => {
+                    self.deadline.start(self.limits.body_timeout);
+                    ready!(self.deadline.poll_expired(cx));
+                    return Poll::Ready(Some(Err(self.fail(Error::BodyTimeout))));
+                }
+            }
+        }
+    }
+
+    /// The connection cannot be used again after this request.
+    fn fail(&mut self, error: Error) -> Error {
+        self.keep_alive = false;
+        error
+    }
+
+    /// Ready when the client closed while it should wait for its answer. Bytes that come are kept: they are the next request.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.reader.is_done() {
+            return Poll::Pending;
+        }
+        while self.transport.inbuf.len() < SMALL {
+            match ready!(self.transport.poll_fill(cx, 0)) {
+                Ok(n) if n > 0 => {}
+                _ => {
+                    self.keep_alive = false;
+                    return Poll::Ready(());
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Queues an interim response, when the client's version has them.
+    pub(crate) fn inform(&mut self, head: &ResponseHead) {
+        if self.version == Version::HTTP_10 || self.answer != Answer::None {
+            return;
+        }
+        if head.status == StatusCode::CONTINUE {
+            if !self.continue_due {
+                return;
+            }
+            self.continue_due = false;
+        }
+        serialize::interim(self.transport.out.tail(0), head);
+    }
+
+    /// Queues the response head.
+    pub(crate) fn respond(&mut self, head: &ResponseHead, framing: Framing) {
+        debug_assert!(self.answer == Answer::None, "one request, one answer");
+        let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let tunnel = self.is_connect && head.status.is_success();
+        let bodiless = self.is_head
+            || head.status.is_informational()
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        // Unread body bytes that the client may never send, and bytes after a change of protocol that was not granted, leave
+        // the place of the next request unknown.
+        let unclear = (self.upgrade && !switching) || (self.is_connect && !tunnel) || self.awaits_continue();
+        self.keep_alive &= !unclear && !self.closing.is_started();
+        self.writer = match framing {
+            _ if bodiless || tunnel => Writer::Nothing,
+            Framing::None => Writer::Length(0),
+            Framing::Length(n) => Writer::Length(n),
+            Framing::Streaming | Framing::UntilClose if self.version == Version::HTTP_11 => Writer::Chunked,
+            Framing::Streaming | Framing::UntilClose => {
+                self.keep_alive = false;
+                Writer::Raw
+            }
+        };
+        let manner = Manner { version: self.version, body: self.writer, keep_alive: self.keep_alive, tunnel };
+        serialize::response(self.transport.out.tail(0), head, manner);
+        self.answer = Answer::Started;
+    }
+
+    pub(crate) fn push(&mut self, data: Bytes) {
+        self.writer.push(&mut self.transport.out, data);
+    }
+
+    pub(crate) fn finish(&mut self, trailers: Option<&Headers>) {
+        self.writer.finish(&mut self.transport.out, trailers);
+        if self.writer.is_finished() && self.answer == Answer::Started {
+            self.answer = Answer::Finished;
+        }
+    }
+
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let ready = self.transport.poll_ready(cx, self.limits.write_timeout);
+        ready.map_err(|_| self.fail(Error::ClientGone))
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let flushed = self.transport.poll_flush(cx, self.limits.write_timeout);
+        flushed.map_err(|_| self.fail(Error::ClientGone))
+    }
+
+    /// The connection itself, and what was read of it beyond the head: after 101, or 2xx to CONNECT.
+    pub(crate) fn into_tunnel(&mut self) -> (Io, BytesMut) {
+        self.keep_alive = false;
+        self.reader = Reader::Done;
+        self.transport.take()
+    }
+
+    /// Whether the exchange ended in the ordinary way, so that there is nothing to settle.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.keep_alive
+            && self.answer == Answer::Finished
+            && self.reader.is_done()
+            && self.transport.out.is_empty()
+    }
+
+    /// Ends the exchange: everything written, the rest of the request's body read when it is little. Whether the connection
+    /// can take another request.
+    pub(crate) async fn settle(&mut self) -> bool {
+        if matches!(self.transport.io, Io::Gone) {
+            return false;
+        }
+        if self.answer != Answer::Finished {
+            // Nothing, or half an answer: only a hard close tells the client so.
+            return false;
+        }
+        if poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
+            return false;
+        }
+        if self.keep_alive && !self.reader.is_done() {
+            self.keep_alive = self.drain().await;
+        }
+        if !self.keep_alive {
+            self.linger().await;
+        }
+        self.keep_alive
+    }
+
+    /// Reads and drops what is left of the request body, up to the limit; whether that was all.
+    async fn drain(&mut self) -> bool {
+        let mut dropped = 0;
+        self.deadline.set(self.limits.linger);
+        poll_fn(|cx| {
+            loop {
+                match self.reader.decode(&mut self.transport.inbuf) {
+                    Ok(Step::Data(data)) => dropped += data.len(),
+                    Ok(Step::End(_)) => return Poll::Ready(true),
+                    Err(_) => return Poll::Ready(false),
+                    Ok(Step::More) => match self.transport.poll_fill(cx, 0) {
+                        Poll::Ready(Ok(n)) if n > 0 => {}
+                        Poll::Ready(_) => return Poll::Ready(false),
+                        Poll::Pending => return self.deadline.poll_expired(cx).map(|()| false),
+                    },
+                }
+                if dropped > self.limits.max_drain {
+                    return Poll::Ready(false);
+                }
+            }
+        })
+        .await
+    }
+
+    /// Refuses what came: writes the answer and closes.
+    pub(crate) async fn refuse(&mut self, head: &ResponseHead, body: Bytes) {
+        self.version = Version::HTTP_11;
+        self.is_head = false;
+        self.is_connect = false;
+        self.continue_due = false;
+        self.keep_alive = false;
+        self.answer = Answer::None;
+        // What follows is unknown: read on as if it were all one body, so that the answer is not lost to a reset.
+        self.reader = Reader::UntilClose;
+        self.respond(head, Framing::Length(body.len() as u64));
+        self.push(body);
+        self.finish(None);
+        if poll_fn(|cx| self.poll_flush(cx)).await.is_ok() {
+            self.linger().await;
+        }
+    }
+
+    /// Closes the writing side and reads on for a moment when the client may still be sending: closing a socket with unread
+    /// bytes resets it, and the client might never see its answer.
+    async fn linger(&mut self) {
+        let nothing_follows = self.reader.is_done() && self.transport.inbuf.is_empty();
+        if poll_fn(|cx| self.transport.poll_shutdown(cx)).await.is_err() || nothing_follows {
+            return;
+        }
+        let mut dropped = 0;
+        self.deadline.set(self.limits.linger);
+        poll_fn(|cx| {
+            loop {
+                self.transport.inbuf.clear();
+                match self.transport.poll_fill(cx, 0) {
+                    Poll::Ready(Ok(n)) if n > 0 && dropped <= 16 * self.limits.max_drain => dropped += n,
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return self.deadline.poll_expired(cx),
+                }
+            }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,203 @@
+//! The network seam: what the engine needs of a connection. An enum, so that TLS is one more variant and no call is dynamic.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// One connection.
+#[derive(Debug)]
+pub enum Io {
+    /// Plaintext TCP. Nagle's algorithm is off from the start (see [`Io::tcp`]).
+    Tcp(TcpStream),
+    /// What is left when the connection was handed over to a tunnel; every operation fails with `NotConnected`.
+    Gone,
+}
+
+impl Io {
+    /// Wraps a socket and turns Nagle's algorithm off: nothing is ever held back to fill a packet.
+    pub fn tcp(stream: TcpStream) -> Io {
+        // A socket that is already reset refuses options; the first read says so better.
+        let _ = stream.set_nodelay(true);
+        Io::Tcp(stream)
+    }
+
+    /// Takes the connection out, leaving [`Io::Gone`].
+    pub fn take(&mut self) -> Io {
+        std::mem::replace(self, Io::Gone)
+    }
+
+    /// The plain socket, for what only works on one.
+    pub fn as_tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Io::Tcp(stream) => Some(stream),
+            Io::Gone => None,
+        }
+    }
+
+    /// The peer's address.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.as_tcp().ok_or_else(gone)?.peer_addr()
+    }
+
+    /// This side's address.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.as_tcp().ok_or_else(gone)?.local_addr()
+    }
+
+    /// Ready when a read would give bytes, an end or an error. No system call: the reactor's last word is used.
+    #[inline]
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Io::Tcp(stream) => stream.poll_read_ready(cx),
+            Io::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    /// Reads into the spare room of `buf`, which must have some; 0 is the end.
+    #[inline]
+    pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        match self {
+            Io::Tcp(stream) => pin!(stream.read_buf(buf)).poll(cx),
+            Io::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    /// Reads without waiting: `WouldBlock` when the reactor knows of nothing, without a system call.
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Io::Tcp(stream) => stream.try_read(buf),
+            Io::Gone => Err(gone()),
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Io::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+}
+
+/// A connection whose first bytes were already read (to see which protocol it speaks): they are read again first.
+#[derive(Debug)]
+pub struct Rewound {
+    first: BytesMut,
+    io: Io,
+}
+
+impl Rewound {
+    /// `io` preceded by `first`.
+    pub fn new(first: BytesMut, io: Io) -> Self {
+        Rewound { first, io }
+    }
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.first.is_empty() {
+            return Pin::new(&mut this.io).poll_read(cx, buf);
+        }
+        let n = this.first.len().min(buf.remaining());
+        buf.put_slice(&this.first.split_to(n));
+        if this.first.is_empty() {
+            super::buffer::give(std::mem::take(&mut this.first));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+/// Reads once when the connection is readable. The buffer is taken from the worker's pool only then, and given back while
+/// nothing is in it, so a waiting connection holds none.
+pub(crate) fn poll_fill(
+    io: &mut Io,
+    cx: &mut Context<'_>,
+    buf: &mut BytesMut,
+    hint: usize,
+) -> Poll<io::Result<usize>> {
+    if io.poll_readable(cx)?.is_pending() {
+        if buf.is_empty() {
+            super::buffer::give(std::mem::take(buf));
+        }
+        return Poll::Pending;
+    }
+    super::buffer::make_room(buf, hint);
+    let read = ready!(io.poll_read_into(cx, buf));
+    Poll::Ready(read)
+}

@@ -1,0 +1,117 @@
+//! The few header names that the engine itself acts on, recognised once when a head is parsed.
+
+/// A header name with a meaning to the engine; everything else is [`Known::Other`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Known {
+    /// A name without a meaning here.
+    Other = 0,
+    /// `connection`
+    Connection,
+    /// `content-length`
+    ContentLength,
+    /// `transfer-encoding`
+    TransferEncoding,
+    /// `host`
+    Host,
+    /// `expect`
+    Expect,
+    /// `upgrade`
+    Upgrade,
+    /// `te`
+    Te,
+    /// `keep-alive`
+    KeepAlive,
+    /// `proxy-connection`
+    ProxyConnection,
+    /// `http2-settings`
+    Http2Settings,
+    /// `cookie`
+    Cookie,
+}
+
+impl Known {
+    /// Recognises a name, in any case.
+    #[inline]
+    pub fn of(name: &[u8]) -> Known {
+        let (known, word): (Known, &[u8]) = match (name.len(), name.first().map_or(0, |b| b | 0x20)) {
+            (2, b't') => (Known::Te, b"te"),
+            (4, b'h') => (Known::Host, b"host"),
+            (6, b'e') => (Known::Expect, b"expect"),
+            (6, b'c') => (Known::Cookie, b"cookie"),
+            (7, b'u') => (Known::Upgrade, b"upgrade"),
+            (10, b'c') => (Known::Connection, b"connection"),
+            (10, b'k') => (Known::KeepAlive, b"keep-alive"),
+            (14, b'c') => (Known::ContentLength, b"content-length"),
+            (14, b'h') => (Known::Http2Settings, b"http2-settings"),
+            (16, b'p') => (Known::ProxyConnection, b"proxy-connection"),
+            (17, b't') => (Known::TransferEncoding, b"transfer-encoding"),
+            _ => return Known::Other,
+        };
+        if name.eq_ignore_ascii_case(word) { known } else { Known::Other }
+    }
+
+    /// This name's bit in a set of known names.
+    #[inline]
+    pub const fn bit(self) -> u32 {
+        1 << (self as u32)
+    }
+}
+
+/// The names that never travel further than one hop (RFC 9110 section 7.6.1), as a set. `te` and `upgrade` are handled apart.
+pub const HOP_BY_HOP: u32 = Known::Connection.bit()
+    | Known::TransferEncoding.bit()
+    | Known::KeepAlive.bit()
+    | Known::ProxyConnection.bit()
+    | Known::Http2Settings.bit();
+
+/// Names that a `Connection` header must not make disappear: a client could otherwise unmake what policy, framing or the
+/// upstream's authentication rely on.
+pub fn essential(name: &[u8]) -> bool {
+    const NAMES: &[&str] = &[
+        "host",
+        "content-length",
+        "content-type",
+        "content-encoding",
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "forwarded",
+        "te",
+        "trailer",
+        "expect",
+        "cache-control",
+        "date",
+        "via",
+        "traceparent",
+        "tracestate",
+        "baggage",
+    ];
+    const PREFIXES: &[&str] =
+        &["x-forwarded-", "x-real-", "x-request-", "x-pilotfish-", "agent-", "pilotfish-", "mcp-", "a2a-"];
+    NAMES.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
+        || PREFIXES
+            .iter()
+            .any(|p| name.get(..p.len()).is_some_and(|start| start.eq_ignore_ascii_case(p.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case_and_only_whole() {
+        assert_eq!(Known::of(b"Content-Length"), Known::ContentLength);
+        assert_eq!(Known::of(b"TRANSFER-ENCODING"), Known::TransferEncoding);
+        assert_eq!(Known::of(b"transfer_encoding"), Known::Other);
+        assert_eq!(Known::of(b"content-lengthx"), Known::Other);
+        assert_eq!(Known::of(b""), Known::Other);
+    }
+
+    #[test]
+    fn policy_headers_are_essential() {
+        assert!(essential(b"X-Forwarded-For"));
+        assert!(essential(b"Authorization"));
+        assert!(!essential(b"x-debug"));
+    }
+}

@@ -1,0 +1,163 @@
+//! Bodies through the proxy: both directions in one task, each as fast as its slower end, nothing held back.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::body::{Frame, Sink, Source};
+use super::deadline::Deadline;
+use super::downstream::Downstream;
+use super::error::Error;
+use super::head::ResponseHead;
+use super::upstream::Upstream;
+
+/// Moves one body from its source to its sink.
+///
+/// While the source has something it is pushed; as soon as it has not, everything pushed is written. So what arrives together
+/// leaves together in one write, and nothing waits for more.
+#[derive(Debug, Default)]
+pub struct Pump {
+    /// Body bytes moved so far.
+    pub bytes: u64,
+    finished: bool,
+    abandoned: bool,
+}
+
+impl Pump {
+    /// A pump for a body that has not been touched.
+    pub fn new() -> Self {
+        Pump::default()
+    }
+
+    /// Whether the whole body was taken from the source (it may still wait in the sink).
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Takes nothing more; used when the sink no longer wants the body but its answer still counts.
+    pub fn abandon(&mut self) {
+        self.abandoned = true;
+    }
+
+    /// Moves what can be moved. Ready when the sink has everything and has written it.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+        sink: &mut impl Sink,
+    ) -> Poll<Result<(), Error>> {
+        if self.abandoned {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.finished {
+            ready!(sink.poll_ready(cx))?;
+            match source.poll_frame(cx) {
+                Poll::Ready(Some(Ok(Frame::Data(data)))) => self.push(data, sink),
+                Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
+                    sink.finish(Some(trailers));
+                    self.finished = true;
+                }
+                Poll::Ready(None) => {
+                    sink.finish(None);
+                    self.finished = true;
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    ready!(sink.poll_flush(cx))?;
+                    return Poll::Pending;
+                }
+            }
+        }
+        sink.poll_flush(cx)
+    }
+
+    fn push(&mut self, data: Bytes, sink: &mut impl Sink) {
+        self.bytes += data.len() as u64;
+        sink.push(data);
+    }
+}
+
+/// Sends the request's body (its head is queued already) and waits for the final response head; interim ones are passed on.
+///
+/// The body goes on while the response is awaited, and may go on after it: give the same `upload` to [`relay`]. When the client
+/// waits for `100 Continue`, the body is held until the upstream answers or `continue_wait` has passed. An upstream that stops
+/// reading the body may still have answered: its answer is returned, not the failed write.
+pub async fn exchange(
+    down: &mut Downstream<'_>,
+    up: &mut Upstream,
+    upload: &mut Pump,
+    continue_wait: Duration,
+) -> Result<ResponseHead, Error> {
+    let mut hold = down.awaits_continue().then(|| {
+        let mut wait = Deadline::default();
+        wait.set(continue_wait);
+        wait
+    });
+    poll_fn(|cx| {
+        if let Some(wait) = &mut hold {
+            let _ = up.poll_flush(cx)?;
+            if wait.poll_expired(cx).is_ready() {
+                hold = None;
+            }
+        }
+        if hold.is_none() {
+            poll_upload(cx, down, up, upload)?;
+        }
+        while let Poll::Ready(head) = up.poll_response(cx)? {
+            if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Ok(head));
+            }
+            down.inform(&head);
+            if head.status == StatusCode::CONTINUE && hold.take().is_some() {
+                poll_upload(cx, down, up, upload)?;
+            }
+        }
+        let _ = down.poll_flush(cx)?;
+        if down.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Error::ClientGone));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// One step of the request's body. A sink that fails is no error here: what the upstream answered, or how it closed, says more.
+fn poll_upload(
+    cx: &mut Context<'_>,
+    down: &mut Downstream<'_>,
+    up: &mut Upstream,
+    upload: &mut Pump,
+) -> Result<(), Error> {
+    match upload.poll(cx, down, up) {
+        Poll::Ready(Err(error)) if error.is_downstream() => Err(error),
+        Poll::Ready(Err(_)) => {
+            upload.abandon();
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Sends the response's body (its head is queued already) while the rest of the request's body goes up. Ends with the response:
+/// what is left of the request then is of no use to anyone.
+pub async fn relay(
+    down: &mut Downstream<'_>,
+    up: &mut Upstream,
+    upload: &mut Pump,
+    download: &mut Pump,
+) -> Result<(), Error> {
+    poll_fn(|cx| {
+        poll_upload(cx, down, up, upload)?;
+        if let Poll::Ready(done) = download.poll(cx, up, down) {
+            return Poll::Ready(done);
+        }
+        if down.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Error::ClientGone));
+        }
+        Poll::Pending
+    })
+    .await
+}
