@@ -139,7 +139,7 @@ impl Balancer {
 }
 
 /// How many random draws are made before the endpoints are gone through one by one.
-const DRAWS: usize = 6;
+const DRAWS: usize = 8;
 /// How many steps a hash takes along its table before the endpoints are gone through in an order of its own.
 const STEPS: u32 = 24;
 
@@ -184,22 +184,13 @@ impl<'a> Choice<'a, '_> {
         rng: &mut fastrand::Rng,
         first_wins: impl Fn(&Endpoint, &Endpoint) -> bool,
     ) -> Option<usize> {
-        let mut first = None;
-        for _ in 0..DRAWS {
-            let at = self.draw(weights, rng);
-            if !self.usable(at, accept) {
-                continue;
-            }
-            match first {
-                None => first = Some(at),
-                Some(before) if before == at => {}
-                Some(before) => {
-                    let wins = first_wins(self.endpoints.get(before)?, self.endpoints.get(at)?);
-                    return Some(if wins { before } else { at });
-                }
-            }
-        }
-        first.or_else(|| self.scan(accept, rng))
+        two_of(
+            self.endpoints.len(),
+            rng,
+            |rng| self.draw(weights, rng),
+            |at| self.usable(at, accept),
+            |a, b| self.endpoints.get(a).zip(self.endpoints.get(b)).is_some_and(|(a, b)| first_wins(a, b)),
+        )
     }
 
     fn by_hash(
@@ -280,27 +271,23 @@ impl HashTable {
     }
 }
 
-/// The better of two different usable positions below `len`, drawn by chance.
+/// The better of two different usable positions below `len`, drawn by `draw`; the only one if there is no other.
 fn two_of(
     len: usize,
     rng: &mut fastrand::Rng,
-    usable: impl Fn(&usize) -> bool,
+    draw: impl Fn(&mut fastrand::Rng) -> usize,
+    usable: impl Fn(usize) -> bool,
     first_wins: impl Fn(usize, usize) -> bool,
 ) -> Option<usize> {
-    if len == 0 {
-        return None;
+    let find = |rng: &mut fastrand::Rng, except: Option<usize>| {
+        let good = |at: &usize| Some(*at) != except && usable(*at);
+        (0..DRAWS).map(|_| draw(rng)).find(good).or_else(|| scan(len, rng, |at| good(&at)))
+    };
+    let first = find(rng, None)?;
+    match find(rng, Some(first)) {
+        Some(second) if !first_wins(first, second) => Some(second),
+        _ => Some(first),
     }
-    let mut first = None;
-    for _ in 0..DRAWS {
-        let at = rng.usize(..len);
-        match first {
-            _ if !usable(&at) => {}
-            None => first = Some(at),
-            Some(before) if before == at => {}
-            Some(before) => return Some(if first_wins(before, at) { before } else { at }),
-        }
-    }
-    first.or_else(|| scan(len, rng, |at| usable(&at)))
 }
 
 /// The first usable position from a random one on, round `len` positions.

@@ -19,6 +19,8 @@ pub mod clock;
 pub mod cluster;
 pub mod compile;
 pub mod endpoint;
+#[cfg(test)]
+mod fixture;
 mod fuzzing;
 pub mod headers;
 pub mod inflight;

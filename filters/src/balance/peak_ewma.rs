@@ -198,9 +198,10 @@ pub fn choose_among<'e>(
     pick: &Pick<'_>,
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
+    let cheaper = |a, b| cost(candidate(a), pick.now) <= cost(candidate(b), pick.now);
+    let draw = |rng: &mut fastrand::Rng| rng.usize(..len.max(1));
     Accept::ORDER.into_iter().find_map(|accept| {
-        let admitted = |at: &usize| accept.admits(candidate(*at), pick);
-        super::two_of(len, rng, admitted, |a, b| cost(candidate(a), pick.now) <= cost(candidate(b), pick.now))
+        super::two_of(len, rng, draw, |at| at < len && accept.admits(candidate(at), pick), cheaper)
     })
 }
 

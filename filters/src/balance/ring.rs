@@ -71,12 +71,6 @@ impl Ring {
         }
         if at >= self.points.len() { 0 } else { at }
     }
-
-    /// How many points there are.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.points.len()
-    }
 }
 
 #[cfg(test)]

@@ -55,3 +55,6 @@ impl SlowStart {
         factor >= 1.0 || rng.f64() < factor
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,58 @@
-//! Tests.
+//! Outages, labels.
+
+use super::*;
+use crate::fixture::at;
+
+fn unreachable(stats: &EndpointStats, millis: u64) -> Option<Micros> {
+    stats.record(at(millis), Outcome::Unreachable, Duration::from_millis(1))
+}
+
+#[test]
+fn outages_double_up_to_ten_seconds_and_an_answer_ends_the_series() {
+    let stats = EndpointStats::new(at(0));
+    let mut now = 0;
+    for seconds in [1, 2, 4, 8, 10, 10, 10] {
+        assert_eq!(unreachable(&stats, now), Some(at(now + seconds * 1000)));
+        assert!(stats.is_out(at(now)) && stats.is_out(at(now + seconds * 1000 - 1)));
+        now += seconds * 1000;
+        assert!(!stats.is_out(at(now)));
+    }
+    stats.record(at(now), Outcome::Failed, Duration::from_millis(1));
+    assert_eq!(unreachable(&stats, now), Some(at(now + 1000)), "even an error shows that it can be reached");
+}
+
+#[test]
+fn connects_that_fail_together_count_once() {
+    let stats = EndpointStats::new(at(0));
+    assert!(unreachable(&stats, 0).is_some());
+    for millis in 0..100 {
+        assert_eq!(unreachable(&stats, millis), None);
+    }
+    assert!(!stats.is_out(at(1000)));
+}
+
+#[test]
+fn an_answer_ends_an_outage_at_once() {
+    let stats = EndpointStats::new(at(0));
+    unreachable(&stats, 0);
+    stats.record(at(1), Outcome::Ok, Duration::from_millis(1));
+    assert!(!stats.is_out(at(1)));
+}
+
+#[test]
+fn labels_are_found_by_key() {
+    let labels: Labels = [("version", "v1"), ("app", "nlp"), ("version", "v2")].into_iter().collect();
+    assert_eq!((labels.get("version"), labels.get("app"), labels.get("x")), (Some("v1"), Some("nlp"), None));
+    assert!(labels.contain([("app", "nlp"), ("version", "v1")]));
+    assert!(!labels.contain([("app", "nlp"), ("version", "v2")]));
+    assert!(labels.contain::<&str, &str>([]));
+    assert_eq!(labels.iter().collect::<Vec<_>>(), [("app", "nlp"), ("version", "v1")]);
+}
+
+#[test]
+fn try_enter_never_goes_over() {
+    let stats = EndpointStats::new(at(0));
+    assert!(stats.try_enter(2) && stats.try_enter(2) && !stats.try_enter(2));
+    stats.leave();
+    assert!(stats.try_enter(2));
+}
