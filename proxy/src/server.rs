@@ -26,6 +26,7 @@ use crate::source::{self, Publisher};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::series::Names;
 use crate::worker::Worker;
 
 /// What every thread of the process shares.
@@ -41,6 +42,10 @@ pub struct Shared {
     pub config: source::Status,
     /// Each worker's counters, by worker number.
     pub metrics: Vec<Arc<WorkerMetrics>>,
+    /// Which rules are counted by name.
+    pub rules: Names,
+    /// Which clusters are counted by name.
+    pub clusters: Names,
     /// The access log, when it is asked for.
     pub access_log: Option<AccessLog>,
     /// Names to addresses.
@@ -62,16 +67,19 @@ impl Shared {
         let metrics = (0..settings.workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
         let access_log = AccessLog::open(&settings)?;
         let (dns, questions) = Dns::new();
+        let (state, clock) = (State::default(), Clock::start());
         let shared = Shared {
             settings,
-            snapshots: Snapshots::default(),
-            state: State::default(),
+            snapshots: Snapshots::empty(&state, clock.now())?,
+            state,
             config: source::Status::default(),
             metrics,
+            rules: Names::default(),
+            clusters: Names::default(),
             access_log,
             dns: Arc::new(dns),
             listening: OnceLock::new(),
-            clock: Clock::start(),
+            clock,
             drain: Drain::default(),
         };
         Ok((Arc::new(shared), questions))
@@ -273,7 +281,7 @@ fn work(index: usize, shared: Arc<Shared>, listeners: [std::net::TcpListener; 2]
             biased;
             () = served => {}
             () = worker.shared.drain.reached(Phase::Cut) => {
-                worker.open.log_cut(worker.shared.clock.now(), |slot| format!("#{slot}"));
+                worker.open.log_cut(worker.shared.clock.now(), &worker.shared.rules.list());
             }
         }
         Ok(())

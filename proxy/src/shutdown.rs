@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::listen::Direction;
 use crate::telemetry::log;
+use crate::telemetry::series::Slot;
 
 /// How far the shutdown has come. The order is the order in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,7 +134,7 @@ struct Calls {
 struct Entry {
     direction: Direction,
     since: Micros,
-    rule: Option<u16>,
+    rule: Option<Slot>,
 }
 
 /// A request in flight; dropping it takes it off the list.
@@ -158,10 +159,10 @@ impl OpenCalls {
         OpenCall { list: self.clone(), index }
     }
 
-    /// Names in the log each request that is still open; `rule` gives a rule's name by its metric slot.
-    pub fn log_cut(&self, now: Micros, rule: impl Fn(u16) -> String) {
+    /// Names in the log each request that is still open; `rules` are the names by slot.
+    pub fn log_cut(&self, now: Micros, rules: &[Box<str>]) {
         for entry in self.calls.borrow().entries.iter().flatten() {
-            let name = entry.rule.map_or_else(|| "none".to_owned(), &rule);
+            let name = entry.rule.and_then(|slot| rules.get(slot.index())).map_or("none", |name| name);
             let age = format!("{:.1}s", now.since(entry.since).as_secs_f64());
             log::warn!(
                 "cut at the drain deadline",
@@ -186,7 +187,7 @@ impl OpenCalls {
 
 impl OpenCall {
     /// Notes the rule that matched, by its metric slot.
-    pub fn matched(&self, rule: u16) {
+    pub fn matched(&self, rule: Slot) {
         if let Some(Some(entry)) = self.list.calls.borrow_mut().entries.get_mut(self.index) {
             entry.rule = Some(rule);
         }
@@ -251,7 +252,7 @@ mod tests {
         let second = list.begin(Direction::Inbound, Micros(0));
         drop(first);
         let third = list.begin(Direction::Outbound, Micros(5));
-        third.matched(3);
+        third.matched(Slot::SHARED);
         assert_eq!((list.len(), list.calls.borrow().entries.len()), (2, 2));
         drop((second, third));
         assert!(list.is_empty());

@@ -1,14 +1,16 @@
 //! One immutable version of the configuration, and the place where workers find the newest.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-
-/// Placeholder until `pilotfish_filters::plan` lands.
-#[derive(Debug, Default)]
-pub struct Plan {}
+use pilotfish_config::Model;
+use pilotfish_filters::clock::Micros;
+use pilotfish_filters::compile::{CompileOptions, Resolved, compile};
+use pilotfish_filters::plan::Plan;
+use pilotfish_filters::state::State;
 
 /// A compiled plan with its version. A request pins one and keeps it to its end.
 #[derive(Debug)]
@@ -30,15 +32,19 @@ pub struct Snapshots {
     version: AtomicU64,
 }
 
-impl Default for Snapshots {
-    fn default() -> Self {
-        let empty =
-            Snapshot { version: 0, plan: Plan::default(), resources: 0, published: SystemTime::now() };
-        Snapshots { newest: ArcSwap::from_pointee(empty), version: AtomicU64::new(0) }
-    }
-}
-
 impl Snapshots {
+    /// A snapshot of nothing, until the first is published.
+    ///
+    /// # Errors
+    /// Never in practice: nothing compiles.
+    pub fn empty(state: &State, now: Micros) -> io::Result<Self> {
+        let compiled =
+            compile(&Model::default(), &CompileOptions::default(), &Resolved::default(), state, now);
+        let plan = compiled.map_err(|_| io::Error::other("an empty configuration does not compile"))?;
+        let empty = Snapshot { version: 0, plan, resources: 0, published: SystemTime::now() };
+        Ok(Snapshots { newest: ArcSwap::from_pointee(empty), version: AtomicU64::new(0) })
+    }
+
     /// The newest snapshot, with its reference count raised: for workers that cache it by [`Snapshots::version`].
     pub fn newest(&self) -> Arc<Snapshot> {
         self.newest.load_full()

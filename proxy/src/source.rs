@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use pilotfish_config::model::Locality;
+use pilotfish_config::model::{Locality, OutboundMode};
 use pilotfish_config::{Loaded, Model, Options, Report, Severity};
-use pilotfish_filters::balance::locality::Place;
 use pilotfish_filters::compile::cluster::dns_names;
+use pilotfish_filters::compile::{CompileOptions, compile};
 
-use crate::bootstrap::Settings;
+use crate::bootstrap::{OutboundPolicy, Settings};
 use crate::resolve::Answers;
 use crate::server::Shared;
-use crate::snapshot::{Plan, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::telemetry::log;
 
 /// How long a configuration waits for names that it is the first to use; then it is published without them.
@@ -88,7 +88,7 @@ pub struct Publisher {
     shared: Arc<Shared>,
     paths: Vec<PathBuf>,
     options: Options,
-    place: Place,
+    compile: CompileOptions,
     model: Model,
     resources: usize,
     /// The addresses that the newest plan was compiled with.
@@ -108,7 +108,7 @@ impl Publisher {
                 strict_istio: settings.strict_istio,
                 default_namespace: settings.namespace.clone(),
             },
-            place: place(settings),
+            compile: compile_options(settings),
             model: Model::default(),
             resources: 0,
             answers: Arc::default(),
@@ -126,13 +126,15 @@ impl Publisher {
         let start = Instant::now();
         let Loaded { model, report } = pilotfish_config::load(&self.paths, &self.options);
         let result = self.judge(model, &report).and_then(|model| {
-            self.shared.dns.follow(&dns_names(&model, &self.place), FIRST_ANSWERS);
+            self.shared.dns.follow(&dns_names(&model, &self.compile.place()), FIRST_ANSWERS);
             self.publish(&model, report.resources)?;
             self.model = model;
             self.resources = report.resources;
             Ok(())
         });
-        self.say_warnings(&report);
+        if result.is_ok() {
+            self.say_warnings(&report);
+        }
         let attempt = Attempt {
             at: Some(SystemTime::now()),
             took: start.elapsed(),
@@ -170,13 +172,11 @@ impl Publisher {
     /// Compiles `model` and makes it the newest snapshot.
     fn publish(&mut self, model: &Model, resources: usize) -> Result<(), Refused> {
         let answers = self.shared.dns.answers();
-        let _ = model;
-        let snapshot = Snapshot {
-            version: self.shared.snapshots.version() + 1,
-            plan: Plan::default(),
-            resources,
-            published: SystemTime::now(),
-        };
+        let shared = &self.shared;
+        let plan = compile(model, &self.compile, &answers, &shared.state, shared.clock.now())
+            .map_err(|errors| Refused { lines: errors.iter().map(ToString::to_string).collect() })?;
+        let version = shared.snapshots.version() + 1;
+        let snapshot = Snapshot { version, plan, resources, published: SystemTime::now() };
         self.answers = answers;
         self.graveyard.push(self.shared.snapshots.publish(Arc::new(snapshot)));
         self.bury();
@@ -203,10 +203,12 @@ impl Publisher {
         !self.graveyard.is_empty()
     }
 
-    /// Logs the warnings that the last attempt did not have.
+    /// Logs the warnings that the configuration before did not have.
     fn say_warnings(&mut self, report: &Report) {
         let warnings = report.diagnostics.iter().filter(|d| d.severity == Severity::Warning);
-        let warnings: HashSet<String> = warnings.map(ToString::to_string).collect();
+        let mut warnings: HashSet<String> = warnings.map(ToString::to_string).collect();
+        let newest = self.shared.snapshots.newest();
+        warnings.extend(newest.plan.warnings().iter().map(|line| line.to_string()));
         let mut new: Vec<&String> = warnings.difference(&self.said).collect();
         new.sort_unstable();
         for line in new {
@@ -216,11 +218,16 @@ impl Publisher {
     }
 }
 
-/// Where this sidecar is, for what configuration shows only to some.
-fn place(settings: &Settings) -> Place {
-    Place {
+/// Who the plan is for.
+fn compile_options(settings: &Settings) -> CompileOptions {
+    CompileOptions {
+        agent: settings.agent.clone(),
         namespace: settings.namespace.clone(),
-        locality: settings.locality.as_deref().map(Locality::parse).unwrap_or_default(),
         labels: settings.labels.iter().cloned().collect(),
+        locality: settings.locality.as_deref().map(Locality::parse).unwrap_or_default(),
+        outbound: match settings.outbound_policy {
+            OutboundPolicy::AllowAny => OutboundMode::AllowAny,
+            OutboundPolicy::RegistryOnly => OutboundMode::RegistryOnly,
+        },
     }
 }

@@ -1,7 +1,11 @@
 //! `/config`: what serves now, what the last attempt to change it came to, and where requests can go.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pilotfish_filters::clock::Micros;
+use pilotfish_filters::cluster::Cluster;
+use pilotfish_filters::endpoint::Endpoint;
 use serde_json::{Value, json};
 
 use crate::server::Shared;
@@ -10,6 +14,10 @@ use crate::telemetry::text::push_time;
 /// The whole document, indented.
 pub(super) fn render(shared: &Shared) -> String {
     let snapshot = shared.snapshots.newest();
+    let mut plan = snapshot.plan.describe();
+    let clusters: Vec<Value> =
+        snapshot.plan.clusters().iter().map(|c| cluster(c, shared.clock.now())).collect();
+    plan["clusters"] = Value::Array(clusters);
     let value = json!({
         "agent": shared.settings.agent,
         "namespace": shared.settings.namespace,
@@ -20,8 +28,37 @@ pub(super) fn render(shared: &Shared) -> String {
             "documents": snapshot.resources,
         },
         "last_reload": last_reload(shared),
+        "plan": plan,
     });
     format!("{value:#}\n")
+}
+
+/// One cluster as it is now: its load, and what is known of each endpoint.
+fn cluster(cluster: &Cluster, now: Micros) -> Value {
+    let endpoint = |endpoint: &Arc<Endpoint>| {
+        let stats = &endpoint.stats;
+        let labels: serde_json::Map<String, Value> =
+            endpoint.labels.iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+        json!({
+            "address": endpoint.addr.to_string(),
+            "name": endpoint.hostname,
+            "agent": endpoint.agent,
+            "labels": labels,
+            "weight": endpoint.weight,
+            "in_flight": stats.in_flight(),
+            "calls": stats.calls(),
+            "latency_ms": stats.latency(now).as_secs_f64() * 1e3,
+            "success": stats.success(now),
+            "skipped": stats.is_out(now),
+        })
+    };
+    json!({
+        "name": cluster.name,
+        "requests": cluster.limits.requests(),
+        "connections": cluster.limits.connections(),
+        "pending": cluster.limits.pending(),
+        "endpoints": cluster.endpoints().iter().map(endpoint).collect::<Vec<_>>(),
+    })
 }
 
 fn last_reload(shared: &Shared) -> Value {

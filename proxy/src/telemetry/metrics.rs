@@ -9,6 +9,7 @@ pub use render::{CONTENT_TYPE, render};
 
 use pilotfish_filters::verdict::Reason;
 
+use super::series::{SLOTS, Slot};
 use crate::listen::Direction;
 
 /// Upper bounds of the duration buckets, in microseconds: OpenTelemetry's for `http.server.request.duration`.
@@ -59,8 +60,7 @@ impl Histogram {
 /// What is counted for each direction.
 #[derive(Debug, Default)]
 pub struct DirectionMetrics {
-    /// Finished requests by status class, 1xx to 5xx at 0 to 4; 5 is "no status was sent" (the client was gone).
-    pub requests: [Counter; 6],
+    requests: ByClass,
     /// Time from the request's head to the end of its answer.
     pub duration: Histogram,
     /// Requests being served now.
@@ -75,11 +75,36 @@ pub struct DirectionMetrics {
     pub response_bytes: Counter,
 }
 
+/// Finished requests by status class; see [`class_of`].
+type ByClass = [Counter; CLASSES.len()];
+
+/// The status classes as labels; the last is "no status was sent", because the client left first.
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+
+fn class_of(status: Option<u16>) -> usize {
+    match status {
+        Some(status @ 100..=599) => usize::from(status / 100 - 1),
+        _ => CLASSES.len() - 1,
+    }
+}
+
+/// What is counted for each cluster.
+#[derive(Debug, Default)]
+pub struct ClusterMetrics {
+    requests: ByClass,
+    /// Time that requests took, in microseconds.
+    sum_micros: Counter,
+    /// Connections that could not be made.
+    pub connect_failures: Counter,
+}
+
 /// One worker's counters. Only that worker writes.
 #[derive(Debug)]
 pub struct WorkerMetrics {
     directions: [DirectionMetrics; 2],
     refusals: [Counter; Reason::ALL.len()],
+    rules: Box<[ByClass]>,
+    clusters: Box<[ClusterMetrics]>,
     /// Upstream connections made.
     pub upstream_connects: Counter,
     /// Upstream connections that failed or were too slow to be made.
@@ -95,6 +120,8 @@ impl Default for WorkerMetrics {
         WorkerMetrics {
             directions: Default::default(),
             refusals: std::array::from_fn(|_| Counter::default()),
+            rules: (0..SLOTS).map(|_| ByClass::default()).collect(),
+            clusters: (0..SLOTS).map(|_| ClusterMetrics::default()).collect(),
             upstream_connects: Counter::default(),
             upstream_connect_failures: Counter::default(),
             upstream_reuses: Counter::default(),
@@ -117,11 +144,24 @@ impl WorkerMetrics {
     /// Counts a finished request; `status` is `None` when no head was sent.
     pub fn finished(&self, direction: Direction, status: Option<u16>, duration: Duration) {
         let metrics = self.direction(direction);
-        let class = match status {
-            Some(status @ 100..=599) => usize::from(status / 100 - 1),
-            _ => 5,
-        };
-        metrics.requests[class].add(1);
+        metrics.requests[class_of(status)].add(1);
         metrics.duration.record(duration);
+    }
+
+    /// Counts a finished request for the rule that it matched.
+    pub fn finished_by_rule(&self, rule: Slot, status: Option<u16>) {
+        self.rules[rule.index()][class_of(status)].add(1);
+    }
+
+    /// Counts a finished request for the cluster that it went to.
+    pub fn finished_by_cluster(&self, cluster: Slot, status: Option<u16>, duration: Duration) {
+        let metrics = self.cluster(cluster);
+        metrics.requests[class_of(status)].add(1);
+        metrics.sum_micros.add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// The counters of one cluster.
+    pub fn cluster(&self, cluster: Slot) -> &ClusterMetrics {
+        &self.clusters[cluster.index()]
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pilotfish_filters::verdict::Reason;
 
-use super::{BUCKETS, Counter, DirectionMetrics, WorkerMetrics};
+use super::{BUCKETS, CLASSES, Counter, DirectionMetrics, WorkerMetrics};
 use crate::listen::Direction;
 use crate::server::Shared;
 use crate::shutdown::Phase;
@@ -17,6 +17,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn render(shared: &Shared) -> String {
     let mut page = Page::default();
     traffic(&mut page, &shared.metrics);
+    by_rule(&mut page, &shared.metrics, &shared.rules.list());
+    by_cluster(&mut page, &shared.metrics, &shared.clusters.list());
     configuration(&mut page, shared);
     process(&mut page);
     page.text
@@ -122,11 +124,66 @@ fn requests(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
         "Finished requests; status none means the client left first.",
     );
     for direction in Direction::ALL {
-        for (class, status) in ["1xx", "2xx", "3xx", "4xx", "5xx", "none"].iter().enumerate() {
+        for (class, status) in CLASSES.iter().enumerate() {
             let labels = format!("direction=\"{}\",status=\"{status}\"", direction.word());
             page.sample(&labels, sum(workers, |worker| &worker.direction(direction).requests[class]));
         }
     }
+}
+
+/// Series by name are told only when they were counted: most rules and clusters see one or two status classes.
+fn by_rule(page: &mut Page, workers: &[Arc<WorkerMetrics>], names: &[Box<str>]) {
+    let help =
+        "Finished requests by the rule that matched; rules without a place of their own are \"other\".";
+    page.family("pilotfish_rule_requests_total", "counter", help);
+    for (slot, name) in names.iter().enumerate() {
+        for (class, status) in CLASSES.iter().enumerate() {
+            let count = sum(workers, |worker| &worker.rules[slot][class]);
+            if count > 0 {
+                page.sample(&format!("rule=\"{}\",status=\"{status}\"", escape(name)), count);
+            }
+        }
+    }
+}
+
+fn by_cluster(page: &mut Page, workers: &[Arc<WorkerMetrics>], names: &[Box<str>]) {
+    page.family(
+        "pilotfish_cluster_requests_total",
+        "counter",
+        "Finished requests by the cluster that they went to.",
+    );
+    for (slot, name) in names.iter().enumerate() {
+        for (class, status) in CLASSES.iter().enumerate() {
+            let count = sum(workers, |worker| &worker.clusters[slot].requests[class]);
+            if count > 0 {
+                page.sample(&format!("cluster=\"{}\",status=\"{status}\"", escape(name)), count);
+            }
+        }
+    }
+    page.family(
+        "pilotfish_cluster_seconds_total",
+        "counter",
+        "Seconds that requests to the cluster took, summed.",
+    );
+    for (slot, name) in names.iter().enumerate() {
+        let micros = sum(workers, |worker| &worker.clusters[slot].sum_micros);
+        if micros > 0 {
+            page.sample(&format!("cluster=\"{}\"", escape(name)), seconds(micros));
+        }
+    }
+    let help = "Connections to the cluster's endpoints that could not be made.";
+    page.family("pilotfish_cluster_connect_failures_total", "counter", help);
+    for (slot, name) in names.iter().enumerate() {
+        let count = sum(workers, |worker| &worker.clusters[slot].connect_failures);
+        if count > 0 {
+            page.sample(&format!("cluster=\"{}\"", escape(name)), count);
+        }
+    }
+}
+
+/// A label's value: backslash, quote and line feed are escaped, as the format demands.
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn durations(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {

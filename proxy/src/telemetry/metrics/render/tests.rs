@@ -64,3 +64,29 @@ fn seconds_are_exact() {
     assert_eq!(seconds(0), "0");
     assert_eq!(seconds(1_234_567), "1.234567");
 }
+
+#[test]
+fn rules_and_clusters_are_told_by_name_and_only_when_counted() {
+    use crate::telemetry::series::{Names, Slots};
+    let (workers, rules, slots) = (two_workers(), Names::default(), Slots::default());
+    let (quoted, silent) = ("a/\"b\"\\".to_owned(), "silent".to_owned());
+    let slot = slots.of(&rules, 1, &quoted);
+    slots.of(&rules, 1, &silent);
+    workers[0].finished_by_rule(slot, Some(200));
+    workers[1].finished_by_rule(slot, Some(200));
+    workers[0].finished_by_cluster(slot, Some(503), Duration::from_millis(1500));
+    workers[1].cluster(slot).connect_failures.add(2);
+    let mut page = Page::default();
+    by_rule(&mut page, &workers, &rules.list());
+    by_cluster(&mut page, &workers, &rules.list());
+    let samples: Vec<&str> = page.text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(
+        samples,
+        [
+            r#"pilotfish_rule_requests_total{rule="a/\"b\"\\",status="2xx"} 2"#,
+            r#"pilotfish_cluster_requests_total{cluster="a/\"b\"\\",status="5xx"} 1"#,
+            r#"pilotfish_cluster_seconds_total{cluster="a/\"b\"\\"} 1.5"#,
+            r#"pilotfish_cluster_connect_failures_total{cluster="a/\"b\"\\"} 2"#,
+        ]
+    );
+}
