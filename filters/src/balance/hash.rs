@@ -35,7 +35,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 }
 
 /// The hash of an endpoint's address, from which its points on a ring or in a table are derived.
-pub(super) fn address(addr: std::net::SocketAddr) -> u64 {
+pub(crate) fn address(addr: std::net::SocketAddr) -> u64 {
     let port = u64::from(addr.port());
     match addr.ip() {
         std::net::IpAddr::V4(ip) => mix(mix(u64::from(ip.to_bits())) ^ port),

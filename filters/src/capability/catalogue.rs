@@ -7,6 +7,7 @@ use semver::Version;
 
 use super::constraint::{Constraint, Measure, Term, Test, bad};
 use super::{Wanted, shown, wanted};
+use crate::balance::{Accept, Pick, hash, peak_ewma};
 use crate::call::Call;
 use crate::clock::Micros;
 use crate::cluster::ClusterId;
@@ -76,7 +77,28 @@ impl Catalogue {
         &self.candidates
     }
 
-    /// Those who meet `demand` now.
+    /// One of those who meet `demand`: by the conversation's key, so that it stays with one agent, else the cheaper
+    /// of two drawn without replacement. Those that were tried, or could not be reached, only when there is no other.
+    ///
+    /// # Errors
+    /// Those of [`Catalogue::candidates`].
+    pub fn choose(
+        &self,
+        demand: &Demand,
+        pick: &Pick<'_>,
+        rng: &mut fastrand::Rng,
+    ) -> Result<&Candidate, Deny> {
+        let able = self.candidates(demand, pick.now)?;
+        let chosen = match pick.key {
+            Some(key) => by_key(&able, key, pick),
+            None => {
+                peak_ewma::choose_among(able.len(), |at| &able[at].endpoint, pick, rng).map(|at| able[at])
+            }
+        };
+        chosen.ok_or_else(|| self.nobody(demand, pick.now))
+    }
+
+    /// Those who meet `demand` now; whether they can be reached is not asked.
     ///
     /// # Errors
     /// [`Reason::BadConstraint`] for a key that no endpoint carries; [`Reason::NobodyQualifies`], with the reasons
@@ -84,7 +106,7 @@ impl Catalogue {
     pub fn candidates(&self, demand: &Demand, now: Micros) -> Result<Vec<&Candidate>, Deny> {
         self.check_keys(&demand.constraint)?;
         let able: Vec<&Candidate> = self.candidates.iter().filter(|c| c.qualifies(demand, now)).collect();
-        if able.is_empty() { Err(self.nobody(demand, now)) } else { Ok(reachable(able, now)) }
+        if able.is_empty() { Err(self.nobody(demand, now)) } else { Ok(able) }
     }
 
     fn check_keys(&self, constraint: &Constraint) -> Result<(), Deny> {
@@ -246,13 +268,19 @@ impl Candidate {
     }
 }
 
-/// Those that could be reached, unless none could: then all, as the balancers do.
-fn reachable(able: Vec<&Candidate>, now: Micros) -> Vec<&Candidate> {
-    let is_out = |candidate: &&Candidate| candidate.endpoint.stats.is_out(now);
-    if !able.iter().any(is_out) || able.iter().all(is_out) {
-        return able;
-    }
-    able.into_iter().filter(|candidate| !is_out(candidate)).collect()
+/// Rendezvous hashing: each key has an order of candidates of its own, by weight, and takes the first that will do.
+/// When one comes or goes, only its own keys move.
+fn by_key<'c>(able: &[&'c Candidate], key: u64, pick: &Pick<'_>) -> Option<&'c Candidate> {
+    let distance = |candidate: &Candidate| {
+        let endpoint = &candidate.endpoint;
+        let hash = hash::mix(key ^ hash::address(endpoint.addr));
+        // Exponential variates whose rates are the weights: the smallest is each one's in proportion to its weight.
+        -(((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64).ln() / f64::from(endpoint.weight)
+    };
+    Accept::ORDER.into_iter().find_map(|accept| {
+        let admitted = able.iter().filter(|candidate| accept.admits(&candidate.endpoint, pick));
+        admitted.min_by(|a, b| distance(a).total_cmp(&distance(b))).copied()
+    })
 }
 
 /// Reads a version as labels write it: `v1`, `1.2`, `1.2.3-rc1`.
