@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +21,9 @@ const BACKLOG: i32 = 4096;
 
 /// How long a listener rests after the kernel refused an accept for want of descriptors or memory (nginx: 500 ms).
 const REST: Duration = Duration::from_millis(100);
+
+/// How often a listener that cannot accept says so.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Which way a connection's requests go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,13 +135,14 @@ impl Drop for Slot {
 /// What the kernel has already queued is accepted before the listener closes, so that no caller is reset.
 pub async fn accept(worker: Rc<Worker>, listener: TcpListener, slots: Rc<Slots>) {
     let mut phase = worker.shared.drain.watch();
+    let mut said = None;
     loop {
         tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => break,
             accepted = next(&listener, &slots) => match accepted {
                 Ok((stream, peer)) => start(&worker, &slots, stream, peer),
-                Err(error) => rest_after(&error, slots.direction).await,
+                Err(error) => rest_after(&error, slots.direction, &mut said).await,
             },
         }
     }
@@ -168,11 +172,14 @@ fn start(worker: &Rc<Worker>, slots: &Rc<Slots>, stream: TcpStream, peer: Socket
 
 /// A caller that gave up before the accept costs nothing; anything else (EMFILE, ENFILE, ENOBUFS) stays until
 /// something is closed, so trying again at once would only spin.
-async fn rest_after(error: &io::Error, direction: Direction) {
+async fn rest_after(error: &io::Error, direction: Direction, said: &mut Option<Instant>) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    log::warn!("cannot accept a connection", direction = direction.word(), error = error);
+    if said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
+        *said = Some(Instant::now());
+        log::warn!("cannot accept connections", direction = direction.word(), error = error);
+    }
     tokio::time::sleep(REST).await;
 }
 

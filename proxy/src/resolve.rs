@@ -126,8 +126,8 @@ pub async fn run<L: Lookup>(lookup: L, dns: Arc<Dns>, mut questions: Questions, 
             Some(done) = running.join_next() => {
                 // A look-up that panicked leaves its name marked as under way; that is a defect of ours, not of DNS.
                 let Ok((name, result)) = done else { continue };
-                if let Err(why) = &result && table.is_followed(&name) {
-                    log::warn!("cannot resolve", name = name, why = why);
+                if let Err(why) = &result && table.worked(&name) {
+                    log::warn!("cannot resolve, the last answer stays", name = name, why = why);
                 }
                 if table.finish(Instant::now(), &name, result) {
                     dns.publish(table.answers());

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::state::State;
@@ -28,6 +28,9 @@ use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::series::Names;
 use crate::worker::Worker;
+
+/// How long the end of the process waits for the access log's reader.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// What every thread of the process shares.
 #[derive(Debug)]
@@ -122,6 +125,8 @@ pub enum Failure {
     Io(io::Error),
     /// A worker ended although nobody asked it to.
     WorkerDied(usize),
+    /// A second signal cut what was in flight.
+    Interrupted(&'static str),
 }
 
 impl From<io::Error> for Failure {
@@ -139,6 +144,9 @@ impl fmt::Display for Failure {
             }
             Failure::Io(error) => write!(out, "pilotfish-proxy: {error}"),
             Failure::WorkerDied(index) => write!(out, "pilotfish-proxy: worker {index} died"),
+            Failure::Interrupted(signal) => {
+                write!(out, "pilotfish-proxy: stopped at once by a second {signal}")
+            }
         }
     }
 }
@@ -147,8 +155,8 @@ impl fmt::Display for Failure {
 ///
 /// # Errors
 /// It cannot start, or a worker died.
-pub fn run(settings: Settings) -> Result<(), Failure> {
-    raise_descriptor_limit();
+pub fn run(mut settings: Settings) -> Result<(), Failure> {
+    fit_descriptors(&mut settings);
     let (shared, questions) = Shared::new(settings)?;
     let background = Builder::new_current_thread().enable_all().build()?;
     background.block_on(serve(shared, questions))
@@ -185,13 +193,19 @@ async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure>
             workers.recv().await;
         }
     };
-    tokio::select! {
+    let result = tokio::select! {
         biased;
-        signal = signals.next() => log::warn!("stopped at once", why = signal),
-        () = shutdown::run(&shared.drain, settings.drain_delay, settings.drain, served) => log::info!("drained"),
+        signal = signals.next() => Err(Failure::Interrupted(signal)),
+        () = shutdown::run(&shared.drain, settings.drain_delay, settings.drain, served) => Ok(()),
+    };
+    if let Some(log) = &shared.access_log {
+        log.flush(FLUSH);
     }
     let _ = configuration.send(Event::Stop);
-    Ok(())
+    if result.is_ok() {
+        log::info!("drained");
+    }
+    result
 }
 
 /// Keeps names resolved; tells the configuration thread of other addresses.
@@ -298,12 +312,19 @@ fn announce(settings: &Settings, listening: &Listening, admin: &Admin) {
     );
 }
 
-/// Lets the process open as many descriptors as it is allowed to: each proxied connection takes two.
-fn raise_descriptor_limit() {
+/// Lets the process open as many descriptors as it is allowed to. Each proxied connection takes two, so the listeners
+/// serve no more connections than that leaves room for: running out would fail calls that are already accepted.
+fn fit_descriptors(settings: &mut Settings) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         log::warn!("cannot raise the limit of open files", error = error);
+    }
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return };
+    let room = usize::try_from(descriptors.saturating_sub(128) / 4).unwrap_or(usize::MAX).max(1);
+    if room < settings.max_connections {
+        log::warn!("fewer connections than asked for: too few open files are allowed", connections = room);
+        settings.max_connections = room;
     }
 }
 

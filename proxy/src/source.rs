@@ -203,6 +203,23 @@ impl Publisher {
         !self.graveyard.is_empty()
     }
 
+    /// Logs what became of a change while the process serves.
+    pub fn say(&self, result: &Result<(), Refused>) {
+        let version = self.shared.snapshots.version();
+        match result {
+            Ok(()) => {
+                let took = format!("{:.1?}", self.shared.config.last().took);
+                log::info!("configuration taken", version = version, documents = self.resources, took = took);
+            }
+            Err(refused) => {
+                log::error!("configuration refused, the last good one goes on serving", version = version);
+                for line in &refused.lines {
+                    log::error!(line);
+                }
+            }
+        }
+    }
+
     /// Logs the warnings that the configuration before did not have.
     fn say_warnings(&mut self, report: &Report) {
         let warnings = report.diagnostics.iter().filter(|d| d.severity == Severity::Warning);

@@ -52,3 +52,29 @@ async fn a_full_listener_waits_until_a_connection_closes() {
     assert_eq!(metrics.direction(Direction::Inbound).active_connections.get(), 0);
     assert_eq!(metrics.direction(Direction::Inbound).connections.get(), 1);
 }
+
+#[test]
+fn what_the_kernel_has_queued_is_accepted_before_the_listener_closes() {
+    use crate::bootstrap::Settings;
+    let settings = ["pilotfish-proxy", "--config", "/none", "--agent", "a"];
+    let settings = <Settings as clap::Parser>::try_parse_from(settings).unwrap();
+    let (shared, _questions) = crate::server::Shared::new(settings).unwrap();
+    let listener = bind(loopback(0), 1).unwrap().remove(0);
+    let address = listener.local_addr().unwrap();
+    let clients: Vec<_> = (0..50).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    shared.drain.advance(Phase::Closing);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .unwrap();
+    let metrics = shared.metrics[0].clone();
+    runtime.block_on(async {
+        let slots = Slots::new(Direction::Outbound, 10, metrics.clone());
+        let worker = Rc::new(Worker::new(0, shared));
+        accept(worker, TcpListener::from_std(listener).unwrap(), slots).await;
+    });
+    assert_eq!(metrics.direction(Direction::Outbound).connections.get(), 50);
+    let error = std::net::TcpStream::connect(address).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "the listener is still open");
+    drop(clients);
+}

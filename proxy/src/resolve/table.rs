@@ -152,9 +152,9 @@ impl Table {
         }
     }
 
-    /// Whether the configuration uses this name.
-    pub(super) fn is_followed(&self, name: &str) -> bool {
-        self.entries.get(name).is_some_and(|entry| entry.followed)
+    /// Whether the configuration uses this name and its last look-up did not fail: then a failure is news.
+    pub(super) fn worked(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.followed && entry.failures == 0)
     }
 
     /// What the followed names resolve to.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::{Publisher, Refused};
+use super::Publisher;
 use crate::telemetry::log;
 
 /// How long nothing may change before the folder is read: several files are written one after the other.
@@ -178,7 +178,7 @@ impl FileSource {
         let result = self.publisher.reload();
         self.read = before;
         self.seen = before;
-        report(&self.path, &result);
+        self.publisher.say(&result);
         // The folder may be another one than the one watched so far.
         self.watch();
         if fingerprint(&self.path) != before {
@@ -187,8 +187,9 @@ impl FileSource {
     }
 
     fn resolved(&mut self) {
-        if let Err(refused) = self.publisher.republish() {
-            log::error!("cannot compile with new addresses", reason = refused.lines.join("; "));
+        let result = self.publisher.republish();
+        if result.is_err() {
+            self.publisher.say(&result);
         }
     }
 
@@ -219,18 +220,6 @@ impl FileSource {
                 );
             }
             Err(_) => {}
-        }
-    }
-}
-
-fn report(path: &Path, result: &Result<(), Refused>) {
-    match result {
-        Ok(()) => log::info!("configuration taken", path = path.display()),
-        Err(refused) => {
-            log::error!("configuration refused, the last good one goes on serving", path = path.display());
-            for line in &refused.lines {
-                log::error!(line);
-            }
         }
     }
 }

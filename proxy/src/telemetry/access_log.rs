@@ -53,11 +53,19 @@ pub struct Finished<'a> {
     pub response_bytes: u64,
 }
 
+/// What the writer is sent.
+#[derive(Debug)]
+enum Entry {
+    Line(String),
+    /// Everything before this is to be written; then say so.
+    Flush(SyncSender<()>),
+}
+
 /// The way from the workers to the log's writer.
 #[derive(Debug)]
 pub struct AccessLog {
     json: bool,
-    lines: SyncSender<String>,
+    lines: SyncSender<Entry>,
     dropped: AtomicU64,
 }
 
@@ -95,8 +103,16 @@ impl AccessLog {
     pub fn record(&self, request: &Finished<'_>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let line = if self.json { json(now, request) } else { text(now, request) };
-        if self.lines.try_send(line).is_err() {
+        if self.lines.try_send(Entry::Line(line)).is_err() {
             self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Waits until everything that was recorded is written, at most `limit`. For the end of the process.
+    pub fn flush(&self, limit: Duration) {
+        let (done, wait) = sync_channel(1);
+        if self.lines.try_send(Entry::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(limit);
         }
     }
 
@@ -107,15 +123,21 @@ impl AccessLog {
 }
 
 /// Writes what is queued, several lines at a time when several wait.
-fn write_lines(queue: &Receiver<String>, mut sink: Box<dyn Write + Send>) {
+fn write_lines(queue: &Receiver<Entry>, mut sink: Box<dyn Write + Send>) {
     let mut batch = String::new();
-    while let Ok(line) = queue.recv() {
-        batch.clear();
-        batch.push_str(&line);
-        for line in queue.try_iter().take(255) {
-            batch.push_str(&line);
+    let mut flushed = Vec::new();
+    while let Ok(first) = queue.recv() {
+        for entry in std::iter::once(first).chain(queue.try_iter().take(255)) {
+            match entry {
+                Entry::Line(line) => batch.push_str(&line),
+                Entry::Flush(done) => flushed.push(done),
+            }
         }
         let _ = sink.write_all(batch.as_bytes());
+        batch.clear();
+        for done in flushed.drain(..) {
+            let _ = done.send(());
+        }
     }
 }
 
@@ -233,6 +255,22 @@ mod tests {
         assert_eq!(value["reason"], "client-gone");
         assert_eq!(value["duration_us"], 1234);
         assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn a_flush_waits_for_what_was_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let file = path.to_str().unwrap();
+        let flags =
+            ["p", "--config", "/c", "--agent", "a", "--access-log", "json", "--access-log-file", file];
+        let settings = <Settings as clap::Parser>::try_parse_from(flags).unwrap();
+        let log = AccessLog::open(&settings).unwrap().unwrap();
+        for _ in 0..600 {
+            log.record(&request());
+        }
+        log.flush(Duration::from_secs(10));
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 600);
     }
 
     #[test]
