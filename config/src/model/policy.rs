@@ -131,7 +131,7 @@ pub struct Warmup {
     pub duration: Duration,
     /// The share at the start, in percent of its full one (10 by default).
     pub minimum_percent: f64,
-    /// Above 1: slower at first; below: faster at first (1 by default).
+    /// Above 1: faster at first; below: slower at first (1 by default).
     pub aggression: f64,
 }
 
