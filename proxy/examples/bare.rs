@@ -1,6 +1,6 @@
 //! The engine with nothing around it: every request goes to one upstream. For measuring what the engine itself costs.
 //!
-//! `bare LISTEN UPSTREAM`, for instance `bare 127.0.0.1:18000 127.0.0.1:18100`.
+//! `bare LISTEN UPSTREAM [h2]`, for instance `bare 127.0.0.1:18000 127.0.0.1:18100`; `h2` speaks HTTP/2 to the upstream.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use pilotfish_proxy::http::h1::client::ClientConn;
+use pilotfish_proxy::http::h2;
 use pilotfish_proxy::http::{
     Bad, Closing, ConnContext, Downstream, Error, Handler, Io, Limits, Pump, RequestHead, ResponseHead,
     Upstream, exchange, relay, serve, tunnel,
@@ -23,9 +24,23 @@ struct Forward {
     to: SocketAddr,
     limits: Rc<Limits>,
     idle: RefCell<Vec<ClientConn>>,
+    h2: Option<RefCell<Vec<h2::client::ClientConn>>>,
 }
 
 impl Forward {
+    async fn upstream(&self) -> Option<Upstream> {
+        let Some(conns) = &self.h2 else { return self.connect().await.map(Upstream::from) };
+        conns.borrow_mut().retain(|conn| !conn.is_closed());
+        if let Some(conn) = conns.borrow().iter().find(|conn| conn.can_open()) {
+            return Some(conn.begin().into());
+        }
+        let stream = TcpStream::connect(self.to).await.ok()?;
+        let conn = h2::client::ClientConn::handshake(Io::tcp(stream), self.limits.clone()).await.ok()?;
+        let exchange = conn.begin();
+        conns.borrow_mut().push(conn);
+        Some(exchange.into())
+    }
+
     async fn connect(&self) -> Option<ClientConn> {
         loop {
             let Some(conn) = self.idle.borrow_mut().pop() else { break };
@@ -42,7 +57,7 @@ impl Forward {
         mut head: RequestHead,
         down: &mut Downstream<'_>,
     ) -> Result<Option<Upstream>, Error> {
-        let mut up = Upstream::from(self.connect().await.ok_or(Error::UpstreamClosed)?);
+        let mut up = self.upstream().await.ok_or(Error::UpstreamClosed)?;
         head.headers.append("x-forwarded-proto", b"http");
         up.request(&head, down.framing());
         let (mut upload, mut download) = (Pump::new(), Pump::new());
@@ -86,13 +101,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let listen: SocketAddr = args.next().ok_or("bare LISTEN UPSTREAM")?.parse()?;
     let to: SocketAddr = args.next().ok_or("bare LISTEN UPSTREAM")?.parse()?;
+    let h2 = (args.next().as_deref() == Some("h2")).then(RefCell::default);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await?;
         let limits = Rc::new(Limits::default());
-        let handler = Rc::new(Forward { to, limits: limits.clone(), idle: RefCell::default() });
+        let handler = Rc::new(Forward { to, limits: limits.clone(), idle: RefCell::default(), h2 });
         loop {
             let (stream, _) = listener.accept().await?;
             tokio::task::spawn_local(serve(Io::tcp(stream), limits.clone(), handler.clone(), Closing::new()));

@@ -22,6 +22,7 @@ pub mod deadline;
 pub mod downstream;
 pub mod error;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod headers;
 pub mod io;

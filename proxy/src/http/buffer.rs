@@ -194,6 +194,38 @@ impl Drop for Outbox {
     }
 }
 
+/// A chunk that counts as queued until it is written or dropped, wherever it waits (inside the `h2` crate, that is).
+#[derive(Debug)]
+pub(crate) struct Tracked(Bytes);
+
+impl From<Bytes> for Tracked {
+    fn from(data: Bytes) -> Self {
+        QUEUED.set(QUEUED.get() + data.len());
+        Tracked(data)
+    }
+}
+
+impl Buf for Tracked {
+    fn remaining(&self) -> usize {
+        self.0.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.0.advance(n);
+        QUEUED.set(QUEUED.get().saturating_sub(n));
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        QUEUED.set(QUEUED.get().saturating_sub(self.0.len()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

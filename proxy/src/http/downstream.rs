@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::body::{Frame, Framing, Sink, Source};
 use super::error::Error;
 use super::h1;
+use super::h2;
 use super::head::ResponseHead;
 use super::headers::Headers;
 use super::tunnel::Tunnel;
@@ -25,6 +26,7 @@ pub struct Downstream<'c> {
 #[derive(Debug)]
 enum Kind<'c> {
     H1(&'c mut h1::server::Conn),
+    H2(Box<h2::server::Exchange>),
 }
 
 impl<'c> Downstream<'c> {
@@ -32,10 +34,15 @@ impl<'c> Downstream<'c> {
         Downstream { kind: Kind::H1(conn), unread: VecDeque::new() }
     }
 
+    pub(crate) fn h2(exchange: h2::server::Exchange) -> Self {
+        Downstream { kind: Kind::H2(Box::new(exchange)), unread: VecDeque::new() }
+    }
+
     /// Whether the client speaks HTTP/2.
     pub fn is_h2(&self) -> bool {
         match &self.kind {
             Kind::H1(_) => false,
+            Kind::H2(_) => true,
         }
     }
 
@@ -43,6 +50,7 @@ impl<'c> Downstream<'c> {
     pub fn framing(&self) -> Framing {
         match &self.kind {
             Kind::H1(conn) => conn.framing(),
+            Kind::H2(exchange) => exchange.framing(),
         }
     }
 
@@ -57,6 +65,7 @@ impl<'c> Downstream<'c> {
     pub fn awaits_continue(&self) -> bool {
         match &self.kind {
             Kind::H1(conn) => conn.awaits_continue(),
+            Kind::H2(exchange) => exchange.awaits_continue(),
         }
     }
 
@@ -65,6 +74,7 @@ impl<'c> Downstream<'c> {
         self.unread.is_empty()
             && match &self.kind {
                 Kind::H1(conn) => conn.is_read(),
+                Kind::H2(exchange) => exchange.is_read(),
             }
     }
 
@@ -72,6 +82,7 @@ impl<'c> Downstream<'c> {
     pub fn has_answered(&self) -> bool {
         match &self.kind {
             Kind::H1(conn) => conn.has_answered(),
+            Kind::H2(exchange) => exchange.has_answered(),
         }
     }
 
@@ -80,6 +91,7 @@ impl<'c> Downstream<'c> {
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_gone(cx),
+            Kind::H2(exchange) => exchange.poll_gone(cx),
         }
     }
 
@@ -87,6 +99,7 @@ impl<'c> Downstream<'c> {
     pub fn inform(&mut self, head: &ResponseHead) {
         match &mut self.kind {
             Kind::H1(conn) => conn.inform(head),
+            Kind::H2(exchange) => exchange.inform(head),
         }
     }
 
@@ -95,6 +108,7 @@ impl<'c> Downstream<'c> {
     pub fn respond(&mut self, head: &ResponseHead, framing: Framing) {
         match &mut self.kind {
             Kind::H1(conn) => conn.respond(head, framing),
+            Kind::H2(exchange) => exchange.respond(head, framing),
         }
     }
 
@@ -110,6 +124,7 @@ impl<'c> Downstream<'c> {
     pub fn into_tunnel(self) -> Option<Tunnel> {
         match self.kind {
             Kind::H1(conn) => Some(Tunnel::raw(conn.into_tunnel())),
+            Kind::H2(exchange) => Some(Tunnel::h2(exchange.into_tunnel())),
         }
     }
 }
@@ -121,6 +136,7 @@ impl Source for Downstream<'_> {
         }
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_frame(cx),
+            Kind::H2(exchange) => exchange.poll_frame(cx),
         }
     }
 }
@@ -129,24 +145,28 @@ impl Sink for Downstream<'_> {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_ready(cx),
+            Kind::H2(exchange) => exchange.poll_ready(cx),
         }
     }
 
     fn push(&mut self, data: Bytes) {
         match &mut self.kind {
             Kind::H1(conn) => conn.push(data),
+            Kind::H2(exchange) => exchange.push(data),
         }
     }
 
     fn finish(&mut self, trailers: Option<Headers>) {
         match &mut self.kind {
             Kind::H1(conn) => conn.finish(trailers.as_ref()),
+            Kind::H2(exchange) => exchange.finish(trailers),
         }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_flush(cx),
+            Kind::H2(exchange) => exchange.poll_flush(cx),
         }
     }
 }

@@ -203,9 +203,14 @@ impl Headers {
         self.lines.iter().find(|line| line.known == known).map(|line| line.value)
     }
 
-    /// Every field as (what the engine knows of the name, name, value).
-    pub(crate) fn iter_known(&self) -> impl Iterator<Item = (Known, &[u8], &[u8])> {
-        self.lines.iter().map(|line| (line.known, self.name(line), self.bytes(line.value)))
+    /// Every field as (what the engine knows of the name, name, where its value lies in [`Headers::buffer`]).
+    pub(crate) fn iter_known(&self) -> impl Iterator<Item = (Known, &[u8], Span)> {
+        self.lines.iter().map(|line| (line.known, self.name(line), line.value))
+    }
+
+    /// The buffer that all ranges refer to.
+    pub(crate) fn buffer(&self) -> &[u8] {
+        &self.buf
     }
 
     /// Removes the fields whose known name is in `set`.

@@ -8,13 +8,16 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 
+use super::buffer;
 use super::closing::Closing;
+use super::deadline::Deadline;
 use super::downstream::Downstream;
 use super::error::Bad;
 use super::h1;
 use super::h1::server::Incoming;
+use super::h2;
 use super::head::{RequestHead, ResponseHead};
-use super::io::Io;
+use super::io::{Io, poll_fill};
 use super::limits::Limits;
 
 /// What is known of a client's connection.
@@ -45,15 +48,66 @@ pub trait Handler: 'static {
 /// Serves one connection to its end: HTTP/2 when it opens with the HTTP/2 preface, else HTTP/1.
 ///
 /// The future is small while the connection is idle; a request's own state lives on the heap only while it is served.
-pub async fn serve<H: Handler>(io: Io, limits: Rc<Limits>, handler: Rc<H>, closing: Closing) {
+pub async fn serve<H: Handler>(mut io: Io, limits: Rc<Limits>, handler: Rc<H>, closing: Closing) {
     let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let context = ConnContext {
-        peer: io.peer_addr().unwrap_or(unknown),
-        local: io.local_addr().unwrap_or(unknown),
-        h2: false,
-    };
-    let conn = h1::server::Conn::new(io, BytesMut::new(), limits, closing.clone());
-    serve_h1(conn, context, handler, closing).await;
+    let peer = io.peer_addr().unwrap_or(unknown);
+    let mut context = ConnContext { peer, local: io.local_addr().unwrap_or(unknown), h2: false };
+    let mut first = BytesMut::new();
+    match sniff(&mut io, &mut first, &limits, &closing).await {
+        Some(Opening::H1) => {
+            let conn = h1::server::Conn::new(io, first, limits, closing.clone());
+            serve_h1(conn, context, handler, closing).await;
+        }
+        Some(Opening::H2) => {
+            context.h2 = true;
+            Box::pin(h2::server::serve(io, first, context, limits, handler, closing)).await;
+        }
+        None => buffer::give(first),
+    }
+}
+
+/// What the first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    H1,
+    H2,
+}
+
+/// Reads until the first bytes tell the protocols apart: the first one does for every real HTTP/1 request. `None` when nothing
+/// is to be served.
+async fn sniff(io: &mut Io, first: &mut BytesMut, limits: &Limits, closing: &Closing) -> Option<Opening> {
+    let mut told = pin!(closing.started());
+    let mut deadline = Deadline::default();
+    poll_fn(|cx| {
+        loop {
+            if let Some(opening) = opening(first) {
+                return Poll::Ready(Some(opening));
+            }
+            match poll_fill(io, cx, first, 0) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) if first.is_empty() => return Poll::Ready(None),
+                Poll::Ready(_) => return Poll::Ready(Some(Opening::H1)),
+                Poll::Pending => break,
+            }
+        }
+        deadline.start(limits.head_timeout);
+        if deadline.poll_expired(cx).is_ready() || (first.is_empty() && told.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready((!first.is_empty()).then_some(Opening::H1));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn opening(first: &[u8]) -> Option<Opening> {
+    let preface = &h2::server::PREFACE[..];
+    if first.len() >= preface.len() && first.starts_with(preface) {
+        Some(Opening::H2)
+    } else if preface.starts_with(first) {
+        None
+    } else {
+        Some(Opening::H1)
+    }
 }
 
 async fn serve_h1<H: Handler>(
@@ -87,5 +141,21 @@ async fn serve_h1<H: Handler>(
             }
             Incoming::Closed => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell_the_protocol() {
+        assert_eq!(opening(b""), None);
+        assert_eq!(opening(b"P"), None);
+        assert_eq!(opening(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"), None);
+        assert_eq!(opening(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0"), Some(Opening::H2));
+        assert_eq!(opening(b"G"), Some(Opening::H1));
+        assert_eq!(opening(b"PUT "), Some(Opening::H1));
+        assert_eq!(opening(b"PRI * HTTP/1.1\r\n"), Some(Opening::H1));
     }
 }

@@ -11,6 +11,7 @@ use super::buffer::BIG;
 use super::deadline::Deadline;
 use super::error::Error;
 use super::h1::transport::Transport;
+use super::h2::stream::{RecvHalf, SendHalf};
 use super::headers::Headers;
 use super::io::Io;
 use super::relay::Pump;
@@ -27,6 +28,7 @@ pub struct Tunnel {
 #[derive(Debug)]
 enum Kind {
     Raw(Box<Raw>),
+    H2(Box<(SendHalf, RecvHalf)>),
 }
 
 #[derive(Debug)]
@@ -43,6 +45,10 @@ impl Tunnel {
     pub fn raw((io, first): (Io, BytesMut)) -> Self {
         let transport = Transport::new(io, first);
         Tunnel { kind: Kind::Raw(Box::new(Raw { transport, busy: false, ended: false, finishing: false })) }
+    }
+
+    pub(crate) fn h2(halves: (SendHalf, RecvHalf)) -> Self {
+        Tunnel { kind: Kind::H2(Box::new(halves)) }
     }
 }
 
@@ -67,6 +73,10 @@ impl Source for Tunnel {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
         match &mut self.kind {
             Kind::Raw(raw) => raw.poll_read(cx),
+            Kind::H2(halves) => halves
+                .1
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|_| Error::UpstreamReset))),
         }
     }
 }
@@ -75,18 +85,21 @@ impl Sink for Tunnel {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match &mut self.kind {
             Kind::Raw(raw) => raw.transport.poll_ready(cx, PATIENCE).map_err(|_| Error::UpstreamReset),
+            Kind::H2(halves) => halves.0.poll_ready(cx).map_err(|_| Error::UpstreamReset),
         }
     }
 
     fn push(&mut self, data: Bytes) {
         match &mut self.kind {
             Kind::Raw(raw) => raw.transport.out.push(data),
+            Kind::H2(halves) => halves.0.push(data),
         }
     }
 
     fn finish(&mut self, _trailers: Option<Headers>) {
         match &mut self.kind {
             Kind::Raw(raw) => raw.finishing = true,
+            Kind::H2(halves) => halves.0.finish(None),
         }
     }
 
@@ -99,6 +112,7 @@ impl Sink for Tunnel {
                 }
                 Poll::Ready(Ok(()))
             }
+            Kind::H2(halves) => halves.0.poll_flush(cx).map_err(|_| Error::UpstreamReset),
         }
     }
 }

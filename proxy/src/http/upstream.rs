@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::body::{Frame, Framing, Sink, Source};
 use super::error::Error;
 use super::h1;
+use super::h2;
 use super::head::{RequestHead, ResponseHead};
 use super::headers::Headers;
 use super::tunnel::Tunnel;
@@ -22,6 +23,7 @@ pub struct Upstream {
 #[derive(Debug)]
 enum Kind {
     H1(h1::client::ClientConn),
+    H2(Box<h2::client::Exchange>),
 }
 
 impl From<h1::client::ClientConn> for Upstream {
@@ -30,11 +32,18 @@ impl From<h1::client::ClientConn> for Upstream {
     }
 }
 
+impl From<h2::client::Exchange> for Upstream {
+    fn from(exchange: h2::client::Exchange) -> Self {
+        Upstream { kind: Kind::H2(Box::new(exchange)) }
+    }
+}
+
 impl Upstream {
     /// Whether HTTP/2 is spoken.
     pub fn is_h2(&self) -> bool {
         match &self.kind {
             Kind::H1(_) => false,
+            Kind::H2(_) => true,
         }
     }
 
@@ -42,6 +51,7 @@ impl Upstream {
     pub fn request(&mut self, head: &RequestHead, framing: Framing) {
         match &mut self.kind {
             Kind::H1(conn) => conn.request(head, framing),
+            Kind::H2(exchange) => exchange.request(head, framing),
         }
     }
 
@@ -49,6 +59,7 @@ impl Upstream {
     pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Error>> {
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_response(cx),
+            Kind::H2(exchange) => exchange.poll_response(cx),
         }
     }
 
@@ -56,6 +67,7 @@ impl Upstream {
     pub fn framing(&self) -> Framing {
         match &self.kind {
             Kind::H1(conn) => conn.framing(),
+            Kind::H2(exchange) => exchange.framing(),
         }
     }
 
@@ -64,6 +76,7 @@ impl Upstream {
     pub fn reusable(self) -> Option<h1::client::ClientConn> {
         match self.kind {
             Kind::H1(conn) => conn.reusable(),
+            Kind::H2(_) => None,
         }
     }
 
@@ -71,6 +84,7 @@ impl Upstream {
     pub fn into_tunnel(self) -> Option<Tunnel> {
         match self.kind {
             Kind::H1(conn) => Some(Tunnel::raw(conn.into_tunnel())),
+            Kind::H2(exchange) => exchange.into_tunnel().map(Tunnel::h2),
         }
     }
 }
@@ -79,6 +93,7 @@ impl Source for Upstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_frame(cx),
+            Kind::H2(exchange) => exchange.poll_frame(cx),
         }
     }
 }
@@ -87,24 +102,28 @@ impl Sink for Upstream {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_ready(cx),
+            Kind::H2(exchange) => exchange.poll_ready(cx),
         }
     }
 
     fn push(&mut self, data: Bytes) {
         match &mut self.kind {
             Kind::H1(conn) => conn.push(data),
+            Kind::H2(exchange) => exchange.push(data),
         }
     }
 
     fn finish(&mut self, trailers: Option<Headers>) {
         match &mut self.kind {
             Kind::H1(conn) => conn.finish(trailers.as_ref()),
+            Kind::H2(exchange) => exchange.finish(trailers),
         }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_flush(cx),
+            Kind::H2(exchange) => exchange.poll_flush(cx),
         }
     }
 }
