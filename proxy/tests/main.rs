@@ -3,7 +3,13 @@
 //! One file per thing a user relies on; tables of cases where a standard names many. Every failed row of a table is
 //! reported, not only the first.
 
+mod balancing;
+mod capabilities;
+mod egress;
 mod h1_answers;
 mod h1_requests;
 mod h2_frames;
+mod matching;
+mod routes;
+mod streams;
 mod support;

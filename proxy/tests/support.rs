@@ -74,3 +74,20 @@ pub fn h1_upstreams(host: &str) -> String {
          host: \"{host}\"\n  trafficPolicy:\n    connectionPool:\n      http: {{ h2UpgradePolicy: DO_NOT_UPGRADE }}\n---\n"
     )
 }
+
+/// A VirtualService with these `http` routes (YAML, a list, indented by nothing).
+pub fn virtual_service(name: &str, host: &str, http: &str) -> String {
+    let http: String = http.lines().map(|l| format!("  {l}\n")).collect();
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: {name}\nspec:\n  hosts: [\"{host}\"]\n  \
+         http:\n{http}---\n"
+    )
+}
+
+/// A DestinationRule with this `spec` after `host` (YAML, indented by nothing).
+pub fn destination_rule(name: &str, host: &str, spec: &str) -> String {
+    let spec: String = spec.lines().map(|l| format!("  {l}\n")).collect();
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: {name}\nspec:\n  host: \"{host}\"\n{spec}---\n"
+    )
+}

@@ -90,6 +90,11 @@ impl Agent {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
+    /// How many requests are open now, streams included.
+    pub fn open(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
+    }
+
     /// How many requests were open at once at most.
     pub fn most_at_once(&self) -> usize {
         self.shared.most.load(Ordering::Relaxed)
