@@ -24,7 +24,12 @@ fn endpoints<'a>(agents: &[Agent], labels: &[&'a str]) -> Vec<(u16, &'a str)> {
 }
 
 /// Asks `n` times on one connection; which agent answered how often.
-async fn spread(addr: SocketAddr, host: &str, n: usize, headers: impl Fn(usize) -> Vec<String>) -> BTreeMap<String, usize> {
+async fn spread(
+    addr: SocketAddr,
+    host: &str,
+    n: usize,
+    headers: impl Fn(usize) -> Vec<String>,
+) -> BTreeMap<String, usize> {
     let (mut client, mut counts) = (H1::connect(addr).await, BTreeMap::new());
     for i in 0..n {
         let headers = headers(i);
@@ -64,17 +69,25 @@ async fn the_mesh_file_splits_80_to_20() {
     let v1 = share(&counts, &["v1a", "v1b"]);
     // Four standard deviations of a fair draw of 2000.
     assert!((v1 - 0.8).abs() < 0.036, "{counts:?}");
-    let plain = spread(mesh.sidecar.outbound, "agent-communication", 1000, |_| vec!["agent-type: nlp-agent".into()]).await;
-    assert!((share(&plain, &["v1a", "v1b"]) - 0.8).abs() < 0.051, "without a key the weights hold too: {plain:?}");
+    let plain =
+        spread(mesh.sidecar.outbound, "agent-communication", 1000, |_| vec!["agent-type: nlp-agent".into()])
+            .await;
+    assert!(
+        (share(&plain, &["v1a", "v1b"]) - 0.8).abs() < 0.051,
+        "without a key the weights hold too: {plain:?}"
+    );
 }
 
 #[tokio::test]
 async fn the_mesh_file_sends_streams_elsewhere_and_refuses_the_rest() {
     let mesh = mesh().await;
-    let counts =
-        spread(mesh.sidecar.outbound, "agent-communication", 5, |_| vec!["communication-pattern: streaming".into()]).await;
+    let counts = spread(mesh.sidecar.outbound, "agent-communication", 5, |_| {
+        vec!["communication-pattern: streaming".into()]
+    })
+    .await;
     assert_eq!(counts.get("stream"), Some(&5));
-    let answer = pilotfish_testkit::h1::get(mesh.sidecar.outbound, "agent-communication", "/", &[]).await.unwrap();
+    let answer =
+        pilotfish_testkit::h1::get(mesh.sidecar.outbound, "agent-communication", "/", &[]).await.unwrap();
     assert_eq!((answer.status(), answer.reason().as_str()), (404, "no-route"));
 }
 
@@ -83,7 +96,8 @@ async fn the_mesh_file_keeps_a_conversation_on_one_agent() {
     let mesh = mesh().await;
     let mut seen = BTreeSet::new();
     for key in 0..20 {
-        let line = move |_| vec!["agent-type: nlp-agent".into(), format!("agent-affinity-key: conversation-{key}")];
+        let line =
+            move |_| vec!["agent-type: nlp-agent".into(), format!("agent-affinity-key: conversation-{key}")];
         let counts = spread(mesh.sidecar.outbound, "agent-communication", 10, line).await;
         assert_eq!(counts.len(), 1, "key {key} went to {counts:?}");
         seen.extend(counts.into_keys());
@@ -95,8 +109,11 @@ async fn the_mesh_file_keeps_a_conversation_on_one_agent() {
 async fn strict_istio_leaves_the_mesh_file_dead() {
     let agents = agents(&["v1"]).await;
     let yaml = service_with("nlp-agent-service", "HTTP", &[(agents[0].port(), "version: v1")]);
-    let sidecar = sidecar().yaml("mesh.yaml", MESH).yaml("services.yaml", yaml).args(&["--strict-istio"]).start();
-    let answer = pilotfish_testkit::h1::get(sidecar.outbound, "agent-communication", "/", &["agent-type: nlp-agent"]).await;
+    let sidecar =
+        sidecar().yaml("mesh.yaml", MESH).yaml("services.yaml", yaml).args(&["--strict-istio"]).start();
+    let answer =
+        pilotfish_testkit::h1::get(sidecar.outbound, "agent-communication", "/", &["agent-type: nlp-agent"])
+            .await;
     assert_eq!(answer.unwrap().status(), 503);
 }
 
@@ -104,15 +121,27 @@ async fn strict_istio_leaves_the_mesh_file_dead() {
 async fn weights_and_subsets_are_kept() {
     let agents = agents(&["a", "b", "c"]).await;
     let yaml = [
-        service_with("s.test", "HTTP", &endpoints(&agents, &["version: one", "version: two", "version: two"])),
-        destination_rule("s", "s.test", "subsets:\n- { name: one, labels: { version: one } }\n- { name: two, labels: { version: two } }"),
-        virtual_service("w", "w.test", "
+        service_with(
+            "s.test",
+            "HTTP",
+            &endpoints(&agents, &["version: one", "version: two", "version: two"]),
+        ),
+        destination_rule(
+            "s",
+            "s.test",
+            "subsets:\n- { name: one, labels: { version: one } }\n- { name: two, labels: { version: two } }",
+        ),
+        virtual_service(
+            "w",
+            "w.test",
+            "
 - match: [{ uri: { prefix: / }, headers: { never: { exact: 'no' } } }]
   route: [{ destination: { host: s.test } }]
 - route:
   - { destination: { host: s.test, subset: one }, weight: 10 }
   - { destination: { host: s.test, subset: two }, weight: 90 }
-  - { destination: { host: s.test, subset: gone }, weight: 0 }"),
+  - { destination: { host: s.test, subset: gone }, weight: 0 }",
+        ),
     ];
     let sidecar = sidecar().yaml("a.yaml", yaml.concat()).start();
     let counts = spread(sidecar.outbound, "w.test", 1000, |_| vec![]).await;
@@ -172,7 +201,8 @@ async fn every_hash_key_sticks() {
 async fn a_cookie_is_issued_once_and_sticks() {
     let agents = agents(&["a", "b", "c", "d"]).await;
     let policy = "trafficPolicy:\n  loadBalancer:\n    consistentHash:\n      httpCookie: { name: agent, path: /here, ttl: 60s }";
-    let yaml = service_with("s.test", "HTTP", &endpoints(&agents, &["", "", "", ""])) + &destination_rule("s", "s.test", policy);
+    let yaml = service_with("s.test", "HTTP", &endpoints(&agents, &["", "", "", ""]))
+        + &destination_rule("s", "s.test", policy);
     let sidecar = sidecar().yaml("a.yaml", yaml).start();
     let mut client = H1::connect(sidecar.outbound).await;
     let mut cookies = BTreeSet::new();
@@ -180,7 +210,10 @@ async fn a_cookie_is_issued_once_and_sticks() {
         let first = client.get("s.test", "/", &[]).await.unwrap();
         let cookie = first.header("set-cookie").expect("a cookie is issued");
         let lower = cookie.to_ascii_lowercase();
-        assert!(lower.starts_with("agent=") && lower.contains("path=/here") && lower.contains("max-age=60"), "{cookie}");
+        assert!(
+            lower.starts_with("agent=") && lower.contains("path=/here") && lower.contains("max-age=60"),
+            "{cookie}"
+        );
         let pair = cookie.split(';').next().unwrap_or("").to_owned();
         for _ in 0..5 {
             let again = client.get("s.test", "/", &[&format!("Cookie: x=y; {pair}")]).await.unwrap();

@@ -20,7 +20,9 @@ async fn start() -> (Sidecar, Vec<Agent>) {
         .iter()
         .zip(&agents)
         .zip(labels)
-        .map(|((name, agent), labels)| service_with(&format!("{name}.test"), "HTTP", &[(agent.port(), labels)]))
+        .map(|((name, agent), labels)| {
+            service_with(&format!("{name}.test"), "HTTP", &[(agent.port(), labels)])
+        })
         .collect();
     let sidecar = sidecar().yaml("cluster.yaml", CLUSTER).yaml("services.yaml", yaml).start();
     (sidecar, agents)
@@ -49,9 +51,18 @@ async fn the_able_answer() {
         (&["agent-capability: natural_language_understanding, image_classification"], &["both"]),
         (&["agent-capability: natural_language_understanding", "agent-constraint: region=eu"], &["nlp"]),
         (&["agent-capability: natural_language_understanding", "agent-constraint: region!=eu"], &["both"]),
-        (&["agent-capability: natural_language_understanding", "agent-constraint: region in (eu|us)"], &["both", "nlp"]),
+        (
+            &["agent-capability: natural_language_understanding", "agent-constraint: region in (eu|us)"],
+            &["both", "nlp"],
+        ),
         (&["agent-capability: natural_language_understanding", "agent-constraint: version=~1.2"], &["nlp"]),
-        (&["agent-capability: natural_language_understanding", "agent-constraint: latency<=5s,success>=0.5"], &["both", "nlp"]),
+        (
+            &[
+                "agent-capability: natural_language_understanding",
+                "agent-constraint: latency<=5s,success>=0.5",
+            ],
+            &["both", "nlp"],
+        ),
     ] {
         assert_eq!(who(&sidecar, "anything.test", lines).await, want, "{lines:?}");
     }
@@ -62,10 +73,25 @@ async fn the_able_answer() {
 #[tokio::test]
 async fn a_constraint_that_nobody_can_read_is_400() {
     let (sidecar, _agents) = start().await;
-    for constraint in ["latency", "latency<fast", "flavour<3", "region in (eu", "latency<5 parsecs", "=x", "version=~~~1", "success>=", "a,,b"] {
+    for constraint in [
+        "latency",
+        "latency<fast",
+        "flavour<3",
+        "region in (eu",
+        "latency<5 parsecs",
+        "=x",
+        "version=~~~1",
+        "success>=",
+        "a,,b",
+    ] {
         let lines = ["agent-capability: image_classification", &format!("agent-constraint: {constraint}")];
         let answer = h1::get(sidecar.outbound, "x.test", "/", &lines).await.unwrap();
-        assert_eq!((answer.status(), answer.reason().as_str()), (400, "bad-constraint"), "{constraint}: {}", answer.text());
+        assert_eq!(
+            (answer.status(), answer.reason().as_str()),
+            (400, "bad-constraint"),
+            "{constraint}: {}",
+            answer.text()
+        );
     }
 }
 
@@ -79,7 +105,11 @@ async fn when_nobody_qualifies_each_candidate_is_explained() {
     let problem = answer.json();
     assert_eq!(problem["status"], 503, "{problem}");
     let text = problem.to_string();
-    assert!(text.contains("vision-agent") && text.contains("both-agent") && text.contains("region"), "{text}");
-    let unknown = h1::get(sidecar.outbound, "x.test", "/", &["agent-capability: teleportation"]).await.unwrap();
+    assert!(
+        text.contains("vision-agent") && text.contains("both-agent") && text.contains("region"),
+        "{text}"
+    );
+    let unknown =
+        h1::get(sidecar.outbound, "x.test", "/", &["agent-capability: teleportation"]).await.unwrap();
     assert_eq!((unknown.status(), unknown.reason().as_str()), (503, "nobody-qualifies"));
 }

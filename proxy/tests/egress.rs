@@ -34,7 +34,11 @@ async fn loopback_and_link_local_are_refused_unless_named() {
         assert_eq!((status, reason.as_str()), (403, "egress-not-allowed"), "CONNECT {to}");
         let absolute = format!("GET http://{to}/ HTTP/1.1\r\nHost: {to}\r\n\r\n");
         let answer = H1::connect(sidecar.outbound).await.ask(absolute).await.unwrap();
-        assert_eq!((answer.status(), answer.reason().as_str()), (403, "egress-not-allowed"), "GET http://{to}/");
+        assert_eq!(
+            (answer.status(), answer.reason().as_str()),
+            (403, "egress-not-allowed"),
+            "GET http://{to}/"
+        );
     }
     let (_, status, _) = connect(&sidecar, &format!("2130706433:{port}")).await;
     assert!(status >= 400, "a number is no way around: {status}");
@@ -45,14 +49,18 @@ async fn loopback_and_link_local_are_refused_unless_named() {
 
 #[tokio::test]
 async fn a_service_entry_opens_a_tunnel() {
-    let origin = Origin::start_when(When::Head, |_, _| vec![send("HTTP/1.1 200 OK\r\n\r\n"), Step::Echo]).await;
+    let origin =
+        Origin::start_when(When::Head, |_, _| vec![send("HTTP/1.1 200 OK\r\n\r\n"), Step::Echo]).await;
     let agent = Agent::start("inside").await;
     let yaml = service("named.test", agent.port()) + &service("echo.test", origin.port());
     let sidecar = sidecar().yaml("a.yaml", yaml).start();
     let (mut client, status, _) = connect(&sidecar, "named.test:80").await;
     assert_eq!(status, 200);
     let inside = client.get("anything.test", "/inside", &[]).await.unwrap();
-    assert_eq!((inside.json()["path"].as_str(), inside.json()["headers"]["host"][0].as_str()), (Some("/inside"), Some("anything.test")));
+    assert_eq!(
+        (inside.json()["path"].as_str(), inside.json()["headers"]["host"][0].as_str()),
+        (Some("/inside"), Some("anything.test"))
+    );
     let again = client.get("anything.test", "/again", &[]).await.unwrap();
     assert_eq!(again.json()["agent"], "inside");
     // What comes with the CONNECT belongs to the tunnel.
@@ -88,7 +96,8 @@ async fn absolute_form_is_routed_like_any_request() {
     let yaml = service("app.test", agent.port()) + &virtual_service("v", "front.test", routes);
     let sidecar = sidecar().yaml("a.yaml", yaml).start();
     let mut client = H1::connect(sidecar.outbound).await;
-    let direct = client.ask("GET http://front.test/direct HTTP/1.1\r\nHost: front.test\r\n\r\n").await.unwrap();
+    let direct =
+        client.ask("GET http://front.test/direct HTTP/1.1\r\nHost: front.test\r\n\r\n").await.unwrap();
     assert_eq!(direct.text(), "routed");
     let rest = client.ask("GET http://front.test/x?y=1 HTTP/1.1\r\nHost: front.test\r\nProxy-Connection: keep-alive\r\n\r\n").await;
     let seen = rest.unwrap().json();

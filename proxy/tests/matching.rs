@@ -114,12 +114,19 @@ fn direct(name: &str) -> String {
 }
 
 fn yaml() -> String {
-    let mut http: String = ROUTES.iter().map(|(name, when)| format!("- match: {when}\n{}", direct(name))).collect();
+    let mut http: String =
+        ROUTES.iter().map(|(name, when)| format!("- match: {when}\n{}", direct(name))).collect();
     http.push_str(&direct("default").replacen("  ", "- ", 1));
     let hosts = ["*", "*.wild.test", "*.deep.wild.test", "exact.deep.wild.test", "short"];
     let more: String = hosts
         .iter()
-        .map(|h| virtual_service(&format!("v{}", h.len()), h, &direct(&format!("'host {h}'")).replacen("  ", "- ", 1)))
+        .map(|h| {
+            virtual_service(
+                &format!("v{}", h.len()),
+                h,
+                &direct(&format!("'host {h}'")).replacen("  ", "- ", 1),
+            )
+        })
         .collect();
     virtual_service("match", "match.test", &http) + &more
 }
@@ -135,7 +142,10 @@ async fn the_first_route_that_matches_answers() {
     run_table(REQUESTS.to_vec(), |_, row| one(addr, row)).await;
 }
 
-async fn one(addr: SocketAddr, row: (&'static str, &'static str, &'static [&'static str], &'static str)) -> Result<(), String> {
+async fn one(
+    addr: SocketAddr,
+    row: (&'static str, &'static str, &'static [&'static str], &'static str),
+) -> Result<(), String> {
     let (method, target, headers, want) = row;
     let lines: String = headers.iter().map(|h| format!("{h}\r\n")).collect();
     let request = format!("{method} {target} HTTP/1.1\r\nHost: match.test\r\n{lines}\r\n");
@@ -145,8 +155,11 @@ async fn one(addr: SocketAddr, row: (&'static str, &'static str, &'static [&'sta
         return Ok(());
     }
     let mut client = H2::open(addr, &[]).await;
-    let fields: Vec<(String, &str)> =
-        headers.iter().filter_map(|h| h.split_once(':')).map(|(n, v)| (n.to_ascii_lowercase(), v.trim())).collect();
+    let fields: Vec<(String, &str)> = headers
+        .iter()
+        .filter_map(|h| h.split_once(':'))
+        .map(|(n, v)| (n.to_ascii_lowercase(), v.trim()))
+        .collect();
     let fields: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (n.as_str(), *v)).collect();
     client.send(&h2::headers(1, h2::request(method, "match.test", target, &fields), true)).await;
     match client.outcome(1, std::time::Duration::from_secs(5)).await {

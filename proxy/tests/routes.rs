@@ -111,7 +111,11 @@ async fn rewrites_change_path_and_authority() {
     ] {
         let answer = h1::get(sidecar.outbound, "front.test", target, &[]).await.unwrap();
         let seen = answer.json();
-        assert_eq!((seen["path"].as_str(), seen["headers"]["host"][0].as_str()), (Some(path), Some(authority)), "{target}");
+        assert_eq!(
+            (seen["path"].as_str(), seen["headers"]["host"][0].as_str()),
+            (Some(path), Some(authority)),
+            "{target}"
+        );
         let query = target.split_once('?').map(|(_, q)| q);
         assert_eq!(seen["query"].as_str(), query, "{target}");
     }
@@ -126,7 +130,11 @@ async fn redirects_and_direct_answers_come_from_the_sidecar() {
         ("/redirect/prefix/x", 302, "http://front.test/there/x"),
     ] {
         let answer = h1::get(sidecar.outbound, "front.test", target, &[]).await.unwrap();
-        assert_eq!((answer.status(), answer.header("location").as_deref()), (status, Some(location)), "{target}");
+        assert_eq!(
+            (answer.status(), answer.header("location").as_deref()),
+            (status, Some(location)),
+            "{target}"
+        );
         assert_eq!(answer.reason(), "", "a redirect is no refusal");
     }
     let direct = h1::get(sidecar.outbound, "front.test", "/direct", &[]).await.unwrap();
@@ -136,9 +144,16 @@ async fn redirects_and_direct_answers_come_from_the_sidecar() {
     let bytes = h1::get(sidecar.outbound, "front.test", "/bytes", &[]).await.unwrap();
     assert_eq!(bytes.text(), "hello");
     let mut client = H1::connect(sidecar.outbound).await;
-    let posted = client.ask("POST /direct HTTP/1.1\r\nHost: front.test\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+    let posted = client
+        .ask("POST /direct HTTP/1.1\r\nHost: front.test\r\nContent-Length: 5\r\n\r\nhello")
+        .await
+        .unwrap();
     assert_eq!(posted.status(), 418);
-    assert_eq!(client.get("front.test", "/empty", &[]).await.unwrap().status(), 204, "the content was read away");
+    assert_eq!(
+        client.get("front.test", "/empty", &[]).await.unwrap().status(),
+        204,
+        "the content was read away"
+    );
     assert_eq!(app.requests(), 0);
 }
 
@@ -204,5 +219,9 @@ async fn refusals_say_why() {
         assert_eq!(again.status(), 200, "the connection goes on after {reason}");
     }
     let own = h1::get(sidecar.outbound, "app.test", "/status/503", &[]).await.unwrap();
-    assert_eq!((own.status(), own.reason().as_str()), (503, ""), "an upstream's own error has no reason of ours");
+    assert_eq!(
+        (own.status(), own.reason().as_str()),
+        (503, ""),
+        "an upstream's own error has no reason of ours"
+    );
 }

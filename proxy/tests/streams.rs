@@ -129,7 +129,9 @@ async fn large_bodies_pass_whole() {
     client.send(vec![b'y'; size]).await;
     assert_eq!(client.answer("POST").await.unwrap().json()["body_len"], size);
     let mut client = H2::open(sidecar.outbound, &[(4, 1 << 20)]).await;
-    let Outcome::Answer(answer) = client.get(1, "s.test", "/bytes/5000000", &[]).await else { panic!("no answer") };
+    let Outcome::Answer(answer) = client.get(1, "s.test", "/bytes/5000000", &[]).await else {
+        panic!("no answer")
+    };
     assert_eq!(answer.body.len(), 5_000_000);
 }
 
@@ -245,14 +247,20 @@ async fn http2_upstreams_are_spoken_to_in_http2() {
     let sidecar = sidecar().yaml("a.yaml", yaml).start();
     let mut one = H1::connect(sidecar.outbound).await;
     let mut two = H2::open(sidecar.outbound, &[]).await;
-    for (i, (host, h1_seen, h2_seen)) in [("h2.test", "HTTP/2.0", "HTTP/2.0"), ("grpc.test", "HTTP/2.0", "HTTP/2.0"), ("s.test", "HTTP/1.1", "")]
-        .into_iter()
-        .enumerate()
+    for (i, (host, h1_seen, h2_seen)) in [
+        ("h2.test", "HTTP/2.0", "HTTP/2.0"),
+        ("grpc.test", "HTTP/2.0", "HTTP/2.0"),
+        ("s.test", "HTTP/1.1", ""),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let answer = one.get(host, "/", &["x-a: b"]).await.unwrap();
         assert_eq!(answer.json()["version"], h1_seen, "{host} from HTTP/1.1");
         let stream = u32::try_from(i).unwrap() * 2 + 1;
-        let Outcome::Answer(answer) = two.get(stream, host, "/", &[]).await else { panic!("no answer from {host}") };
+        let Outcome::Answer(answer) = two.get(stream, host, "/", &[]).await else {
+            panic!("no answer from {host}")
+        };
         let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         // For a plain HTTP port the client's protocol may be kept.
         assert!(json["version"] == h2_seen || h2_seen.is_empty(), "{host} from HTTP/2: {json}");
@@ -267,7 +275,8 @@ async fn http2_upstreams_are_spoken_to_in_http2() {
 async fn trailers_pass_in_http1() {
     let agent = Agent::start("t").await;
     let sidecar = start(agent.port(), "");
-    let answer = pilotfish_testkit::h1::get(sidecar.outbound, "s.test", "/trailers", &["TE: trailers"]).await.unwrap();
+    let answer =
+        pilotfish_testkit::h1::get(sidecar.outbound, "s.test", "/trailers", &["TE: trailers"]).await.unwrap();
     assert_eq!(answer.text(), "body");
     assert_eq!(answer.message.trailers, [("x-trailer".to_owned(), "end".to_owned())]);
 }
