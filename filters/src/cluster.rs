@@ -15,7 +15,7 @@ mod table;
 
 pub use crate::balance::Pick;
 use crate::balance::slow_start::{SlowStart, Warmup};
-use crate::balance::{Accept, Algorithm, Balancer, Choice, Entered, locality::LevelPlan};
+use crate::balance::{Accept, Algorithm, Balancer, Choice, Entered, hash, locality::LevelPlan};
 use crate::clock::Micros;
 pub use crate::endpoint::Outcome;
 use crate::endpoint::{Endpoint, EndpointStats, Labels};
@@ -263,7 +263,8 @@ impl Cluster {
         if stale || self.shares.outages.load(Relaxed) != self.limits.outages() {
             self.reckon_shares(pick.now);
         }
-        let mut draw = rng.u32(..100);
+        // A conversation must not change levels from call to call.
+        let mut draw = pick.key.map_or_else(|| rng.u32(..100), |key| (hash::mix(!key) % 100) as u32);
         for (level, percent) in self.shares.percent.iter().enumerate() {
             match draw.checked_sub(percent.load(Relaxed)) {
                 Some(rest) => draw = rest,

@@ -106,6 +106,22 @@ fn a_level_with_half_its_endpoints_takes_seven_tenths() {
 }
 
 #[test]
+fn a_key_stays_in_its_level_while_some_of_the_traffic_overflows() {
+    let mut make = make(LocalityMode::Nearest, "eu/a/1");
+    make.localities = vec!["eu/a/1", "eu/a/1", "us/a/1", "us/a/1", "us/a/1", "us/a/1"];
+    make.spec.algorithm = Algorithm::Ring { min_size: 1024 };
+    let cluster = make.build();
+    put_out(&cluster, 0, at(0));
+    let mut overflowed = 0;
+    for key in 0..200 {
+        let used = counts(&cluster, 20, |_| crate::fixture::by_key(key));
+        assert_eq!(used.iter().filter(|count| **count > 0).count(), 1, "key {key}: {used:?}");
+        overflowed += u32::from(used[1] == 0);
+    }
+    assert!((30..90).contains(&overflowed), "{overflowed} of 200 keys");
+}
+
+#[test]
 fn endpoints_tried_already_make_the_next_level_serve() {
     let cluster = make(LocalityMode::Nearest, "us/a/1").build();
     let mut rng = fastrand::Rng::with_seed(1);
