@@ -1,0 +1,65 @@
+# `make` alone prints what there is. Needed: Rust (see rust-version in Cargo.toml), gcc and make.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build demo test bench bench-deps fuzz lint clean need-rust python
+
+CARGO ?= cargo
+KEEP ?=
+FUZZ_SECONDS ?= 60
+BENCH ?=
+
+help: ## This list
+	@echo "Pilotfish: a sidecar for AI agents. Targets:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: need-rust ## Release binaries: target/release/pilotfish-proxy and target/release/pilotfish
+	@echo "build: compiling release binaries (a few minutes the first time)"
+	$(CARGO) build --release -p pilotfish-proxy -p pilotfish
+
+demo: need-rust ## Agents, their sidecars, traffic, a table; KEEP=1 leaves it running
+	@echo "demo: compiling the sidecar and the agents (a few minutes the first time, then seconds)"
+	@$(CARGO) build --release -p pilotfish-proxy -p pilotfish-demo
+	@KEEP=$(KEEP) target/release/demo
+
+test: need-rust python ## Every test
+	@echo "test: compiling (a few minutes the first time)"
+	@$(CARGO) build --workspace --bins
+	@echo "test: running all tests"
+	@$(CARGO) test --workspace --no-fail-fast
+	@echo "test: all tests passed"
+
+lint: need-rust ## Format and clippy, warnings are errors; crate arrows if cargo-deny is there
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline check bans; \
+	else echo "lint: cargo-deny is not here, so deny.toml was not checked (cargo install cargo-deny)"; fi
+
+bench-deps: need-rust ## Install the proxies that `make bench` compares with
+	@bench/deps
+
+bench: need-rust ## Measure pilotfish-proxy and its rivals side by side, about 20 minutes
+	@BENCH="$(BENCH)" bench/run
+
+fuzz: need-rust ## Fuzz each parser of outside bytes for FUZZ_SECONDS (60) under libFuzzer
+	@if ! $(CARGO) fuzz --version >/dev/null 2>&1; then \
+	echo "fuzz: needs cargo-fuzz (cargo install cargo-fuzz) and a nightly compiler; 'make test' fuzzes 2 s each without them"; exit 1; fi
+	@for crate in config proxy; do for target in $$(cd $$crate && $(CARGO) fuzz list); do \
+	echo "fuzz: $$crate $$target, $(FUZZ_SECONDS) s"; \
+	(cd $$crate && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS)); done; done
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
+
+need-rust:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: see https://rustup.rs, or set CARGO=/path/to/cargo"; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing: apt-get install gcc libc6-dev"; exit 1; }
+
+# The tests that talk gRPC and WebSocket through the sidecar use Python clients, in target/pyvenv, which they make
+# themselves from PyPI. As root on Debian this installs what that takes; otherwise it says what is missing.
+python:
+	@if python3 -c 'import ensurepip, venv' 2>/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	echo "test: installing python3-venv (apt-get) for the gRPC and WebSocket clients"; \
+	apt-get install -qq -y python3-venv >/dev/null 2>&1 || { apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null; }; \
+	else echo "test: python3-venv is missing: the tests with gRPC and WebSocket clients will be skipped (apt-get install python3-venv)"; fi

@@ -1,0 +1,54 @@
+//! One agent of the demo: a plain HTTP server, and with `--jobs` an agent that calls others through its sidecar.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use pilotfish_demo::job::Whoami;
+use pilotfish_demo::{agent, caller};
+use tokio::io::AsyncReadExt;
+
+/// A small agent for trying Pilotfish: answers `/`, streams tokens at `/stream`, echoes WebSocket messages at `/ws`.
+#[derive(Parser)]
+struct Flags {
+    /// What it calls itself.
+    #[arg(long, default_value = "demo-agent")]
+    name: String,
+    /// Which version it says it is.
+    #[arg(long, default_value = "v1")]
+    version: String,
+    /// Where it listens; port 0 takes a free one, printed on stderr.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Read jobs (JSON lines) on stdin, carry them out through its sidecar, report on stdout.
+    #[arg(long)]
+    jobs: bool,
+    /// End when stdin does, so that no agent outlives what started it (`--jobs` does so anyway).
+    #[arg(long)]
+    until_stdin_ends: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> std::io::Result<()> {
+    let flags = Flags::parse();
+    let (listener, address) = agent::bind(flags.listen).await?;
+    eprintln!("demo-agent: listening {address} name={} version={}", flags.name, flags.version);
+    let server = agent::serve(listener, Whoami { agent: flags.name, version: flags.version });
+    let end = async {
+        match (flags.jobs, flags.until_stdin_ends) {
+            (true, _) => caller::work().await,
+            (false, true) => stdin_end().await,
+            (false, false) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = server => ended,
+        ended = end => ended,
+    }
+}
+
+async fn stdin_end() -> std::io::Result<()> {
+    let mut stdin = tokio::io::stdin();
+    let mut bytes = [0; 64];
+    while stdin.read(&mut bytes).await? > 0 {}
+    Ok(())
+}

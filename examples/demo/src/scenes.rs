@@ -1,0 +1,264 @@
+//! What is shown, one function a row of the table. Each checks what it claims: a row that would be untrue is a failure.
+
+mod reweigh;
+
+use std::collections::BTreeMap;
+
+use crate::access_log::Entry;
+use crate::children::Failure;
+use crate::job::{Job, Report, Target, Whoami};
+use crate::mesh::{CALLER, Mesh, sidecar_of};
+use crate::table::Row;
+
+/// The host of `agent-service-mesh.yaml`.
+const MESH_HOST: &str = "agent-communication";
+const NLP: (&str, &str) = ("agent-type", "nlp-agent");
+const STREAMING: (&str, &str) = ("communication-pattern", "streaming");
+const AFFINITY: &str = "agent-affinity-key";
+const CAPABILITY: &str = "agent-capability";
+/// Requests of the split: 80 % of 200 is 160, give or take 17 (three standard deviations).
+const SPLIT_REQUESTS: usize = 200;
+/// Five standard deviations of a fair 80/20 draw over [`SPLIT_REQUESTS`]: what a healthy split misses once in a million runs.
+const SPLIT_TOLERANCE: f64 = 0.141;
+
+/// Plays every scene in order.
+///
+/// # Errors
+/// At the first thing that is not as it should be.
+pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<Vec<Row>, Failure> {
+    let mut stage = Stage { mesh, asked: 0 };
+    progress("one request by header, then 200 over the 80/20 split");
+    let mut rows = vec![stage.header_match().await?, stage.split().await?];
+    progress("eight conversations of 15 requests each");
+    rows.push(stage.conversations().await?);
+    progress("agents asked for by what they can do");
+    rows.push(stage.capability().await?);
+    rows.push(stage.nobody_can().await?);
+    rows.push(stage.no_rule().await?);
+    progress("a token stream and a WebSocket");
+    rows.push(stage.stream().await?);
+    rows.push(stage.websocket().await?);
+    progress("traffic for six seconds, and a weight edited in the YAML after two");
+    rows.extend(stage.reweigh().await?);
+    stage.mesh.children.all_alive()?;
+    Ok(rows)
+}
+
+/// The mesh, and how many requests went into it.
+struct Stage<'a> {
+    mesh: &'a mut Mesh,
+    asked: u64,
+}
+
+/// One answered request, and what the sidecar's access log says about it.
+struct Answer {
+    status: u16,
+    reason: Option<String>,
+    who: Whoami,
+    micros: u64,
+    arrivals: Vec<u64>,
+    logged: Entry,
+}
+
+impl Stage<'_> {
+    async fn header_match(&mut self) -> Result<Row, Failure> {
+        let answer = self.ask(target(MESH_HOST, "/", &[STREAMING])).await?;
+        ensure(answer.who.agent == "streaming-agent", "communication-pattern: streaming", &answer)?;
+        Ok(row("communication-pattern: streaming", &[answer]))
+    }
+
+    async fn split(&mut self) -> Result<Row, Failure> {
+        let answers = self.ask_often(&target(MESH_HOST, "/", &[NLP]), SPLIT_REQUESTS).await?;
+        let v1 = answers.iter().filter(|answer| answer.who.version == "v1").count();
+        let share = v1 as f64 / SPLIT_REQUESTS as f64;
+        if (share - 0.8).abs() > SPLIT_TOLERANCE {
+            return Err(off(format!("the 80/20 split sent {v1} of {SPLIT_REQUESTS} requests to v1")));
+        }
+        let mut row = row(&format!("agent-type: nlp-agent, {SPLIT_REQUESTS} times (80/20)"), &answers);
+        row.went_to = format!("v1 {v1}, v2 {}", SPLIT_REQUESTS - v1);
+        Ok(row)
+    }
+
+    async fn conversations(&mut self) -> Result<Row, Failure> {
+        let (conversations, turns) = (8, 15);
+        let mut by_agent = BTreeMap::<String, usize>::new();
+        let mut answers = Vec::new();
+        for conversation in 0..conversations {
+            let key = format!("conversation-{conversation}");
+            let same = target(MESH_HOST, "/", &[NLP, (AFFINITY, &key)]);
+            let turns = self.ask_often(&same, turns).await?;
+            let first = turns[0].who.agent.clone();
+            if let Some(stray) = turns.iter().find(|turn| turn.who.agent != first) {
+                return Err(off(format!("{key} went to {first} and then to {}", stray.who.agent)));
+            }
+            *by_agent.entry(first).or_default() += 1;
+            answers.extend(turns);
+        }
+        let agents: Vec<_> = by_agent.iter().map(|(agent, count)| format!("{agent} {count}")).collect();
+        let mut row = row(&format!("{AFFINITY}, {conversations} keys, {turns} times each"), &answers);
+        row.went_to = format!("each stayed: {}", agents.join(", "));
+        Ok(row)
+    }
+
+    async fn capability(&mut self) -> Result<Row, Failure> {
+        let wanted = target("any-agent", "/", &[(CAPABILITY, "sentiment_analysis")]);
+        let answers = self.ask_often(&wanted, 20).await?;
+        if let Some(wrong) = answers.iter().find(|answer| answer.who.version != "v2") {
+            ensure(false, "agent-capability: sentiment_analysis, which only v2 has", wrong)?;
+        }
+        Ok(row("agent-capability: sentiment_analysis, 20 times", &answers))
+    }
+
+    async fn nobody_can(&mut self) -> Result<Row, Failure> {
+        let wanted = target("any-agent", "/", &[(CAPABILITY, "image_generation")]);
+        let answer = self.ask(wanted).await?;
+        let refused = answer.status == 503 && answer.reason.as_deref() == Some("nobody-qualifies");
+        ensure(refused, "agent-capability: image_generation, which nobody has", &answer)?;
+        Ok(row("agent-capability: image_generation", &[answer]))
+    }
+
+    async fn no_rule(&mut self) -> Result<Row, Failure> {
+        let answer = self.ask(target(MESH_HOST, "/", &[])).await?;
+        let refused = answer.status == 404 && answer.reason.as_deref() == Some("no-route");
+        ensure(refused, "a request that no rule matches", &answer)?;
+        Ok(row("no header that a rule asks for", &[answer]))
+    }
+
+    async fn stream(&mut self) -> Result<Row, Failure> {
+        let (tokens, gap) = (20u64, 50);
+        let path = format!("/stream?tokens={tokens}&gap_ms={gap}");
+        let answer = self.ask(target(MESH_HOST, &path, &[STREAMING])).await?;
+        ensure(answer.status == 200, "a token stream", &answer)?;
+        let gaps: Vec<u64> = answer.arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let (shortest, longest) =
+            (gaps.iter().copied().min().unwrap_or(0), gaps.iter().copied().max().unwrap_or(0));
+        // Held-back tokens would arrive in fewer pieces, or together: a gap far below the agent's pause.
+        if answer.arrivals.len() as u64 != tokens + 1 || shortest < gap * 1000 / 2 {
+            let pieces = answer.arrivals.len();
+            return Err(off(format!(
+                "{tokens} tokens {gap} ms apart came in {pieces} pieces, {shortest} us apart"
+            )));
+        }
+        let first = millis(answer.arrivals[0]);
+        let mut row = row(&format!("/stream: {tokens} tokens, one each {gap} ms"), &[answer]);
+        row.time = format!("first {first}, then each {}-{} ms", shortest / 1000, longest.div_ceil(1000));
+        Ok(row)
+    }
+
+    async fn websocket(&mut self) -> Result<Row, Failure> {
+        let mut target = target(MESH_HOST, "/ws", &[STREAMING]);
+        target.id = self.next_id();
+        let id = target.id.clone();
+        let say = ["hello", "is anybody there?", "good bye"].map(str::to_string).to_vec();
+        self.mesh.order(&Job::WebSocket { target, say }).await?;
+        let report = self.mesh.report().await?;
+        let Report::Echo { status: 101, mut round_trips, clean_close: true } = report else {
+            return Err(off(format!("the WebSocket echo reported {report:?}")));
+        };
+        let logged = self.mesh.log.find(&id).await?;
+        Ok(Row {
+            asked: format!("/ws: WebSocket, {} messages echoed", round_trips.len()),
+            rule: logged.rule.unwrap_or_default(),
+            went_to: "streaming-agent".to_string(),
+            status: "101".to_string(),
+            time: format!("{} a round trip", millis(median(&mut round_trips))),
+        })
+    }
+
+    fn next_id(&mut self) -> String {
+        self.asked += 1;
+        format!("demo-{}", self.asked)
+    }
+
+    async fn ask(&mut self, mut target: Target) -> Result<Answer, Failure> {
+        target.id = self.next_id();
+        let id = target.id.clone();
+        self.mesh.order(&Job::Ask { target }).await?;
+        match self.mesh.report().await? {
+            Report::Answer { status, reason, who, micros, arrivals } => {
+                let logged = self.mesh.log.find(&id).await?;
+                if logged.status != status {
+                    return Err(off(format!("{id} got {status}, but its access log says {}", logged.status)));
+                }
+                Ok(Answer { status, reason, who, micros, arrivals, logged })
+            }
+            other => Err(off(format!("asked for an answer, was told {other:?}"))),
+        }
+    }
+
+    async fn ask_often(&mut self, target: &Target, times: usize) -> Result<Vec<Answer>, Failure> {
+        let mut answers = Vec::with_capacity(times);
+        for _ in 0..times {
+            let answer = self.ask(target.clone()).await?;
+            ensure(answer.status == 200, &format!("{:?}", target.headers), &answer)?;
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+}
+
+fn target(host: &str, path: &str, headers: &[(&str, &str)]) -> Target {
+    let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    Target { id: String::new(), host: host.to_string(), path: path.to_string(), headers }
+}
+
+fn off(what: impl Into<String>) -> Failure {
+    Failure::of(&sidecar_of(CALLER), what)
+}
+
+fn ensure(holds: bool, what: &str, answer: &Answer) -> Result<(), Failure> {
+    if holds {
+        return Ok(());
+    }
+    let Answer { status, reason, who, .. } = answer;
+    let reason = reason.as_deref().unwrap_or("none");
+    Err(off(format!(
+        "{what}: answered with {status}, pilotfish-reason {reason}, by agent {:?} {:?}",
+        who.agent, who.version
+    )))
+}
+
+/// One row for answers that were asked for in the same way.
+fn row(asked: &str, answers: &[Answer]) -> Row {
+    let mut agents = BTreeMap::<&str, usize>::new();
+    let mut rules = Vec::new();
+    let mut statuses = Vec::new();
+    for answer in answers {
+        *agents.entry(&answer.who.agent).or_default() += 1;
+        push_new(&mut rules, answer.logged.rule.clone().unwrap_or_default());
+        push_new(&mut statuses, answer.status.to_string());
+    }
+    let refused = answers.iter().find_map(|answer| answer.reason.clone());
+    let went_to = match (refused, agents.len()) {
+        (Some(reason), _) => format!("refused: {reason}"),
+        (None, 1) => agents.into_keys().collect(),
+        (None, _) => {
+            let counted: Vec<_> = agents.iter().map(|(agent, count)| format!("{agent} {count}")).collect();
+            counted.join(", ")
+        }
+    };
+    let mut times: Vec<u64> = answers.iter().map(|answer| answer.micros).collect();
+    let middle = if times.len() > 1 { " median" } else { "" };
+    Row {
+        asked: asked.to_string(),
+        rule: rules.join(", "),
+        went_to,
+        status: statuses.join(", "),
+        time: format!("{}{middle}", millis(median(&mut times))),
+    }
+}
+
+fn push_new(list: &mut Vec<String>, item: String) {
+    if !item.is_empty() && !list.contains(&item) {
+        list.push(item);
+    }
+}
+
+fn median(times: &mut [u64]) -> u64 {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn millis(micros: u64) -> String {
+    format!("{:.1} ms", micros as f64 / 1000.0)
+}
