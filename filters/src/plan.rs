@@ -2,6 +2,7 @@
 
 mod describe;
 mod egress;
+mod why;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,6 +133,9 @@ impl CapabilityTarget {
     /// [`Reason::BadConstraint`] when the call's headers cannot be read.
     pub fn demand(&self, call: &Call) -> Result<Demand, Deny> {
         let mut demand = Demand::of(call)?;
+        if demand.wanted.is_empty() && self.wanted.is_empty() {
+            return Err(Deny::with(Reason::BadConstraint, "agent-capability names no capability"));
+        }
         // A rule that sends the call to another capability than it asks for decides alone.
         let asked = |own: &Wanted| demand.wanted.iter().any(|w| w.name.eq_ignore_ascii_case(&own.name));
         if !self.wanted.iter().all(asked) {

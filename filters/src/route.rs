@@ -93,6 +93,11 @@ impl VirtualHost {
         self.peeks_body
     }
 
+    /// The match blocks of all rules, in order.
+    pub(crate) fn blocks(&self) -> &[Block] {
+        self.index.blocks()
+    }
+
     /// The rules in order.
     pub(crate) fn rules(&self) -> &[Rule] {
         &self.rules

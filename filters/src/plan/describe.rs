@@ -46,7 +46,7 @@ impl Plan {
         })
     }
 
-    fn describe_rule(&self, rule: &Rule) -> Value {
+    pub(super) fn describe_rule(&self, rule: &Rule) -> Value {
         let action = match &rule.action {
             Action::Forward(split) => json!({"forward": self.describe_split(split)}),
             Action::Redirect(redirect) => json!({"redirect": redirect.status}),

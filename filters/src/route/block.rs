@@ -63,7 +63,8 @@ pub enum Condition {
 }
 
 impl Condition {
-    fn matches<H: Head>(&self, head: &H, caller: &Caller) -> bool {
+    /// Whether the request meets the condition.
+    pub fn matches<H: Head>(&self, head: &H, caller: &Caller) -> bool {
         match self {
             Condition::Method(text) => text.matches(head.method().as_bytes()),
             Condition::Scheme(text) => text.matches(head.scheme().as_bytes()),

@@ -93,7 +93,6 @@ impl RouteIndex {
     }
 
     /// The blocks in order of precedence.
-    #[cfg(test)]
     pub(crate) fn blocks(&self) -> &[Block] {
         &self.blocks
     }

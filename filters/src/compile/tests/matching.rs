@@ -128,3 +128,31 @@ fn a_rule_without_match_takes_everything_and_without_one_it_is_404() {
     let some = [("a", "[{uri: {exact: /a}}]")];
     assert_eq!(first(&some, &get("b", "/x")), "-");
 }
+
+#[test]
+fn why_a_rule_does_not_match_is_told_in_order() {
+    let rules = [
+        ("a", "[{uri: {exact: /a}}]"),
+        ("b", "[{method: {exact: POST}}, {headers: {x: {prefix: v}}}]"),
+        ("c", "[{port: 99}, {queryParams: {q: {exact: '1'}}}, {withoutHeaders: {y: {}}}]"),
+        ("d", "[{uri: {prefix: /}}]"),
+        ("e", "[{uri: {prefix: /}}]"),
+    ];
+    let http: Vec<String> = rules
+        .iter()
+        .map(|(name, m)| format!("  - {{name: {name}, match: {m}, route: [{{destination: {{host: b}}}}]}}"))
+        .collect();
+    let plan = plan(&(service("b", 80) + &virtual_service("v", "[b]", &http.join("\n"))));
+    let head = get("b", "/x?q=2").with("x", "w").with("y", "");
+    let why = plan.why(&head, &Call::default(), &caller(80));
+    assert_eq!(why["answer"]["name"], "default/v/d");
+    assert_eq!(why["before"].as_array().map(Vec::len), Some(3));
+    assert_eq!(why["before"][0]["why_not"][0], "the path is `/x`, not exactly `/a`");
+    assert_eq!(why["before"][1]["why_not"][0], "the method is `GET`, not exactly `POST`");
+    assert_eq!(why["before"][1]["why_not"][1], "the header x is `w`, not `v` at its start");
+    assert_eq!(why["before"][2]["why_not"][0], "the port is 80, not 99");
+    assert_eq!(why["before"][2]["why_not"][1], "the query parameter q is `2`, not exactly `1`");
+    assert_eq!(why["before"][2]["why_not"][2], "the header y is there");
+    let nowhere = plan.why(&get("nowhere", "/"), &Call::default(), &caller(80));
+    assert_eq!(nowhere["answer"]["refused"], "no-route");
+}
