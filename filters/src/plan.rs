@@ -275,6 +275,11 @@ impl Plan {
         Err(Deny::with(Reason::NoRoute, format!("no rule is for the host {}", head.authority())))
     }
 
+    /// Whether any rule or service is for this authority, whose port does not count.
+    pub fn knows(&self, authority: &str) -> bool {
+        self.routes.host(authority).is_some()
+    }
+
     /// Whether rules of this authority read what only the body says (A2A contextId, OpenAI user). Conservative.
     pub fn peeks_body(&self, authority: &str) -> bool {
         self.routes.any_peeks_body() && self.routes.host(authority).is_some_and(VirtualHost::peeks_body)
