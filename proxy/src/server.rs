@@ -32,6 +32,9 @@ use crate::worker::Worker;
 /// How long the end of the process waits for the access log's reader.
 const FLUSH: Duration = Duration::from_secs(2);
 
+/// Fewer connections than this for want of descriptors are worth a warning.
+const FEW: usize = 1000;
+
 /// What every thread of the process shares.
 #[derive(Debug)]
 pub struct Shared {
@@ -195,7 +198,7 @@ async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure>
     };
     let result = tokio::select! {
         biased;
-        signal = signals.next() => Err(Failure::Interrupted(signal)),
+        signal = signals.again() => Err(Failure::Interrupted(signal)),
         () = shutdown::run(&shared.drain, settings.drain_delay, settings.drain, served) => Ok(()),
     };
     if let Some(log) = &shared.access_log {
@@ -321,10 +324,14 @@ fn fit_descriptors(settings: &mut Settings) {
         log::warn!("cannot raise the limit of open files", error = error);
     }
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return };
-    let room = usize::try_from(descriptors.saturating_sub(128) / 4).unwrap_or(usize::MAX).max(1);
+    let room = usize::try_from(descriptors.saturating_sub(128) / 2).unwrap_or(usize::MAX).max(1);
     if room < settings.max_connections {
-        log::warn!("fewer connections than asked for: too few open files are allowed", connections = room);
         settings.max_connections = room;
+        log::info!(
+            "connections are limited by open files (ulimit -n)",
+            connections = room,
+            files = descriptors
+        );
     }
 }
 

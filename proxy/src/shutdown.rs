@@ -7,6 +7,7 @@ use std::time::Duration;
 use pilotfish_filters::clock::Micros;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::listen::Direction;
 use crate::telemetry::log;
@@ -104,7 +105,21 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+
+    /// Waits for one that means "now": that does not come together with the first.
+    pub async fn again(&mut self) -> &'static str {
+        let first = Instant::now();
+        loop {
+            let signal = self.next().await;
+            if first.elapsed() >= TOGETHER {
+                return signal;
+            }
+        }
+    }
 }
+
+/// Signals that come together are one: `timeout` and terminals signal a process and its whole group.
+const TOGETHER: Duration = Duration::from_millis(100);
 
 /// Takes the drain through its phases: unready for `delay`, closing until `served` ends or `deadline` passes, cut.
 pub async fn run(drain: &Drain, delay: Duration, deadline: Duration, served: impl Future<Output = ()>) {
