@@ -327,11 +327,9 @@ fn fit_descriptors(settings: &mut Settings) {
     let room = usize::try_from(descriptors.saturating_sub(128) / 2).unwrap_or(usize::MAX).max(1);
     if room < settings.max_connections {
         settings.max_connections = room;
-        log::info!(
-            "connections are limited by open files (ulimit -n)",
-            connections = room,
-            files = descriptors
-        );
+        if room < FEW {
+            log::warn!("few open files are allowed (ulimit -n), so few connections", connections = room);
+        }
     }
 }
 

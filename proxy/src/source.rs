@@ -248,3 +248,4 @@ fn compile_options(settings: &Settings) -> CompileOptions {
         },
     }
 }
+
