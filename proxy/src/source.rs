@@ -248,4 +248,3 @@ fn compile_options(settings: &Settings) -> CompileOptions {
         },
     }
 }
-
