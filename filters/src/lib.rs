@@ -11,6 +11,8 @@
 //!
 //! [`compile`] turns a validated model into a [`plan::Plan`]; [`state`] keeps the counters that outlive it.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may wait and measure"))]
+
 pub mod affinity;
 pub mod balance;
 pub mod call;

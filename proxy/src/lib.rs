@@ -1,5 +1,7 @@
 //! The sidecar, module by module in the order in which a request meets them.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may wait and measure"))]
+
 pub mod admin;
 pub mod bootstrap;
 pub mod http;

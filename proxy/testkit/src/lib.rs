@@ -11,6 +11,8 @@
 //! | a raw HTTP/2 client: frames and HPACK by hand | [`h2`] |
 //! | the judge: a parser that refuses whatever two parsers could read differently | [`strict`] |
 //! | Python clients (gRPC, WebSocket) in a virtual environment made on demand | [`python`] |
+
+#![allow(clippy::disallowed_methods, reason = "tests may wait and measure")]
 // A test kit reports a broken precondition by failing the test that asked for it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
