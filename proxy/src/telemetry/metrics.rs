@@ -98,8 +98,9 @@ pub struct ClusterMetrics {
     pub connect_failures: Counter,
 }
 
-/// One worker's counters. Only that worker writes.
+/// One worker's counters. Only that worker writes, and no other worker's counters are on its cache lines.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct WorkerMetrics {
     directions: [DirectionMetrics; 2],
     refusals: [Counter; Reason::ALL.len()],

@@ -237,6 +237,9 @@ fn process(page: &mut Page) {
         let bytes = pages * rustix::param::page_size() as u64;
         page.single("process_resident_memory_bytes", "gauge", "Resident memory.", bytes);
     }
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let cpu = format!("{}.{:09}", cpu.tv_sec, cpu.tv_nsec);
+    page.single("process_cpu_seconds_total", "counter", "Processor time, user and system.", cpu);
     if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
         page.single(
             "process_open_fds",
