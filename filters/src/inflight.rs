@@ -65,6 +65,11 @@ macro_rules! permit {
                 acquire(&limits.$field, limit, $what)?;
                 Ok($name(Arc::clone(limits)))
             }
+
+            /// The counters that the place is counted in.
+            pub fn limits(&self) -> &ClusterLimits {
+                &self.0
+            }
         }
 
         impl Drop for $name {

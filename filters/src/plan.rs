@@ -275,9 +275,9 @@ impl Plan {
         Err(Deny::with(Reason::NoRoute, format!("no rule is for the host {}", head.authority())))
     }
 
-    /// Whether any rule or service is for this authority, whose port does not count.
+    /// Whether a rule or a service is for this authority, whose port does not count.
     pub fn knows(&self, authority: &str) -> bool {
-        self.routes.host(authority).is_some()
+        self.routes.host(authority).is_some() || host_capability(authority).is_some()
     }
 
     /// Whether rules of this authority read what only the body says (A2A contextId, OpenAI user). Conservative.

@@ -141,17 +141,17 @@ pub async fn accept(worker: Rc<Worker>, listener: TcpListener, slots: Rc<Slots>)
             biased;
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => break,
             accepted = next(&listener, &slots) => match accepted {
-                Ok((stream, peer)) => start(&worker, &slots, stream, peer),
+                Ok((stream, _)) => start(&worker, &slots, stream),
                 Err(error) => rest_after(&error, slots.direction, &mut said).await,
             },
         }
     }
     let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, peer)) = listener.accept() {
+    while let Ok((stream, _)) = listener.accept() {
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            start(&worker, &slots, stream, peer);
+            start(&worker, &slots, stream);
         }
     }
 }
@@ -161,11 +161,11 @@ async fn next(listener: &TcpListener, slots: &Slots) -> io::Result<(TcpStream, S
     listener.accept().await
 }
 
-fn start(worker: &Rc<Worker>, slots: &Rc<Slots>, stream: TcpStream, peer: SocketAddr) {
+fn start(worker: &Rc<Worker>, slots: &Rc<Slots>, stream: TcpStream) {
     let slot = slots.take();
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
-        worker.serve(stream, peer, slot.0.direction).await;
+        worker.serve(stream, slot.0.direction).await;
         drop(slot);
     });
 }

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use pilotfish_filters::clock::Micros;
 use pilotfish_filters::state::State;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admin::Admin;
@@ -62,6 +62,8 @@ pub struct Shared {
     pub clock: Clock,
     /// How far the shutdown has come.
     pub drain: Drain,
+    /// Rung when a request waits for a place in a cluster's connection limit: workers give up idle connections.
+    pub pressure: Notify,
 }
 
 impl Shared {
@@ -87,6 +89,7 @@ impl Shared {
             listening: OnceLock::new(),
             clock,
             drain: Drain::default(),
+            pressure: Notify::new(),
         };
         Ok((Arc::new(shared), questions))
     }
@@ -277,7 +280,9 @@ fn work(index: usize, shared: Arc<Shared>, listeners: [std::net::TcpListener; 2]
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let limit = shared.settings.max_connections.div_ceil(shared.settings.workers);
-        let worker = Rc::new(Worker::new(index, shared));
+        let worker = Worker::new(index, shared);
+        tokio::task::spawn_local(worker.clone().keep_house());
+        tokio::task::spawn_local(worker.clone().close_when_draining());
         let mut all_slots = Vec::new();
         let mut loops = Vec::new();
         for (direction, listener) in Direction::ALL.into_iter().zip(listeners) {
@@ -297,9 +302,8 @@ fn work(index: usize, shared: Arc<Shared>, listeners: [std::net::TcpListener; 2]
         tokio::select! {
             biased;
             () = served => {}
-            () = worker.shared.drain.reached(Phase::Cut) => {
-                worker.open.log_cut(worker.shared.clock.now(), &worker.shared.rules.list());
-            }
+            // Leaving drops the connections' tasks; each request in flight then names itself in the log.
+            () = worker.shared.drain.reached(Phase::Cut) => {}
         }
         Ok(())
     })

@@ -1,17 +1,10 @@
 //! The end of the process in order: unready, closing, cut.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
-use pilotfish_filters::clock::Micros;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-
-use crate::listen::Direction;
-use crate::telemetry::log;
-use crate::telemetry::series::Slot;
 
 /// How far the shutdown has come. The order is the order in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,90 +126,6 @@ pub async fn run(drain: &Drain, delay: Duration, deadline: Duration, served: imp
     }
 }
 
-/// One worker's requests in flight, so that a cut can name them.
-#[derive(Debug, Default)]
-pub struct OpenCalls {
-    calls: RefCell<Calls>,
-}
-
-#[derive(Debug, Default)]
-struct Calls {
-    entries: Vec<Option<Entry>>,
-    free: Vec<usize>,
-}
-
-#[derive(Debug, Clone)]
-struct Entry {
-    direction: Direction,
-    since: Micros,
-    rule: Option<Slot>,
-}
-
-/// A request in flight; dropping it takes it off the list.
-#[derive(Debug)]
-pub struct OpenCall {
-    list: Rc<OpenCalls>,
-    index: usize,
-}
-
-impl OpenCalls {
-    /// Puts a request on the list. No allocation once the list has been as long before.
-    pub fn begin(self: &Rc<Self>, direction: Direction, now: Micros) -> OpenCall {
-        let entry = Some(Entry { direction, since: now, rule: None });
-        let mut calls = self.calls.borrow_mut();
-        let index = if let Some(index) = calls.free.pop() {
-            calls.entries[index] = entry;
-            index
-        } else {
-            calls.entries.push(entry);
-            calls.entries.len() - 1
-        };
-        OpenCall { list: self.clone(), index }
-    }
-
-    /// Names in the log each request that is still open; `rules` are the names by slot.
-    pub fn log_cut(&self, now: Micros, rules: &[Box<str>]) {
-        for entry in self.calls.borrow().entries.iter().flatten() {
-            let name = entry.rule.and_then(|slot| rules.get(slot.index())).map_or("none", |name| name);
-            let age = format!("{:.1}s", now.since(entry.since).as_secs_f64());
-            log::warn!(
-                "cut at the drain deadline",
-                direction = entry.direction.word(),
-                rule = name,
-                age = age
-            );
-        }
-    }
-
-    /// How many requests are open.
-    pub fn len(&self) -> usize {
-        let calls = self.calls.borrow();
-        calls.entries.len() - calls.free.len()
-    }
-
-    /// Whether no request is open.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl OpenCall {
-    /// Notes the rule that matched, by its metric slot.
-    pub fn matched(&self, rule: Slot) {
-        if let Some(Some(entry)) = self.list.calls.borrow_mut().entries.get_mut(self.index) {
-            entry.rule = Some(rule);
-        }
-    }
-}
-
-impl Drop for OpenCall {
-    fn drop(&mut self) {
-        let mut calls = self.list.calls.borrow_mut();
-        calls.entries[self.index] = None;
-        calls.free.push(self.index);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,18 +167,5 @@ mod tests {
         drain.advance(Phase::Closing);
         drain.advance(Phase::Unready);
         assert_eq!(drain.phase(), Phase::Closing);
-    }
-
-    #[test]
-    fn open_calls_reuse_their_places() {
-        let list = Rc::new(OpenCalls::default());
-        let first = list.begin(Direction::Outbound, Micros(0));
-        let second = list.begin(Direction::Inbound, Micros(0));
-        drop(first);
-        let third = list.begin(Direction::Outbound, Micros(5));
-        third.matched(Slot::SHARED);
-        assert_eq!((list.len(), list.calls.borrow().entries.len()), (2, 2));
-        drop((second, third));
-        assert!(list.is_empty());
     }
 }

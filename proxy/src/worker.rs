@@ -1,18 +1,29 @@
-//! What one worker thread owns. (First version: the request path lands here.)
+//! What one worker thread owns. Nothing here is shared with other threads, so nothing here has a lock.
 
-use std::net::SocketAddr;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use pilotfish_filters::cluster::ClusterSettings;
 use tokio::net::TcpStream;
 
+use crate::http::{self, Closing, Io, Limits};
 use crate::listen::Direction;
+use crate::request::Service;
 use crate::server::Shared;
-use crate::shutdown::OpenCalls;
+use crate::shutdown::Phase;
+use crate::snapshot::Snapshot;
+use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::upstream::pool::Pool;
+
+/// How often kept connections are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// The state of one worker; connections share it by `Rc`.
-#[derive(Debug)]
 pub struct Worker {
     /// The worker's number, from 0.
     pub index: usize,
@@ -20,19 +31,109 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// This worker's own counters.
     pub metrics: Arc<WorkerMetrics>,
-    /// Requests in flight, named in the log when the drain's deadline cuts them.
-    pub open: Rc<OpenCalls>,
+    /// Kept upstream connections.
+    pub pool: Pool,
+    /// What peers may send, on both sides.
+    pub limits: Rc<Limits>,
+    /// Where the local agent listens, when there is one.
+    pub agent: Option<SocketAddr>,
+    /// Settings of connections that belong to no cluster: Istio's defaults.
+    pub plain_settings: ClusterSettings,
+    closing: Closing,
+    services: [Rc<Service>; 2],
+    rng: RefCell<fastrand::Rng>,
+    pinned: RefCell<Rc<Pinned>>,
+    version: Cell<u64>,
+}
+
+/// The snapshot that requests of this worker hold. One `Arc` for the worker; requests clone the `Rc`, which costs
+/// no atomic operation.
+#[derive(Debug)]
+pub struct Pinned(Arc<Snapshot>);
+
+impl std::ops::Deref for Pinned {
+    type Target = Snapshot;
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+    }
 }
 
 impl Worker {
     /// The state of worker `index`; runs on its thread, inside its runtime.
-    pub fn new(index: usize, shared: Arc<Shared>) -> Self {
+    pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let metrics = shared.metrics[index].clone();
-        Worker { index, shared, metrics, open: Rc::default() }
+        let version = Cell::new(shared.snapshots.version());
+        let pinned = RefCell::new(Rc::new(Pinned(shared.snapshots.newest())));
+        let agent = shared.settings.app.as_ref().and_then(|app| {
+            let found = (app.host.as_str(), app.port).to_socket_addrs().ok().and_then(|mut all| all.next());
+            if found.is_none() {
+                log::error!("the agent's address (--app) does not resolve", app = app);
+            }
+            found
+        });
+        Rc::new_cyclic(|this| Worker {
+            index,
+            metrics,
+            pool: Pool::default(),
+            limits: Rc::new(Limits::default()),
+            agent,
+            plain_settings: ClusterSettings::default(),
+            closing: Closing::new(),
+            services: Direction::ALL.map(|direction| Rc::new(Service::new(this.clone(), direction))),
+            rng: RefCell::new(fastrand::Rng::new()),
+            pinned,
+            version,
+            shared,
+        })
+    }
+
+    /// The newest snapshot, for one request to keep to its end.
+    pub fn pin(&self) -> Rc<Pinned> {
+        let newest = self.shared.snapshots.version();
+        if newest != self.version.get() {
+            // Requests under way keep the old one; the publisher holds a reference of its own to every snapshot it
+            // replaced, so the last one is never dropped on this thread.
+            self.pinned.replace(Rc::new(Pinned(self.shared.snapshots.newest())));
+            self.version.set(newest);
+        }
+        Rc::clone(&self.pinned.borrow())
+    }
+
+    /// Randomness for choices; it guards nothing.
+    pub fn with_rng<T>(&self, choose: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        choose(&mut self.rng.borrow_mut())
+    }
+
+    /// Looks through kept connections once a second, and whenever a request of some worker waits for a place; runs
+    /// for the life of the worker.
+    pub async fn keep_house(self: Rc<Self>) {
+        let mut tick = tokio::time::interval(SWEEP);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shared.pressure.notified() => {}
+                _ = tick.tick() => drop(self.pin()),
+            }
+            self.pool.sweep(self.shared.clock.now());
+        }
+    }
+
+    /// Tells connections to close once the drain has come so far.
+    pub async fn close_when_draining(self: Rc<Self>) {
+        self.shared.drain.reached(Phase::Closing).await;
+        self.closing.start();
     }
 
     /// Serves one accepted connection to its end.
-    pub async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, direction: Direction) {
-        drop((stream, peer, direction));
+    pub async fn serve(self: Rc<Self>, stream: TcpStream, direction: Direction) {
+        let service = Rc::clone(&self.services[direction as usize]);
+        http::serve(Io::Tcp(stream), Rc::clone(&self.limits), service, self.closing.clone()).await;
     }
 }

@@ -27,6 +27,8 @@ pub struct Downstream<'c> {
 enum Kind<'c> {
     H1(&'c mut h1::server::Conn),
     H2(Box<h2::server::Exchange>),
+    /// The byte pipe was taken; the exchange is over.
+    Taken,
 }
 
 impl<'c> Downstream<'c> {
@@ -43,6 +45,7 @@ impl<'c> Downstream<'c> {
         match &self.kind {
             Kind::H1(_) => false,
             Kind::H2(_) => true,
+            Kind::Taken => false,
         }
     }
 
@@ -51,6 +54,7 @@ impl<'c> Downstream<'c> {
         match &self.kind {
             Kind::H1(conn) => conn.framing(),
             Kind::H2(exchange) => exchange.framing(),
+            Kind::Taken => Framing::None,
         }
     }
 
@@ -66,6 +70,7 @@ impl<'c> Downstream<'c> {
         match &self.kind {
             Kind::H1(conn) => conn.awaits_continue(),
             Kind::H2(exchange) => exchange.awaits_continue(),
+            Kind::Taken => false,
         }
     }
 
@@ -75,6 +80,7 @@ impl<'c> Downstream<'c> {
             && match &self.kind {
                 Kind::H1(conn) => conn.is_read(),
                 Kind::H2(exchange) => exchange.is_read(),
+                Kind::Taken => true,
             }
     }
 
@@ -83,6 +89,7 @@ impl<'c> Downstream<'c> {
         match &self.kind {
             Kind::H1(conn) => conn.has_answered(),
             Kind::H2(exchange) => exchange.has_answered(),
+            Kind::Taken => true,
         }
     }
 
@@ -92,6 +99,7 @@ impl<'c> Downstream<'c> {
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_gone(cx),
             Kind::H2(exchange) => exchange.poll_gone(cx),
+            Kind::Taken => Poll::Ready(()),
         }
     }
 
@@ -100,6 +108,7 @@ impl<'c> Downstream<'c> {
         match &mut self.kind {
             Kind::H1(conn) => conn.inform(head),
             Kind::H2(exchange) => exchange.inform(head),
+            Kind::Taken => {}
         }
     }
 
@@ -109,6 +118,7 @@ impl<'c> Downstream<'c> {
         match &mut self.kind {
             Kind::H1(conn) => conn.respond(head, framing),
             Kind::H2(exchange) => exchange.respond(head, framing),
+            Kind::Taken => {}
         }
     }
 
@@ -120,11 +130,13 @@ impl<'c> Downstream<'c> {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// The byte pipe to the client: after 101, or 2xx to CONNECT, was queued. `None` when the client's protocol has none here.
-    pub fn into_tunnel(self) -> Option<Tunnel> {
-        match self.kind {
+    /// The byte pipe to the client: after 101, or 2xx to CONNECT, was queued. `None` when it was taken already; for every
+    /// further call the client has gone.
+    pub fn take_tunnel(&mut self) -> Option<Tunnel> {
+        match std::mem::replace(&mut self.kind, Kind::Taken) {
             Kind::H1(conn) => Some(Tunnel::raw(conn.into_tunnel())),
             Kind::H2(exchange) => Some(Tunnel::h2(exchange.into_tunnel())),
+            Kind::Taken => None,
         }
     }
 }
@@ -137,6 +149,7 @@ impl Source for Downstream<'_> {
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_frame(cx),
             Kind::H2(exchange) => exchange.poll_frame(cx),
+            Kind::Taken => Poll::Ready(None),
         }
     }
 }
@@ -146,6 +159,7 @@ impl Sink for Downstream<'_> {
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_ready(cx),
             Kind::H2(exchange) => exchange.poll_ready(cx),
+            Kind::Taken => Poll::Ready(Err(Error::ClientGone)),
         }
     }
 
@@ -153,6 +167,7 @@ impl Sink for Downstream<'_> {
         match &mut self.kind {
             Kind::H1(conn) => conn.push(data),
             Kind::H2(exchange) => exchange.push(data),
+            Kind::Taken => {}
         }
     }
 
@@ -160,6 +175,7 @@ impl Sink for Downstream<'_> {
         match &mut self.kind {
             Kind::H1(conn) => conn.finish(trailers.as_ref()),
             Kind::H2(exchange) => exchange.finish(trailers),
+            Kind::Taken => {}
         }
     }
 
@@ -167,6 +183,7 @@ impl Sink for Downstream<'_> {
         match &mut self.kind {
             Kind::H1(conn) => conn.poll_flush(cx),
             Kind::H2(exchange) => exchange.poll_flush(cx),
+            Kind::Taken => Poll::Ready(Err(Error::ClientGone)),
         }
     }
 }

@@ -8,13 +8,15 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// One connection.
 #[derive(Debug)]
 pub enum Io {
     /// Plaintext TCP. Nagle's algorithm is off from the start (see [`Io::tcp`]).
     Tcp(TcpStream),
+    /// A Unix socket, as local upstreams may have.
+    Unix(UnixStream),
     /// What is left when the connection was handed over to a tunnel; every operation fails with `NotConnected`.
     Gone,
 }
@@ -36,7 +38,7 @@ impl Io {
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match self {
             Io::Tcp(stream) => Some(stream),
-            Io::Gone => None,
+            Io::Unix(_) | Io::Gone => None,
         }
     }
 
@@ -55,6 +57,7 @@ impl Io {
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Tcp(stream) => stream.poll_read_ready(cx),
+            Io::Unix(stream) => stream.poll_read_ready(cx),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -64,6 +67,7 @@ impl Io {
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         match self {
             Io::Tcp(stream) => pin!(stream.read_buf(buf)).poll(cx),
+            Io::Unix(stream) => pin!(stream.read_buf(buf)).poll(cx),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -72,6 +76,7 @@ impl Io {
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Io::Tcp(stream) => stream.try_read(buf),
+            Io::Unix(stream) => stream.try_read(buf),
             Io::Gone => Err(gone()),
         }
     }
@@ -85,6 +90,7 @@ impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -94,6 +100,7 @@ impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -105,6 +112,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Io::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -116,6 +124,7 @@ impl AsyncWrite for Io {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -123,6 +132,7 @@ impl AsyncWrite for Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }

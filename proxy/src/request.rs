@@ -1,0 +1,105 @@
+//! What happens to a request, from top to bottom. One function calls the stages in their order; one file per stage.
+//!
+//! listen (the caller of [`Service`]) -> identify -> decode -> route -> admit -> (select -> dial -> repeat) -> respond
+//! -> record. `ARCHITECTURE.md`, "Life of a request", has the same names.
+
+pub mod admit;
+pub mod answer;
+pub mod ctx;
+pub mod decode;
+pub mod dial;
+pub mod egress;
+pub mod forward;
+pub mod identify;
+pub mod record;
+pub mod repeat;
+pub mod request_id;
+pub mod respond;
+pub mod route;
+pub mod select;
+pub mod tunnel;
+
+use std::rc::Weak;
+
+use bytes::Bytes;
+use pilotfish_filters::plan::{Action, Plan};
+use pilotfish_filters::verdict::{Deny, Reason};
+
+use crate::http::{Bad, ConnContext, Downstream, Handler, RequestHead, ResponseHead};
+use crate::listen::Direction;
+use crate::worker::Worker;
+use ctx::Ctx;
+use respond::Failed;
+use route::Way;
+
+/// Answers the requests of one listener on one worker.
+#[derive(Debug)]
+pub struct Service {
+    /// The worker owns its services, and outlives every connection.
+    worker: Weak<Worker>,
+    direction: Direction,
+}
+
+impl Service {
+    /// A service for one direction.
+    pub fn new(worker: Weak<Worker>, direction: Direction) -> Self {
+        Service { worker, direction }
+    }
+}
+
+impl Handler for Service {
+    async fn handle<'a>(&'a self, conn: &'a ConnContext, head: RequestHead, mut down: Downstream<'a>) {
+        let Some(worker) = self.worker.upgrade() else { return };
+        let worker = &*worker;
+        let snapshot = worker.pin();
+        let mut ctx = Ctx::begin(worker, self.direction, conn, &head);
+        let grpc = answer::is_grpc(&head);
+        if let Err(failed) = serve(worker, &snapshot.plan, &mut ctx, head, &mut down).await {
+            respond::fail(&mut ctx, &mut down, failed, grpc).await;
+        }
+        record::record(worker, &ctx);
+    }
+
+    fn refuse(&self, conn: &ConnContext, bad: Bad) -> (ResponseHead, Bytes) {
+        let deny = Deny::with(bad.reason(), bad.what);
+        if let Some(worker) = self.worker.upgrade() {
+            record::refused(&worker, self.direction, conn, &deny);
+        }
+        let answer = answer::refusal(&deny, false);
+        (answer.head, answer.body)
+    }
+}
+
+/// The stages.
+async fn serve<'p>(
+    worker: &Worker,
+    plan: &'p Plan,
+    ctx: &mut Ctx<'p>,
+    mut head: RequestHead,
+    down: &mut Downstream<'_>,
+) -> Result<(), Failed> {
+    let caller = identify::identify(ctx, &mut head);
+    let call = decode::decode(ctx, &head, down, plan).await;
+    let way = route::route(plan, ctx, &head, &call, &caller)?;
+    let permit = admit::admit(&caller, &way);
+    let matched = match way {
+        Way::Agent => return repeat::to_agent(worker, ctx, permit, head, down).await,
+        Way::Unknown => return repeat::to_unknown(worker, plan, ctx, permit, head, down).await,
+        Way::Rule(matched) => matched,
+    };
+    match &matched.rule.action {
+        Action::Redirect(redirect) => respond::redirect(ctx, &matched, redirect, &head, &caller, down).await,
+        Action::Respond(fixed) => respond::fixed(ctx, &matched, fixed, down).await,
+        Action::Forward(split) => {
+            let task = repeat::Task { plan, matched, split, call: &call, caller: &caller, permit };
+            let answered = repeat::by_rule(worker, &task, ctx, head, down);
+            match matched.rule.timeout {
+                None => answered.await,
+                Some(limit) => match tokio::time::timeout(limit, answered).await {
+                    Ok(answered) => answered,
+                    Err(_) => Err(Deny::with(Reason::Timeout, format!("no answer within {limit:?}")).into()),
+                },
+            }
+        }
+    }
+}

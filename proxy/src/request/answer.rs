@@ -1,0 +1,128 @@
+//! Answers that the sidecar gives itself: refusals, redirects, direct responses.
+//!
+//! A refusal carries `pilotfish-reason` and says what happened as a problem document (RFC 9457). An upstream's
+//! own error never carries that header, so a caller can tell the two apart.
+
+use bytes::Bytes;
+use http::StatusCode;
+use pilotfish_filters::verdict::{Deny, Reason};
+use serde_json::{Map, Value};
+
+use crate::http::{RequestHead, ResponseHead};
+
+/// A head with its whole body.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status and fields; framing fields are the engine's.
+    pub head: ResponseHead,
+    /// The body, perhaps empty.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// An answer without a body.
+    pub fn empty(status: StatusCode) -> Self {
+        Answer { head: ResponseHead::new(status), body: Bytes::new() }
+    }
+}
+
+/// Whether the caller speaks gRPC.
+pub fn is_grpc(head: &RequestHead) -> bool {
+    head.headers.get("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
+/// What a caller sees of a refusal; to a gRPC caller it is a status of gRPC, as Envoy's local replies are.
+pub fn refusal(deny: &Deny, grpc: bool) -> Answer {
+    if grpc { grpc_refusal(deny) } else { problem(deny) }
+}
+
+fn problem(deny: &Deny) -> Answer {
+    let status = status_of(deny.reason);
+    let mut members = Map::new();
+    // Members that a policy adds come first, so that they can never replace the standard ones.
+    if let Some(Ok(Value::Object(extra))) = deny.extra.as_deref().map(serde_json::from_str) {
+        members.extend(extra);
+    }
+    members.insert("title".into(), status.canonical_reason().unwrap_or("Refused").into());
+    members.insert("status".into(), status.as_u16().into());
+    members.insert("reason".into(), deny.reason.word().into());
+    if let Some(detail) = &deny.detail {
+        members.insert("detail".into(), detail.as_ref().into());
+    }
+    let mut answer = Answer::empty(status);
+    answer.head.headers.append("content-type", b"application/problem+json");
+    answer.head.headers.append("pilotfish-reason", deny.reason.word().as_bytes());
+    let mut body = Value::Object(members).to_string();
+    body.push('\n');
+    answer.body = body.into();
+    answer
+}
+
+fn grpc_refusal(deny: &Deny) -> Answer {
+    let mut answer = Answer::empty(StatusCode::OK);
+    let headers = &mut answer.head.headers;
+    headers.append("content-type", b"application/grpc");
+    headers.append("grpc-status", grpc_status(deny.reason).as_bytes());
+    let message = deny.detail.as_deref().unwrap_or(deny.reason.word());
+    headers.append("grpc-message", percent_encode(message).as_bytes());
+    headers.append("pilotfish-reason", deny.reason.word().as_bytes());
+    answer
+}
+
+fn status_of(reason: Reason) -> StatusCode {
+    StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// gRPC's mapping of HTTP statuses (grpc/grpc, `doc/http-grpc-status-mapping.md`), with the one difference that a
+/// timeout of ours is DEADLINE_EXCEEDED.
+fn grpc_status(reason: Reason) -> &'static str {
+    match (reason, reason.status()) {
+        (Reason::Timeout, _) => "4",
+        (_, 400 | 431 | 414) => "13",
+        (_, 403) => "7",
+        (_, 404) => "12",
+        (_, 429 | 502 | 503 | 504) => "14",
+        _ => "2",
+    }
+}
+
+/// `grpc-message` allows printable ASCII without `%` (gRPC over HTTP2, "Responses").
+fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_problem_document_with_its_reason() {
+        let deny = Deny {
+            reason: Reason::NobodyQualifies,
+            detail: Some("nobody can".into()),
+            extra: Some(r#"{"candidates":[],"status":200}"#.into()),
+        };
+        let answer = refusal(&deny, false);
+        assert_eq!(answer.head.status, 503);
+        assert_eq!(answer.head.headers.get("pilotfish-reason"), Some(&b"nobody-qualifies"[..]));
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body["status"], 503);
+        assert_eq!(body["candidates"], serde_json::json!([]));
+        assert_eq!(body["detail"], "nobody can");
+    }
+
+    #[test]
+    fn a_grpc_caller_gets_a_grpc_status() {
+        let answer = refusal(&Deny::with(Reason::NoEndpoint, "100% gone\n"), true);
+        assert_eq!(answer.head.status, 200);
+        assert_eq!(answer.head.headers.get("grpc-status"), Some(&b"14"[..]));
+        assert_eq!(answer.head.headers.get("grpc-message"), Some(&b"100%25 gone%0A"[..]));
+    }
+}

@@ -1,0 +1,106 @@
+//! What one request accumulates on its way; each field says which stage fills it.
+
+use std::net::SocketAddr;
+
+use pilotfish_filters::clock::Micros;
+use pilotfish_filters::plan::Rule;
+use pilotfish_filters::verdict::Reason;
+
+use crate::http::{ConnContext, RequestHead};
+use crate::listen::Direction;
+use crate::shutdown::Phase;
+use crate::telemetry::log;
+use crate::worker::Worker;
+
+/// The record of one request, from its head to its last byte.
+pub struct Ctx<'p> {
+    /// listen: which way it goes.
+    pub direction: Direction,
+    /// listen: the downstream peer.
+    pub peer: SocketAddr,
+    /// listen: whether the peer is a verified sidecar. Never, until mTLS (`tls`) gives peers an identity.
+    pub from_mesh: bool,
+    /// listen: when the head was complete.
+    pub started: Micros,
+    /// route: the rule that matched; none for inbound and for egress to unknown hosts.
+    pub rule: Option<&'p Rule>,
+    /// select: the cluster that was chosen, by its name.
+    pub cluster: Option<&'p str>,
+    /// select: the endpoint of the last try.
+    pub endpoint: Option<SocketAddr>,
+    /// respond: the status that went downstream.
+    pub status: Option<u16>,
+    /// any stage: why the proxy itself refused or gave up.
+    pub reason: Option<Reason>,
+    /// respond: bytes of the request's body that went upstream.
+    pub sent: u64,
+    /// respond: bytes of the answer's body that went downstream.
+    pub received: u64,
+    /// listen: what the access log tells of the request, when there is one.
+    pub asked: Option<Box<Asked>>,
+    worker: &'p Worker,
+}
+
+/// The request as it came, for the access log; kept only when there is one, since the head changes on its way.
+#[derive(Debug)]
+pub struct Asked {
+    /// The method.
+    pub method: http::Method,
+    /// The authority.
+    pub authority: Box<str>,
+    /// The path without the query, which may hold secrets.
+    pub path: Box<str>,
+    /// `x-request-id`, the sidecar's own if the caller sent none.
+    pub request_id: Box<str>,
+    /// `HTTP/1.1` or `HTTP/2`.
+    pub protocol: &'static str,
+}
+
+impl<'p> Ctx<'p> {
+    /// A fresh record for a head that just arrived.
+    pub fn begin(worker: &'p Worker, direction: Direction, conn: &ConnContext, head: &RequestHead) -> Self {
+        let started = worker.shared.clock.now();
+        worker.metrics.direction(direction).active_requests.add(1);
+        let asked = worker.shared.access_log.is_some().then(|| {
+            Box::new(Asked {
+                method: head.method.clone(),
+                authority: head.authority().into(),
+                path: head.path().into(),
+                request_id: Box::default(),
+                protocol: if conn.h2 { "HTTP/2" } else { "HTTP/1.1" },
+            })
+        });
+        Ctx {
+            direction,
+            peer: conn.peer,
+            from_mesh: false,
+            started,
+            rule: None,
+            cluster: None,
+            endpoint: None,
+            status: None,
+            reason: None,
+            sent: 0,
+            received: 0,
+            asked,
+            worker,
+        }
+    }
+}
+
+impl Drop for Ctx<'_> {
+    /// A request ends by its last byte, or by being cut when the drain's deadline has passed; the latter is named.
+    fn drop(&mut self) {
+        self.worker.metrics.direction(self.direction).active_requests.sub(1);
+        if self.worker.shared.drain.phase() == Phase::Cut {
+            let age = self.worker.shared.clock.now().since(self.started);
+            log::warn!(
+                "cut at the drain deadline",
+                direction = self.direction.word(),
+                rule = self.rule.map_or("none", |rule| &*rule.name),
+                peer = self.peer,
+                age = format!("{:.1}s", age.as_secs_f64())
+            );
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! decode: what a call is, from its headers first, and only then from the first bytes of its body.
+
+pub mod json;
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use pilotfish_filters::call::{Call, Protocol};
+use pilotfish_filters::plan::Plan;
+
+use crate::http::{Downstream, Frame, Framing, RequestHead, Source};
+use crate::listen::Direction;
+use crate::request::ctx::Ctx;
+
+/// How much of a body is looked at, in bytes.
+pub const PEEK_LIMIT: usize = 64 * 1024;
+
+/// How long a body may take to show its first bytes before the call goes on without being understood.
+const PEEK_TIME: Duration = Duration::from_secs(10);
+
+/// Learns what the call is. What cannot be told stays unknown; nothing here refuses a request.
+pub async fn decode(ctx: &Ctx<'_>, head: &RequestHead, down: &mut Downstream<'_>, plan: &Plan) -> Call {
+    let mut call = from_head(head);
+    if ctx.direction == Direction::Outbound && wants_body(head, down, plan, &call) {
+        let frames = peek(down).await;
+        from_body(&frames, &mut call);
+        frames.into_iter().rev().for_each(|frame| down.unread(frame));
+    }
+    call
+}
+
+/// One pass over the fields; most requests have none of these.
+fn from_head(head: &RequestHead) -> Call {
+    let mut call = Call::default();
+    let mut is_mcp = false;
+    let mut is_a2a = false;
+    for (name, value) in head.headers.iter() {
+        let first = name.first().map_or(0, u8::to_ascii_lowercase);
+        if !matches!(first, b'a' | b'c' | b'm') {
+            continue;
+        }
+        let named = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
+        let text = || std::str::from_utf8(value).ok().map(Box::from);
+        if named("content-type") {
+            if value.starts_with(b"application/grpc") {
+                call.protocol = Protocol::Grpc;
+            }
+        } else if named("accept") {
+            call.streaming = memchr::memmem::find(value, b"text/event-stream").is_some();
+        } else if named("agent-capability") {
+            let wanted = String::from_utf8_lossy(value);
+            call.capabilities.extend(wanted.split(',').map(str::trim).filter(|c| !c.is_empty()).map(Box::from));
+        } else if named("agent-constraint") {
+            // Bytes that are not UTF-8 become U+FFFD, which no constraint has: the grammar refuses them.
+            let constraint = String::from_utf8_lossy(value);
+            call.constraint = Some(match call.constraint.take() {
+                None => constraint.into(),
+                Some(before) => format!("{before},{constraint}").into(),
+            });
+        } else if named("a2a-version") {
+            is_a2a = true;
+        } else if named("mcp-session-id") {
+            call.session = text();
+            is_mcp = true;
+        } else if named("mcp-method") {
+            call.rpc_method = text();
+            is_mcp = true;
+        } else if named("mcp-name") {
+            call.tool = text();
+        } else if named("mcp-protocol-version") {
+            is_mcp = true;
+        }
+    }
+    let upgrade = head.upgrade().or(head.connect_protocol().map(str::as_bytes));
+    if upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket")) {
+        call.protocol = Protocol::WebSocket;
+    } else if is_mcp {
+        call.protocol = Protocol::Mcp;
+    } else if is_a2a {
+        call.protocol = Protocol::A2a;
+    }
+    call
+}
+
+/// A body is looked at only when it can matter: JSON, by POST, in one of the plain codings, for a host whose
+/// rules, affinity or capability ask for what is inside.
+fn wants_body(head: &RequestHead, down: &Downstream<'_>, plan: &Plan, call: &Call) -> bool {
+    if head.method != http::Method::POST || matches!(down.framing(), Framing::None) {
+        return false;
+    }
+    let headers = &head.headers;
+    let is_json = headers.get("content-type").is_some_and(|value| {
+        let kind = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+        kind.eq_ignore_ascii_case(b"application/json") || kind.to_ascii_lowercase().ends_with(b"+json")
+    });
+    is_json
+        && !headers.contains("content-encoding")
+        && (plan.peeks_body(head.authority()) || (!call.capabilities.is_empty() && call.protocol != Protocol::Grpc))
+}
+
+/// The body's first pieces, as they come, until there are enough or no more.
+async fn peek(down: &mut Downstream<'_>) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let reading = async {
+        let mut size = 0;
+        while size < PEEK_LIMIT {
+            // A broken body shows again when it is relayed; there it has its proper answer.
+            let Some(Ok(frame)) = poll_fn(|cx| down.poll_frame(cx)).await else { return };
+            if let Frame::Data(data) = &frame {
+                size += data.len();
+            }
+            frames.push(frame);
+        }
+    };
+    // Too slow means unknown: the call goes on and its body streams.
+    let _ = tokio::time::timeout(PEEK_TIME, reading).await;
+    frames
+}
+
+fn from_body(frames: &[Frame], call: &mut Call) {
+    let mut whole = Vec::new();
+    for frame in frames {
+        if let Frame::Data(data) = frame {
+            whole.extend_from_slice(&data[..data.len().min(PEEK_LIMIT - whole.len())]);
+        }
+    }
+    let fields = json::read(&whole);
+    if fields.is_json_rpc {
+        call.rpc_id = fields.id;
+        if call.protocol == Protocol::Http {
+            call.protocol = json_rpc_protocol(fields.method.as_deref().unwrap_or_default());
+        }
+        // The header, where both are given, was made for proxies (MCP 2026-07-28); the origin checks that they agree.
+        call.rpc_method = call.rpc_method.take().or(fields.method);
+        call.tool = call.tool.take().or(fields.name);
+    } else if fields.model.is_some() && call.protocol == Protocol::Http {
+        call.protocol = Protocol::OpenAi;
+    }
+    call.message_id = fields.message_id;
+    call.context_id = fields.context_id;
+    call.task_id = fields.task_id;
+    call.model = fields.model;
+    call.user = fields.user;
+    let streams = matches!(call.rpc_method.as_deref(), Some("message/stream" | "SendStreamingMessage"));
+    call.streaming |= fields.stream || streams;
+}
+
+/// A2A by its method names, of version 1.0 and of 0.3; MCP by its own; the rest is plain JSON-RPC.
+fn json_rpc_protocol(method: &str) -> Protocol {
+    const A2A: [&str; 12] = [
+        "SendMessage",
+        "SendStreamingMessage",
+        "GetTask",
+        "ListTasks",
+        "CancelTask",
+        "SubscribeToTask",
+        "CreateTaskPushNotificationConfig",
+        "GetTaskPushNotificationConfig",
+        "ListTaskPushNotificationConfigs",
+        "DeleteTaskPushNotificationConfig",
+        "GetExtendedAgentCard",
+        "agent/getAuthenticatedExtendedCard",
+    ];
+    const MCP: [&str; 9] = [
+        "initialize",
+        "ping",
+        "tools/",
+        "resources/",
+        "prompts/",
+        "completion/",
+        "logging/",
+        "notifications/",
+        "server/",
+    ];
+    if A2A.contains(&method) || method.starts_with("message/") || method.starts_with("tasks/") {
+        Protocol::A2a
+    } else if MCP.iter().any(|known| method == *known || (known.ends_with('/') && method.starts_with(known))) {
+        Protocol::Mcp
+    } else {
+        Protocol::JsonRpc
+    }
+}

@@ -1,0 +1,205 @@
+//! dial: from a chosen endpoint to a connection that is ready for one exchange, kept or new.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pilotfish_filters::cluster::{Cluster, ClusterSettings};
+use pilotfish_filters::endpoint::Endpoint;
+use pilotfish_filters::inflight::ConnectionPermit;
+use pilotfish_filters::verdict::{Deny, Reason};
+
+use crate::http::h1::client::ClientConn;
+use crate::http::{Io, Upstream, h2::client as h2};
+use crate::upstream::connect::{Address, connect};
+use crate::upstream::pool::{Key, Lifetime, Meta};
+use crate::worker::Worker;
+
+/// How often a request that waits for a place looks whether another worker has freed one.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// The protocol of one exchange with an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// Where to, and under which settings.
+#[derive(Debug)]
+pub struct Way<'a> {
+    /// Whose connections can be used again.
+    pub key: Key,
+    /// Where a new one goes.
+    pub address: Address<'a>,
+    /// Times and limits.
+    pub settings: &'a ClusterSettings,
+    /// Whose limits count it; none for the local agent and for hosts that no document names.
+    pub cluster: Option<&'a Cluster>,
+    /// What to speak.
+    pub protocol: Protocol,
+}
+
+impl<'a> Way<'a> {
+    /// The way to an endpoint of a cluster.
+    pub fn to_endpoint(cluster: &'a Cluster, endpoint: &'a Endpoint, protocol: Protocol) -> Self {
+        Way {
+            key: Key::Endpoint(Arc::clone(&endpoint.stats)),
+            address: address(endpoint),
+            settings: &cluster.settings,
+            cluster: Some(cluster),
+            protocol,
+        }
+    }
+
+    /// The way to an address.
+    pub fn to_address(address: SocketAddr, settings: &'a ClusterSettings, cluster: Option<&'a Cluster>, protocol: Protocol) -> Self {
+        Way { key: Key::Address(address), address: Address::Tcp(address), settings, cluster, protocol }
+    }
+}
+
+/// Where an endpoint's connections go.
+pub fn address(endpoint: &Endpoint) -> Address<'_> {
+    endpoint.unix.as_deref().map_or(Address::Tcp(endpoint.addr), Address::Unix)
+}
+
+/// A connection for one exchange. [`Dialed::keep`] gives it back.
+#[derive(Debug)]
+pub struct Dialed {
+    /// The exchange.
+    pub upstream: Upstream,
+    /// Whether the connection carried an exchange before: then a close before the answer says little.
+    pub reused: bool,
+    back: Option<Back>,
+}
+
+/// Where a connection goes back to.
+#[derive(Debug)]
+struct Back {
+    key: Key,
+    meta: Meta,
+}
+
+impl Dialed {
+    /// After the exchange: keeps the connection if it can carry another one.
+    pub fn keep(self, worker: &Worker) {
+        if let (Some(Back { key, meta }), Some(connection)) = (self.back, self.upstream.reusable()) {
+            worker.pool.put_h1(&key, connection, meta, worker.shared.clock.now());
+        }
+    }
+}
+
+/// Gives a kept connection, else makes one.
+///
+/// # Errors
+/// `connect-failed`, `connect-timeout`, `connection-pool-overflow`.
+pub async fn dial(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
+    match way.protocol {
+        Protocol::Http1 => dial_h1(worker, way).await,
+        Protocol::Http2 => dial_h2(worker, way).await,
+    }
+}
+
+async fn dial_h1(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
+    let (connection, meta, reused) = match worker.pool.take_h1(&way.key, worker.shared.clock.now()) {
+        Some((connection, meta)) => {
+            worker.metrics.upstream_reuses.add(1);
+            (connection, meta, true)
+        }
+        None => match place(worker, way).await? {
+            Place::Connection(connection, meta) => (connection, meta, true),
+            Place::Permit(permit) => {
+                let io = open(worker, way).await?;
+                (ClientConn::new(io, worker.limits.clone()), meta(worker, way, permit), false)
+            }
+        },
+    };
+    let back = Some(Back { key: way.key.clone(), meta });
+    Ok(Dialed { upstream: connection.into(), reused, back })
+}
+
+/// A place for a connection, or a connection that was freed while waiting for one.
+pub(super) enum Place {
+    /// A new connection may be made; it holds the permit.
+    Permit(Option<ConnectionPermit>),
+    /// A kept one.
+    Connection(ClientConn, Meta),
+}
+
+pub(super) async fn place(worker: &Worker, way: &Way<'_>) -> Result<Place, Deny> {
+    let Some(cluster) = way.cluster else { return Ok(Place::Permit(None)) };
+    if let Ok(permit) = cluster.connection_permit() {
+        return Ok(Place::Permit(Some(permit)));
+    }
+    let _pending = cluster.pending_permit()?;
+    let waiter = worker.pool.wait();
+    worker.shared.pressure.notify_waiters();
+    loop {
+        // Not an error: a place that another worker freed is found by looking again.
+        let _ = tokio::time::timeout(LOOK_AGAIN, waiter.freed()).await;
+        if let Some((connection, meta)) = worker.pool.take_h1(&way.key, worker.shared.clock.now()) {
+            worker.metrics.upstream_reuses.add(1);
+            return Ok(Place::Connection(connection, meta));
+        }
+        if let Ok(permit) = cluster.connection_permit() {
+            return Ok(Place::Permit(Some(permit)));
+        }
+    }
+}
+
+async fn dial_h2(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
+    let kept = worker.pool.take_h2(&way.key, worker.shared.clock.now());
+    let reused = kept.is_some();
+    let connection = match kept {
+        Some(connection) => {
+            worker.metrics.upstream_reuses.add(1);
+            connection
+        }
+        None => shared_h2(worker, way).await?,
+    };
+    Ok(Dialed { upstream: connection.begin().into(), reused, back: None })
+}
+
+/// Makes an HTTP/2 connection, unless another request of this worker made one while this one waited to.
+async fn shared_h2(worker: &Worker, way: &Way<'_>) -> Result<h2::ClientConn, Deny> {
+    let dialing = worker.pool.dialing(&way.key);
+    let _one_at_a_time = dialing.lock().await;
+    if let Some(connection) = worker.pool.take_h2(&way.key, worker.shared.clock.now()) {
+        return Ok(connection);
+    }
+    let permit = match place(worker, way).await? {
+        Place::Permit(permit) => permit,
+        // A kept HTTP/1.1 connection of the same endpoint, from before a change of protocol, gives up its place.
+        Place::Connection(_, meta) => meta.permit,
+    };
+    let io = open(worker, way).await?;
+    let handshake = h2::ClientConn::handshake(io, worker.limits.clone());
+    let connection = handshake.await.map_err(|error| Deny::with(Reason::ConnectFailed, format!("{}: {error}", way.address)))?;
+    worker.pool.put_h2(&way.key, connection.clone(), meta(worker, way, permit));
+    Ok(connection)
+}
+
+pub(super) async fn open(worker: &Worker, way: &Way<'_>) -> Result<Io, Deny> {
+    let opened = connect(way.address, way.settings.connect_timeout, way.settings.tcp_keepalive.as_ref()).await;
+    match opened {
+        Ok(_) => worker.metrics.upstream_connects.add(1),
+        Err(_) => worker.metrics.upstream_connect_failures.add(1),
+    }
+    opened
+}
+
+fn meta(worker: &Worker, way: &Way<'_>, permit: Option<ConnectionPermit>) -> Meta {
+    Meta {
+        permit,
+        made: worker.shared.clock.now(),
+        requests: 1,
+        lifetime: Lifetime {
+            idle: way.settings.idle_timeout,
+            age: way.settings.max_connection_duration,
+            requests: way.settings.max_requests_per_connection,
+            streams: way.settings.max_concurrent_streams,
+        },
+    }
+}

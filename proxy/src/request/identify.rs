@@ -1,0 +1,31 @@
+//! identify: who sent the request, and what of its headers is therefore not to be believed.
+
+use pilotfish_filters::call::Caller;
+
+use crate::http::RequestHead;
+use crate::request::ctx::Ctx;
+
+/// Whether only sidecars may write this header.
+fn is_mesh_header(name: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"x-pilotfish-";
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+        || is("agent-hops")
+        || is("x-forwarded-client-cert")
+}
+
+/// Establishes the caller, and strips what a caller that is not in the mesh must not say.
+pub fn identify(ctx: &Ctx<'_>, head: &mut RequestHead) -> Caller {
+    if !ctx.from_mesh {
+        head.headers.retain(|name, _| !is_mesh_header(name));
+    }
+    Caller { ip: ctx.peer.ip(), port: port(head) }
+}
+
+/// The port that the caller addressed: the authority's, else the scheme's default.
+fn port(head: &RequestHead) -> u16 {
+    let authority = head.authority();
+    let after_host = authority.rfind(']').map_or(0, |end| end + 1);
+    let explicit = authority[after_host..].rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    explicit.unwrap_or(if head.scheme() == "https" { 443 } else { 80 })
+}

@@ -1,0 +1,68 @@
+//! record: the finished request becomes counters and, when asked for, one line of the access log.
+
+use std::time::Duration;
+
+use pilotfish_filters::verdict::Deny;
+
+use crate::http::ConnContext;
+use crate::listen::Direction;
+use crate::request::ctx::Ctx;
+use crate::telemetry::access_log::Finished;
+use crate::worker::Worker;
+
+/// Counts a request that has ended, however it ended.
+pub fn record(worker: &Worker, ctx: &Ctx<'_>) {
+    let duration = worker.shared.clock.now().since(ctx.started);
+    let metrics = &worker.metrics;
+    metrics.finished(ctx.direction, ctx.status, duration);
+    if let Some(reason) = ctx.reason {
+        metrics.refused(reason);
+    }
+    let direction = metrics.direction(ctx.direction);
+    direction.request_bytes.add(ctx.sent);
+    direction.response_bytes.add(ctx.received);
+    if let (Some(log), Some(asked)) = (&worker.shared.access_log, &ctx.asked) {
+        log.record(&Finished {
+            direction: ctx.direction,
+            peer: ctx.peer.ip(),
+            protocol: asked.protocol,
+            method: asked.method.as_str(),
+            authority: &asked.authority,
+            path: &asked.path,
+            status: ctx.status,
+            reason: ctx.reason,
+            rule: ctx.rule.map_or("", |rule| &rule.name),
+            cluster: ctx.cluster.unwrap_or_default(),
+            endpoint: ctx.endpoint,
+            request_id: &asked.request_id,
+            duration,
+            request_bytes: ctx.sent,
+            response_bytes: ctx.received,
+        });
+    }
+}
+
+/// Counts a request that could not be parsed, so that nothing is known of it but who sent it.
+pub fn refused(worker: &Worker, direction: Direction, conn: &ConnContext, deny: &Deny) {
+    worker.metrics.finished(direction, Some(deny.reason.status()), Duration::ZERO);
+    worker.metrics.refused(deny.reason);
+    if let Some(log) = &worker.shared.access_log {
+        log.record(&Finished {
+            direction,
+            peer: conn.peer.ip(),
+            protocol: if conn.h2 { "HTTP/2" } else { "HTTP/1.1" },
+            method: "",
+            authority: "",
+            path: "",
+            status: Some(deny.reason.status()),
+            reason: Some(deny.reason),
+            rule: "",
+            cluster: "",
+            endpoint: None,
+            request_id: "",
+            duration: Duration::ZERO,
+            request_bytes: 0,
+            response_bytes: 0,
+        });
+    }
+}

@@ -1,0 +1,299 @@
+//! repeat: one call may take several tries; each try selects an endpoint, dials it and sends the request.
+//!
+//! In this release a call is tried again only where nothing can have happened twice: the connection could not be
+//! made, the upstream says that it never processed the request, or a *kept* connection turned out to be closed
+//! before the first byte of an answer to a request that is idempotent and has no body (RFC 9110 section 9.2.2).
+
+use std::net::SocketAddr;
+
+use http::Method;
+use pilotfish_filters::affinity;
+use pilotfish_filters::call::{Call, Caller};
+use pilotfish_filters::cluster::{ClusterSettings, Outcome, Upstream};
+use pilotfish_filters::plan::{Matched, Plan, Split};
+use pilotfish_filters::verdict::{Deny, Reason};
+
+use crate::http::{Downstream, Error, Pump, RequestHead, ResponseHead, exchange};
+use crate::request::admit::Permit;
+use crate::request::ctx::Ctx;
+use crate::request::dial::{self, Dialed, Protocol};
+use crate::request::respond::{self, Edits, Failed};
+use crate::request::select::{self, Selected, Wish};
+use crate::request::{egress, forward, tunnel};
+use crate::upstream::connect::Address;
+use crate::worker::Worker;
+
+/// Tries of one call: the first and Istio's two more.
+const TRIES: usize = 3;
+
+/// What a call by a rule needs.
+pub struct Task<'p, 'a> {
+    /// The configuration that the call keeps.
+    pub plan: &'p Plan,
+    /// Its rule.
+    pub matched: Matched<'p>,
+    /// The rule's destinations.
+    pub split: &'p Split,
+    /// What the call is.
+    pub call: &'a Call,
+    /// Who sends it.
+    pub caller: &'a Caller,
+    /// That it may.
+    pub permit: Permit,
+}
+
+/// Sends a call to one of its rule's destinations.
+pub async fn by_rule<'p>(
+    worker: &Worker,
+    task: &Task<'p, '_>,
+    ctx: &mut Ctx<'p>,
+    mut head: RequestHead,
+    down: &mut Downstream<'_>,
+) -> Result<(), Failed> {
+    let key = match &task.matched.rule.affinity {
+        Some(policy) => worker.with_rng(|rng| affinity::key(policy, &head, task.call, task.caller, rng)),
+        None => affinity::Key::default(),
+    };
+    let destination = worker.with_rng(|rng| task.split.choose(key.hash, rng));
+    forward::add_own_headers(worker, ctx, &mut head);
+    forward::edit_request(&task.matched, destination, &mut head);
+    let mut edits = Edits { matched: Some(&task.matched), destination: Some(destination), cookie: key.set_cookie.as_deref(), from_sidecar: false };
+    let mut tried = Tried::none();
+    loop {
+        let wish = Wish { target: &destination.target, call: task.call, caller: task.caller, key: key.hash, tried: tried.addresses() };
+        let (cluster, mut lease) = match select::select(worker, task.plan, &wish)? {
+            Selected::Endpoint(cluster, lease) => (cluster, lease),
+            Selected::Original(cluster) => {
+                ctx.cluster = Some(&cluster.name);
+                return to_original(worker, task.plan, cluster, ctx, head, down, &edits).await;
+            }
+        };
+        ctx.cluster = Some(&cluster.name);
+        ctx.endpoint = Some(lease.endpoint().addr);
+        if head.method == Method::CONNECT {
+            let address = dial::address(lease.endpoint());
+            return tunnel::connect_through(worker, ctx, &[address], &cluster.settings, Some(cluster), down).await;
+        }
+        let protocol = protocol(cluster.settings.upstream, &head, down)?;
+        let way = dial::Way::to_endpoint(cluster, lease.endpoint(), protocol);
+        let began = worker.shared.clock.now();
+        let sent = match dial::dial(worker, &way).await {
+            Ok(dialed) => send(&head, down, dialed).await,
+            Err(deny) => Err(Unsent::NotConnected(deny)),
+        };
+        let now = worker.shared.clock.now();
+        match sent {
+            Ok(sent) => {
+                let failed = sent.head.status.is_server_error();
+                edits.from_sidecar = lease.endpoint().mesh;
+                lease.record(now, if failed { Outcome::Failed } else { Outcome::Ok }, now.since(began));
+                return respond::respond(worker, ctx, sent, down, &edits, &cluster.settings).await;
+            }
+            Err(unsent) => {
+                if let Some(outcome) = unsent.outcome() {
+                    lease.record(now, outcome, now.since(began));
+                }
+                if !unsent.may_repeat(&head, down) || !tried.again(unsent.rules_out(lease.endpoint().addr)) {
+                    return Err(unsent.into());
+                }
+            }
+        }
+    }
+}
+
+/// Sends an inbound call to the local agent.
+pub async fn to_agent(
+    worker: &Worker,
+    ctx: &mut Ctx<'_>,
+    _permit: Permit,
+    mut head: RequestHead,
+    down: &mut Downstream<'_>,
+) -> Result<(), Failed> {
+    if head.method == Method::CONNECT {
+        return Err(Deny::with(Reason::NoRoute, "CONNECT is for the outbound listener").into());
+    }
+    let Some(agent) = worker.agent else {
+        return Err(Deny::with(Reason::NoEndpoint, "this sidecar has no agent (--app)").into());
+    };
+    forward::add_own_headers(worker, ctx, &mut head);
+    to_addresses(worker, &[agent], &worker.plain_settings, None, ctx, head, down, &Edits::default()).await
+}
+
+/// Sends a call to a host that no document names.
+pub async fn to_unknown(
+    worker: &Worker,
+    plan: &Plan,
+    ctx: &mut Ctx<'_>,
+    _permit: Permit,
+    mut head: RequestHead,
+    down: &mut Downstream<'_>,
+) -> Result<(), Failed> {
+    let addresses = egress::resolve(&head, plan, &worker.shared, false).await?;
+    forward::add_own_headers(worker, ctx, &mut head);
+    to_addresses(worker, &addresses, &worker.plain_settings, None, ctx, head, down, &Edits::default()).await
+}
+
+/// Sends a call to the host that it names itself, under a cluster's settings (resolution NONE).
+async fn to_original(
+    worker: &Worker,
+    plan: &Plan,
+    cluster: &pilotfish_filters::cluster::Cluster,
+    ctx: &mut Ctx<'_>,
+    head: RequestHead,
+    down: &mut Downstream<'_>,
+    edits: &Edits<'_>,
+) -> Result<(), Failed> {
+    let named = !cluster.host.starts_with('*');
+    let addresses = egress::resolve(&head, plan, &worker.shared, named).await?;
+    to_addresses(worker, &addresses, &cluster.settings, Some(cluster), ctx, head, down, edits).await
+}
+
+/// Tries addresses in their order.
+#[expect(clippy::too_many_arguments, reason = "what a call carries; a struct would only rename it")]
+async fn to_addresses(
+    worker: &Worker,
+    addresses: &[SocketAddr],
+    settings: &ClusterSettings,
+    cluster: Option<&pilotfish_filters::cluster::Cluster>,
+    ctx: &mut Ctx<'_>,
+    head: RequestHead,
+    down: &mut Downstream<'_>,
+    edits: &Edits<'_>,
+) -> Result<(), Failed> {
+    if head.method == Method::CONNECT {
+        let addresses: Vec<Address<'_>> = addresses.iter().copied().map(Address::Tcp).collect();
+        return tunnel::connect_through(worker, ctx, &addresses, settings, cluster, down).await;
+    }
+    let mut tries = 0;
+    let mut at = 0;
+    loop {
+        let address = *addresses.get(at).ok_or(Reason::NoEndpoint)?;
+        ctx.endpoint = Some(address);
+        let protocol = protocol(settings.upstream, &head, down)?;
+        let way = dial::Way::to_address(address, settings, cluster, protocol);
+        let sent = match dial::dial(worker, &way).await {
+            Ok(dialed) => send(&head, down, dialed).await,
+            Err(deny) => Err(Unsent::NotConnected(deny)),
+        };
+        match sent {
+            Ok(sent) => return respond::respond(worker, ctx, sent, down, edits, settings).await,
+            Err(unsent) => {
+                tries += 1;
+                at += usize::from(matches!(unsent, Unsent::NotConnected(_)));
+                if !unsent.may_repeat(&head, down) || tries == TRIES || at == addresses.len() {
+                    return Err(unsent.into());
+                }
+            }
+        }
+    }
+}
+
+/// What the upstream speaks for this request.
+fn protocol(wanted: Upstream, head: &RequestHead, down: &Downstream<'_>) -> Result<Protocol, Deny> {
+    let upgrade = head.upgrade().is_some();
+    match wanted {
+        Upstream::Http1 => Ok(Protocol::Http1),
+        Upstream::Http2 if upgrade => Err(Deny::with(
+            Reason::UpgradeNotPossible,
+            "the destination is spoken to in HTTP/2 only (h2UpgradePolicy), which has no Upgrade",
+        )),
+        Upstream::Http2 => Ok(Protocol::Http2),
+        Upstream::Client if down.is_h2() => Ok(Protocol::Http2),
+        Upstream::Client => Ok(Protocol::Http1),
+    }
+}
+
+/// A request that has its answer's head.
+pub struct Sent {
+    /// The answer's head.
+    pub head: ResponseHead,
+    /// The connection, on which the answer's body follows.
+    pub dialed: Dialed,
+    /// The request's body, perhaps still on its way.
+    pub upload: Pump,
+}
+
+/// A try that got no answer.
+enum Unsent {
+    NotConnected(Deny),
+    Broken { error: Error, reused: bool, body_began: bool },
+}
+
+impl Unsent {
+    /// Whether nothing can have happened twice if the call is tried again.
+    fn may_repeat(&self, head: &RequestHead, down: &Downstream<'_>) -> bool {
+        match self {
+            Unsent::NotConnected(deny) => deny.reason != Reason::Overflow,
+            Unsent::Broken { body_began: true, .. } => false,
+            Unsent::Broken { error: Error::NotProcessed, .. } => true,
+            Unsent::Broken { error: Error::UpstreamClosed, reused: true, .. } => {
+                head.method.is_idempotent() && down.framing().is_empty()
+            }
+            Unsent::Broken { .. } => false,
+        }
+    }
+
+    /// The endpoint that another try should avoid; a kept connection that was closed says nothing about its endpoint.
+    fn rules_out(&self, endpoint: SocketAddr) -> Option<SocketAddr> {
+        matches!(self, Unsent::NotConnected(_)).then_some(endpoint)
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Unsent::NotConnected(deny) if deny.reason == Reason::Overflow => None,
+            Unsent::NotConnected(_) => Some(Outcome::Unreachable),
+            Unsent::Broken { error, .. } if error.is_downstream() => None,
+            Unsent::Broken { reused: true, error: Error::UpstreamClosed, .. } => None,
+            Unsent::Broken { .. } => Some(Outcome::Failed),
+        }
+    }
+}
+
+impl From<Unsent> for Failed {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::NotConnected(deny) => Failed::Refused(deny),
+            Unsent::Broken { error, .. } => Failed::Broken(error),
+        }
+    }
+}
+
+/// Sends the request and waits for the answer's head.
+async fn send(head: &RequestHead, down: &mut Downstream<'_>, mut dialed: Dialed) -> Result<Sent, Unsent> {
+    let mut upload = Pump::new();
+    dialed.upstream.request(head, down.framing());
+    match exchange(down, &mut dialed.upstream, &mut upload, respond::CONTINUE_WAIT).await {
+        Ok(head) => Ok(Sent { head, dialed, upload }),
+        Err(error) => {
+            let body_began = upload.bytes > 0;
+            Err(Unsent::Broken { error, reused: dialed.reused, body_began })
+        }
+    }
+}
+
+/// Endpoints that a call could not be sent to, on the stack, and the tries so far.
+struct Tried {
+    addresses: [SocketAddr; TRIES],
+    len: usize,
+    tries: usize,
+}
+
+impl Tried {
+    fn none() -> Self {
+        Tried { addresses: [SocketAddr::from(([0, 0, 0, 0], 0)); TRIES], len: 0, tries: 0 }
+    }
+
+    fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses[..self.len]
+    }
+
+    /// Notes a try that failed; whether there may be another.
+    fn again(&mut self, failed: Option<SocketAddr>) -> bool {
+        if let (Some(failed), Some(slot)) = (failed, self.addresses.get_mut(self.len)) {
+            *slot = failed;
+            self.len += 1;
+        }
+        self.tries += 1;
+        self.tries < TRIES
+    }
+}

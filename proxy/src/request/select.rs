@@ -1,0 +1,75 @@
+//! select: one endpoint for one try, counted while the try lasts.
+
+use std::net::SocketAddr;
+
+use pilotfish_filters::balance::Pick;
+use pilotfish_filters::balance::peak_ewma::choose_among;
+use pilotfish_filters::call::{Call, Caller};
+use pilotfish_filters::cluster::{Cluster, Kind, Lease};
+use pilotfish_filters::plan::{CapabilityTarget, Plan, Target};
+use pilotfish_filters::verdict::{Deny, Reason};
+
+use crate::worker::Worker;
+
+/// What is known when an endpoint has to be chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// Where the rule sends the call.
+    pub target: &'a Target,
+    /// What the call is.
+    pub call: &'a Call,
+    /// Who sends it.
+    pub caller: &'a Caller,
+    /// The conversation's key.
+    pub key: Option<u64>,
+    /// Endpoints that earlier tries of this call failed on.
+    pub tried: &'a [SocketAddr],
+}
+
+/// Where one try goes.
+#[derive(Debug)]
+pub enum Selected<'p> {
+    /// An endpoint that the balancer chose.
+    Endpoint(&'p Cluster, Lease),
+    /// The host that the request itself names, with a cluster's settings (resolution NONE).
+    Original(&'p Cluster),
+}
+
+/// Chooses.
+///
+/// # Errors
+/// `no-cluster`, `no-healthy-endpoint`, `nobody-qualifies`, `bad-constraint`, `connection-pool-overflow`.
+pub fn select<'p>(worker: &Worker, plan: &'p Plan, wish: &Wish<'_>) -> Result<Selected<'p>, Deny> {
+    let Some(id) = wish.target.cluster(wish.caller.port)? else {
+        return match wish.target {
+            Target::Capability(wanted) => by_capability(worker, plan, wanted, wish),
+            _ => Err(Reason::NoCluster.into()),
+        };
+    };
+    let cluster = plan.cluster(id);
+    if cluster.kind == Kind::Original {
+        return Ok(Selected::Original(cluster));
+    }
+    let pick = Pick { key: wish.key, now: worker.shared.clock.now(), tried: wish.tried };
+    let lease = worker.with_rng(|rng| cluster.pick(&pick, rng))?;
+    Ok(Selected::Endpoint(cluster, lease))
+}
+
+/// Among those who are able, two at random, the cheaper wins.
+fn by_capability<'p>(
+    worker: &Worker,
+    plan: &'p Plan,
+    target: &CapabilityTarget,
+    wish: &Wish<'_>,
+) -> Result<Selected<'p>, Deny> {
+    let now = worker.shared.clock.now();
+    let demand = target.demand(wish.call)?;
+    let able = plan.catalogue().candidates(&demand, now)?;
+    let pick = Pick { key: None, now, tried: wish.tried };
+    let chosen =
+        worker.with_rng(|rng| choose_among(able.len(), |at| &able[at].endpoint, &pick, rng));
+    let candidate = chosen.and_then(|index| able.get(index)).ok_or(Reason::NobodyQualifies)?;
+    let cluster = plan.cluster(target.settings.unwrap_or(candidate.cluster));
+    let lease = cluster.lease(&candidate.endpoint)?;
+    Ok(Selected::Endpoint(cluster, lease))
+}

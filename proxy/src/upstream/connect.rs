@@ -1,0 +1,77 @@
+//! New connections: the one place that opens sockets to the outside (a simulated network would stand in here).
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use pilotfish_config::model::TcpKeepalive;
+use pilotfish_filters::verdict::{Deny, Reason};
+use socket2::SockRef;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::http::Io;
+
+/// Where to connect to.
+#[derive(Debug, Clone, Copy)]
+pub enum Address<'a> {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(&'a Path),
+}
+
+/// Connects within `timeout`. Small writes are never held back (TCP_NODELAY).
+///
+/// # Errors
+/// `connect-failed`, `connect-timeout`.
+pub async fn connect(address: Address<'_>, timeout: Duration, keepalive: Option<&TcpKeepalive>) -> Result<Io, Deny> {
+    let connecting = async {
+        match address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                if let Some(keepalive) = keepalive {
+                    set_keepalive(&stream, keepalive)?;
+                }
+                Ok(Io::Tcp(stream))
+            }
+            Address::Unix(path) => Ok(Io::Unix(UnixStream::connect(path).await?)),
+        }
+    };
+    match tokio::time::timeout(timeout, connecting).await {
+        Ok(Ok(io)) => Ok(io),
+        Ok(Err(error)) => Err(failed(address, &error)),
+        Err(_) => Err(Deny::with(
+            Reason::ConnectTimeout,
+            format!("{address} did not accept within {} ms", timeout.as_millis()),
+        )),
+    }
+}
+
+fn failed(address: Address<'_>, error: &io::Error) -> Deny {
+    Deny::with(Reason::ConnectFailed, format!("{address}: {error}"))
+}
+
+fn set_keepalive(stream: &TcpStream, keepalive: &TcpKeepalive) -> io::Result<()> {
+    let mut wanted = socket2::TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        wanted = wanted.with_time(time);
+    }
+    if let Some(interval) = keepalive.interval {
+        wanted = wanted.with_interval(interval);
+    }
+    if let Some(probes) = keepalive.probes {
+        wanted = wanted.with_retries(probes);
+    }
+    SockRef::from(stream).set_tcp_keepalive(&wanted)
+}
+
+impl std::fmt::Display for Address<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(out),
+            Address::Unix(path) => path.display().fmt(out),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The connections that one worker keeps, by endpoint. No locks: the pool belongs to its worker's thread.
+//!
+//! The limits of `connectionPool` hold for the whole process: every connection, kept or in use, holds a
+//! [`ConnectionPermit`]. When a cluster is at its limit, a request waits (`http1MaxPendingRequests`): it gets the
+//! next connection that its own worker frees, and the other workers give up their idle ones for it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pilotfish_filters::clock::Micros;
+use pilotfish_filters::endpoint::EndpointStats;
+use pilotfish_filters::inflight::ConnectionPermit;
+use tokio::sync::Notify;
+
+use crate::http::h1::client::ClientConn;
+use crate::http::h2::client as h2;
+
+/// Whose connections they are. An endpoint is known by its counters, which outlive a change of the configuration.
+#[derive(Debug, Clone)]
+pub enum Key {
+    /// An endpoint of a cluster.
+    Endpoint(Arc<EndpointStats>),
+    /// An address without a cluster: the local agent, or a host that no document names.
+    Address(SocketAddr),
+}
+
+impl Key {
+    fn slot(&self) -> SlotKey {
+        match self {
+            Key::Endpoint(stats) => SlotKey::Endpoint(Arc::as_ptr(stats) as usize),
+            Key::Address(address) => SlotKey::Address(*address),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum SlotKey {
+    /// The address of the counters; the slot holds a reference, so it is not used again meanwhile.
+    Endpoint(usize),
+    Address(SocketAddr),
+}
+
+/// Multiply-and-fold: the keys are few and nobody outside chooses them.
+#[derive(Default)]
+struct FoldHasher(u64);
+
+impl Hasher for FoldHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+    fn write_u64(&mut self, word: u64) {
+        let product = u128::from(self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        self.0 = (product as u64) ^ ((product >> 64) as u64);
+    }
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+}
+
+/// When a connection must not be used again.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifetime {
+    /// Longest time without a request (Istio's default: 1 h); none is no limit.
+    pub idle: Option<Duration>,
+    /// Longest time since it was made.
+    pub age: Option<Duration>,
+    /// Most requests it may carry.
+    pub requests: Option<u32>,
+    /// Most streams that an HTTP/2 connection may have at a time; the peer's own limit holds besides.
+    pub streams: Option<u32>,
+}
+
+/// What the pool knows of a connection besides the connection.
+#[derive(Debug)]
+pub struct Meta {
+    /// Its place within the cluster's limit; freed with it. None for addresses without a cluster.
+    pub permit: Option<ConnectionPermit>,
+    /// When it was made.
+    pub made: Micros,
+    /// Requests carried, the one under way included.
+    pub requests: u32,
+    /// Its limits, as of the configuration that made it.
+    pub lifetime: Lifetime,
+}
+
+impl Meta {
+    fn is_spent(&self, now: Micros) -> bool {
+        let old = self.lifetime.age.is_some_and(|age| now.since(self.made) >= age);
+        old || self.lifetime.requests.is_some_and(|most| self.requests >= most)
+    }
+
+    /// Whether some request of the process waits for a place of the cluster.
+    fn is_wanted(&self) -> bool {
+        self.permit.as_ref().is_some_and(|permit| permit.limits().pending() > 0)
+    }
+
+    fn is_fresh(&self, since: Micros, now: Micros) -> bool {
+        !self.is_spent(now) && self.lifetime.idle.is_none_or(|most| now.since(since) < most)
+    }
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: ClientConn,
+    meta: Meta,
+    since: Micros,
+}
+
+/// A shared HTTP/2 connection.
+#[derive(Debug)]
+struct Shared {
+    connection: h2::ClientConn,
+    meta: Meta,
+}
+
+impl Shared {
+    fn has_room(&self) -> bool {
+        let room = self.meta.lifetime.streams.is_none_or(|most| self.connection.open_streams() < most as usize);
+        room && self.connection.can_open()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Keeps the address in [`SlotKey::Endpoint`] taken.
+    _stats: Option<Arc<EndpointStats>>,
+    /// HTTP/1.1 connections without a request, the most recently used last.
+    idle: VecDeque<Idle>,
+    h2: Vec<Shared>,
+    /// Held while an HTTP/2 connection is being made.
+    dialing: Option<Rc<tokio::sync::Mutex<()>>>,
+}
+
+/// All kept connections of a worker.
+#[derive(Debug, Default)]
+pub struct Pool {
+    slots: RefCell<HashMap<SlotKey, Slot, BuildHasherDefault<FoldHasher>>>,
+    freed: Notify,
+    waiting: Cell<usize>,
+}
+
+/// A request that waits for a connection to be freed; counted until it is dropped.
+#[derive(Debug)]
+pub struct Waiter<'a>(&'a Pool);
+
+impl Waiter<'_> {
+    /// Completes when some connection of this worker was freed.
+    pub async fn freed(&self) {
+        self.0.freed.notified().await;
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
+impl Pool {
+    /// An HTTP/1.1 connection that was kept and is still good, most recently used first.
+    pub fn take_h1(&self, key: &Key, now: Micros) -> Option<(ClientConn, Meta)> {
+        let mut slots = self.slots.borrow_mut();
+        let idle = &mut slots.get_mut(&key.slot())?.idle;
+        while let Some(Idle { connection, mut meta, since }) = idle.pop_back() {
+            if meta.is_fresh(since, now) && connection.is_idle_healthy() {
+                meta.requests += 1;
+                return Some((connection, meta));
+            }
+        }
+        None
+    }
+
+    /// Takes back a connection after a whole exchange, unless its time is up or someone waits for its place.
+    pub fn put_h1(&self, key: &Key, connection: ClientConn, meta: Meta, now: Micros) {
+        let wanted_elsewhere = meta.is_wanted() && self.waiting.get() == 0;
+        if meta.is_spent(now) || wanted_elsewhere {
+            drop((connection, meta));
+        } else {
+            let mut slots = self.slots.borrow_mut();
+            slot(&mut slots, key).idle.push_back(Idle { connection, meta, since: now });
+        }
+        self.freed.notify_waiters();
+    }
+
+    /// A shared HTTP/2 connection with room for another stream.
+    pub fn take_h2(&self, key: &Key, now: Micros) -> Option<h2::ClientConn> {
+        let mut slots = self.slots.borrow_mut();
+        let shared = &mut slots.get_mut(&key.slot())?.h2;
+        shared.retain(|one| !one.connection.is_closed() && (!one.meta.is_spent(now) || one.connection.open_streams() > 0));
+        let one = shared.iter_mut().find(|one| one.has_room() && !one.meta.is_spent(now))?;
+        one.meta.requests += 1;
+        Some(one.connection.clone())
+    }
+
+    /// Shares a new HTTP/2 connection.
+    pub fn put_h2(&self, key: &Key, connection: h2::ClientConn, meta: Meta) {
+        let mut slots = self.slots.borrow_mut();
+        slot(&mut slots, key).h2.push(Shared { connection, meta });
+    }
+
+    /// The lock under which an HTTP/2 connection to this endpoint is made, so that many requests make one.
+    pub fn dialing(&self, key: &Key) -> Rc<tokio::sync::Mutex<()>> {
+        let mut slots = self.slots.borrow_mut();
+        Rc::clone(slot(&mut slots, key).dialing.get_or_insert_default())
+    }
+
+    /// Starts waiting for a connection.
+    pub fn wait(&self) -> Waiter<'_> {
+        self.waiting.set(self.waiting.get() + 1);
+        Waiter(self)
+    }
+
+    /// Drops what must not be kept: idle for too long, too old, closed by the peer; and the idle connections of
+    /// clusters for whose places other workers wait. Called about once a second, and when someone waits.
+    pub fn sweep(&self, now: Micros) {
+        self.slots.borrow_mut().retain(|_, slot| {
+            slot.idle.retain(|idle| {
+                let wanted = idle.meta.is_wanted();
+                idle.meta.is_fresh(idle.since, now) && !wanted && idle.connection.is_idle_healthy()
+            });
+            slot.h2.retain(|one| !one.connection.is_closed());
+            !slot.idle.is_empty() || !slot.h2.is_empty() || slot.dialing.is_some()
+        });
+    }
+
+    /// Closes every idle connection and forgets the shared ones: the worker is going away.
+    pub fn close(&self) {
+        self.slots.borrow_mut().clear();
+    }
+}
+
+fn slot<'a>(
+    slots: &'a mut HashMap<SlotKey, Slot, BuildHasherDefault<FoldHasher>>,
+    key: &Key,
+) -> &'a mut Slot {
+    slots.entry(key.slot()).or_insert_with(|| Slot {
+        _stats: match key {
+            Key::Endpoint(stats) => Some(Arc::clone(stats)),
+            Key::Address(_) => None,
+        },
+        ..Slot::default()
+    })
+}
