@@ -79,7 +79,7 @@ impl Handler for Forward {
         match self.forward(head, &mut down).await {
             Ok(None) => {}
             Ok(Some(up)) => {
-                if let (Some(a), Some(b)) = (down.into_tunnel(), up.into_tunnel()) {
+                if let (Some(a), Some(b)) = (down.take_tunnel(), up.into_tunnel()) {
                     tunnel(a, b, self.limits.tunnel_idle).await;
                 }
             }
