@@ -49,7 +49,8 @@ fn from_head(head: &RequestHead) -> Call {
             call.streaming = memchr::memmem::find(value, b"text/event-stream").is_some();
         } else if named("agent-capability") {
             let wanted = String::from_utf8_lossy(value);
-            call.capabilities.extend(wanted.split(',').map(str::trim).filter(|c| !c.is_empty()).map(Box::from));
+            call.capabilities
+                .extend(wanted.split(',').map(str::trim).filter(|c| !c.is_empty()).map(Box::from));
         } else if named("agent-constraint") {
             // Bytes that are not UTF-8 become U+FFFD, which no constraint has: the grammar refuses them.
             let constraint = String::from_utf8_lossy(value);
@@ -95,7 +96,8 @@ fn wants_body(head: &RequestHead, down: &Downstream<'_>, plan: &Plan, call: &Cal
     });
     is_json
         && !headers.contains("content-encoding")
-        && (plan.peeks_body(head.authority()) || (!call.capabilities.is_empty() && call.protocol != Protocol::Grpc))
+        && (plan.peeks_body(head.authority())
+            || (!call.capabilities.is_empty() && call.protocol != Protocol::Grpc))
 }
 
 /// The body's first pieces, as they come, until there are enough or no more.
@@ -174,7 +176,8 @@ fn json_rpc_protocol(method: &str) -> Protocol {
     ];
     if A2A.contains(&method) || method.starts_with("message/") || method.starts_with("tasks/") {
         Protocol::A2a
-    } else if MCP.iter().any(|known| method == *known || (known.ends_with('/') && method.starts_with(known))) {
+    } else if MCP.iter().any(|known| method == *known || (known.ends_with('/') && method.starts_with(known)))
+    {
         Protocol::Mcp
     } else {
         Protocol::JsonRpc

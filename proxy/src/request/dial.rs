@@ -55,7 +55,12 @@ impl<'a> Way<'a> {
     }
 
     /// The way to an address.
-    pub fn to_address(address: SocketAddr, settings: &'a ClusterSettings, cluster: Option<&'a Cluster>, protocol: Protocol) -> Self {
+    pub fn to_address(
+        address: SocketAddr,
+        settings: &'a ClusterSettings,
+        cluster: Option<&'a Cluster>,
+        protocol: Protocol,
+    ) -> Self {
         Way { key: Key::Address(address), address: Address::Tcp(address), settings, cluster, protocol }
     }
 }
@@ -176,13 +181,16 @@ async fn shared_h2(worker: &Worker, way: &Way<'_>) -> Result<h2::ClientConn, Den
     };
     let io = open(worker, way).await?;
     let handshake = h2::ClientConn::handshake(io, worker.limits.clone());
-    let connection = handshake.await.map_err(|error| Deny::with(Reason::ConnectFailed, format!("{}: {error}", way.address)))?;
+    let connection = handshake
+        .await
+        .map_err(|error| Deny::with(Reason::ConnectFailed, format!("{}: {error}", way.address)))?;
     worker.pool.put_h2(&way.key, connection.clone(), meta(worker, way, permit));
     Ok(connection)
 }
 
 pub(super) async fn open(worker: &Worker, way: &Way<'_>) -> Result<Io, Deny> {
-    let opened = connect(way.address, way.settings.connect_timeout, way.settings.tcp_keepalive.as_ref()).await;
+    let opened =
+        connect(way.address, way.settings.connect_timeout, way.settings.tcp_keepalive.as_ref()).await;
     match opened {
         Ok(_) => worker.metrics.upstream_connects.add(1),
         Err(_) => worker.metrics.upstream_connect_failures.add(1),

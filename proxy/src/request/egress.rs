@@ -23,14 +23,21 @@ const MESH_PORTS: [u16; 6] = [15000, 15001, 15006, 15012, 15014, 15020];
 /// # Errors
 /// `egress-not-allowed` when no address is left; `connect-failed` when the name does not resolve; `bad-request`
 /// for `https` in absolute form, which would need TLS that the sidecar does not speak for its agent.
-pub async fn resolve(head: &RequestHead, plan: &Plan, shared: &Shared, named: bool) -> Result<Vec<SocketAddr>, Deny> {
+pub async fn resolve(
+    head: &RequestHead,
+    plan: &Plan,
+    shared: &Shared,
+    named: bool,
+) -> Result<Vec<SocketAddr>, Deny> {
     if head.form() == Form::Absolute && head.scheme() == "https" {
         return Err(Deny::with(Reason::BadRequest, "https through a proxy is asked for by CONNECT"));
     }
     let (host, port) = split(head)?;
     let found = shared.dns.lookup(host).await;
-    let found = found.map_err(|Unresolved(why)| Deny::with(Reason::ConnectFailed, format!("{host}: {why}")))?;
-    let own = shared.listening.get().map(|listening| [listening.outbound, listening.inbound, listening.admin]);
+    let found =
+        found.map_err(|Unresolved(why)| Deny::with(Reason::ConnectFailed, format!("{host}: {why}")))?;
+    let own =
+        shared.listening.get().map(|listening| [listening.outbound, listening.inbound, listening.admin]);
     let own = own.as_ref().map_or(&[][..], |own| own);
     let mut allowed = Vec::with_capacity(found.len());
     let mut refusal = Deny::from(Reason::NoEndpoint);
@@ -69,7 +76,9 @@ pub fn check(address: SocketAddr, own: &[SocketAddr]) -> Result<(), Deny> {
         ip if ip.is_loopback() => Some("a loopback address"),
         ip if ip.is_unspecified() => Some("an unspecified address"),
         ip if is_link_local(ip) => Some("a link-local address"),
-        ip if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => Some("a multicast or broadcast address"),
+        ip if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
+            Some("a multicast or broadcast address")
+        }
         _ if MESH_PORTS.contains(&address.port()) || own.iter().any(|own| own.port() == address.port()) => {
             Some("one of the mesh's own ports")
         }

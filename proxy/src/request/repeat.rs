@@ -57,10 +57,21 @@ pub async fn by_rule<'p>(
     let destination = worker.with_rng(|rng| task.split.choose(key.hash, rng));
     forward::add_own_headers(worker, ctx, &mut head);
     forward::edit_request(&task.matched, destination, &mut head);
-    let mut edits = Edits { matched: Some(&task.matched), destination: Some(destination), cookie: key.set_cookie.as_deref(), from_sidecar: false };
+    let mut edits = Edits {
+        matched: Some(&task.matched),
+        destination: Some(destination),
+        cookie: key.set_cookie.as_deref(),
+        from_sidecar: false,
+    };
     let mut tried = Tried::none();
     loop {
-        let wish = Wish { target: &destination.target, call: task.call, caller: task.caller, key: key.hash, tried: tried.addresses() };
+        let wish = Wish {
+            target: &destination.target,
+            call: task.call,
+            caller: task.caller,
+            key: key.hash,
+            tried: tried.addresses(),
+        };
         let (cluster, mut lease) = match select::select(worker, task.plan, &wish)? {
             Selected::Endpoint(cluster, lease) => (cluster, lease),
             Selected::Original(cluster) => {
@@ -72,7 +83,8 @@ pub async fn by_rule<'p>(
         ctx.endpoint = Some(lease.endpoint().addr);
         if head.method == Method::CONNECT {
             let address = dial::address(lease.endpoint());
-            return tunnel::connect_through(worker, ctx, &[address], &cluster.settings, Some(cluster), down).await;
+            return tunnel::connect_through(worker, ctx, &[address], &cluster.settings, Some(cluster), down)
+                .await;
         }
         let protocol = protocol(cluster.settings.upstream, &head, down)?;
         let way = dial::Way::to_endpoint(cluster, lease.endpoint(), protocol);

@@ -165,7 +165,12 @@ pub async fn fail(ctx: &mut Ctx<'_>, down: &mut Downstream<'_>, failed: Failed, 
     }
 }
 
-async fn answer_with(ctx: &mut Ctx<'_>, down: &mut Downstream<'_>, head: &ResponseHead, body: Bytes) -> Result<(), Failed> {
+async fn answer_with(
+    ctx: &mut Ctx<'_>,
+    down: &mut Downstream<'_>,
+    head: &ResponseHead,
+    body: Bytes,
+) -> Result<(), Failed> {
     ctx.status = Some(head.status.as_u16());
     ctx.received = body.len() as u64;
     down.send(head, body).await?;

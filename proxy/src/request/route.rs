@@ -40,7 +40,10 @@ pub fn route<'p>(
             OutboundMode::AllowAny => Ok(Way::Unknown),
             OutboundMode::RegistryOnly => Err(Deny::with(
                 Reason::EgressNotAllowed,
-                format!("{} is in no ServiceEntry, and the outbound policy is REGISTRY_ONLY", head.authority()),
+                format!(
+                    "{} is in no ServiceEntry, and the outbound policy is REGISTRY_ONLY",
+                    head.authority()
+                ),
             )),
         };
     }

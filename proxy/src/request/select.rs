@@ -66,8 +66,7 @@ fn by_capability<'p>(
     let demand = target.demand(wish.call)?;
     let able = plan.catalogue().candidates(&demand, now)?;
     let pick = Pick { key: None, now, tried: wish.tried };
-    let chosen =
-        worker.with_rng(|rng| choose_among(able.len(), |at| &able[at].endpoint, &pick, rng));
+    let chosen = worker.with_rng(|rng| choose_among(able.len(), |at| &able[at].endpoint, &pick, rng));
     let candidate = chosen.and_then(|index| able.get(index)).ok_or(Reason::NobodyQualifies)?;
     let cluster = plan.cluster(target.settings.unwrap_or(candidate.cluster));
     let lease = cluster.lease(&candidate.endpoint)?;

@@ -52,7 +52,11 @@ pub async fn run(
     Ok(())
 }
 
-async fn first_that_accepts(worker: &Worker, addresses: &[Address<'_>], settings: &ClusterSettings) -> Result<Io, Deny> {
+async fn first_that_accepts(
+    worker: &Worker,
+    addresses: &[Address<'_>],
+    settings: &ClusterSettings,
+) -> Result<Io, Deny> {
     let mut last = Deny::from(Reason::NoEndpoint);
     for address in addresses {
         match connect(*address, settings.connect_timeout, settings.tcp_keepalive.as_ref()).await {

@@ -25,7 +25,11 @@ pub enum Address<'a> {
 ///
 /// # Errors
 /// `connect-failed`, `connect-timeout`.
-pub async fn connect(address: Address<'_>, timeout: Duration, keepalive: Option<&TcpKeepalive>) -> Result<Io, Deny> {
+pub async fn connect(
+    address: Address<'_>,
+    timeout: Duration,
+    keepalive: Option<&TcpKeepalive>,
+) -> Result<Io, Deny> {
     let connecting = async {
         match address {
             Address::Tcp(address) => {

@@ -127,7 +127,8 @@ struct Shared {
 
 impl Shared {
     fn has_room(&self) -> bool {
-        let room = self.meta.lifetime.streams.is_none_or(|most| self.connection.open_streams() < most as usize);
+        let room =
+            self.meta.lifetime.streams.is_none_or(|most| self.connection.open_streams() < most as usize);
         room && self.connection.can_open()
     }
 }
@@ -198,7 +199,9 @@ impl Pool {
     pub fn take_h2(&self, key: &Key, now: Micros) -> Option<h2::ClientConn> {
         let mut slots = self.slots.borrow_mut();
         let shared = &mut slots.get_mut(&key.slot())?.h2;
-        shared.retain(|one| !one.connection.is_closed() && (!one.meta.is_spent(now) || one.connection.open_streams() > 0));
+        shared.retain(|one| {
+            !one.connection.is_closed() && (!one.meta.is_spent(now) || one.connection.open_streams() > 0)
+        });
         let one = shared.iter_mut().find(|one| one.has_room() && !one.meta.is_spent(now))?;
         one.meta.requests += 1;
         Some(one.connection.clone())

@@ -285,8 +285,12 @@ mod tests {
             (a2a.message_id.as_deref(), a2a.context_id.as_deref(), a2a.task_id.as_deref()),
             (Some("m"), Some("c"), Some("t"))
         );
-        let openai = read(br#"{"model":"m-1","messages":[{"role":"user","content":"hi"}],"stream":true,"user":"u"}"#);
-        assert_eq!((openai.model.as_deref(), openai.user.as_deref(), openai.stream), (Some("m-1"), Some("u"), true));
+        let openai =
+            read(br#"{"model":"m-1","messages":[{"role":"user","content":"hi"}],"stream":true,"user":"u"}"#);
+        assert_eq!(
+            (openai.model.as_deref(), openai.user.as_deref(), openai.stream),
+            (Some("m-1"), Some("u"), true)
+        );
         let task = read(br#"{"jsonrpc":"2.0","method":"tasks/get","params":{"id":"t9"}}"#);
         assert_eq!(task.task_id.as_deref(), Some("t9"));
     }
@@ -302,7 +306,13 @@ mod tests {
 
     #[test]
     fn malformed_says_nothing() {
-        for bad in [&br#"{"model":"m",}"#[..], b"model=m", b"\xff\xfe", b"{\"model\":\"m\"} x", b"{\"model\":\"m\" \"x\":1}"] {
+        for bad in [
+            &br#"{"model":"m",}"#[..],
+            b"model=m",
+            b"\xff\xfe",
+            b"{\"model\":\"m\"} x",
+            b"{\"model\":\"m\" \"x\":1}",
+        ] {
             assert_eq!(read(bad), Fields::default(), "{}", String::from_utf8_lossy(bad));
         }
         let deep = [b'['; 4096];
