@@ -40,6 +40,8 @@ pub enum Frame {
 pub trait Source {
     /// The next piece; `None` at the end, and from then on. `Pending` holds no buffer.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>>;
+    /// Whether it is already known that nothing more comes, so that the end can travel with the last piece.
+    fn is_ended(&self) -> bool;
 }
 
 /// Takes a body. Order of calls: `poll_ready`, `push`, and so on; `finish`; `poll_flush`.

@@ -152,6 +152,10 @@ impl Source for Downstream<'_> {
             Kind::Taken => Poll::Ready(None),
         }
     }
+
+    fn is_ended(&self) -> bool {
+        self.is_read()
+    }
 }
 
 impl Sink for Downstream<'_> {

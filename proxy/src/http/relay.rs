@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
 
 use super::body::{Frame, Sink, Source};
@@ -55,7 +54,14 @@ impl Pump {
         while !self.finished {
             ready!(sink.poll_ready(cx))?;
             match source.poll_frame(cx) {
-                Poll::Ready(Some(Ok(Frame::Data(data)))) => self.push(data, sink),
+                Poll::Ready(Some(Ok(Frame::Data(data)))) => {
+                    self.bytes += data.len() as u64;
+                    sink.push(data);
+                    if source.is_ended() {
+                        sink.finish(None);
+                        self.finished = true;
+                    }
+                }
                 Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
                     sink.finish(Some(trailers));
                     self.finished = true;
@@ -72,11 +78,6 @@ impl Pump {
             }
         }
         sink.poll_flush(cx)
-    }
-
-    fn push(&mut self, data: Bytes, sink: &mut impl Sink) {
-        self.bytes += data.len() as u64;
-        sink.push(data);
     }
 }
 

@@ -79,6 +79,10 @@ impl Source for Tunnel {
                 .map(|frame| frame.map(|frame| frame.map_err(|_| Error::UpstreamReset))),
         }
     }
+
+    fn is_ended(&self) -> bool {
+        false
+    }
 }
 
 impl Sink for Tunnel {

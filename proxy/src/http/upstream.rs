@@ -96,6 +96,13 @@ impl Source for Upstream {
             Kind::H2(exchange) => exchange.poll_frame(cx),
         }
     }
+
+    fn is_ended(&self) -> bool {
+        match &self.kind {
+            Kind::H1(conn) => conn.is_read(),
+            Kind::H2(exchange) => exchange.is_read(),
+        }
+    }
 }
 
 impl Sink for Upstream {

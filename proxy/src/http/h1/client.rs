@@ -151,6 +151,11 @@ impl ClientConn {
         self.0.framing
     }
 
+    /// Whether the answer was read to its end.
+    pub(crate) fn is_read(&self) -> bool {
+        self.0.answered && self.0.reader.is_done()
+    }
+
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
         let inner = &mut *self.0;
         loop {

@@ -176,6 +176,10 @@ impl Exchange {
         self.framing
     }
 
+    pub(crate) fn is_read(&self) -> bool {
+        matches!(&self.state, State::Reading(recv) if recv.is_done())
+    }
+
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
         let State::Reading(recv) = &mut self.state else { return Poll::Ready(None) };
         match std::task::ready!(recv.poll_frame(cx)) {

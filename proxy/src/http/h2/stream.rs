@@ -21,6 +21,9 @@ pub(crate) enum Broken {
     Stalled,
 }
 
+/// Chunks up to this size are joined while they wait: a frame header and its bookkeeping cost more than the copy.
+const SMALL_CHUNK: usize = 2 * 1024;
+
 /// How the outgoing body ends.
 #[derive(Debug)]
 enum Ending {
@@ -67,12 +70,12 @@ impl SendHalf {
         }
     }
 
-    /// Ready when the waiting chunk is gone.
+    /// Ready when the waiting chunk is gone, or so small that another can join it.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        if self.pending.is_empty() { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
+        if self.pending.len() <= SMALL_CHUNK { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
     }
 
-    /// Takes a chunk. Without [`SendHalf::poll_ready`] before, it is joined to the one that waits.
+    /// Takes a chunk.
     pub(crate) fn push(&mut self, data: Bytes) {
         if !matches!(self.ending, Ending::Open) || self.stream.is_none() {
             return;
