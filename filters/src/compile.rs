@@ -108,5 +108,5 @@ pub(crate) fn names_of<'h>(host: &'h Host, namespace: &str) -> impl Iterator<Ite
     [Some(host), with_svc, short, name].into_iter().flatten()
 }
 
-#[cfg(any())] // Until the loader lands.
+#[cfg(test)]
 mod tests;

@@ -10,45 +10,71 @@ pub trait HeaderMapMut {
     fn remove(&mut self, name: &str);
 }
 
+/// One edit of a head. Names are in lower case; `host` and `:authority` stand for the authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderEdit {
+    /// Drops every value.
+    Remove(Box<str>),
+    /// Replaces what is there.
+    Set(Box<str>, Box<[u8]>),
+    /// Adds a value beside what is there.
+    Add(Box<str>, Box<[u8]>),
+}
+
+impl HeaderEdit {
+    /// Envoy's order: removing first, so that what is set or added stays; then setting, then adding.
+    fn rank(&self) -> u8 {
+        match self {
+            HeaderEdit::Remove(_) => 0,
+            HeaderEdit::Set(..) => 1,
+            HeaderEdit::Add(..) => 2,
+        }
+    }
+}
+
 /// Edits of one head. Values are taken literally: Envoy's `%...%` variables are not expanded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeaderEdits {
-    /// Names (lower case) that are dropped first.
-    pub remove: Box<[Box<str>]>,
-    /// Names and values that replace what is there. `host` and `:authority` replace the authority.
-    pub set: Box<[(Box<str>, Box<[u8]>)]>,
-    /// Names and values that are added beside what is there.
-    pub add: Box<[(Box<str>, Box<[u8]>)]>,
-}
+pub struct HeaderEdits(Box<[HeaderEdit]>);
 
 impl HeaderEdits {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+        self.0.is_empty()
     }
 
-    /// Applies the edits in Envoy's order: remove, add, then set.
+    /// The edits in the order in which they are applied.
+    pub fn iter(&self) -> impl Iterator<Item = &HeaderEdit> {
+        self.0.iter()
+    }
+
+    /// Applies the edits: removes, then sets, then adds.
     pub fn apply<M: HeaderMapMut>(&self, headers: &mut M) {
-        for name in &self.remove {
-            headers.remove(name);
-        }
-        for (name, value) in &self.add {
-            headers.append(name, value);
-        }
-        for (name, value) in &self.set {
-            headers.set(name, value);
+        for edit in &self.0 {
+            match edit {
+                HeaderEdit::Remove(name) => headers.remove(name),
+                HeaderEdit::Set(name, value) => headers.set(name, value),
+                HeaderEdit::Add(name, value) => headers.append(name, value),
+            }
         }
     }
 
-    /// These edits, then `later`, as one.
+    /// These edits and `later`, as one.
     #[must_use]
-    pub fn then(&self, later: &HeaderEdits) -> HeaderEdits {
-        let join = |a: &[(Box<str>, Box<[u8]>)], b: &[(Box<str>, Box<[u8]>)]| [a, b].concat().into();
-        HeaderEdits {
-            remove: [&self.remove[..], &later.remove[..]].concat().into(),
-            set: join(&self.set, &later.set),
-            add: join(&self.add, &later.add),
+    pub fn then(self, later: HeaderEdits) -> HeaderEdits {
+        match (self.is_empty(), later.is_empty()) {
+            (_, true) => self,
+            (true, _) => later,
+            _ => self.0.into_iter().chain(later.0).collect(),
         }
+    }
+}
+
+impl FromIterator<HeaderEdit> for HeaderEdits {
+    /// Sorts edits into the order in which they are applied.
+    fn from_iter<I: IntoIterator<Item = HeaderEdit>>(edits: I) -> HeaderEdits {
+        let mut edits: Vec<HeaderEdit> = edits.into_iter().collect();
+        edits.sort_by_key(HeaderEdit::rank);
+        HeaderEdits(edits.into())
     }
 }
 
@@ -67,12 +93,12 @@ impl HeaderEditsPair {
         self.request.is_empty() && self.response.is_empty()
     }
 
-    /// These edits, then `later`, as one.
+    /// These edits and `later`, as one.
     #[must_use]
-    pub fn then(&self, later: &HeaderEditsPair) -> HeaderEditsPair {
+    pub fn then(self, later: HeaderEditsPair) -> HeaderEditsPair {
         HeaderEditsPair {
-            request: self.request.then(&later.request),
-            response: self.response.then(&later.response),
+            request: self.request.then(later.request),
+            response: self.response.then(later.response),
         }
     }
 }
@@ -108,20 +134,20 @@ mod tests {
         }
     }
 
-    fn pairs(list: &[(&str, &str)]) -> Box<[(Box<str>, Box<[u8]>)]> {
-        list.iter().map(|(n, v)| ((*n).into(), v.as_bytes().into())).collect()
-    }
-
     #[test]
-    fn remove_then_add_then_set() {
-        let edits = HeaderEdits {
-            remove: ["a".into()].into(),
-            add: pairs(&[("a", "2"), ("b", "2")]),
-            set: pairs(&[("b", "3")]),
-        };
+    fn remove_then_set_then_add() {
+        let edits: HeaderEdits = [
+            HeaderEdit::Add("a".into(), b"2"[..].into()),
+            HeaderEdit::Set("a".into(), b"3"[..].into()),
+            HeaderEdit::Remove("b".into()),
+        ]
+        .into_iter()
+        .collect();
+        let later = [HeaderEdit::Set("b".into(), b"4"[..].into())].into_iter().collect();
         let mut map = Map(vec![("a".into(), "1".into()), ("b".into(), "1".into())]);
-        edits.apply(&mut map);
-        assert_eq!(map.0, [("a".into(), "2".into()), ("b".into(), "3".into())]);
+        edits.then(later).apply(&mut map);
+        let pair = |n: &str, v: &str| (n.to_owned(), v.to_owned());
+        assert_eq!(map.0, [pair("a", "3"), pair("b", "4"), pair("a", "2")]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use pilotfish_config::model::{self, HashKey};
 
 use crate::affinity::{CookiePolicy, HashPolicy};
-use crate::headers::{HeaderEdits, HeaderEditsPair};
+use crate::headers::{HeaderEdit, HeaderEdits, HeaderEditsPair};
 use crate::plan::FixedResponse;
 use crate::rewrite::{PathRewrite, Redirect, RedirectPath, RedirectPort, RegexRewrite, Rewrite};
 
@@ -52,14 +52,11 @@ pub(super) fn edits(from: &model::HeaderEdits) -> HeaderEditsPair {
 }
 
 fn ops(from: &model::HeaderOps) -> HeaderEdits {
-    let pairs = |pairs: &[(String, String)]| {
-        pairs.iter().map(|(name, value)| (name.as_str().into(), value.as_bytes().into())).collect()
-    };
-    HeaderEdits {
-        remove: from.remove.iter().map(|name| name.as_str().into()).collect(),
-        set: pairs(&from.set),
-        add: pairs(&from.add),
-    }
+    let removes = from.remove.iter().map(|name| HeaderEdit::Remove(name.as_str().into()));
+    let pair = |(name, value): &(String, String)| (name.as_str().into(), value.as_bytes().into());
+    let sets = from.set.iter().map(pair).map(|(name, value)| HeaderEdit::Set(name, value));
+    let adds = from.add.iter().map(pair).map(|(name, value)| HeaderEdit::Add(name, value));
+    removes.chain(sets).chain(adds).collect()
 }
 
 /// What is hashed; `own` stands for a loopback source address.

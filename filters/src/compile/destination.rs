@@ -16,7 +16,9 @@ pub(super) struct Destinations<'a> {
     clusters: &'a Clusters,
     /// Stands for a loopback source address in hashes.
     own: u64,
-    known: FixedMap<&'a Destination, Found>,
+    /// Positions in `found`.
+    known: FixedMap<&'a Destination, usize>,
+    found: Vec<Found>,
 }
 
 /// What a destination means.
@@ -30,17 +32,23 @@ pub(super) struct Found {
 
 impl<'a> Destinations<'a> {
     pub(super) fn new(rules: &'a Rules<'a>, clusters: &'a Clusters, options: &CompileOptions) -> Self {
-        Destinations { rules, clusters, own: options.identity_hash(), known: FixedMap::default() }
+        Destinations {
+            rules,
+            clusters,
+            own: options.identity_hash(),
+            known: FixedMap::default(),
+            found: Vec::new(),
+        }
     }
 
     /// What `destination` means.
     pub(super) fn find(&mut self, destination: &'a Destination) -> &Found {
-        // Two look-ups in place of `entry`, whose closure would borrow `self` twice.
-        if !self.known.contains_key(destination) {
-            let found = self.work_out(destination);
-            self.known.insert(destination, found);
-        }
-        &self.known[destination]
+        let at = self.known.get(destination).copied().unwrap_or_else(|| {
+            self.found.push(self.work_out(destination));
+            self.known.insert(destination, self.found.len() - 1);
+            self.found.len() - 1
+        });
+        &self.found[at]
     }
 
     /// What `destination` means, worked out anew.

@@ -131,7 +131,7 @@ impl<'a> Compiler<'a> {
                     });
                 }
                 if let [only] = weighted.as_mut_slice() {
-                    edits = edits.then(&std::mem::take(&mut only.edits));
+                    edits = edits.then(std::mem::take(&mut only.edits));
                 }
                 forward(weighted)
             }

@@ -25,9 +25,19 @@ pub(crate) struct RouteIndex {
     residual: Box<[u32]>,
 }
 
-/// Blocks that share a key, ascending.
-#[derive(Debug, Default)]
-struct Bucket(Vec<u32>);
+/// Blocks that share a key, ascending. Mostly there is one: no allocation for it.
+#[derive(Debug)]
+struct Bucket {
+    first: u32,
+    more: Vec<u32>,
+}
+
+/// Files a block under a key; blocks come in ascending order.
+fn file(map: &mut HashedMap<Bucket>, key: u64, at: u32) {
+    map.entry(key)
+        .and_modify(|bucket| bucket.more.push(at))
+        .or_insert_with(|| Bucket { first: at, more: Vec::new() });
+}
 
 #[derive(Debug)]
 struct HeaderIndex {
@@ -55,17 +65,17 @@ impl RouteIndex {
         for (at, (block, prefix)) in blocks.iter().zip(&prefixes).enumerate() {
             let at = at as u32;
             match crowd.file(block, prefix.as_deref()) {
-                Filed::Exact(path) => index.exact.entry(key(path.as_bytes())).or_default().0.push(at),
+                Filed::Exact(path) => file(&mut index.exact, key(path.as_bytes()), at),
                 Filed::Prefix(path) => {
                     lengths.push(path.len() as u32);
-                    index.prefix.entry(key(path.as_bytes())).or_default().0.push(at);
+                    file(&mut index.prefix, key(path.as_bytes()), at);
                 }
                 Filed::Header(name, value) => {
                     let known = headers.iter().position(|h| &*h.name == name).unwrap_or_else(|| {
                         headers.push(HeaderIndex { name: name.into(), values: HashedMap::default() });
                         headers.len() - 1
                     });
-                    headers[known].values.entry(key(value.as_bytes())).or_default().0.push(at);
+                    file(&mut headers[known].values, key(value.as_bytes()), at);
                 }
                 Filed::Residual => residual.push(at),
             }
@@ -129,7 +139,8 @@ impl<H: Head> Search<'_, '_, H> {
 
     fn bucket(&mut self, bucket: Option<&Bucket>) {
         if let Some(bucket) = bucket {
-            self.list(&bucket.0);
+            self.list(&[bucket.first]);
+            self.list(&bucket.more);
         }
     }
 

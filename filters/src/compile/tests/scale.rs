@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pilotfish_config::model::{
-    self, ExportTo, HeaderEdits, HttpMatch, HttpRoute, Kind, Meta, ResourceKey, RouteDestination,
-    StringMatch, VirtualService,
+    self, DestinationRule, ExportTo, HeaderEdits, HttpMatch, HttpRoute, Kind, Location, Meta, PortProtocol,
+    Resolution, ResourceKey, RouteDestination, ServiceEntry, ServicePort, StringMatch, Subset, TrafficPolicy,
+    VirtualService, Workload,
 };
 
 use super::*;
@@ -42,29 +43,75 @@ fn prefix_route(at: usize) -> HttpRoute {
     }
 }
 
+fn meta(kind: Kind, name: &str) -> Meta {
+    let key = ResourceKey { kind, namespace: "default".into(), name: name.into() };
+    Meta { key, labels: StringMap::new(), annotations: StringMap::new(), source: source() }
+}
+
+fn entry(name: &str) -> ServiceEntry {
+    let workload = |version: &str, last: u8| Workload {
+        address: model::Address::Ip([127, 0, 0, last].into()),
+        ports: Default::default(),
+        labels: [("version".to_owned(), version.to_owned())].into(),
+        network: None,
+        locality: Locality::default(),
+        weight: 1,
+        service_account: None,
+        agent: None,
+        mesh: false,
+    };
+    ServiceEntry {
+        meta: meta(Kind::ServiceEntry, name),
+        hosts: vec![Host::resolve(name, "default")],
+        addresses: Vec::new(),
+        ports: vec![ServicePort {
+            number: 80,
+            protocol: PortProtocol::Http,
+            name: "http".to_owned(),
+            target_port: None,
+        }],
+        location: Location::Internal,
+        resolution: Resolution::Static,
+        endpoints: vec![workload("v1", 1), workload("v2", 2)],
+        workload_selector: None,
+        export_to: ExportTo::All,
+        subject_alt_names: Vec::new(),
+    }
+}
+
+fn destination_rule(name: &str) -> DestinationRule {
+    let subset = |version: &str| Subset {
+        name: version.to_owned(),
+        labels: [("version".to_owned(), version.to_owned())].into(),
+        policy: None,
+    };
+    DestinationRule {
+        meta: meta(Kind::DestinationRule, name),
+        host: Host::resolve(name, "default"),
+        policy: TrafficPolicy::default(),
+        subsets: vec![subset("v1"), subset("v2")],
+        export_to: ExportTo::All,
+        workload_selector: StringMap::new(),
+    }
+}
+
 /// One VirtualService with `routes` rules over a hundred services with two subsets each.
 fn large(routes: usize) -> Model {
-    let services: String = (0..100).map(|at| service(&format!("s{at}"), 80)).collect();
-    let rules: String = (0..100)
-        .map(|at| {
-            format!(
-                "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: s{at}}}\nspec:\n  \
-                 host: s{at}\n  subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}}}]\n"
-            )
-        })
-        .collect();
-    let mut model = model(&(services + &rules));
-    let key = ResourceKey { kind: Kind::VirtualService, namespace: "default".into(), name: "large".into() };
-    model.virtual_services.push(VirtualService {
-        meta: Meta { key, labels: StringMap::new(), annotations: StringMap::new(), source: source() },
-        hosts: vec![Host::resolve("api", "default")],
-        gateways: vec!["mesh".to_owned()],
-        http: (0..routes).map(prefix_route).collect(),
-        tls: Vec::new(),
-        tcp: Vec::new(),
-        export_to: ExportTo::All,
-    });
-    model
+    let names: Vec<String> = (0..100).map(|at| format!("s{at}")).collect();
+    Model {
+        service_entries: names.iter().map(|name| entry(name)).collect(),
+        destination_rules: names.iter().map(|name| destination_rule(name)).collect(),
+        virtual_services: vec![VirtualService {
+            meta: meta(Kind::VirtualService, "large"),
+            hosts: vec![Host::resolve("api", "default")],
+            gateways: vec!["mesh".to_owned()],
+            http: (0..routes).map(prefix_route).collect(),
+            tls: Vec::new(),
+            tcp: Vec::new(),
+            export_to: ExportTo::All,
+        }],
+        ..Model::default()
+    }
 }
 
 #[test]
