@@ -1,10 +1,11 @@
 //! What operators ask the sidecar. On TCP only what may be read by anyone on the loopback: `/ready`, `/live` and
-//! `/metrics`. The rest is on a Unix socket that only this user may open: `/config`, and `/drain` by POST.
+//! `/metrics`. The rest is on a Unix socket that only this user may open: `/config`, `/why`, and `/drain` by POST.
 //!
 //! It runs on the background runtime with a small responder of its own, so it answers while the workers are busy.
 
 mod config;
 mod responder;
+mod why;
 
 use std::io;
 use std::net::SocketAddr;
@@ -121,7 +122,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 /// What is asked for, and what comes back.
 fn answer(shared: &Shared, surface: Surface, method: &str, path: &str) -> Answer {
-    let path = path.split('?').next().unwrap_or(path);
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let reads = matches!(method, "GET" | "HEAD");
     match (path, surface) {
         ("/live", _) if reads => Answer::text(200, "live\n"),
@@ -131,18 +132,21 @@ fn answer(shared: &Shared, surface: Surface, method: &str, path: &str) -> Answer
         },
         ("/metrics", _) if reads => Answer::new(200, metrics::CONTENT_TYPE, metrics::render(shared)),
         ("/config", Surface::Owner) if reads => Answer::new(200, "application/json", config::render(shared)),
+        ("/why", Surface::Owner) if reads => why::answer(shared, query),
         ("/drain", Surface::Owner) if method == "POST" => {
             shared.drain.request();
             Answer::text(202, "draining\n")
         }
         ("/drain", Surface::Owner) => Answer::text(405, "use POST\n").allow("POST"),
-        ("/live" | "/ready" | "/metrics", _) | ("/config", Surface::Owner) => {
+        ("/live" | "/ready" | "/metrics", _) | ("/config" | "/why", Surface::Owner) => {
             Answer::text(405, "use GET\n").allow("GET, HEAD")
         }
-        ("/config" | "/drain", Surface::Anyone) => {
+        ("/config" | "/why" | "/drain", Surface::Anyone) => {
             Answer::text(404, "only on the Unix socket (--admin-socket)\n")
         }
-        _ if surface == Surface::Owner => Answer::text(404, "/ready /live /metrics /config, POST /drain\n"),
+        _ if surface == Surface::Owner => {
+            Answer::text(404, "/ready /live /metrics /config /why, POST /drain\n")
+        }
         _ => Answer::text(404, "/ready /live /metrics\n"),
     }
 }

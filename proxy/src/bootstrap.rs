@@ -43,7 +43,7 @@ pub struct Settings {
     #[arg(long, env = "PILOTFISH_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:15000")]
     pub admin: SocketAddr,
 
-    /// Unix socket (mode 0600) for /config and /drain.
+    /// Unix socket (mode 0600) for /config, /why and /drain.
     /// [default: $XDG_RUNTIME_DIR (or /tmp)/pilotfish-<namespace>-<agent>-<pid>.sock]
     #[arg(long, env = "PILOTFISH_ADMIN_SOCKET", value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,

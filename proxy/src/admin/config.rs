@@ -34,7 +34,7 @@ pub(super) fn render(shared: &Shared) -> String {
 }
 
 /// One cluster as it is now: its load, and what is known of each endpoint.
-fn cluster(cluster: &Cluster, now: Micros) -> Value {
+pub(super) fn cluster(cluster: &Cluster, now: Micros) -> Value {
     let endpoint = |endpoint: &Arc<Endpoint>| {
         let stats = &endpoint.stats;
         let labels: serde_json::Map<String, Value> =

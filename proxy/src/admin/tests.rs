@@ -13,7 +13,7 @@ fn shared() -> Arc<Shared> {
 #[test]
 fn tcp_shows_nothing_that_is_not_for_everyone() {
     let shared = shared();
-    for path in ["/config", "/drain", "/config?x", "/", "//config", "/metrics/../config"] {
+    for path in ["/config", "/why?host=nlp", "/drain", "/config?x", "/", "//config", "/metrics/../config"] {
         for method in ["GET", "POST"] {
             let answer = answer(&shared, Surface::Anyone, method, path);
             assert_eq!(answer.status, 404, "{method} {path}");
@@ -47,6 +47,16 @@ fn config_is_json_that_names_agent_and_version() {
     assert_eq!(value["agent"], "nlp");
     assert_eq!(value["snapshot"]["version"], 0);
     assert_eq!(value["last_reload"]["rejected_total"], 0);
+}
+
+#[test]
+fn why_answers_with_the_refusal_that_a_request_would_get() {
+    let answer = answer(&shared(), Surface::Owner, "GET", "/why?host=nobody");
+    let value: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(
+        (answer.status, value["refused"].as_str(), value["status"].as_u64()),
+        (200, Some("no-route"), Some(404))
+    );
 }
 
 #[tokio::test]
