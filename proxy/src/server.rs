@@ -27,6 +27,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::series::Names;
+use crate::telemetry::text::push_sentence;
 use crate::worker::Worker;
 
 /// How long the end of the process waits for the access log's reader.
@@ -145,7 +146,12 @@ impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Refused(refused) => {
-                refused.lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+                let mut text = String::new();
+                for line in &refused.lines {
+                    push_sentence(&mut text, line);
+                    text.push('\n');
+                }
+                out.write_str(&text)?;
                 write!(out, "pilotfish-proxy: the configuration is not valid, nothing is served")
             }
             Failure::Io(error) => write!(out, "pilotfish-proxy: {error}"),

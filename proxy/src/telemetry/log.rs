@@ -6,7 +6,7 @@ use std::fmt::{Display, Write as _};
 use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::text::{push_time, push_value};
+use super::text::{push_sentence, push_time, push_value};
 
 /// How much an event matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ fn render(
     line.push(' ');
     push_time(&mut line, now);
     line.push(' ');
-    line.push_str(message);
+    push_sentence(&mut line, message);
     let mut text = String::new();
     for (key, value) in fields {
         text.clear();
@@ -98,13 +98,13 @@ mod tests {
         let line = render(
             Level::Warn,
             Duration::from_millis(1500),
-            "configuration refused",
+            "configuration\nrefused",
             &[("file", &"a b.yaml"), ("count", &2), ("hint", &"x\ninfo forged")],
             false,
         );
         assert_eq!(
             line,
-            "warn  1970-01-01T00:00:01.500Z configuration refused file=\"a b.yaml\" count=2 hint=\"x\\ninfo forged\"\n"
+            "warn  1970-01-01T00:00:01.500Z configuration\\nrefused file=\"a b.yaml\" count=2 hint=\"x\\ninfo forged\"\n"
         );
     }
 

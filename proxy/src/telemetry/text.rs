@@ -18,21 +18,31 @@ pub fn push_value(line: &mut String, value: &str) {
 pub fn push_quoted(line: &mut String, value: &str) {
     line.push('"');
     for c in value.chars() {
-        match c {
-            '"' | '\\' => {
-                line.push('\\');
-                line.push(c);
-            }
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            _ if c.is_control() || is_treacherous(c) => {
-                let _ = write!(line, "\\u{:04x}", u32::from(c));
-            }
-            _ => line.push(c),
+        if matches!(c, '"' | '\\') {
+            line.push('\\');
+            line.push(c);
+        } else {
+            push_visible(line, c);
         }
     }
     line.push('"');
+}
+
+/// Appends a sentence as it is, except for what could end the line or deceive its reader.
+pub fn push_sentence(line: &mut String, sentence: &str) {
+    sentence.chars().for_each(|c| push_visible(line, c));
+}
+
+fn push_visible(line: &mut String, c: char) {
+    match c {
+        '\n' => line.push_str("\\n"),
+        '\r' => line.push_str("\\r"),
+        '\t' => line.push_str("\\t"),
+        _ if c.is_control() || is_treacherous(c) => {
+            let _ = write!(line, "\\u{:04x}", u32::from(c));
+        }
+        _ => line.push(c),
+    }
 }
 
 /// Line and paragraph separators, zero-width and bidirectional controls: invisible, yet they change what is read.
