@@ -3,11 +3,19 @@
 //! YAML -> located tree -> `raw` (checked against each kind's field table) -> `validate` -> [`model`].
 //! Every error is reported at once, each with file, line, column and field.
 
+pub(crate) mod diagnose;
+mod document;
+pub mod kinds;
+mod load;
 pub mod model;
+pub mod raw;
 pub mod report;
+pub mod schema;
+pub mod units;
+mod validate;
+pub mod yaml;
 
-use std::path::PathBuf;
-
+pub use load::{load, load_bytes, load_texts};
 pub use model::Model;
 pub use report::{Diagnostic, Report, Severity, Unenforced};
 
@@ -33,16 +41,4 @@ pub struct Loaded {
     pub model: Option<Model>,
     /// Every error and warning.
     pub report: Report,
-}
-
-/// Loads files and folders (their `.yaml` and `.yml` files, by name; not recursive, as kubectl does).
-pub fn load(paths: &[PathBuf], options: &Options) -> Loaded {
-    let _ = (paths, options);
-    Loaded { model: Some(Model::default()), report: Report::default() }
-}
-
-/// Loads documents from memory: pairs of a name for messages, and text.
-pub fn load_texts(texts: &[(&str, &str)], options: &Options) -> Loaded {
-    let _ = (texts, options);
-    Loaded { model: Some(Model::default()), report: Report::default() }
 }

@@ -1,2 +1,9 @@
-//! Placeholder until the first command lands.
-fn main() {}
+//! `pilotfish`: the command line. Flags and dispatch; one file for each command in `cli/`.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

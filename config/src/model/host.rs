@@ -20,6 +20,11 @@ impl Host {
         }
     }
 
+    /// `name` in lower case, not resolved: a name to look up, written in full.
+    pub fn verbatim(name: &str) -> Host {
+        Host(name.to_ascii_lowercase().into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -8,14 +8,8 @@ impl Model {
     /// The DestinationRule that a caller in `namespace` uses for `host`: the caller's namespace first, then the
     /// host's own, then any that is exported to the caller; in each, exact hosts before longer wildcards.
     pub fn destination_rule(&self, host: &str, namespace: &str) -> Option<&DestinationRule> {
-        let own = host.strip_suffix(".svc.cluster.local").and_then(|short| short.split('.').nth(1));
-        let visible = || {
-            self.destination_rules
-                .iter()
-                .filter(|rule| rule.meta.namespace() == namespace || rule.export_to.reaches(namespace))
-        };
-        let best = |of: &str| most_specific(visible().filter(|rule| rule.meta.namespace() == of), host);
-        best(namespace).or_else(|| own.and_then(best)).or_else(|| most_specific(visible(), host))
+        let index = most_specific_rule(self.destination_rules.iter(), host, namespace)?;
+        self.destination_rules.get(index)
     }
 
     /// The service that serves `host` for callers in `namespace`: exact before wildcard, own namespace first.
@@ -84,11 +78,25 @@ fn rank(host: &Host) -> usize {
     if host.is_wildcard() { host.len() } else { usize::MAX }
 }
 
-fn most_specific<'m>(
-    rules: impl Iterator<Item = &'m DestinationRule>,
+/// The position of the rule that a caller in `namespace` uses for `host`; see [`Model::destination_rule`].
+pub(crate) fn most_specific_rule<'r>(
+    rules: impl Iterator<Item = &'r DestinationRule> + Clone,
     host: &str,
-) -> Option<&'m DestinationRule> {
+    namespace: &str,
+) -> Option<usize> {
+    let own = host.strip_suffix(".svc.cluster.local").and_then(|short| short.split('.').nth(1));
     rules
-        .filter(|rule| rule.host.covers(host))
-        .reduce(|best, next| if rank(&next.host) > rank(&best.host) { next } else { best })
+        .enumerate()
+        .filter(|(_, rule)| rule.host.covers(host))
+        .filter(|(_, rule)| rule.meta.namespace() == namespace || rule.export_to.reaches(namespace))
+        .map(|(index, rule)| {
+            let near = match rule.meta.namespace() {
+                of if of == namespace => 2,
+                of if Some(of) == own => 1,
+                _ => 0,
+            };
+            (near, rank(&rule.host), index)
+        })
+        .reduce(|best, next| if (next.0, next.1) > (best.0, best.1) { next } else { best })
+        .map(|(_, _, index)| index)
 }

@@ -1,0 +1,209 @@
+//! One document: what it is, whose it is, and its raw spec.
+
+use std::sync::Arc;
+
+use crate::diagnose::Diagnose;
+use crate::kinds::{Dispatch, KindInfo, dispatch, kind_names};
+use crate::model::{Kind, Meta, ResourceKey, StringMap};
+use crate::raw::{
+    AgentClusterSpec, AgentSecurityPolicySpec, AuthorizationPolicySpec, DestinationRuleSpec, Metadata,
+    PeerAuthenticationSpec, Raw, Reader, RequestAuthenticationSpec, ServiceEntrySpec, ServiceEntryStatusSpec,
+    SidecarSpec, TelemetrySpec, TextMap, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec, nearest,
+};
+use crate::validate::check::{fqdn, is_dns_label};
+use crate::yaml::{Node, Type, clip_text};
+
+/// A document of a kind that is read.
+pub(crate) struct Document<'n> {
+    pub node: Node<'n>,
+    pub meta: Meta,
+    /// As written, for checks of single annotations.
+    pub annotations: Option<TextMap<'n>>,
+    pub spec: Spec<'n>,
+}
+
+/// The raw spec of a document.
+pub(crate) enum Spec<'n> {
+    VirtualService(VirtualServiceSpec<'n>),
+    DestinationRule(Box<DestinationRuleSpec<'n>>),
+    ServiceEntry(ServiceEntrySpec<'n>),
+    WorkloadEntry(WorkloadSpec<'n>),
+    WorkloadGroup(WorkloadGroupSpec<'n>),
+    AgentCluster(AgentClusterSpec<'n>),
+    AgentSecurityPolicy(AgentSecurityPolicySpec<'n>),
+    Sidecar(SidecarSpec<'n>),
+    PeerAuthentication(PeerAuthenticationSpec<'n>),
+    AuthorizationPolicy(AuthorizationPolicySpec<'n>),
+    RequestAuthentication(RequestAuthenticationSpec<'n>),
+    Telemetry(TelemetrySpec<'n>),
+}
+
+/// Reads a document, or the items of a List, into `out`.
+pub(crate) fn read<'n>(
+    node: Node<'n>,
+    namespace: &str,
+    diagnose: &mut Diagnose,
+    out: &mut Vec<Document<'n>>,
+) {
+    if node.kind() != Type::Map {
+        let message =
+            format!("a document is a map with apiVersion and kind, found {}", node.kind().article());
+        diagnose.error(node, message, None);
+        return;
+    }
+    let (api_version, kind) = (text(node, "apiVersion", diagnose), text(node, "kind", diagnose));
+    let (Some(api_version), Some(kind)) = (api_version, kind) else { return };
+    match dispatch(api_version, kind) {
+        Dispatch::Known(info) => out.extend(known(node, info, namespace, diagnose)),
+        Dispatch::List => {
+            let items = node.get("items").filter(|items| items.kind() == Type::List);
+            for item in items.iter().flat_map(|items| items.children()) {
+                read(item, namespace, diagnose, out);
+            }
+        }
+        Dispatch::Foreign => {
+            let message = format!("skipped: {kind} is not a kind that Pilotfish reads");
+            diagnose.warn(node, message, None);
+        }
+        Dispatch::WrongVersion(info) => {
+            let message = format!("{kind} has no apiVersion `{}`", clip_text(api_version));
+            let hint = format!("known: {}", info.versions.join(", "));
+            diagnose.error(node.get("apiVersion").unwrap_or(node), message, Some(hint));
+        }
+        Dispatch::Unknown => {
+            let message = format!("unknown kind `{}` of `{}`", clip_text(kind), clip_text(api_version));
+            let hint = nearest(kind, kind_names()).map(|near| format!("did you mean `{near}`?"));
+            diagnose.error(node.get("kind").unwrap_or(node), message, hint);
+        }
+    }
+    diagnose.end_document();
+}
+
+fn text<'n>(node: Node<'n>, key: &str, diagnose: &mut Diagnose) -> Option<&'n str> {
+    let Some(value) = node.get(key) else {
+        let near = nearest(key, node.children().map(|child| child.key()));
+        let hint = near.map(|near| format!("`{near}` is written instead"));
+        diagnose.error(node, format!("the required field `{key}` is missing"), hint);
+        return None;
+    };
+    match value.scalar() {
+        Some(scalar) => Some(scalar.text),
+        None => {
+            diagnose.error(value, format!("expected a text, found {}", value.kind().article()), None);
+            None
+        }
+    }
+}
+
+fn known<'n>(
+    node: Node<'n>,
+    info: &'static KindInfo,
+    default_namespace: &str,
+    diagnose: &mut Diagnose,
+) -> Option<Document<'n>> {
+    const KEYS: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
+    for child in node.children().filter(|child| !KEYS.contains(&child.key())) {
+        let near = nearest(child.key(), KEYS.iter().copied());
+        let in_spec = info.spec.field(child.key()).map(|_| "it belongs into `spec`".to_owned());
+        let hint = in_spec.or(near.map(|near| format!("did you mean `{near}`?")));
+        diagnose.error_at_key(child, format!("unknown field of {}", info.kind), hint);
+    }
+    if let Some(status) = node.get("status").filter(|_| info.kind == Kind::ServiceEntry) {
+        ServiceEntryStatusSpec::read(status, &mut Reader { diagnose });
+    }
+    let metadata = match node.get("metadata") {
+        Some(metadata) => Metadata::read(metadata, &mut Reader { diagnose }),
+        None => {
+            diagnose.error(node, "the required field `metadata` is missing".into(), None);
+            None
+        }
+    };
+    not_enforced(node, info, metadata.as_ref(), default_namespace, diagnose);
+    let spec = match node.get("spec") {
+        Some(spec) => read_spec(spec, info.kind, diagnose),
+        None if info.spec_required => {
+            diagnose.error(node, "the required field `spec` is missing".into(), None);
+            None
+        }
+        None => read_spec(node.hollow(), info.kind, diagnose),
+    };
+    let metadata = metadata?;
+    let meta = meta(node, info.kind, &metadata, default_namespace, diagnose)?;
+    Some(Document { node, meta, annotations: metadata.annotations, spec: spec? })
+}
+
+fn read_spec<'n>(node: Node<'n>, kind: Kind, diagnose: &mut Diagnose) -> Option<Spec<'n>> {
+    let reader = &mut Reader { diagnose };
+    Some(match kind {
+        Kind::VirtualService => Spec::VirtualService(Raw::read(node, reader)?),
+        Kind::DestinationRule => Spec::DestinationRule(Box::new(Raw::read(node, reader)?)),
+        Kind::ServiceEntry => Spec::ServiceEntry(Raw::read(node, reader)?),
+        Kind::WorkloadEntry => Spec::WorkloadEntry(Raw::read(node, reader)?),
+        Kind::WorkloadGroup => Spec::WorkloadGroup(Raw::read(node, reader)?),
+        Kind::AgentCluster => Spec::AgentCluster(Raw::read(node, reader)?),
+        Kind::AgentSecurityPolicy => Spec::AgentSecurityPolicy(Raw::read(node, reader)?),
+        Kind::Sidecar => Spec::Sidecar(Raw::read(node, reader)?),
+        Kind::PeerAuthentication => Spec::PeerAuthentication(Raw::read(node, reader)?),
+        Kind::AuthorizationPolicy => Spec::AuthorizationPolicy(Raw::read(node, reader)?),
+        Kind::RequestAuthentication => Spec::RequestAuthentication(Raw::read(node, reader)?),
+        Kind::Telemetry => Spec::Telemetry(Raw::read(node, reader)?),
+    })
+}
+
+/// Says that a whole kind is not enforced, and notes security kinds.
+fn not_enforced(
+    node: Node<'_>,
+    info: &'static KindInfo,
+    metadata: Option<&Metadata<'_>>,
+    default_namespace: &str,
+    diagnose: &mut Diagnose,
+) {
+    if info.enforced {
+        return;
+    }
+    let kind = info.kind;
+    let hint = kind
+        .is_security()
+        .then(|| "pilotfish-proxy refuses to start with it, unless --allow-unenforced is given".to_owned());
+    diagnose.warn(node, format!("{kind} is not enforced yet: it is checked and not acted on"), hint);
+    if kind.is_security() {
+        let text = |text: Option<crate::raw::Text<'_>>| text.map(|text| text.value.to_owned());
+        let namespace =
+            metadata.and_then(|m| text(m.namespace)).unwrap_or_else(|| default_namespace.to_owned());
+        let name = metadata.and_then(|m| text(m.name)).unwrap_or_default();
+        let name = format!("{namespace}/{name}");
+        let unenforced = crate::report::Unenforced { kind, name, source: node.source() };
+        diagnose.report().unenforced_security.push(unenforced);
+    }
+}
+
+fn meta(
+    node: Node<'_>,
+    kind: Kind,
+    metadata: &Metadata<'_>,
+    default_namespace: &str,
+    diagnose: &mut Diagnose,
+) -> Option<Meta> {
+    let Some(name) = metadata.name else {
+        diagnose.error(metadata.node, "the required field `name` is missing".into(), None);
+        return None;
+    };
+    if fqdn(name.value).is_err() && !name.value.split('.').all(is_dns_label) || name.value.len() > 253 {
+        let hint = "lower-case letters, digits, `-` and `.`, at most 253".to_owned();
+        diagnose.error(name.node, format!("`{}` is not a resource name", clip_text(name.value)), Some(hint));
+    }
+    if let Some(namespace) = metadata.namespace.filter(|namespace| !is_dns_label(namespace.value)) {
+        diagnose.error(namespace.node, format!("`{}` is not a namespace", clip_text(namespace.value)), None);
+    }
+    let namespace: Arc<str> =
+        metadata.namespace.map_or(default_namespace, |namespace| namespace.value).into();
+    let key = ResourceKey { kind, namespace, name: name.value.into() };
+    let labels = string_map(metadata.labels.as_ref());
+    let annotations = string_map(metadata.annotations.as_ref());
+    Some(Meta { key, labels, annotations, source: node.source() })
+}
+
+fn string_map(map: Option<&TextMap<'_>>) -> StringMap {
+    let pairs = map.into_iter().flatten();
+    pairs.map(|(key, value)| (key.value.to_owned(), value.value.to_owned())).collect()
+}

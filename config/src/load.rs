@@ -1,0 +1,140 @@
+//! Files and folders to a model: read, compose, check, validate; every error of every file in one report.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::diagnose::Diagnose;
+use crate::document;
+use crate::validate::validate;
+use crate::yaml::{Limits, Tree, compose};
+use crate::{Loaded, Options};
+
+/// A file's name and text.
+type Text = (Arc<str>, String);
+
+/// Loads files and folders (their `.yaml` and `.yml` files, by name; not recursive, as kubectl does).
+pub fn load(paths: &[PathBuf], options: &Options) -> Loaded {
+    let mut diagnose = Diagnose::default();
+    let mut texts = Vec::new();
+    for file in files(paths, &mut diagnose) {
+        let name: Arc<str> = file.display().to_string().into();
+        match read(&file, &mut diagnose, &name) {
+            Some(bytes) => texts.extend(utf8(name, bytes, &mut diagnose)),
+            None => texts.push((name, String::new())),
+        }
+    }
+    load_all(&texts, options, diagnose)
+}
+
+/// Loads documents from memory: pairs of a name for messages, and text.
+pub fn load_texts(texts: &[(&str, &str)], options: &Options) -> Loaded {
+    let texts: Vec<Text> = texts.iter().map(|(name, text)| ((*name).into(), (*text).to_owned())).collect();
+    load_all(&texts, options, Diagnose::default())
+}
+
+/// Loads one document stream that may not even be text.
+pub fn load_bytes(name: &str, bytes: Vec<u8>, options: &Options) -> Loaded {
+    let mut diagnose = Diagnose::default();
+    let texts: Vec<Text> = utf8(name.into(), bytes, &mut diagnose).into_iter().collect();
+    load_all(&texts, options, diagnose)
+}
+
+fn load_all(texts: &[Text], options: &Options, mut diagnose: Diagnose) -> Loaded {
+    let limits = Limits::default();
+    let trees: Vec<Tree<'_>> = texts
+        .iter()
+        .map(|(name, text)| {
+            let (tree, problems) = compose(name, text, &limits);
+            problems.into_iter().for_each(|problem| diagnose.problem(name, problem));
+            tree
+        })
+        .collect();
+    let mut documents = Vec::new();
+    for node in trees.iter().flat_map(|tree| tree.documents()) {
+        document::read(node, &options.default_namespace, &mut diagnose, &mut documents);
+    }
+    let resources = documents.len();
+    let model = validate(documents, options, &mut diagnose);
+    let model = (diagnose.errors() == 0).then_some(model);
+    let names: Vec<Arc<str>> = texts.iter().map(|(name, _)| name.clone()).collect();
+    let mut report = diagnose.finish(&names);
+    report.files = texts.len();
+    report.resources = resources;
+    Loaded { model, report }
+}
+
+/// The files that the paths mean, each once.
+fn files(paths: &[PathBuf], diagnose: &mut Diagnose) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        let found = if path.is_dir() { folder(path, diagnose) } else { vec![path.clone()] };
+        for file in found {
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+    }
+    files
+}
+
+fn folder(path: &Path, diagnose: &mut Diagnose) -> Vec<PathBuf> {
+    let name = path.display().to_string();
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) => {
+            diagnose.file_error(&name, format!("cannot be read: {error}"), None);
+            return Vec::new();
+        }
+    };
+    let is_yaml = |file: &PathBuf| file.extension().is_some_and(|ext| ext == "yaml" || ext == "yml");
+    let hidden =
+        |file: &PathBuf| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|file| is_yaml(file) && !hidden(file) && file.is_file())
+        .collect();
+    files.sort();
+    files
+}
+
+/// The bytes of a file, never more than the limit and one.
+fn read(file: &Path, diagnose: &mut Diagnose, name: &Arc<str>) -> Option<Vec<u8>> {
+    let limit = Limits::default().bytes as u64 + 1;
+    let mut bytes = Vec::new();
+    let result = File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    match result {
+        Ok(_) => Some(bytes),
+        Err(error) => {
+            diagnose.file_error(name, format!("cannot be read: {error}"), None);
+            None
+        }
+    }
+}
+
+fn utf8(name: Arc<str>, bytes: Vec<u8>, diagnose: &mut Diagnose) -> Option<Text> {
+    // Cutting a file at the limit may cut a character; such a file is refused for its length by `compose`.
+    let limit = Limits::default().bytes;
+    match String::from_utf8(bytes) {
+        Ok(text) => Some((name, text)),
+        Err(error) if error.as_bytes().len() > limit && error.utf8_error().valid_up_to() + 4 > limit => {
+            Some((name, String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        }
+        Err(error) => {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let start = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let column = String::from_utf8_lossy(&good[start..]).chars().count() + 1;
+            let bad = error.as_bytes()[good.len()];
+            let at = crate::yaml::At {
+                line: u32::try_from(line).unwrap_or(u32::MAX),
+                column: u32::try_from(column).unwrap_or(u32::MAX),
+            };
+            let message = format!("not UTF-8: the byte 0x{bad:02x}");
+            let hint = Some("save the file as UTF-8".to_owned());
+            diagnose.problem(&name, crate::yaml::Problem { at, message, hint });
+            Some((name, String::new()))
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Raw documents to the model: every rule that needs more than one field or more than one document.
+
+mod additions;
+mod agent;
+mod annotations;
+mod base64;
+pub(crate) mod check;
+mod delegate;
+mod destination_rule;
+mod extras;
+mod headers;
+mod http_route;
+mod l4;
+mod load_balancer;
+mod matching;
+mod merge;
+mod observe;
+mod pool;
+mod references;
+mod security;
+mod service;
+mod sidecar;
+mod virtual_service;
+
+use std::collections::HashMap;
+
+use crate::Options;
+use crate::diagnose::Diagnose;
+use crate::document::{Document, Spec};
+use crate::model::{Model, ResourceKey};
+use crate::yaml::Node;
+
+use check::Cx;
+use destination_rule::DestinationRuleDraft;
+use virtual_service::VirtualServiceDraft;
+
+/// What is known while documents are read, with places for messages.
+#[derive(Default)]
+struct Drafts<'n> {
+    virtual_services: Vec<VirtualServiceDraft<'n>>,
+    destination_rules: Vec<DestinationRuleDraft<'n>>,
+    /// The place of each ServiceEntry and WorkloadEntry, in the model's order.
+    services: Vec<Node<'n>>,
+    workloads: Vec<Node<'n>>,
+}
+
+/// Validates all documents. The model is only good if no error was reported.
+pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose: &mut Diagnose) -> Model {
+    unique(&documents, diagnose);
+    let mut cx = Cx::new(diagnose);
+    let mut model = Model::default();
+    let mut drafts = Drafts::default();
+    for document in documents {
+        cx.namespace = document.meta.key.namespace.clone();
+        annotations::check(&mut cx, document.meta.key.kind, document.annotations.as_ref());
+        one(&mut cx, document, &mut model, &mut drafts);
+    }
+    merge::destination_rules(&mut cx, &mut drafts.destination_rules);
+    delegate::merge(&mut cx, &mut drafts.virtual_services);
+    additions::spell_out(&mut cx, &mut drafts, options);
+    references::check(&mut cx, &drafts, &model);
+    model.virtual_services = drafts.virtual_services.into_iter().map(|draft| draft.service).collect();
+    model.destination_rules = drafts.destination_rules.into_iter().map(|draft| draft.rule).collect();
+    model
+}
+
+fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &mut Drafts<'n>) {
+    let Document { node, meta, spec, .. } = document;
+    match spec {
+        Spec::VirtualService(spec) => {
+            drafts.virtual_services.push(virtual_service::virtual_service(cx, meta, &spec));
+        }
+        Spec::DestinationRule(spec) => {
+            let annotations = annotations::PolicyAnnotations::read(&meta.annotations);
+            drafts.destination_rules.extend(destination_rule::destination_rule(
+                cx,
+                meta,
+                &spec,
+                &annotations,
+            ));
+        }
+        Spec::ServiceEntry(spec) => {
+            model.service_entries.push(service::service_entry(cx, meta, &spec));
+            drafts.services.push(spec.node);
+        }
+        Spec::WorkloadEntry(spec) => {
+            model.workload_entries.push(service::workload_entry(cx, meta, &spec));
+            drafts.workloads.push(node);
+        }
+        Spec::WorkloadGroup(spec) => model.workload_groups.extend(service::workload_group(cx, meta, &spec)),
+        Spec::AgentCluster(spec) => model.agent_clusters.push(agent::agent_cluster(cx, meta, &spec)),
+        Spec::AgentSecurityPolicy(spec) => {
+            model.agent_security_policies.push(agent::agent_security_policy(cx, meta, &spec));
+        }
+        Spec::Sidecar(spec) => model.sidecars.push(sidecar::sidecar(cx, meta, &spec)),
+        Spec::PeerAuthentication(spec) => {
+            model.peer_authentications.push(security::peer_authentication(cx, meta, &spec));
+        }
+        Spec::AuthorizationPolicy(spec) => {
+            model.authorization_policies.push(security::authorization_policy(cx, meta, &spec));
+        }
+        Spec::RequestAuthentication(spec) => {
+            model.request_authentications.push(security::request_authentication(cx, meta, &spec));
+        }
+        Spec::Telemetry(spec) => model.telemetries.push(observe::telemetry(cx, meta, &spec)),
+    }
+}
+
+/// No two resources with one key.
+fn unique(documents: &[Document<'_>], diagnose: &mut Diagnose) {
+    let mut seen: HashMap<&ResourceKey, &Document<'_>> = HashMap::new();
+    for document in documents {
+        if let Some(first) = seen.insert(&document.meta.key, document) {
+            let message = format!("{} is already at {}", document.meta.key, first.meta.source);
+            diagnose.error(document.node, message, Some("give it another name, or remove one".into()));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What is valid and does nothing, because something that it names is nowhere: warnings.
+
+use std::collections::HashSet;
+
+use crate::model::{Host, Model, ServiceEntry, includes};
+
+use super::Drafts;
+use super::check::Cx;
+
+/// Checks names across documents.
+pub(super) fn check(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
+    hosts_twice(cx, drafts);
+    destinations(cx, drafts, model);
+    workloads(cx, drafts, model);
+    agents(cx, drafts, model);
+}
+
+/// Two VirtualServices for one host: the first one wins.
+fn hosts_twice(cx: &mut Cx<'_>, drafts: &Drafts<'_>) {
+    let mut seen: std::collections::HashMap<(&str, &Host), &crate::model::Meta> = Default::default();
+    for draft in drafts.virtual_services.iter().filter(|draft| draft.service.is_for_mesh()) {
+        let meta = &draft.service.meta;
+        for host in &draft.service.hosts {
+            if let Some(first) = seen.insert((meta.namespace(), host), meta) {
+                let message =
+                    format!("{host} is already in VirtualService {} at {}", first.name(), first.source);
+                cx.warn(draft.node, message, "the rules of the first one win; write them into one");
+                seen.insert((meta.namespace(), host), first);
+            }
+        }
+    }
+}
+
+/// Destinations that no ServiceEntry knows: only what comes from elsewhere can make them work.
+fn destinations(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
+    let exact: HashSet<&str> =
+        model.service_entries.iter().flat_map(|entry| &entry.hosts).map(|host| host.as_str()).collect();
+    let wide: Vec<&Host> = model
+        .service_entries
+        .iter()
+        .flat_map(|entry| &entry.hosts)
+        .filter(|host| host.is_wildcard())
+        .collect();
+    let mut said: HashSet<&str> = HashSet::new();
+    for mention in drafts.virtual_services.iter().flat_map(|draft| &draft.mentions) {
+        let host = &mention.destination.host;
+        let known = host.capability().is_some()
+            || exact.contains(host.as_str())
+            || wide.iter().any(|wide| wide.covers(host));
+        if !known && said.insert(host) {
+            let at = mention.node.get("host").unwrap_or(mention.node);
+            let message = format!("no ServiceEntry here has the host {host}");
+            cx.warn(at, message, "without one, requests get 503");
+        }
+        if let (Some(port), Some(entry)) = (mention.destination.port, service_of(model, host))
+            && entry.port(Some(port)).is_none()
+            && !entry.ports.is_empty()
+        {
+            let ports: Vec<String> = entry.ports.iter().map(|port| port.number.to_string()).collect();
+            let at = mention.node.get("port").unwrap_or(mention.node);
+            cx.warn(at, format!("{host} has no port {port}"), format!("it has {}", ports.join(", ")));
+        }
+    }
+}
+
+fn service_of<'m>(model: &'m Model, host: &Host) -> Option<&'m ServiceEntry> {
+    model.service_entries.iter().find(|entry| entry.hosts.contains(host))
+}
+
+fn workloads(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
+    for (entry, node) in model.workload_entries.iter().zip(&drafts.workloads) {
+        let selected = model.service_entries.iter().any(|service| {
+            service.meta.namespace() == entry.meta.namespace()
+                && service
+                    .workload_selector
+                    .as_ref()
+                    .is_some_and(|labels| includes(&entry.workload.labels, labels))
+        });
+        if !selected {
+            let hint = "a ServiceEntry of its namespace has to select its labels by `workloadSelector`";
+            cx.warn(*node, "no ServiceEntry here selects this workload, so nothing is sent to it", hint);
+        }
+    }
+    for (service, node) in model.service_entries.iter().zip(&drafts.services) {
+        if service.workload_selector.is_some() && model.workloads_of(service).next().is_none() {
+            let at = node.get("workloadSelector").unwrap_or(*node);
+            cx.warn(at, "selects no WorkloadEntry here", "without one, requests get 503");
+        }
+    }
+}
+
+fn agents(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
+    let services = model.service_entries.iter().zip(&drafts.services);
+    let in_services = services.flat_map(|(service, node)| {
+        service.endpoints.iter().map(|workload| (service.meta.namespace(), workload, *node))
+    });
+    let entries = model.workload_entries.iter().zip(&drafts.workloads);
+    let alone = entries.map(|(entry, node)| (entry.meta.namespace(), &entry.workload, *node));
+    let mut said: HashSet<(&str, &str)> = HashSet::new();
+    for (namespace, workload, node) in in_services.chain(alone) {
+        let Some(agent) = workload.agent.as_deref() else { continue };
+        if model.agent(namespace, agent).is_none() && said.insert((namespace, agent)) {
+            let message = format!("no AgentCluster of the namespace {namespace} has an agent `{agent}`");
+            cx.warn(node, message, "without one, the endpoint has no capabilities");
+        }
+    }
+}

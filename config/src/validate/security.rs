@@ -1,0 +1,356 @@
+//! PeerAuthentication, AuthorizationPolicy and RequestAuthentication.
+
+use std::collections::BTreeMap;
+
+use crate::model::{
+    AuthorizationAction, AuthorizationCondition, AuthorizationOperation, AuthorizationPolicy,
+    AuthorizationRule, AuthorizationSource, JwtRule, Meta, MtlsMode, PeerAuthentication,
+    RequestAuthentication, Scope, TargetRef, Values,
+};
+use crate::raw::{
+    ActionWord, AuthorizationPolicySpec, ConditionSpec, JwtRuleSpec, List, MtlsSpec, MtlsWord, OperationSpec,
+    PeerAuthenticationSpec, RequestAuthenticationSpec, RuleSpec, SelectorSpec, SourceSpec, TargetRefSpec,
+    Text,
+};
+use crate::yaml::clip_text;
+
+use super::check::{Cx, is_subnet};
+use super::headers::is_header_name;
+
+/// Whom a policy is for; labels and objects exclude each other.
+pub(super) fn scope(
+    cx: &mut Cx<'_>,
+    selector: Option<&SelectorSpec<'_>>,
+    target: Option<&TargetRefSpec<'_>>,
+    targets: Option<&List<TargetRefSpec<'_>>>,
+) -> Scope {
+    let list = targets.map(Vec::as_slice).unwrap_or_default();
+    let kinds = [selector.is_some(), target.is_some(), !list.is_empty()];
+    if let Some(selector) = selector
+        && kinds.iter().filter(|some| **some).count() > 1
+    {
+        cx.error(selector.node, "`selector`, `targetRef` and `targetRefs` exclude each other");
+    }
+    Scope {
+        selector: selector.map(|s| cx.selector(s.node, s.match_labels.as_ref())).unwrap_or_default(),
+        targets: target.into_iter().chain(list).filter_map(|target| target_ref(cx, target)).collect(),
+    }
+}
+
+fn target_ref(cx: &mut Cx<'_>, spec: &TargetRefSpec<'_>) -> Option<TargetRef> {
+    const ALLOWED: &[(&str, &str)] = &[
+        ("", "Service"),
+        ("core", "Service"),
+        ("networking.istio.io", "ServiceEntry"),
+        ("gateway.networking.k8s.io", "Gateway"),
+        ("gateway.networking.k8s.io", "GatewayClass"),
+    ];
+    let (kind, name) = (spec.kind?, spec.name?);
+    let group = spec.group.map_or("", |group| group.value);
+    if !ALLOWED.contains(&(group, kind.value)) {
+        let message = format!("`{}/{}` cannot be a target", clip_text(group), clip_text(kind.value));
+        cx.error_hint(kind.node, message, "a Service, ServiceEntry, Gateway or GatewayClass with its group");
+    }
+    if let Some(namespace) = spec.namespace.filter(|namespace| !namespace.value.is_empty()) {
+        cx.error(namespace.node, "a target in another namespace is not supported");
+    }
+    let name = cx.not_empty(name);
+    let namespace = spec.namespace.map(|namespace| namespace.value.to_owned());
+    Some(TargetRef { group: group.to_owned(), kind: kind.value.to_owned(), name, namespace })
+}
+
+/// Reads a PeerAuthentication.
+pub(super) fn peer_authentication(
+    cx: &mut Cx<'_>,
+    meta: Meta,
+    spec: &PeerAuthenticationSpec<'_>,
+) -> PeerAuthentication {
+    let scope = scope(cx, spec.selector.as_ref(), None, None);
+    let ports = spec.port_level_mtls.as_deref().unwrap_or_default();
+    if let Some(map) = spec.node.get("portLevelMtls") {
+        if scope.selector.is_empty() && !ports.is_empty() {
+            cx.error_hint(map, "ports can only be named for selected workloads", "write `selector`");
+        }
+        if map.children().next().is_none() {
+            cx.error(map, "`portLevelMtls` is empty");
+        }
+    }
+    let mut port_level = BTreeMap::new();
+    for (port, mtls) in ports {
+        match port.value.parse::<u16>() {
+            Ok(number) if number > 0 => {
+                port_level.insert(number, mtls_mode(mtls));
+            }
+            _ => {
+                let message = format!("`{}` is not a port", clip_text(port.value));
+                cx.diagnose.error_at_key(port.node, message, Some("ports are 1 to 65535".into()));
+            }
+        }
+    }
+    let mode = spec.mtls.as_ref().and_then(mtls_mode);
+    PeerAuthentication { meta, selector: scope.selector, mode, port_level }
+}
+
+fn mtls_mode(spec: &MtlsSpec<'_>) -> Option<MtlsMode> {
+    match spec.mode?.value {
+        MtlsWord::Unset => None,
+        MtlsWord::Disable => Some(MtlsMode::Disable),
+        MtlsWord::Permissive => Some(MtlsMode::Permissive),
+        MtlsWord::Strict => Some(MtlsMode::Strict),
+    }
+}
+
+/// Reads an AuthorizationPolicy.
+pub(super) fn authorization_policy(
+    cx: &mut Cx<'_>,
+    meta: Meta,
+    spec: &AuthorizationPolicySpec<'_>,
+) -> AuthorizationPolicy {
+    let action = match spec.action.map(|action| action.value) {
+        None | Some(ActionWord::Allow) => AuthorizationAction::Allow,
+        Some(ActionWord::Deny) => AuthorizationAction::Deny,
+        Some(ActionWord::Audit) => AuthorizationAction::Audit,
+        Some(ActionWord::Custom) => AuthorizationAction::Custom,
+    };
+    let provider =
+        spec.provider.as_ref().and_then(|provider| provider.name).map(|name| name.value.to_owned());
+    let custom = action == AuthorizationAction::Custom;
+    if custom && provider.as_ref().is_none_or(String::is_empty) {
+        cx.error(spec.node, "the action CUSTOM needs `provider.name`");
+    }
+    if let Some(provider) = spec.provider.as_ref().filter(|_| !custom) {
+        cx.error(provider.node, "`provider` needs the action CUSTOM");
+    }
+    if spec.rules.is_none() && matches!(action, AuthorizationAction::Custom | AuthorizationAction::Deny) {
+        cx.error_hint(
+            spec.node,
+            "without `rules` the action never happens",
+            "write `rules: [{}]` for every request",
+        );
+    }
+    let rules = spec.rules.iter().flatten().map(|rule| self::rule(cx, rule, custom)).collect();
+    let scope = scope(cx, spec.selector.as_ref(), spec.target_ref.as_ref(), spec.target_refs.as_ref());
+    AuthorizationPolicy { meta, scope, action, provider, rules }
+}
+
+fn rule(cx: &mut Cx<'_>, spec: &RuleSpec<'_>, custom: bool) -> AuthorizationRule {
+    for (name, empty) in [
+        ("from", spec.from.as_ref().is_some_and(Vec::is_empty)),
+        ("to", spec.to.as_ref().is_some_and(Vec::is_empty)),
+    ] {
+        if empty {
+            cx.error(spec.node, format!("`{name}` must not be empty"));
+        }
+    }
+    let mut rule = AuthorizationRule::default();
+    for from in spec.from.iter().flatten() {
+        match &from.source {
+            Some(spec) => rule.from.push(source(cx, spec, custom)),
+            None => cx.error(from.node, "the required field `source` is missing"),
+        }
+    }
+    for to in spec.to.iter().flatten() {
+        match &to.operation {
+            Some(spec) => rule.to.push(operation(cx, spec)),
+            None => cx.error(to.node, "the required field `operation` is missing"),
+        }
+    }
+    rule.when = spec.when.iter().flatten().filter_map(|when| condition(cx, when, custom)).collect();
+    rule
+}
+
+fn values(cx: &mut Cx<'_>, any: Option<&List<Text<'_>>>, none: Option<&List<Text<'_>>>) -> Values {
+    Values { any_of: cx.texts(any), none_of: cx.texts(none) }
+}
+
+fn source(cx: &mut Cx<'_>, spec: &SourceSpec<'_>, custom: bool) -> AuthorizationSource {
+    if !spec.node.children().any(|child| !child.is_null()) {
+        cx.error(spec.node, "the source is empty");
+    }
+    let identities = ["principals", "notPrincipals", "namespaces", "notNamespaces"];
+    let accounts = ["serviceAccounts", "notServiceAccounts"];
+    let has = |names: &[&str]| names.iter().find_map(|name| spec.node.get(name));
+    if let (Some(_), Some(account)) = (has(&identities), has(&accounts)) {
+        cx.error(account, "service accounts exclude namespaces and principals");
+    }
+    if custom {
+        let unsupported = ["requestPrincipals", "notRequestPrincipals", "trustDomains", "notTrustDomains"];
+        for name in identities.iter().chain(&accounts).chain(&unsupported) {
+            if let Some(node) = spec.node.get(name) {
+                cx.error(node, "not supported with the action CUSTOM");
+            }
+        }
+    }
+    for list in [&spec.ip_blocks, &spec.not_ip_blocks, &spec.remote_ip_blocks, &spec.not_remote_ip_blocks] {
+        for block in list.iter().flatten().filter(|block| !is_subnet(block.value)) {
+            let message = format!("`{}` is not an IP address or CIDR block", clip_text(block.value));
+            cx.error(block.node, message);
+        }
+    }
+    AuthorizationSource {
+        principals: values(cx, spec.principals.as_ref(), spec.not_principals.as_ref()),
+        request_principals: values(
+            cx,
+            spec.request_principals.as_ref(),
+            spec.not_request_principals.as_ref(),
+        ),
+        namespaces: values(cx, spec.namespaces.as_ref(), spec.not_namespaces.as_ref()),
+        service_accounts: values(cx, spec.service_accounts.as_ref(), spec.not_service_accounts.as_ref()),
+        ip_blocks: values(cx, spec.ip_blocks.as_ref(), spec.not_ip_blocks.as_ref()),
+        remote_ip_blocks: values(cx, spec.remote_ip_blocks.as_ref(), spec.not_remote_ip_blocks.as_ref()),
+        trust_domains: values(cx, spec.trust_domains.as_ref(), spec.not_trust_domains.as_ref()),
+    }
+}
+
+fn operation(cx: &mut Cx<'_>, spec: &OperationSpec<'_>) -> AuthorizationOperation {
+    if !spec.node.children().any(|child| !child.is_null()) {
+        cx.error(spec.node, "the operation is empty");
+    }
+    for port in spec.ports.iter().chain(&spec.not_ports).flatten() {
+        if !port.value.parse::<u16>().is_ok_and(|number| number > 0) {
+            let message = format!("`{}` is not a port", clip_text(port.value));
+            cx.error_hint(port.node, message, "ports are 1 to 65535");
+        }
+    }
+    for path in spec.paths.iter().chain(&spec.not_paths).flatten() {
+        path_template(cx, *path);
+    }
+    AuthorizationOperation {
+        hosts: values(cx, spec.hosts.as_ref(), spec.not_hosts.as_ref()),
+        ports: values(cx, spec.ports.as_ref(), spec.not_ports.as_ref()),
+        methods: values(cx, spec.methods.as_ref(), spec.not_methods.as_ref()),
+        paths: values(cx, spec.paths.as_ref(), spec.not_paths.as_ref()),
+    }
+}
+
+/// `{*}` is one segment, `{**}` any number of them at the end; other braces mean nothing.
+fn path_template(cx: &mut Cx<'_>, path: Text<'_>) {
+    if !path.value.contains(['{', '}']) {
+        return;
+    }
+    let segments: Vec<&str> = path.value.split('/').collect();
+    let braces = |segment: &&str| segment.contains(['{', '}']) && !matches!(*segment, "{*}" | "{**}");
+    let early = segments.iter().rev().skip(1).any(|segment| *segment == "{**}");
+    if segments.iter().any(braces)
+        || early
+        || path.value.replace("{**}", "").replace("{*}", "").contains('*')
+    {
+        let hint = "`{*}` is one whole segment, `{**}` the rest of the path; no other `*` beside them";
+        cx.error_hint(path.node, format!("`{}` is not a path template", clip_text(path.value)), hint);
+    }
+}
+
+fn condition(cx: &mut Cx<'_>, spec: &ConditionSpec<'_>, custom: bool) -> Option<AuthorizationCondition> {
+    let key = spec.key?;
+    let values = values(cx, spec.values.as_ref(), spec.not_values.as_ref());
+    if values.any_of.is_empty() && values.none_of.is_empty() {
+        cx.error_hint(spec.node, "the condition has no values", "write `values` or `notValues`");
+    }
+    const PLAIN: &[&str] = &[
+        "source.ip",
+        "remote.ip",
+        "source.namespace",
+        "source.serviceAccount",
+        "source.trustDomain",
+        "source.principal",
+        "request.auth.principal",
+        "request.auth.audiences",
+        "request.auth.presenter",
+        "destination.ip",
+        "destination.port",
+        "connection.sni",
+    ];
+    let bracketed = ["request.headers[", "request.auth.claims["];
+    let known = PLAIN.contains(&key.value)
+        || bracketed.iter().any(|start| key.value.starts_with(start) && key.value.ends_with(']'))
+        || key.value.starts_with("experimental.envoy.filters.");
+    if !known {
+        let near = crate::raw::nearest(key.value, PLAIN.iter().copied().chain(["request.headers[NAME]"]));
+        let hint = near
+            .map_or_else(|| format!("known: {}", PLAIN.join(", ")), |near| format!("did you mean `{near}`?"));
+        cx.error_hint(key.node, format!("`{}` is not an attribute", clip_text(key.value)), hint);
+    }
+    let identity = matches!(
+        key.value,
+        "source.namespace" | "source.principal" | "source.serviceAccount" | "source.trustDomain"
+    );
+    if custom && (identity || key.value.starts_with("request.auth.")) {
+        cx.error(key.node, "not supported with the action CUSTOM");
+    }
+    for value in spec.values.iter().chain(&spec.not_values).flatten() {
+        let valid = match key.value {
+            "source.ip" | "remote.ip" | "destination.ip" => is_subnet(value.value),
+            "destination.port" => value.value.parse::<u16>().is_ok_and(|port| port > 0),
+            _ => true,
+        };
+        if !valid {
+            cx.error(value.node, format!("`{}` is not a value of {}", clip_text(value.value), key.value));
+        }
+    }
+    Some(AuthorizationCondition { key: key.value.to_owned(), values })
+}
+
+/// Reads a RequestAuthentication.
+pub(super) fn request_authentication(
+    cx: &mut Cx<'_>,
+    meta: Meta,
+    spec: &RequestAuthenticationSpec<'_>,
+) -> RequestAuthentication {
+    let scope = scope(cx, spec.selector.as_ref(), spec.target_ref.as_ref(), spec.target_refs.as_ref());
+    let jwt_rules = spec.jwt_rules.iter().flatten().map(|rule| jwt_rule(cx, rule)).collect();
+    RequestAuthentication { meta, scope, jwt_rules }
+}
+
+fn jwt_rule(cx: &mut Cx<'_>, spec: &JwtRuleSpec<'_>) -> JwtRule {
+    let uri = spec.jwks_uri.or(spec.jwks_uri_old).filter(|uri| !uri.value.is_empty());
+    let issuer = spec.issuer.map_or(String::new(), |issuer| issuer.value.to_owned());
+    if issuer.is_empty() && uri.is_none() {
+        cx.error(spec.node, "`issuer` or `jwksUri` must not be empty");
+    }
+    if let Some(uri) = uri {
+        let rest = uri.value.strip_prefix("https://").or_else(|| uri.value.strip_prefix("http://"));
+        let host = rest.and_then(|rest| rest.split(['/', '?']).next()).unwrap_or_default();
+        let port = host.rsplit_once(':').map(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));
+        if host.is_empty() || host.starts_with(':') || port == Some(false) && !host.ends_with(']') {
+            cx.error_hint(
+                uri.node,
+                format!("`{}` is not a URI of keys", clip_text(uri.value)),
+                "http:// or https://",
+            );
+        }
+    }
+    let jwks = spec.jwks.filter(|jwks| !jwks.value.is_empty());
+    if let Some(jwks) = jwks {
+        let keys = serde_json::from_str::<serde_json::Value>(jwks.value).ok();
+        if keys.as_ref().and_then(|keys| keys.get("keys").or(keys.get("kty"))).is_none() {
+            cx.error(jwks.node, "not a JSON Web Key Set");
+        }
+    }
+    let mut from_headers = Vec::new();
+    for header in spec.from_headers.iter().flatten() {
+        let Some(name) = header.name else { continue };
+        from_headers.push((cx.not_empty(name), header.prefix.map(|prefix| prefix.value.to_owned())));
+    }
+    let mut output_claim_to_headers = Vec::new();
+    for entry in spec.output_claim_to_headers.iter().flatten() {
+        let (Some(header), Some(claim)) = (entry.header, entry.claim) else { continue };
+        if !is_header_name(header.value) || header.value.contains(['.', '*']) {
+            cx.error(header.node, format!("`{}` is not a header name", clip_text(header.value)));
+        }
+        output_claim_to_headers.push((header.value.to_owned(), cx.not_empty(claim)));
+    }
+    JwtRule {
+        issuer,
+        audiences: cx.texts(spec.audiences.as_ref()),
+        jwks_uri: uri.map(|uri| uri.value.to_owned()),
+        jwks: jwks.map(|jwks| jwks.value.to_owned()),
+        from_headers,
+        from_params: cx.texts(spec.from_params.as_ref()),
+        from_cookies: cx.texts(spec.from_cookies.as_ref()),
+        output_payload_to_header: spec.output_payload_to_header.map(|header| header.value.to_owned()),
+        forward_original_token: spec.forward_original_token.is_some_and(|forward| forward.value),
+        output_claim_to_headers,
+        timeout: spec.timeout.map(|time| cx.duration(time)),
+        space_delimited_claims: cx.texts(spec.space_delimited_claims.as_ref()),
+    }
+}

@@ -1,0 +1,21 @@
+//! `pilotfish completion`: completion scripts for shells.
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+/// Print a completion script for a shell.
+#[derive(Debug, Args)]
+pub struct Completion {
+    /// The shell.
+    shell: Shell,
+}
+
+impl Completion {
+    /// Prints.
+    pub fn run(self) -> ExitCode {
+        clap_complete::generate(self.shell, &mut super::Cli::command(), "pilotfish", &mut std::io::stdout());
+        ExitCode::SUCCESS
+    }
+}
