@@ -231,9 +231,7 @@ fn path_template(cx: &mut Cx<'_>, path: Text<'_>) {
     let segments: Vec<&str> = path.value.split('/').collect();
     let braces = |segment: &&str| segment.contains(['{', '}']) && !matches!(*segment, "{*}" | "{**}");
     let early = segments.iter().rev().skip(1).any(|segment| *segment == "{**}");
-    if segments.iter().any(braces)
-        || early
-        || path.value.replace("{**}", "").replace("{*}", "").contains('*')
+    if segments.iter().any(braces) || early || path.value.replace("{**}", "").replace("{*}", "").contains('*')
     {
         let hint = "`{*}` is one whole segment, `{**}` the rest of the path; no other `*` beside them";
         cx.error_hint(path.node, format!("`{}` is not a path template", clip_text(path.value)), hint);
