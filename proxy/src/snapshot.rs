@@ -1,6 +1,7 @@
 //! One immutable version of the configuration, and the place where workers find the newest.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -19,6 +20,8 @@ pub struct Snapshot {
     pub version: u64,
     /// The compiled configuration.
     pub plan: Plan,
+    /// Where the local agent listens (`--app`), when there is one and its name resolves.
+    pub agent: Option<SocketAddr>,
     /// How many documents it was made of.
     pub resources: usize,
     /// When it was published.
@@ -41,7 +44,7 @@ impl Snapshots {
         let compiled =
             compile(&Model::default(), &CompileOptions::default(), &Resolved::default(), state, now);
         let plan = compiled.map_err(|_| io::Error::other("an empty configuration does not compile"))?;
-        let empty = Snapshot { version: 0, plan, resources: 0, published: SystemTime::now() };
+        let empty = Snapshot { version: 0, plan, agent: None, resources: 0, published: SystemTime::now() };
         Ok(Snapshots { newest: ArcSwap::from_pointee(empty), version: AtomicU64::new(0) })
     }
 

@@ -7,6 +7,7 @@
 pub mod file;
 
 use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,6 +92,8 @@ pub struct Publisher {
     compile: CompileOptions,
     model: Model,
     resources: usize,
+    /// The names that are kept up to date.
+    following: Vec<Box<str>>,
     /// The addresses that the newest plan was compiled with.
     answers: Arc<Answers>,
     /// Snapshots that were replaced and that a request may still hold. They are dropped here, never on a worker.
@@ -111,6 +114,7 @@ impl Publisher {
             compile: compile_options(settings),
             model: Model::default(),
             resources: 0,
+            following: Vec::new(),
             answers: Arc::default(),
             graveyard: Vec::new(),
             said: HashSet::new(),
@@ -125,13 +129,7 @@ impl Publisher {
     pub fn reload(&mut self) -> Result<(), Refused> {
         let start = Instant::now();
         let Loaded { model, report } = pilotfish_config::load(&self.paths, &self.options);
-        let result = self.judge(model, &report).and_then(|model| {
-            self.shared.dns.follow(&dns_names(&model, &self.compile.place()), FIRST_ANSWERS);
-            self.publish(&model, report.resources)?;
-            self.model = model;
-            self.resources = report.resources;
-            Ok(())
-        });
+        let result = self.judge(model, &report).and_then(|model| self.take(model, report.resources));
         if result.is_ok() {
             self.say_warnings(&report);
         }
@@ -169,6 +167,40 @@ impl Publisher {
         Ok(model)
     }
 
+    /// Publishes a judged model with the addresses of its names.
+    fn take(&mut self, model: Model, resources: usize) -> Result<(), Refused> {
+        let names = self.names(&model);
+        // Until the new plan serves, the old one's names are kept up to date too.
+        let both: Vec<Box<str>> = self.following.iter().chain(&names).cloned().collect();
+        self.shared.dns.follow(&both, FIRST_ANSWERS);
+        let result = self.publish(&model, resources);
+        if result.is_ok() {
+            self.following = names;
+            self.model = model;
+            self.resources = resources;
+        }
+        self.shared.dns.follow(&self.following, Duration::ZERO);
+        result
+    }
+
+    /// Every name whose addresses have to be known: those of the documents, and the local agent's.
+    fn names(&self, model: &Model) -> Vec<Box<str>> {
+        let mut names = dns_names(model, &self.compile.place()).into_vec();
+        let app = self.shared.settings.app.as_ref().filter(|app| app.host.parse::<IpAddr>().is_err());
+        names.extend(app.map(|app| Box::from(app.host.to_ascii_lowercase())));
+        names
+    }
+
+    /// Where the local agent listens, as far as its name resolves.
+    fn agent(&self, answers: &Answers) -> Option<SocketAddr> {
+        let app = self.shared.settings.app.as_ref()?;
+        let ip = match app.host.parse() {
+            Ok(ip) => ip,
+            Err(_) => *answers.get(app.host.to_ascii_lowercase().as_str())?.first()?,
+        };
+        Some(SocketAddr::new(ip, app.port))
+    }
+
     /// Compiles `model` and makes it the newest snapshot.
     fn publish(&mut self, model: &Model, resources: usize) -> Result<(), Refused> {
         let answers = self.shared.dns.answers();
@@ -176,7 +208,8 @@ impl Publisher {
         let plan = compile(model, &self.compile, &answers, &shared.state, shared.clock.now())
             .map_err(|errors| Refused { lines: errors.iter().map(ToString::to_string).collect() })?;
         let version = shared.snapshots.version() + 1;
-        let snapshot = Snapshot { version, plan, resources, published: SystemTime::now() };
+        let agent = self.agent(&answers);
+        let snapshot = Snapshot { version, plan, agent, resources, published: SystemTime::now() };
         self.answers = answers;
         self.graveyard.push(self.shared.snapshots.publish(Arc::new(snapshot)));
         self.bury();
@@ -188,7 +221,7 @@ impl Publisher {
     /// # Errors
     /// Why the plan cannot be compiled; the last good snapshot goes on serving.
     pub fn republish(&mut self) -> Result<(), Refused> {
-        if Arc::ptr_eq(&self.answers, &self.shared.dns.answers()) {
+        if self.answers == self.shared.dns.answers() {
             return Ok(());
         }
         let model = std::mem::take(&mut self.model);

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +15,8 @@ use crate::request::Service;
 use crate::server::Shared;
 use crate::shutdown::Phase;
 use crate::snapshot::Snapshot;
-use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::series::Slots;
 use crate::upstream::pool::Pool;
 
 /// How often kept connections are looked through.
@@ -35,8 +34,10 @@ pub struct Worker {
     pub pool: Pool,
     /// What peers may send, on both sides.
     pub limits: Rc<Limits>,
-    /// Where the local agent listens, when there is one.
-    pub agent: Option<SocketAddr>,
+    /// Where the counters of rules are.
+    pub rules: Slots,
+    /// Where the counters of clusters are.
+    pub clusters: Slots,
     /// Settings of connections that belong to no cluster: Istio's defaults.
     pub plain_settings: ClusterSettings,
     closing: Closing,
@@ -70,19 +71,13 @@ impl Worker {
         let metrics = shared.metrics[index].clone();
         let version = Cell::new(shared.snapshots.version());
         let pinned = RefCell::new(Rc::new(Pinned(shared.snapshots.newest())));
-        let agent = shared.settings.app.as_ref().and_then(|app| {
-            let found = (app.host.as_str(), app.port).to_socket_addrs().ok().and_then(|mut all| all.next());
-            if found.is_none() {
-                log::error!("the agent's address (--app) does not resolve", app = app);
-            }
-            found
-        });
         Rc::new_cyclic(|this| Worker {
             index,
             metrics,
             pool: Pool::default(),
             limits: Rc::new(Limits::default()),
-            agent,
+            rules: Slots::default(),
+            clusters: Slots::default(),
             plain_settings: ClusterSettings::default(),
             closing: Closing::new(),
             services: Direction::ALL.map(|direction| Rc::new(Service::new(this.clone(), direction))),
@@ -103,6 +98,11 @@ impl Worker {
             self.version.set(newest);
         }
         Rc::clone(&self.pinned.borrow())
+    }
+
+    /// The version of the newest snapshot that this worker has pinned.
+    pub fn version(&self) -> u64 {
+        self.version.get()
     }
 
     /// Randomness for choices; it guards nothing.

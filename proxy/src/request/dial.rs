@@ -193,7 +193,13 @@ pub(super) async fn open(worker: &Worker, way: &Way<'_>) -> Result<Io, Deny> {
         connect(way.address, way.settings.connect_timeout, way.settings.tcp_keepalive.as_ref()).await;
     match opened {
         Ok(_) => worker.metrics.upstream_connects.add(1),
-        Err(_) => worker.metrics.upstream_connect_failures.add(1),
+        Err(_) => {
+            worker.metrics.upstream_connect_failures.add(1);
+            if let Some(cluster) = way.cluster {
+                let slot = worker.clusters.of(&worker.shared.clusters, worker.version(), &cluster.name);
+                worker.metrics.cluster(slot).connect_failures.add(1);
+            }
+        }
     }
     opened
 }

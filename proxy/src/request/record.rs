@@ -18,6 +18,14 @@ pub fn record(worker: &Worker, ctx: &Ctx<'_>) {
     if let Some(reason) = ctx.reason {
         metrics.refused(reason);
     }
+    let (shared, version) = (&worker.shared, worker.version());
+    if let Some(rule) = ctx.rule {
+        metrics.finished_by_rule(worker.rules.of(&shared.rules, version, &rule.name), ctx.status);
+    }
+    if let Some(cluster) = ctx.cluster {
+        let slot = worker.clusters.of(&shared.clusters, version, cluster);
+        metrics.finished_by_cluster(slot, ctx.status, duration);
+    }
     let direction = metrics.direction(ctx.direction);
     direction.request_bytes.add(ctx.sent);
     direction.response_bytes.add(ctx.received);

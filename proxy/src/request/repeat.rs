@@ -124,8 +124,9 @@ pub async fn to_agent(
     if head.method == Method::CONNECT {
         return Err(Deny::with(Reason::NoRoute, "CONNECT is for the outbound listener").into());
     }
-    let Some(agent) = worker.agent else {
-        return Err(Deny::with(Reason::NoEndpoint, "this sidecar has no agent (--app)").into());
+    let Some(agent) = worker.pin().agent else {
+        let detail = "this sidecar has no agent, or its name does not resolve (--app)";
+        return Err(Deny::with(Reason::NoEndpoint, detail).into());
     };
     forward::add_own_headers(worker, ctx, &mut head);
     to_addresses(worker, &[agent], &worker.plain_settings, None, ctx, head, down, &Edits::default()).await

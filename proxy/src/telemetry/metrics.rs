@@ -112,8 +112,6 @@ pub struct WorkerMetrics {
     pub upstream_connect_failures: Counter,
     /// Requests that went out on a kept connection.
     pub upstream_reuses: Counter,
-    /// Upstream connections open now.
-    pub upstream_connections: Counter,
 }
 
 impl Default for WorkerMetrics {
@@ -126,7 +124,6 @@ impl Default for WorkerMetrics {
             upstream_connects: Counter::default(),
             upstream_connect_failures: Counter::default(),
             upstream_reuses: Counter::default(),
-            upstream_connections: Counter::default(),
         }
     }
 }

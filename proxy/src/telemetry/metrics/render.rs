@@ -95,7 +95,7 @@ fn traffic(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
         page.sample(&labels, sum(workers, |worker| &worker.refusals[*reason as usize]));
     }
     type Upstream = (&'static str, &'static str, &'static str, fn(&WorkerMetrics) -> &Counter);
-    let upstream: [Upstream; 4] = [
+    let upstream: [Upstream; 3] = [
         ("pilotfish_upstream_connects_total", "counter", "Upstream connections made.", |m| {
             &m.upstream_connects
         }),
@@ -107,9 +107,6 @@ fn traffic(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
         ),
         ("pilotfish_upstream_reuses_total", "counter", "Requests sent on a kept upstream connection.", |m| {
             &m.upstream_reuses
-        }),
-        ("pilotfish_upstream_connections_active", "gauge", "Upstream connections open.", |m| {
-            &m.upstream_connections
         }),
     ];
     for (name, kind, help, counter) in upstream {
@@ -212,6 +209,11 @@ fn seconds(micros: u64) -> String {
 
 fn configuration(page: &mut Page, shared: &Shared) {
     let config = &shared.config;
+    let newest = shared.snapshots.newest();
+    let open: u64 =
+        newest.plan.clusters().iter().map(|cluster| u64::from(cluster.limits.connections())).sum();
+    let help = "Connections to endpoints that are open, kept ones included.";
+    page.single("pilotfish_upstream_connections_active", "gauge", help, open);
     let version = shared.snapshots.version();
     page.single("pilotfish_snapshot_version", "gauge", "Version of the configuration that serves.", version);
     let help = "Configurations that were taken.";
