@@ -3,7 +3,6 @@
 //! The number chooses an endpoint of a consistent-hash cluster and, mixed once more, among weighted destinations,
 //! so that a conversation stays in one subset.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -35,6 +34,9 @@ pub enum HashPolicy {
     User,
 }
 
+/// An attribute of a cookie: its name, and a value when it has one.
+pub type CookieAttribute = (Box<str>, Option<Box<str>>);
+
 /// A cookie that carries affinity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CookiePolicy {
@@ -45,7 +47,7 @@ pub struct CookiePolicy {
     /// Life time of an issued cookie; zero is a session cookie; `None` issues none (as Envoy does).
     pub ttl: Option<Duration>,
     /// Further attributes of an issued cookie, `SameSite=Lax` or `Secure`.
-    pub attributes: Box<[(Box<str>, Option<Box<str>>)]>,
+    pub attributes: Box<[CookieAttribute]>,
 }
 
 /// The policies of a rule. Several are combined as Envoy does: all that are present count.
@@ -162,7 +164,7 @@ fn cookie_hash<H: Head>(
 }
 
 /// The value of a cookie, unquoted. Header lines are joined by `,` (see [`Head::header`]), cookies by `;`.
-fn cookie<'c>(cookies: &'c Cow<'_, [u8]>, name: &str) -> Option<&'c [u8]> {
+fn cookie<'c>(cookies: &'c [u8], name: &str) -> Option<&'c [u8]> {
     let value = cookies.split(|b| matches!(b, b';' | b',')).find_map(|pair| {
         let pair = pair.trim_ascii();
         pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")

@@ -1,15 +1,9 @@
 //! Whole configurations, from YAML to the answer for a request.
-#![allow(dead_code, unused_imports)] // Until the loader lands.
 
-#[cfg(any())]
 mod capability;
-#[cfg(any())]
 mod destinations;
-#[cfg(any())]
 mod hosts;
-#[cfg(any())]
 mod matching;
-#[cfg(any())]
 mod mesh_example;
 mod scale;
 

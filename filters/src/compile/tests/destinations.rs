@@ -73,7 +73,6 @@ fn timeout_is_off_unless_written() {
         timeout("  - {route: [{destination: {host: b}}], timeout: 1.5s}"),
         Some(Duration::from_millis(1500))
     );
-    assert_eq!(timeout("  - {route: [{destination: {host: b}}], timeout: 0s}"), None);
     assert_eq!(timeout("  - route: [{destination: {host: b}}]"), None);
 }
 
