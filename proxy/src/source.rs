@@ -281,3 +281,6 @@ fn compile_options(settings: &Settings) -> CompileOptions {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
