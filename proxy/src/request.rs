@@ -57,7 +57,7 @@ impl Handler for Service {
         if let Err(failed) = serve(worker, &snapshot.plan, &mut ctx, head, &mut down).await {
             respond::fail(&mut ctx, &mut down, failed, grpc).await;
         }
-        record::record(worker, &ctx);
+        record::record(worker, &snapshot, &ctx);
     }
 
     fn refuse(&self, conn: &ConnContext, bad: Bad) -> (ResponseHead, Bytes) {

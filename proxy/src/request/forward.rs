@@ -12,7 +12,7 @@ use crate::request::request_id::RequestId;
 use crate::worker::Worker;
 
 /// `x-forwarded-for`, `x-forwarded-proto` and `x-request-id`, as a sidecar of Istio sets them.
-pub fn add_own_headers(worker: &Worker, ctx: &Ctx<'_>, head: &mut RequestHead) {
+pub fn add_own_headers(worker: &Worker, ctx: &mut Ctx<'_>, head: &mut RequestHead) {
     let mut peer = Address { text: [0; 46], len: 0 };
     // An address is always short enough; what would not fit is left out.
     let _ = write!(peer, "{}", ctx.peer.ip().to_canonical());
@@ -32,6 +32,9 @@ pub fn add_own_headers(worker: &Worker, ctx: &Ctx<'_>, head: &mut RequestHead) {
     if !head.headers.contains("x-request-id") {
         let id = worker.with_rng(RequestId::new);
         head.headers.append("x-request-id", id.as_bytes());
+    }
+    if let Some(asked) = &mut ctx.asked {
+        asked.request_id = String::from_utf8_lossy(head.headers.get("x-request-id").unwrap_or_default()).into();
     }
 }
 

@@ -7,18 +7,20 @@ use pilotfish_filters::verdict::Deny;
 use crate::http::ConnContext;
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
+use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Finished;
 use crate::worker::Worker;
 
 /// Counts a request that has ended, however it ended.
-pub fn record(worker: &Worker, ctx: &Ctx<'_>) {
+pub fn record(worker: &Worker, snapshot: &Snapshot, ctx: &Ctx<'_>) {
     let duration = worker.shared.clock.now().since(ctx.started);
     let metrics = &worker.metrics;
     metrics.finished(ctx.direction, ctx.status, duration);
     if let Some(reason) = ctx.reason {
         metrics.refused(reason);
     }
-    let (shared, version) = (&worker.shared, worker.version());
+    // The names are parts of this request's snapshot, which need not be the newest.
+    let (shared, version) = (&worker.shared, snapshot.version);
     if let Some(rule) = ctx.rule {
         metrics.finished_by_rule(worker.rules.of(&shared.rules, version, &rule.name), ctx.status);
     }
