@@ -100,11 +100,6 @@ impl Worker {
         Rc::clone(&self.pinned.borrow())
     }
 
-    /// The version of the newest snapshot that this worker has pinned.
-    pub fn version(&self) -> u64 {
-        self.version.get()
-    }
-
     /// Randomness for choices; it guards nothing.
     pub fn with_rng<T>(&self, choose: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
         choose(&mut self.rng.borrow_mut())

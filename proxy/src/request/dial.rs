@@ -196,7 +196,7 @@ pub(super) async fn open(worker: &Worker, way: &Way<'_>) -> Result<Io, Deny> {
         Err(_) => {
             worker.metrics.upstream_connect_failures.add(1);
             if let Some(cluster) = way.cluster {
-                let slot = worker.clusters.of(&worker.shared.clusters, worker.version(), &cluster.name);
+                let slot = worker.shared.clusters.slot(&cluster.name);
                 worker.metrics.cluster(slot).connect_failures.add(1);
             }
         }

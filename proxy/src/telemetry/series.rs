@@ -31,8 +31,8 @@ impl Slot {
 pub struct Names(Mutex<HashMap<Box<str>, Slot>>);
 
 impl Names {
-    /// The slot of `name`; the shared one when all others are taken.
-    fn slot(&self, name: &str) -> Slot {
+    /// The slot of `name`; the shared one when all others are taken. Locks: not for every request (see [`Slots::of`]).
+    pub fn slot(&self, name: &str) -> Slot {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(name) {
             return *slot;
