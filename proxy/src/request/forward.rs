@@ -34,7 +34,8 @@ pub fn add_own_headers(worker: &Worker, ctx: &mut Ctx<'_>, head: &mut RequestHea
         head.headers.append("x-request-id", id.as_bytes());
     }
     if let Some(asked) = &mut ctx.asked {
-        asked.request_id = String::from_utf8_lossy(head.headers.get("x-request-id").unwrap_or_default()).into();
+        asked.request_id =
+            String::from_utf8_lossy(head.headers.get("x-request-id").unwrap_or_default()).into();
     }
 }
 
