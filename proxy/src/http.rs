@@ -21,6 +21,8 @@ pub mod closing;
 pub mod deadline;
 pub mod downstream;
 pub mod error;
+#[cfg(test)]
+pub(crate) mod fuzzing;
 pub mod h1;
 pub mod h2;
 pub mod head;

@@ -255,4 +255,9 @@ mod tests {
         assert_eq!(fields.iter().collect::<Vec<_>>(), [(&b"grpc-status"[..], &b"0"[..])]);
         assert!(buf.is_empty());
     }
+
+    #[test]
+    fn fuzz_for_a_while() {
+        crate::http::fuzzing::for_a_while("chunked", fuzz);
+    }
 }
