@@ -25,6 +25,14 @@ pub struct Entry {
     pub status: u16,
 }
 
+impl Entry {
+    /// The rule for the table, without the namespace that all rules of the demo share.
+    pub fn rule_or_none(&self) -> String {
+        let rule = self.rule.as_deref().unwrap_or("none");
+        rule.strip_prefix("default/").unwrap_or(rule).to_string()
+    }
+}
+
 /// An access log in JSON lines that is still growing.
 pub struct AccessLog {
     path: PathBuf,

@@ -96,6 +96,8 @@ pub enum Report {
         v2: u64,
         /// Anything else since the last tick.
         failed: u64,
+        /// The median time to an answer since the last tick, in microseconds.
+        micros: u64,
         /// The first thing that was not an answer by an agent, ever.
         first_failure: Option<String>,
     },

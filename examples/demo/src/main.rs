@@ -76,8 +76,8 @@ async fn show(programs: &Programs, folder: &Path, logs: &Path, keep: bool) -> Re
     let progress = |step: &str| println!("[{:4.1} s] {step}", begin.elapsed().as_secs_f64());
     let children = Children::new(logs.to_path_buf());
     let mut mesh = Mesh::start(programs, folder, children, progress).await?;
-    let rows = scenes::all(&mut mesh, progress).await?;
-    println!("\n{}", table::render(&rows, table::use_colour()));
+    let (rows, closing) = scenes::all(&mut mesh, progress).await?;
+    println!("\n{}\n{closing}\n", table::render(&rows, table::use_colour()));
     if keep {
         println!("{}", mesh.instructions());
         loop {

@@ -2,7 +2,7 @@
 
 mod reweigh;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::access_log::Entry;
 use crate::children::Failure;
@@ -21,11 +21,11 @@ const SPLIT_REQUESTS: usize = 200;
 /// Five standard deviations of a fair 80/20 draw over [`SPLIT_REQUESTS`]: what a healthy split misses once in a million runs.
 const SPLIT_TOLERANCE: f64 = 0.141;
 
-/// Plays every scene in order.
+/// Plays every scene in order; the rows, and a sentence about the last two.
 ///
 /// # Errors
 /// At the first thing that is not as it should be.
-pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<Vec<Row>, Failure> {
+pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<(Vec<Row>, String), Failure> {
     let mut stage = Stage { mesh, asked: 0 };
     progress("one request by header, then 200 over the 80/20 split");
     let mut rows = vec![stage.header_match().await?, stage.split().await?];
@@ -39,9 +39,10 @@ pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<Vec<Row>, F
     rows.push(stage.stream().await?);
     rows.push(stage.websocket().await?);
     progress("traffic for six seconds, and a weight edited in the YAML after two");
-    rows.extend(stage.reweigh().await?);
+    let (more, closing) = stage.reweigh().await?;
+    rows.extend(more);
     stage.mesh.children.all_alive()?;
-    Ok(rows)
+    Ok((rows, closing))
 }
 
 /// The mesh, and how many requests went into it.
@@ -74,14 +75,14 @@ impl Stage<'_> {
         if (share - 0.8).abs() > SPLIT_TOLERANCE {
             return Err(off(format!("the 80/20 split sent {v1} of {SPLIT_REQUESTS} requests to v1")));
         }
-        let mut row = row(&format!("agent-type: nlp-agent, {SPLIT_REQUESTS} times (80/20)"), &answers);
+        let mut row = row(&format!("agent-type: nlp-agent, {SPLIT_REQUESTS} times"), &answers);
         row.went_to = format!("v1 {v1}, v2 {}", SPLIT_REQUESTS - v1);
         Ok(row)
     }
 
     async fn conversations(&mut self) -> Result<Row, Failure> {
         let (conversations, turns) = (8, 15);
-        let mut by_agent = BTreeMap::<String, usize>::new();
+        let mut agents = BTreeSet::new();
         let mut answers = Vec::new();
         for conversation in 0..conversations {
             let key = format!("conversation-{conversation}");
@@ -91,12 +92,11 @@ impl Stage<'_> {
             if let Some(stray) = turns.iter().find(|turn| turn.who.agent != first) {
                 return Err(off(format!("{key} went to {first} and then to {}", stray.who.agent)));
             }
-            *by_agent.entry(first).or_default() += 1;
+            agents.insert(first);
             answers.extend(turns);
         }
-        let agents: Vec<_> = by_agent.iter().map(|(agent, count)| format!("{agent} {count}")).collect();
-        let mut row = row(&format!("{AFFINITY}, {conversations} keys, {turns} times each"), &answers);
-        row.went_to = format!("each stayed: {}", agents.join(", "));
+        let mut row = row(&format!("{AFFINITY}: {conversations} keys, {turns} times each"), &answers);
+        row.went_to = format!("one agent a key, {} in all", agents.len());
         Ok(row)
     }
 
@@ -106,7 +106,7 @@ impl Stage<'_> {
         if let Some(wrong) = answers.iter().find(|answer| answer.who.version != "v2") {
             ensure(false, "agent-capability: sentiment_analysis, which only v2 has", wrong)?;
         }
-        Ok(row("agent-capability: sentiment_analysis, 20 times", &answers))
+        Ok(row("agent-capability: sentiment_analysis", &answers))
     }
 
     async fn nobody_can(&mut self) -> Result<Row, Failure> {
@@ -129,19 +129,18 @@ impl Stage<'_> {
         let path = format!("/stream?tokens={tokens}&gap_ms={gap}");
         let answer = self.ask(target(MESH_HOST, &path, &[STREAMING])).await?;
         ensure(answer.status == 200, "a token stream", &answer)?;
-        let gaps: Vec<u64> = answer.arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        let (shortest, longest) =
-            (gaps.iter().copied().min().unwrap_or(0), gaps.iter().copied().max().unwrap_or(0));
-        // Held-back tokens would arrive in fewer pieces, or together: a gap far below the agent's pause.
-        if answer.arrivals.len() as u64 != tokens + 1 || shortest < gap * 1000 / 2 {
-            let pieces = answer.arrivals.len();
+        let mut gaps: Vec<u64> = answer.arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let (pieces, middle) = (answer.arrivals.len(), median(&mut gaps));
+        // Tokens that were held back arrive together. One or two may meet on a busy machine, not most of them.
+        if pieces < 15 || middle < gap * 1000 / 2 {
             return Err(off(format!(
-                "{tokens} tokens {gap} ms apart came in {pieces} pieces, {shortest} us apart"
+                "{tokens} tokens {gap} ms apart came in {pieces} pieces, {middle} us apart"
             )));
         }
+        let (shortest, longest) = (gaps[0] / 1000, gaps[gaps.len() - 1].div_ceil(1000));
         let first = millis(answer.arrivals[0]);
-        let mut row = row(&format!("/stream: {tokens} tokens, one each {gap} ms"), &[answer]);
-        row.time = format!("first {first}, then each {}-{} ms", shortest / 1000, longest.div_ceil(1000));
+        let mut row = row(&format!("/stream: {tokens} tokens, {gap} ms apart"), &[answer]);
+        row.time = format!("{first}, then every {shortest}-{longest} ms");
         Ok(row)
     }
 
@@ -158,7 +157,7 @@ impl Stage<'_> {
         let logged = self.mesh.log.find(&id).await?;
         Ok(Row {
             asked: format!("/ws: WebSocket, {} messages echoed", round_trips.len()),
-            rule: logged.rule.unwrap_or_default(),
+            rule: logged.rule_or_none(),
             went_to: "streaming-agent".to_string(),
             status: "101".to_string(),
             time: format!("{} a round trip", millis(median(&mut round_trips))),
@@ -225,7 +224,7 @@ fn row(asked: &str, answers: &[Answer]) -> Row {
     let mut statuses = Vec::new();
     for answer in answers {
         *agents.entry(&answer.who.agent).or_default() += 1;
-        push_new(&mut rules, answer.logged.rule.clone().unwrap_or_default());
+        push_new(&mut rules, answer.logged.rule_or_none());
         push_new(&mut statuses, answer.status.to_string());
     }
     let refused = answers.iter().find_map(|answer| answer.reason.clone());
@@ -249,7 +248,7 @@ fn row(asked: &str, answers: &[Answer]) -> Row {
 }
 
 fn push_new(list: &mut Vec<String>, item: String) {
-    if !item.is_empty() && !list.contains(&item) {
+    if !list.contains(&item) {
         list.push(item);
     }
 }

@@ -66,7 +66,9 @@ impl<'p> Ctx<'p> {
                 method: head.method.clone(),
                 authority: head.authority().into(),
                 path: head.path().into(),
-                request_id: Box::default(),
+                // Kept for refusals that come before the sidecar would make one.
+                request_id: String::from_utf8_lossy(head.headers.get("x-request-id").unwrap_or_default())
+                    .into(),
                 protocol: if conn.h2 { "HTTP/2" } else { "HTTP/1.1" },
             })
         });

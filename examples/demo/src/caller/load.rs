@@ -26,22 +26,32 @@ struct Counts {
     v1: u64,
     v2: u64,
     failed: u64,
+    micros: Vec<u64>,
     first_failure: Option<String>,
 }
 
 impl Counts {
     fn count(&mut self, outcome: Result<Report, AnyError>) {
-        match outcome {
-            Ok(Report::Answer { status: 200, who, .. }) if who.version == "v1" => self.v1 += 1,
-            Ok(Report::Answer { status: 200, who, .. }) if who.version == "v2" => self.v2 += 1,
-            other => {
-                self.failed += 1;
-                self.first_failure.get_or_insert_with(|| match other {
-                    Ok(report) => format!("{report:?}"),
-                    Err(error) => error.to_string(),
-                });
+        let what = match outcome {
+            Ok(Report::Answer { status: 200, who, micros, .. }) if matches!(&*who.version, "v1" | "v2") => {
+                *(if who.version == "v1" { &mut self.v1 } else { &mut self.v2 }) += 1;
+                return self.micros.push(micros);
             }
-        }
+            Ok(report) => format!("{report:?}"),
+            Err(error) => error.to_string(),
+        };
+        self.failed += 1;
+        self.first_failure.get_or_insert(what);
+    }
+
+    /// What came since the last tick; begins the next.
+    fn tick(&mut self, at_millis: u64) -> Report {
+        self.micros.sort_unstable();
+        let micros = self.micros.get(self.micros.len() / 2).copied().unwrap_or_default();
+        let first_failure = self.first_failure.clone();
+        let (v1, v2, failed) = (self.v1, self.v2, self.failed);
+        *self = Counts { first_failure: first_failure.clone(), ..Counts::default() };
+        Report::Tick { at_millis, v1, v2, failed, micros, first_failure }
     }
 }
 
@@ -54,6 +64,7 @@ pub(crate) async fn run(
     let begin = Instant::now();
     let end = begin + Duration::from_millis(plan.millis);
     let counts = Rc::new(RefCell::new(Counts::default()));
+    let tick = || counts.borrow_mut().tick(since(begin) / 1000);
     let local = LocalSet::new();
     let mut senders = Vec::new();
     for connection in 0..plan.connections {
@@ -67,24 +78,15 @@ pub(crate) async fn run(
             let mut clock = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
             while Instant::now() < end {
                 clock.tick().await;
-                reports.send(tick(begin, &counts)).await?;
+                reports.send(tick()).await?;
             }
             for sender in senders {
                 sender.await?;
             }
-            reports.send(tick(begin, &counts)).await?;
+            reports.send(tick()).await?;
             Ok::<_, AnyError>(reports.send(Report::LoadOver).await?)
         })
         .await
-}
-
-fn tick(begin: Instant, counts: &RefCell<Counts>) -> Report {
-    let mut counts = counts.borrow_mut();
-    let Counts { v1, v2, failed, ref first_failure } = *counts;
-    let report =
-        Report::Tick { at_millis: since(begin) / 1000, v1, v2, failed, first_failure: first_failure.clone() };
-    (counts.v1, counts.v2, counts.failed) = (0, 0, 0);
-    report
 }
 
 async fn keep_asking(

@@ -1,6 +1,6 @@
 //! Traffic that goes on while a weight is edited in the YAML: the split follows, and no request fails.
 
-use super::{AFFINITY, MESH_HOST, NLP, Stage, off, target};
+use super::{MESH_HOST, NLP, Stage, median, millis, off, target};
 use crate::children::Failure;
 use crate::job::{Job, Report};
 use crate::table::Row;
@@ -9,7 +9,7 @@ const LOAD_MILLIS: u64 = 6_000;
 const EDIT_AT_MILLIS: u64 = 2_000;
 /// From here on the new weights must hold: the sidecar may wait for the folder to fall quiet before it reads it.
 const SETTLED_AT_MILLIS: u64 = 4_000;
-/// With over a thousand requests in each part, ten points are more than five standard deviations.
+/// With at least 300 requests in each part, ten points are more than four standard deviations.
 const TOLERANCE: f64 = 0.1;
 
 /// Answers by version, and how many of them.
@@ -34,81 +34,90 @@ impl Part {
     }
 }
 
+/// What the load has shown so far.
+#[derive(Default)]
+struct Watch {
+    before: Part,
+    after: Part,
+    total: u64,
+    edited_at: Option<u64>,
+    followed_at: Option<u64>,
+    micros: [Vec<u64>; 2],
+}
+
+impl Watch {
+    /// Takes in one tick; true when it is time to edit the weights.
+    fn see(&mut self, at: u64, part: Part, micros: u64) -> bool {
+        self.total += part.all();
+        let Some(edited) = self.edited_at else {
+            self.before = self.before + part;
+            self.micros[0].push(micros);
+            return at >= EDIT_AT_MILLIS;
+        };
+        if self.followed_at.is_none() && part.all() > 0 && part.share_of_v1() < 0.5 {
+            self.followed_at = Some(at - edited);
+        }
+        if at > SETTLED_AT_MILLIS {
+            self.after = self.after + part;
+            self.micros[1].push(micros);
+        }
+        false
+    }
+}
+
 impl Stage<'_> {
-    /// Two rows: before and after the edit.
-    pub(super) async fn reweigh(&mut self) -> Result<[Row; 2], Failure> {
+    /// Two rows, before and after the edit, and what was seen in between.
+    pub(super) async fn reweigh(&mut self) -> Result<([Row; 2], String), Failure> {
         let mut target = target(MESH_HOST, "/", &[NLP]);
-        debug_assert!(target.headers.iter().all(|(name, _)| name != AFFINITY), "a key would pin the split");
         target.id = self.next_id();
         let first_id = format!("{}-0-1", target.id);
         let load = Job::Load { target, millis: LOAD_MILLIS, connections: 8, pause_millis: 5 };
         self.mesh.order(&load).await?;
-        let (mut before, mut after) = (Part::default(), Part::default());
-        let (mut total, mut edited_at, mut followed_at) = (0, None, None);
+        let mut watch = Watch::default();
         loop {
-            let (at, part) = match self.mesh.report().await? {
+            match self.mesh.report().await? {
                 Report::LoadOver => break,
-                Report::Tick { at_millis, v1, v2, failed: 0, .. } => (at_millis, Part { v1, v2 }),
+                Report::Tick { at_millis, v1, v2, failed: 0, micros, .. } => {
+                    if watch.see(at_millis, Part { v1, v2 }, micros) {
+                        self.mesh.set_weights(20, 80)?;
+                        watch.edited_at = Some(at_millis);
+                    }
+                }
                 Report::Tick { failed, first_failure, .. } => {
                     let what = first_failure.unwrap_or_default();
                     return Err(off(format!("{failed} requests failed while a weight was edited: {what}")));
                 }
                 other => return Err(off(format!("the load reported {other:?}"))),
-            };
-            total += part.all();
-            match edited_at {
-                None => before = before + part,
-                Some(edited) => {
-                    if followed_at.is_none() && part.all() > 0 && part.share_of_v1() < 0.5 {
-                        followed_at = Some(at - edited);
-                    }
-                    if at > SETTLED_AT_MILLIS {
-                        after = after + part;
-                    }
-                }
-            }
-            if edited_at.is_none() && at >= EDIT_AT_MILLIS {
-                self.mesh.set_weights(20, 80)?;
-                edited_at = Some(at);
             }
         }
-        self.rows(&first_id, before, after, (total, followed_at)).await
+        self.rows(&first_id, watch).await
     }
 
-    async fn rows(
-        &mut self,
-        first_id: &str,
-        before: Part,
-        after: Part,
-        (total, followed_at): (u64, Option<u64>),
-    ) -> Result<[Row; 2], Failure> {
+    async fn rows(&mut self, first_id: &str, watch: Watch) -> Result<([Row; 2], String), Failure> {
+        let Watch { before, after, total, followed_at, micros: [mut first, mut second], .. } = watch;
         for (part, wanted) in [(before, 0.8), (after, 0.2)] {
-            if part.all() < 500 || (part.share_of_v1() - wanted).abs() > TOLERANCE {
+            if part.all() < 300 || (part.share_of_v1() - wanted).abs() > TOLERANCE {
                 let (seen, all) = (part.percent(), part.all());
                 return Err(off(format!("v1 should get {wanted} of the traffic: {seen} of {all} requests")));
             }
         }
-        let rule = self.mesh.log.find(first_id).await?.rule.unwrap_or_default();
         let followed = followed_at.ok_or_else(|| off("the split never followed the edited weights"))?;
-        let row = |asked: &str, went_to: String, time: String| Row {
+        let rule = self.mesh.log.find(first_id).await?.rule_or_none();
+        let row = |asked: &str, part: Part, micros: &mut [u64]| Row {
             asked: asked.to_string(),
             rule: rule.clone(),
-            went_to,
+            went_to: part.percent(),
             status: "200".to_string(),
-            time,
+            time: format!("{} median", millis(median(micros))),
         };
-        Ok([
-            row(
-                "8 connections keep asking, weights 80/20",
-                before.percent(),
-                format!("{} requests", before.all()),
-            ),
-            row(
-                "the same, after the YAML said 20/80",
-                after.percent(),
-                format!("within {followed} ms; {total} requests, 0 failed"),
-            ),
-        ])
+        let rows = [
+            row("traffic on 8 connections, 80/20", before, &mut first),
+            row("the same, after an edit to 20/80", after, &mut second),
+        ];
+        let closing = format!(
+            "The weights were edited in the YAML under traffic: {total} requests, 0 failed, and the split followed within {followed} ms."
+        );
+        Ok((rows, closing))
     }
 }
 
