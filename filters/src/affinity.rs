@@ -191,5 +191,15 @@ fn set_cookie_text(policy: &CookiePolicy, value: &str, ttl: Duration) -> String 
     text
 }
 
+/// Feeds arbitrary bytes to the reader of cookies: it must never panic, and what it finds must stand in the header.
+pub fn fuzz(data: &[u8]) {
+    if let Some(value) = cookie(data, "sid") {
+        assert!(!value.is_empty() && data.windows(value.len()).any(|window| window == value));
+    }
+    if let Ok(query) = std::str::from_utf8(data) {
+        let _ = query_parameter(Some(query), "sid");
+    }
+}
+
 #[cfg(test)]
 mod tests;

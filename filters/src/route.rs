@@ -103,3 +103,31 @@ impl VirtualHost {
         &self.rules
     }
 }
+
+/// Feeds arbitrary bytes to the look-up of hosts: it must never panic, and an authority's host must be its beginning.
+pub fn fuzz(data: &[u8]) {
+    let Ok(authority) = std::str::from_utf8(data) else { return };
+    let (host, port) = split_authority(authority);
+    assert!(authority.starts_with(host) && (port.is_none() || host.len() < authority.len()));
+    let mut names = HostTable::default();
+    for (at, name) in ["a.example.com", "*.example.com", "*-x.org", "*"].iter().enumerate() {
+        names.insert(name, at as u32);
+    }
+    let _ = names.find(host);
+    let _ = crate::capability::host_capability(authority);
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn fuzz_authorities_from_seeds() {
+        let seeds: [&[u8]; 5] = [
+            b"a.example.com:80",
+            b"[::1]:8080",
+            b"nlu.capability.mesh.",
+            b"x-x.org",
+            "\u{e9}.example.com".as_bytes(),
+        ];
+        crate::fuzzing::run(&seeds, super::fuzz);
+    }
+}

@@ -122,3 +122,8 @@ fn several_policies_all_count() {
     assert_eq!(of(&base), None);
     assert!(a.is_some() && a != ab && ab != ba);
 }
+
+#[test]
+fn fuzz_cookies_from_seeds() {
+    crate::fuzzing::run(&[b"sid=abc; a=b", b"a=b,sid=\"x\"; sid=", b"sid=1&sid", b";;,sid=\"\""], fuzz);
+}

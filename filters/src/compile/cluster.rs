@@ -15,7 +15,7 @@ use crate::balance::locality::{self, Place};
 use crate::cluster::{self, Cluster, ClusterSpec, Clusters, Kind};
 use crate::endpoint::Endpoint;
 use crate::state::Pass;
-pub(crate) use rules::Rules;
+pub(crate) use rules::{EVERY_CAPABILITY, Rules};
 use services::{Service, ServicePort};
 use workloads::Seeds;
 
@@ -40,8 +40,7 @@ pub fn clusters(sources: Sources<'_>, pass: &mut Pass<'_>) -> Clusters {
     let mut clusters = Clusters::default();
     let services = services::services(sources.model, sources.place, &seeds);
     // Settings for a capability's host; who serves it is known by capability only.
-    let capabilities =
-        rules.hosts().filter(|host| host.capability().is_some()).map(|host| Service::empty(host));
+    let capabilities = rules.capability_hosts().map(|host| Service::empty(host));
     for service in services.into_iter().chain(capabilities) {
         let rule = rules.find(&service.host);
         for port in &service.ports {

@@ -2,7 +2,7 @@
 
 use pilotfish_config::model::{Action, Destination, Host, HttpRoute, Model, VirtualService};
 
-use super::cluster::Rules;
+use super::cluster::{EVERY_CAPABILITY, Rules};
 use super::destination::Destinations;
 use super::{CompileOptions, action, block, names_of};
 use crate::affinity::{Affinity, HashPolicy};
@@ -42,7 +42,7 @@ pub(super) fn compile(
         compiler.virtual_service(service);
     }
     compiler.default_routes(model, clusters);
-    let by_capability = compiler.capability_rule("*.capability.mesh", CapabilityTarget::default());
+    let by_capability = compiler.capability_rule();
     Routes { table: compiler.table, by_capability, warnings: compiler.warnings }
 }
 
@@ -156,7 +156,9 @@ impl<'a> Compiler<'a> {
             });
         }
         let mut claims: Vec<(Host, u32)> = Vec::new();
-        for host in clusters.hosts().map(|host| Host::resolve(host, "")) {
+        // A capability's host is among them when a DestinationRule names it.
+        let hosts = clusters.hosts().filter(|host| *host != EVERY_CAPABILITY);
+        for host in hosts.map(|host| Host::resolve(host, "")) {
             let number = self.table.number(&host).unwrap_or_else(|| {
                 let name = match entries.get(host.as_str()) {
                     Some(entry) => format!("{}/{}/default", entry.meta.namespace(), entry.meta.name()),
@@ -183,12 +185,14 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn capability_rule(&self, host: &str, target: CapabilityTarget) -> Rule {
-        let settings = self.destinations.settings(host, None);
-        let target = Target::Capability(Box::new(CapabilityTarget { settings, ..target }));
+    /// The rule of calls that ask for a capability, by header or host, without rules of their own.
+    fn capability_rule(&self) -> Rule {
+        let settings = self.destinations.settings(EVERY_CAPABILITY, None);
+        let target =
+            Target::Capability(Box::new(CapabilityTarget { settings, ..CapabilityTarget::default() }));
         let affinity = self.destinations.affinity(&target);
         let only = WeightedDestination { target, edits: HeaderEditsPair::default(), weight: 1 };
-        plain_rule(host, vec![only], affinity)
+        plain_rule(EVERY_CAPABILITY, vec![only], affinity)
     }
 }
 

@@ -7,6 +7,9 @@ use pilotfish_config::model::{DestinationRule, Host, Model, includes};
 
 use crate::balance::locality::Place;
 
+/// The host of settings that hold for every capability without its own.
+pub(crate) const EVERY_CAPABILITY: &str = "*.capability.mesh";
+
 /// The DestinationRules that one sidecar sees.
 #[derive(Debug)]
 pub(crate) struct Rules<'m> {
@@ -36,9 +39,12 @@ impl<'m> Rules<'m> {
         rules
     }
 
-    /// The hosts that rules name, wildcards left out.
-    pub(crate) fn hosts(&self) -> impl Iterator<Item = &'m Host> {
-        self.exact.values().filter_map(|rules| rules.first()).map(|rule| &rule.host)
+    /// The capabilities' hosts that rules name, `*.capability.mesh` for all of them included.
+    pub(crate) fn capability_hosts(&self) -> impl Iterator<Item = &'m Host> {
+        let exact = self.exact.values().filter_map(|rules| rules.first()).map(|rule| &rule.host);
+        let all = self.wildcards.iter().map(|rule| &rule.host);
+        let every = all.filter(|host| host.as_str() == EVERY_CAPABILITY).take(1);
+        exact.filter(|host| host.capability().is_some()).chain(every)
     }
 
     /// The rule for `host`: the sidecar's namespace first, then the host's own, then any other; in each, exact hosts

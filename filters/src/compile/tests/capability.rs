@@ -100,3 +100,22 @@ fn a_destination_rule_alone_is_enough_for_affinity() {
     assert!(matched.rule.affinity.is_some());
     assert_eq!(able(&plan, "nlu.capability.mesh", &asking(&["nlu"], None)), ["alpha", "beta"]);
 }
+
+#[test]
+fn settings_for_every_capability() {
+    let all = "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: n}\nspec:\n  \
+               host: '*.capability.mesh'\n  trafficPolicy:\n    connectionPool: {http: {http2MaxRequests: 7}}\n    \
+               loadBalancer: {consistentHash: {httpHeaderName: x-conversation}}\n";
+    let rules = "  - route: [{destination: {host: search.capability.mesh}}]";
+    let plan = plan(&(agents() + all + &virtual_service("v", "[ask]", rules)));
+    for (host, call) in [
+        ("nlu.capability.mesh", asking(&["nlu"], None)),
+        ("x", asking(&["nlu"], None)),
+        ("ask", asking(&[], None)),
+    ] {
+        let matched = plan.route(&get(host, "/"), &call, &caller(80)).unwrap();
+        let settings = target(&matched).settings.map(|id| plan.cluster(id).settings.max_requests);
+        assert_eq!(settings, Some(Some(7)), "{host}");
+        assert!(matched.rule.affinity.is_some(), "{host}");
+    }
+}

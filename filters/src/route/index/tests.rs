@@ -100,18 +100,21 @@ fn an_index_answers_as_a_scan_from_the_top_does() {
 
 #[test]
 fn order_wins_over_specificity() {
-    let index = RouteIndex::new(vec![
-        block(0, prefix("/api"), vec![header("x", "1")]),
-        block(1, prefix("/"), vec![]),
-        block(2, exact("/api/v1"), vec![]),
-    ]);
+    let of = |fillers: u32| {
+        let mut blocks = vec![
+            block(0, prefix("/api"), vec![header("x", "1")]),
+            block(1, prefix("/"), vec![]),
+            block(2, exact("/api/v1"), vec![]),
+        ];
+        blocks.extend((3..3 + fillers).map(|at| block(at, exact(&format!("/{at}")), vec![])));
+        RouteIndex::new(blocks)
+    };
     let head = TestHead::get("http", "h", "/api/v1");
-    assert_eq!(
-        index.find(&head, &caller(80)).map(|b| b.rule),
-        Some(1),
-        "the first that matches, not the longest"
-    );
-    assert_eq!(index.find(&head.with("x", "1"), &caller(80)).map(|b| b.rule), Some(0));
+    for index in [of(0), of(10)] {
+        let found = |head: &TestHead| index.find(head, &caller(80)).map(|b| b.rule);
+        assert_eq!(found(&head), Some(1), "the first that matches, not the longest");
+        assert_eq!(found(&head.clone().with("x", "1")), Some(0));
+    }
 }
 
 /// A head that counts how often it is asked, which is what a look-up costs.
