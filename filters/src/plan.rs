@@ -211,6 +211,13 @@ impl Target {
     }
 }
 
+impl Rule {
+    /// Whether its affinity reads what only the body says.
+    pub(crate) fn peeks_body(&self) -> bool {
+        self.affinity.as_ref().is_some_and(Affinity::needs_body)
+    }
+}
+
 impl<'p> Matched<'p> {
     /// The path (without the query) that goes upstream, when it changes.
     pub fn rewritten_path(&self, path: &str) -> Option<String> {
@@ -282,7 +289,11 @@ impl Plan {
 
     /// Whether rules of this authority read what only the body says (A2A contextId, OpenAI user). Conservative.
     pub fn peeks_body(&self, authority: &str) -> bool {
-        self.routes.any_peeks_body() && self.routes.host(authority).is_some_and(VirtualHost::peeks_body)
+        let by_capability = self.by_capability.peeks_body();
+        if !self.routes.any_peeks_body() && !by_capability {
+            return false;
+        }
+        self.routes.host(authority).map_or(by_capability, VirtualHost::peeks_body)
     }
 
     /// A cluster of this plan.

@@ -72,7 +72,7 @@ impl RouteTable {
 impl VirtualHost {
     /// Rules and their blocks, in order of precedence; blocks name rules by position.
     pub(crate) fn new(rules: Vec<Rule>, blocks: Vec<Block>) -> Self {
-        let peeks_body = rules.iter().any(|rule| rule.affinity.as_ref().is_some_and(|a| a.needs_body()));
+        let peeks_body = rules.iter().any(Rule::peeks_body);
         VirtualHost { rules: rules.into(), index: RouteIndex::new(blocks), peeks_body }
     }
 

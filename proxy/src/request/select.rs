@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use pilotfish_filters::balance::Pick;
-use pilotfish_filters::balance::peak_ewma::choose_among;
 use pilotfish_filters::call::{Call, Caller};
 use pilotfish_filters::cluster::{Cluster, Kind, Lease};
 use pilotfish_filters::plan::{CapabilityTarget, Plan, Target};
@@ -55,7 +54,7 @@ pub fn select<'p>(worker: &Worker, plan: &'p Plan, wish: &Wish<'_>) -> Result<Se
     Ok(Selected::Endpoint(cluster, lease))
 }
 
-/// Among those who are able, two at random, the cheaper wins.
+/// Among those who are able: by the conversation's key, else two at random, of which the cheaper wins.
 fn by_capability<'p>(
     worker: &Worker,
     plan: &'p Plan,
@@ -64,10 +63,8 @@ fn by_capability<'p>(
 ) -> Result<Selected<'p>, Deny> {
     let now = worker.shared.clock.now();
     let demand = target.demand(wish.call)?;
-    let able = plan.catalogue().candidates(&demand, now)?;
-    let pick = Pick { key: None, now, tried: wish.tried };
-    let chosen = worker.with_rng(|rng| choose_among(able.len(), |at| &able[at].endpoint, &pick, rng));
-    let candidate = chosen.and_then(|index| able.get(index)).ok_or(Reason::NobodyQualifies)?;
+    let pick = Pick { key: wish.key, now, tried: wish.tried };
+    let candidate = worker.with_rng(|rng| plan.catalogue().choose(&demand, &pick, rng))?;
     let cluster = plan.cluster(target.settings.unwrap_or(candidate.cluster));
     let lease = cluster.lease(&candidate.endpoint)?;
     Ok(Selected::Endpoint(cluster, lease))

@@ -119,3 +119,19 @@ fn settings_for_every_capability() {
         assert!(matched.rule.affinity.is_some(), "{host}");
     }
 }
+
+#[test]
+fn only_what_needs_the_body_peeks_into_it() {
+    let by = |host: &str, affinity: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: d\n  \
+             annotations: {{pilotfish.dev/affinity: {affinity}}}\nspec:\n  host: '{host}'\n"
+        )
+    };
+    let none = plan(&agents());
+    assert!(!none.peeks_body("alpha") && !none.peeks_body("nlu.capability.mesh"));
+    let one = plan(&(agents() + &by("alpha", "contextId")));
+    assert!(one.peeks_body("alpha:80") && !one.peeks_body("beta") && !one.peeks_body("nlu.capability.mesh"));
+    let every = plan(&(agents() + &by("*.capability.mesh", "user")));
+    assert!(!every.peeks_body("alpha") && every.peeks_body("nlu.capability.mesh") && every.peeks_body("x"));
+}
