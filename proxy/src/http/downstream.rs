@@ -134,7 +134,7 @@ impl<'c> Downstream<'c> {
     /// further call the client has gone.
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
         match std::mem::replace(&mut self.kind, Kind::Taken) {
-            Kind::H1(conn) => Some(Tunnel::raw(conn.into_tunnel())),
+            Kind::H1(conn) => Some(Tunnel::over(conn.take_tunnel())),
             Kind::H2(exchange) => Some(Tunnel::h2(exchange.into_tunnel())),
             Kind::Taken => None,
         }

@@ -145,17 +145,4 @@ async fn serve_h1<H: Handler>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_bytes_tell_the_protocol() {
-        assert_eq!(opening(b""), None);
-        assert_eq!(opening(b"P"), None);
-        assert_eq!(opening(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"), None);
-        assert_eq!(opening(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0"), Some(Opening::H2));
-        assert_eq!(opening(b"G"), Some(Opening::H1));
-        assert_eq!(opening(b"PUT "), Some(Opening::H1));
-        assert_eq!(opening(b"PRI * HTTP/1.1\r\n"), Some(Opening::H1));
-    }
-}
+mod tests;

@@ -43,7 +43,11 @@ struct Raw {
 impl Tunnel {
     /// A connection, and what was already read of it.
     pub fn raw((io, first): (Io, BytesMut)) -> Self {
-        let transport = Transport::new(io, first);
+        Tunnel::over(Transport::new(io, first))
+    }
+
+    /// An HTTP/1 connection after its head.
+    pub(crate) fn over(transport: Transport) -> Self {
         Tunnel { kind: Kind::Raw(Box::new(Raw { transport, busy: false, ended: false, finishing: false })) }
     }
 

@@ -83,7 +83,7 @@ impl Upstream {
     /// The byte pipe to the upstream: after 101, or 2xx to CONNECT.
     pub fn into_tunnel(self) -> Option<Tunnel> {
         match self.kind {
-            Kind::H1(conn) => Some(Tunnel::raw(conn.into_tunnel())),
+            Kind::H1(conn) => Some(Tunnel::over(conn.into_tunnel())),
             Kind::H2(exchange) => exchange.into_tunnel().map(Tunnel::h2),
         }
     }

@@ -196,7 +196,7 @@ impl ClientConn {
     }
 
     /// The connection itself, and what was read of it beyond the head.
-    pub(crate) fn into_tunnel(mut self) -> (Io, BytesMut) {
+    pub(crate) fn into_tunnel(mut self) -> Transport {
         self.0.transport.take()
     }
 }

@@ -306,8 +306,9 @@ impl Conn {
         flushed.map_err(|_| self.fail(Error::ClientGone))
     }
 
-    /// The connection itself, and what was read of it beyond the head: after 101, or 2xx to CONNECT.
-    pub(crate) fn into_tunnel(&mut self) -> (Io, BytesMut) {
+    /// The connection itself, what was read of it beyond the head, and the head that still waits to be written: after 101, or
+    /// 2xx to CONNECT.
+    pub(crate) fn take_tunnel(&mut self) -> Transport {
         self.keep_alive = false;
         self.reader = Reader::Done;
         self.transport.take()

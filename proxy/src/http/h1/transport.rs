@@ -86,9 +86,9 @@ impl Transport {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
-    /// Takes the connection and what was read of it, for a tunnel.
-    pub(crate) fn take(&mut self) -> (Io, BytesMut) {
-        (self.io.take(), std::mem::take(&mut self.inbuf))
+    /// Takes the connection, what was read of it and what waits to be written, for a tunnel.
+    pub(crate) fn take(&mut self) -> Transport {
+        std::mem::replace(self, Transport::new(Io::Gone, BytesMut::new()))
     }
 }
 
