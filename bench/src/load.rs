@@ -75,23 +75,30 @@ pub struct Client {
 }
 
 impl Client {
-    /// Opens `conns` connections to 127.0.0.1:`port`.
+    /// Room for `conns` connections to 127.0.0.1:`port`; each is made by its first request.
     ///
     /// # Errors
-    /// When one of them cannot be made.
-    pub fn connect(port: u16, conns: usize, requests: Requests) -> io::Result<Self> {
-        let mut client = Self {
+    /// When the kernel refuses an epoll descriptor.
+    pub fn new(port: u16, conns: usize, requests: Requests) -> io::Result<Self> {
+        Ok(Self {
             port,
             poller: Poller::new()?,
-            conns: Vec::new(),
+            conns: std::iter::repeat_with(|| None).take(conns).collect(),
             by_fd: Vec::new(),
             ready: Vec::new(),
             buffer: vec![0; 256 * 1024],
             scratch: Vec::with_capacity(1024),
             requests,
             counts: Counts::default(),
-        };
-        client.conns.resize_with(conns, || None);
+        })
+    }
+
+    /// Opens `conns` connections to 127.0.0.1:`port`.
+    ///
+    /// # Errors
+    /// When one of them cannot be made.
+    pub fn connect(port: u16, conns: usize, requests: Requests) -> io::Result<Self> {
+        let mut client = Self::new(port, conns, requests)?;
         for conn in 0..conns {
             client.dial(conn)?;
         }

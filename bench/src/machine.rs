@@ -1,6 +1,7 @@
 //! The machine: what it is, and how busy it was with other things while a run lasted.
 
 use std::fs;
+use std::io;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -8,12 +9,40 @@ use serde_json::{Value, json};
 /// The kernel's accounting unit on Linux: USER_HZ is 100 on every architecture that this runs on.
 const TICK_NS: f64 = 1e7;
 
+const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
+/// Another TCP congestion control, until this is dropped.
+pub struct Congestion {
+    before: String,
+}
+
+impl Congestion {
+    /// Sets `name` for connections made from now on.
+    ///
+    /// # Errors
+    /// When we are not root or the kernel has no such algorithm.
+    pub fn set(name: &str) -> io::Result<Self> {
+        let before = fs::read_to_string(CONGESTION)?;
+        fs::write(CONGESTION, name)
+            .map_err(|e| io::Error::new(e.kind(), format!("--congestion {name}: {e}")))?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Congestion {
+    fn drop(&mut self) {
+        if let Err(e) = fs::write(CONGESTION, &self.before) {
+            eprintln!("cannot set {CONGESTION} back to {}: {e}", self.before.trim());
+        }
+    }
+}
+
 /// What to know of the machine to read its figures.
 pub fn facts() -> Value {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("unknown");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let congestion = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
+    let congestion = fs::read_to_string(CONGESTION).unwrap_or_default();
     json!({
         "cpu": model.trim_start_matches([' ', '\t', ':']),
         "cores": std::thread::available_parallelism().map_or(1, usize::from),

@@ -44,6 +44,9 @@ pub struct RunArgs {
     /// Run latency and events in the real-time class, ahead of all else on a shared machine (root)
     #[arg(long)]
     real_time: bool,
+    /// Set this TCP congestion control for the run and put the old one back after it (root); Debian's own default is cubic
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
     /// What the sidecar waits after a file event before it reads; it is not counted as reload time
     #[arg(long, default_value_t = 75.0)]
     debounce_ms: f64,
@@ -90,6 +93,7 @@ pub fn run(args: &RunArgs) -> io::Result<()> {
         peers.push(Peer::PilotfishBig);
     }
     let found = find(&peers);
+    let _restored = args.congestion.as_deref().map(machine::Congestion::set).transpose()?;
     let dir = std::env::temp_dir().join(format!("pilotfish-bench-{}", std::process::id()));
     fs::create_dir_all(&dir)?;
     let bench = Bench {
@@ -177,10 +181,11 @@ fn introduction(head: &Value) -> String {
     let versions: Vec<_> = versions.map(|(name, v)| format!("{name}: {}", text(v))).collect();
     let missing: Vec<_> = head["missing"].as_array().into_iter().flatten().map(text).collect();
     let mut out = format!(
-        "{}, {} cores, Linux {}; proxy alone on core 0, load and upstream on core 1, {} s a run\n{}",
+        "{}, {} cores, Linux {}, TCP {}; proxy alone on core 0, load and upstream on core 1, {} s a run\n{}",
         text(&machine["cpu"]),
         machine["cores"],
         text(&machine["kernel"]),
+        text(&machine["tcp_congestion_control"]),
         head["secs"],
         versions.join("\n")
     );
