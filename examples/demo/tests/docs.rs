@@ -1,0 +1,81 @@
+//! The documents say what the code says: refusals, stages and paths are compared with the source.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_path_buf()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn the_readme_lists_every_refusal_with_its_status() {
+    // `Name = "word", 503, Fault;`
+    let refusals: BTreeSet<_> = read("filters/src/verdict.rs")
+        .lines()
+        .filter_map(|line| {
+            let mut parts = line.split_once(" = \"")?.1.split(',');
+            let word = parts.next()?.trim_end_matches('"').to_string();
+            Some((word, parts.next()?.trim().parse::<u16>().ok()?))
+        })
+        .collect();
+    assert!(refusals.len() > 10, "the pattern still fits verdict.rs: {refusals:?}");
+    let listed: BTreeSet<_> = read("README.md")
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split('|');
+            let word = cells.next()?.trim().trim_end_matches('`').to_string();
+            Some((word, cells.next()?.trim().parse::<u16>().ok()?))
+        })
+        .collect();
+    assert_eq!(listed, refusals);
+}
+
+#[test]
+fn the_stages_of_the_life_of_a_request_are_modules_in_the_same_order() {
+    let stages: Vec<_> = read("ARCHITECTURE.md")
+        .lines()
+        .skip_while(|line| *line != "## Life of a request")
+        .skip(1)
+        .take_while(|line| !line.starts_with("## "))
+        .filter_map(|line| line.strip_prefix("### ").map(str::to_string))
+        .collect();
+    let request = read("proxy/src/request.rs");
+    let told: Vec<_> = request
+        .lines()
+        .take_while(|line| line.starts_with("//!"))
+        .flat_map(|line| line.split(|c: char| !c.is_ascii_lowercase()))
+        .filter(|word| stages.iter().any(|stage| stage == word))
+        .collect();
+    let mut first = Vec::new();
+    told.into_iter().for_each(|word| {
+        if !first.contains(&word) {
+            first.push(word);
+        }
+    });
+    assert_eq!(first, stages, "proxy/src/request.rs tells another order");
+    for stage in stages.iter().filter(|stage| *stage != "listen") {
+        assert!(request.contains(&format!("mod {stage};")), "no module {stage} in proxy/src/request.rs");
+    }
+}
+
+#[test]
+fn every_path_that_is_named_exists() {
+    for document in ["README.md", "ARCHITECTURE.md"] {
+        let text = read(document);
+        let paths = text.split('`').skip(1).step_by(2).filter(|quoted| {
+            let folder =
+                ["config/", "filters/", "proxy/", "control/", "bench/", "examples/", "docs/", ".ci/"];
+            folder.iter().any(|start| quoted.starts_with(start)) && !quoted.contains([' ', '*'])
+        });
+        let mut count = 0;
+        for path in paths {
+            count += 1;
+            assert!(root().join(path).exists(), "{document} names {path}, which is not there");
+        }
+        assert!(count > 5, "{document}: {count} paths found");
+    }
+}
