@@ -26,11 +26,16 @@ impl Pattern {
     /// Compiles `source`. The error is the regex crate's, one line.
     pub fn new(source: &str) -> Result<Pattern, String> {
         let whole = format!("^(?:{source})$");
-        let regex = regex::bytes::RegexBuilder::new(&whole)
-            .size_limit(Self::SIZE_LIMIT)
-            .dot_matches_new_line(false)
-            .build()
-            .map_err(|error| first_line(source, &error))?;
+        let build = |unicode| {
+            regex::bytes::RegexBuilder::new(&whole)
+                .size_limit(Self::SIZE_LIMIT)
+                .dot_matches_new_line(false)
+                .unicode(unicode)
+                .build()
+        };
+        // RE2's `\d`, `\w`, `\s` and `\b` are ASCII, and so is this crate without Unicode (which also compiles many
+        // times quicker). What needs Unicode (`\p{L}`, `[é]`) is not understood then, and gets it.
+        let regex = build(false).or_else(|_| build(true)).map_err(|error| first_line(source, &error))?;
         Ok(Pattern { source: source.to_owned(), regex })
     }
 

@@ -91,6 +91,14 @@ mod tests {
     }
 
     #[test]
+    fn classes_are_ascii_as_in_re2_and_unicode_still_works() {
+        assert!(!pattern(r"\d").matches("٣".as_bytes()));
+        assert!(pattern(r"\p{Greek}+").matches("αβγ".as_bytes()));
+        assert!(pattern("[é]").matches("é".as_bytes()));
+        assert!(pattern("(?i)ÉA").matches("Éa".as_bytes()));
+    }
+
+    #[test]
     fn presence_is_not_emptiness() {
         assert!(TextMatch::Present.matches(b""));
         assert!(TextMatch::Exact("".into()).matches(b""));
