@@ -7,7 +7,7 @@
 //! | who is able | [`capability`] | select |
 //! | which endpoint | [`balance`] | select |
 //! | is there room | [`inflight`] | select, dial |
-//! | what to change in a head | [`headers`] | dial, respond |
+//! | what to change in a head | [`headers`], [`rewrite`] | dial, respond |
 //!
 //! [`compile`] turns a validated model into a [`plan::Plan`]; [`state`] keeps the counters that outlive it.
 
