@@ -3,12 +3,17 @@
 import asyncio
 
 from websockets.asyncio.server import serve
-from websockets.http11 import Response
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Response
 
 
 async def echo(socket):
-    async for message in socket:
+    while True:
+        try:
+            message = await socket.recv()
+        except ConnectionClosed:
+            return
         if message == "close":
             await socket.close(4001, "as you wish")
         elif message == "fragments":
