@@ -28,6 +28,8 @@ pub enum Known {
     Http2Settings,
     /// `cookie`
     Cookie,
+    /// `proxy-authorization`
+    ProxyAuthorization,
 }
 
 impl Known {
@@ -45,6 +47,7 @@ impl Known {
             (14, b'c') => (Known::ContentLength, b"content-length"),
             (14, b'h') => (Known::Http2Settings, b"http2-settings"),
             (16, b'p') => (Known::ProxyConnection, b"proxy-connection"),
+            (19, b'p') => (Known::ProxyAuthorization, b"proxy-authorization"),
             (17, b't') => (Known::TransferEncoding, b"transfer-encoding"),
             _ => return Known::Other,
         };
@@ -59,10 +62,13 @@ impl Known {
 }
 
 /// The names that never travel further than one hop (RFC 9110 section 7.6.1), as a set. `te` and `upgrade` are handled apart.
+/// `proxy-authorization` is for the first proxy (section 11.7.2): with `HTTP_PROXY=http://user:pass@...` that is us, and the
+/// origin must not learn it.
 pub const HOP_BY_HOP: u32 = Known::Connection.bit()
     | Known::TransferEncoding.bit()
     | Known::KeepAlive.bit()
     | Known::ProxyConnection.bit()
+    | Known::ProxyAuthorization.bit()
     | Known::Http2Settings.bit();
 
 /// Names that a `Connection` header must not make disappear: a client could otherwise unmake what policy, framing or the

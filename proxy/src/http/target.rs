@@ -116,11 +116,14 @@ pub(crate) fn is_authority(bytes: &[u8]) -> bool {
         }
         (host, port)
     };
-    // A port may be empty (`host:`, RFC 3986 section 3.2.3) but not longer than five digits.
-    let digits = port.get(1..).unwrap_or_default();
     !host.is_empty()
-        && (port.is_empty()
-            || (port.first() == Some(&b':') && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit)))
+        && (port.is_empty() || (port.first() == Some(&b':') && is_port(port.get(1..).unwrap_or_default())))
+}
+
+/// A port of up to five digits that fits 16 bits. It may be empty (`host:`, RFC 3986 section 3.2.3).
+fn is_port(digits: &[u8]) -> bool {
+    let number = |digits: &[u8]| digits.iter().fold(0u32, |n, d| n * 10 + u32::from(d - b'0'));
+    digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) && number(digits) <= u32::from(u16::MAX)
 }
 
 /// `reg-name` of RFC 3986 without `,`: a comma in Host is how two Host fields look after a careless merge.

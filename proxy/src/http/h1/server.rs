@@ -268,7 +268,8 @@ impl Conn {
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         // Unread body bytes that the client may never send, and bytes after a change of protocol that was not granted, leave
         // the place of the next request unknown.
-        let unclear = (self.upgrade && !switching) || (self.is_connect && !tunnel) || self.awaits_continue();
+        let unsent = self.awaits_continue() && !self.reader.is_done();
+        let unclear = (self.upgrade && !switching) || (self.is_connect && !tunnel) || unsent;
         self.keep_alive &= !unclear && !self.closing.is_started();
         self.writer = match framing {
             _ if bodiless || tunnel => Writer::Nothing,
