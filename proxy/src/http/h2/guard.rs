@@ -17,6 +17,7 @@ use crate::http::io::Rewound;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
+const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 
 /// Control frames that may come in a burst.
@@ -39,6 +40,8 @@ pub(crate) struct Guard {
     io: Rewound,
     seen: Rc<Seen>,
     frames: Frames,
+    /// Whether the peer's SETTINGS came, which must be its first frame (RFC 9113 section 3.4).
+    opened: bool,
     budget: Budget,
     stall: Deadline,
     patience: Duration,
@@ -51,6 +54,7 @@ impl Guard {
             io,
             seen: Rc::default(),
             frames: Frames { skip: preface, ..Frames::default() },
+            opened: false,
             budget: Budget { left: BURST, sent: 0, at: Instant::now() },
             stall: Deadline::default(),
             patience,
@@ -154,15 +158,20 @@ impl AsyncRead for Guard {
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let new = buf.filled().get(before..).unwrap_or_default();
-        let (budget, seen) = (&mut this.budget, &this.seen);
-        let mut flooded = false;
+        let (budget, seen, opened) = (&mut this.budget, &this.seen, &mut this.opened);
+        let (mut flooded, mut misled) = (false, false);
         this.frames.feed(new, |kind, last| {
             if last.is_some() {
                 seen.last_stream.set(last);
             }
+            misled |= !*opened && kind != SETTINGS;
+            *opened = true;
             let counts = !matches!(kind, DATA | HEADERS | CONTINUATION);
             flooded |= counts && !budget.spend();
         });
+        if misled {
+            return Poll::Ready(Err(io::Error::other("the first frame is not SETTINGS")));
+        }
         if flooded {
             return Poll::Ready(Err(io::Error::other("too many control frames")));
         }
