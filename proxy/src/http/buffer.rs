@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
@@ -194,35 +195,94 @@ impl Drop for Outbox {
     }
 }
 
-/// A chunk that counts as queued until it is written or dropped, wherever it waits (inside the `h2` crate, that is).
-#[derive(Debug)]
-pub(crate) struct Tracked(Bytes);
+/// Whether so much waits for slow readers that each may have no more than one chunk on its way.
+pub(crate) fn is_pressed() -> bool {
+    QUEUED.get() > PRESSURE
+}
+
+/// A chunk that counts as queued until it is written or dropped, wherever it waits: for a window, or inside the `h2` crate.
+#[derive(Debug, Default)]
+pub(crate) struct Tracked {
+    data: Bytes,
+    gate: Option<Rc<Gate>>,
+}
+
+impl Tracked {
+    pub(crate) fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// Takes the first `n` bytes; both parts go on counting.
+    pub(crate) fn split_to(&mut self, n: usize) -> Tracked {
+        Tracked { data: self.data.split_to(n), gate: None }
+    }
+
+    /// Holds this gate shut until the chunk is gone.
+    pub(crate) fn behind(mut self, gate: &Rc<Gate>) -> Tracked {
+        gate.shut.set(true);
+        self.gate = Some(gate.clone());
+        self
+    }
+}
+
+/// Lets one chunk of a stream pass at a time, while memory is short.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    shut: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Gate {
+    /// Ready when the chunk before is gone.
+    pub(crate) fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.shut.get() {
+            return Poll::Ready(());
+        }
+        *self.waiting.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn open(&self) {
+        self.shut.set(false);
+        let waiting = self.waiting.borrow_mut().take();
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+}
 
 impl From<Bytes> for Tracked {
     fn from(data: Bytes) -> Self {
         QUEUED.set(QUEUED.get() + data.len());
-        Tracked(data)
+        Tracked { data, gate: None }
     }
 }
 
 impl Buf for Tracked {
     fn remaining(&self) -> usize {
-        self.0.len()
+        self.data.len()
     }
 
     fn chunk(&self) -> &[u8] {
-        &self.0
+        &self.data
     }
 
     fn advance(&mut self, n: usize) {
-        self.0.advance(n);
+        self.data.advance(n);
         QUEUED.set(QUEUED.get().saturating_sub(n));
     }
 }
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        QUEUED.set(QUEUED.get().saturating_sub(self.0.len()));
+        QUEUED.set(QUEUED.get().saturating_sub(self.data.len()));
+        if let Some(gate) = self.gate.take() {
+            gate.open();
+        }
     }
 }
 

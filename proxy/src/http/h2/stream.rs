@@ -1,14 +1,15 @@
 //! The two halves of an HTTP/2 stream, which are the same for a server and a client.
 
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 
 use super::convert;
 use crate::http::body::Frame;
-use crate::http::buffer::Tracked;
+use crate::http::buffer::{Gate, Tracked, is_pressed};
 use crate::http::deadline::Deadline;
 use crate::http::headers::Headers;
 
@@ -36,7 +37,9 @@ enum Ending {
 #[derive(Debug)]
 pub(crate) struct SendHalf {
     stream: Option<SendStream<Tracked>>,
-    pending: Bytes,
+    pending: Tracked,
+    /// Made when memory is short for the first time; then one chunk at a time is inside the `h2` crate.
+    gate: Option<Rc<Gate>>,
     ending: Ending,
     stall: Deadline,
     patience: Duration,
@@ -47,7 +50,8 @@ impl SendHalf {
     pub(crate) fn new(patience: Duration) -> Self {
         SendHalf {
             stream: None,
-            pending: Bytes::new(),
+            pending: Tracked::default(),
+            gate: None,
             ending: Ending::Open,
             stall: Deadline::default(),
             patience,
@@ -81,9 +85,9 @@ impl SendHalf {
             return;
         }
         if self.pending.is_empty() {
-            self.pending = data;
+            self.pending = data.into();
         } else {
-            self.pending = [self.pending.as_ref(), data.as_ref()].concat().into();
+            self.pending = Bytes::from([self.pending.chunk(), data.as_ref()].concat()).into();
         }
     }
 
@@ -99,24 +103,29 @@ impl SendHalf {
         while !self.pending.is_empty() {
             stream.reserve_capacity(self.pending.len());
             let mut room = stream.capacity();
-            if room == 0 {
+            let open = self.gate.as_ref().map_or(Poll::Ready(()), |gate| gate.poll_open(cx));
+            while room == 0 {
                 match stream.poll_capacity(cx) {
                     Poll::Ready(Some(Ok(n))) => room = n,
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Broken::Stream(error))),
                     Poll::Ready(None) => {
                         return Poll::Ready(Err(Broken::Stream(h2::Reason::CANCEL.into())));
                     }
-                    Poll::Pending => {
-                        self.stall.start(self.patience);
-                        ready!(self.stall.poll_expired(cx));
-                        return Poll::Ready(Err(Broken::Stalled));
-                    }
+                    Poll::Pending => break,
                 }
             }
+            if room == 0 || open.is_pending() {
+                self.stall.start(self.patience);
+                ready!(self.stall.poll_expired(cx));
+                return Poll::Ready(Err(Broken::Stalled));
+            }
             self.stall.clear();
-            let data = self.pending.split_to(room.min(self.pending.len()));
+            let mut data = self.pending.split_to(room.min(self.pending.len()));
+            if is_pressed() {
+                data = data.behind(self.gate.get_or_insert_default());
+            }
             let last = self.pending.is_empty() && matches!(self.ending, Ending::Due(None));
-            if let Err(error) = stream.send_data(data.into(), last) {
+            if let Err(error) = stream.send_data(data, last) {
                 return Poll::Ready(Err(Broken::Stream(error)));
             }
             if last {
