@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use pilotfish_filters::call::{Call, Protocol};
+use pilotfish_filters::capability::host_capability;
 use pilotfish_filters::plan::Plan;
 
 use crate::http::{Downstream, Frame, Framing, RequestHead, Source};
@@ -71,6 +72,9 @@ fn from_head(head: &RequestHead) -> Call {
         } else if named("mcp-protocol-version") {
             is_mcp = true;
         }
+    }
+    if let Some(capability) = host_capability(head.authority()) {
+        call.capabilities.push(capability.into());
     }
     let upgrade = head.upgrade().or(head.connect_protocol().map(str::as_bytes));
     if upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket")) {
