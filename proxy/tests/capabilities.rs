@@ -1,6 +1,7 @@
 //! Asking for a capability instead of a host: by header, by host, with constraints, and what is said when nobody has it.
 
-use pilotfish_testkit::{Agent, H1, Sidecar, h1};
+use pilotfish_testkit::{Agent, Sidecar, h1};
+use tokio::task::JoinSet;
 
 use crate::support::{service_with, sidecar};
 
@@ -28,15 +29,21 @@ async fn start() -> (Sidecar, Vec<Agent>) {
     (sidecar, agents)
 }
 
-/// Which agents answer to twelve calls, in order of name.
+/// Which agents answer to calls of which many are open at once, in order of name. (One after the other, all would go to
+/// the quickest.)
 async fn who(sidecar: &Sidecar, host: &str, lines: &[&str]) -> Vec<String> {
-    let mut client = H1::connect(sidecar.outbound).await;
-    let mut all = Vec::new();
-    for _ in 0..12 {
-        let answer = client.get(host, "/", lines).await.unwrap();
-        assert_eq!(answer.status(), 200, "{lines:?}: {}", answer.text());
-        all.push(answer.header("x-agent").unwrap_or_default());
+    let mut calls = JoinSet::new();
+    for _ in 0..24 {
+        let (addr, host) = (sidecar.outbound, host.to_owned());
+        let lines: Vec<String> = lines.iter().map(|l| (*l).to_owned()).collect();
+        calls.spawn(async move {
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let answer = h1::get(addr, &host, "/delay/50", &lines).await.unwrap();
+            assert_eq!(answer.status(), 200, "{lines:?}: {}", answer.text());
+            answer.header("x-agent").unwrap_or_default()
+        });
     }
+    let mut all = calls.join_all().await;
     all.sort();
     all.dedup();
     all

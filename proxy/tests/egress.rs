@@ -15,8 +15,8 @@ async fn connect(sidecar: &Sidecar, to: &str) -> (H1, u16, String) {
 
 #[tokio::test]
 async fn loopback_and_link_local_are_refused_unless_named() {
-    let agent = Agent::start("private").await;
-    let sidecar = sidecar().yaml("a.yaml", service("named.test", agent.port())).start();
+    let (agent, named) = (Agent::start("private").await, Agent::start("named").await);
+    let sidecar = sidecar().yaml("a.yaml", service("named.test", named.port())).start();
     let port = agent.port();
     let own = sidecar.admin.port();
     for to in [

@@ -184,7 +184,7 @@ async fn run(sidecar: SocketAddr, host: String, origin: Arc<Origin>, row: Row) -
             (ends(&end, codes), end)
         }
         Want::Stream(stream, codes) => {
-            let end = outcome(*stream).await;
+            let end = client.outcome(*stream, TIME).await;
             (ends(&end, codes) || matches!(end, Outcome::Reset(c) if codes.contains(&c)), end)
         }
         Want::Malformed(stream) => {

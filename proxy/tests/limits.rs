@@ -86,7 +86,7 @@ async fn slow_headers_are_cut_after_ten_seconds_and_others_are_served() {
     half.pump(Duration::from_secs(4), |_| false).await;
     assert!(half.closed(), "half a preface holds a connection");
     assert!(!silent.closed_within(Duration::from_millis(1)).await || silent.surplus().is_empty());
-    good.finish(Duration::from_secs(1)).await;
+    good.finish(Duration::from_secs(3)).await;
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn a_slow_body_holds_up_nobody() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    good.finish(Duration::from_secs(1)).await;
+    good.finish(Duration::from_secs(3)).await;
 }
 
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn a_client_that_does_not_read_costs_no_memory() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let grown = sidecar.rss().saturating_sub(before);
     assert!(grown < 16 << 20, "{} KiB more for 100 clients that do not read", grown >> 10);
-    good.finish(Duration::from_secs(1)).await;
+    good.finish(Duration::from_secs(3)).await;
 }
 
 /// `connectionPool` limits hold for the whole process, not for each worker.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/status/CODE` | that status, with the body `CODE` |
 //! | `/delay/MS` | echo after that time |
-//! | `/bytes/N` | N bytes with a length |
+//! | `/bytes/N` | N bytes (32 MiB at most) with a length |
 //! | `/stream/N/MS` | N server-sent events `data: i`, that many milliseconds apart |
 //! | `/trailers` | a body in chunks, then the trailer `x-trailer: end` |
 //! | `/upgrade` | 101 to any `Upgrade`, then an echo of bytes |
@@ -12,7 +12,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
+
+/// What `/bytes/N` is cut from, so that a hundred large answers cost the test no memory.
+static MANY: LazyLock<Bytes> = LazyLock::new(|| vec![b'x'; 32 << 20].into());
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -156,7 +159,7 @@ async fn answer(
             *response.status_mut() = status.unwrap_or(StatusCode::BAD_REQUEST);
             response
         }
-        "bytes" => full(vec![b'x'; usize::try_from(number(1)).unwrap_or(0)]),
+        "bytes" => full(MANY.slice(..usize::try_from(number(1)).unwrap_or(0).min(MANY.len()))),
         "stream" => events(number(1), Duration::from_millis(number(2)), open),
         "trailers" => trailers(),
         "upgrade" => upgrade(request),

@@ -31,7 +31,8 @@ fn sizes() -> Vec<Row> {
         lines("headers over 64 KiB in all", vec![big(1000); 70].join("\r\n")).refused(431),
         lines("90 headers", many(90)),
         lines("20,000 headers", many(20_000)).refused(431),
-        lines("name of 4 kB", format!("{}: b", "a".repeat(4_000))),
+        lines("name of 1000 bytes", format!("{}: b", "a".repeat(1000))),
+        lines("name of 40 kB", format!("{}: b", "a".repeat(40_000))).bad().or(431),
         row("target of 8 kB", format!("GET /{} HTTP/1.1\r\nHost: {{h}}\r\n\r\n", "a".repeat(8_000))),
         row("target over 64 KiB", format!("GET /{} HTTP/1.1\r\nHost: {{h}}\r\n\r\n", "a".repeat(70_000)))
             .refused(414)
