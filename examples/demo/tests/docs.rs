@@ -79,3 +79,30 @@ fn every_path_that_is_named_exists() {
         assert!(count > 5, "{document}: {count} paths found");
     }
 }
+
+#[test]
+fn crates_depend_on_each_other_only_along_the_arrows() {
+    let arrows: [(&str, &[&str]); 7] = [
+        ("config", &[]),
+        ("filters", &["config"]),
+        ("proxy", &["config", "filters"]),
+        ("proxy/testkit", &[]),
+        ("control", &["config", "filters"]),
+        ("bench", &[]),
+        ("examples/demo", &[]),
+    ];
+    for (crate_, allowed) in arrows {
+        let manifest = read(&format!("{crate_}/Cargo.toml"));
+        let (_, dependencies) = manifest.split_once("[dependencies]").unwrap();
+        // Tests may use the testkit, and anything that is above.
+        let dependencies = dependencies.split("\n[").next().unwrap();
+        for line in dependencies.lines() {
+            let name = line.split(['.', ' ', '=']).next().unwrap();
+            if let Some(ours) = name.strip_prefix("pilotfish-") {
+                assert!(allowed.contains(&ours), "{crate_} must not depend on {name}");
+            }
+            let sidecar = ["config", "filters", "proxy"].contains(&crate_);
+            assert!(!(sidecar && name == "hyper"), "{crate_}: the sidecar's engine is its own");
+        }
+    }
+}
