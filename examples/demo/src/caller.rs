@@ -26,7 +26,8 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 /// # Errors
 /// When stdin or stdout breaks, or a line is no job.
 pub async fn work() -> std::io::Result<()> {
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let (inbox, mut jobs) = mpsc::channel(64);
+    let reader = tokio::spawn(read_jobs(inbox));
     let (reports, mut outbox) = mpsc::channel(64);
     let writer = tokio::spawn(async move {
         let mut stdout = tokio::io::stdout();
@@ -39,9 +40,8 @@ pub async fn work() -> std::io::Result<()> {
         std::io::Result::Ok(())
     });
     let mut client = None;
-    while let Some(line) = lines.next_line().await? {
-        let job: Job = serde_json::from_str(&line)?;
-        if let Err(error) = carry_out(job, &mut client, &reports).await {
+    while let Some(job) = jobs.recv().await {
+        if let Err(error) = carry_out(job, &mut client, &mut jobs, &reports).await {
             let failed = Report::Failed { what: error.to_string() };
             if reports.send(failed).await.is_err() {
                 break;
@@ -49,12 +49,24 @@ pub async fn work() -> std::io::Result<()> {
         }
     }
     drop(reports);
-    writer.await.map_err(std::io::Error::other)?
+    writer.await.map_err(std::io::Error::other)??;
+    reader.await.map_err(std::io::Error::other)?
+}
+
+async fn read_jobs(inbox: mpsc::Sender<Job>) -> std::io::Result<()> {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        if inbox.send(serde_json::from_str(&line)?).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn carry_out(
     job: Job,
     client: &mut Option<Client>,
+    jobs: &mut mpsc::Receiver<Job>,
     reports: &mpsc::Sender<Report>,
 ) -> Result<(), AnyError> {
     if let Job::UseSidecar { outbound } = job {
@@ -63,14 +75,14 @@ async fn carry_out(
     }
     let client = client.as_mut().ok_or("no sidecar was named before the first job")?;
     match job {
-        Job::UseSidecar { .. } => {}
+        Job::UseSidecar { .. } | Job::StopLoad => {}
         Job::Ask { target } => reports.send(client.ask(&target).await?).await?,
         Job::WebSocket { target, say } => {
             reports.send(websocket::converse(client.outbound, &target, &say).await?).await?;
         }
-        Job::Load { target, millis, connections, pause_millis } => {
-            let plan = load::Plan { target, millis, connections, pause_millis };
-            load::run(client.outbound, plan, reports).await?;
+        Job::Load { target, connections, pause_millis } => {
+            let plan = load::Plan { target, connections, pause_millis };
+            load::run(client.outbound, plan, jobs, reports).await?;
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::fs::File;
@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// A sidecar goes on accepting for 2 s after SIGTERM, so that others stop choosing it; then it has nothing left to do.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the demo cannot go on.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ struct Child {
     _stdin: Option<ChildStdin>,
 }
 
-/// All processes of the demo. Dropping it kills what is left.
+/// All processes of the demo.
 pub struct Children {
     logs: PathBuf,
     children: Vec<Child>,
@@ -177,6 +178,21 @@ impl Children {
             outcome = Err(Failure::of(&child.name, complaint));
         }
         outcome
+    }
+}
+
+impl Drop for Children {
+    /// Kills what is left, and sees it gone: whoever ended the demo may count on its ports and files being free.
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            child.process.start_kill().ok();
+        }
+        let begin = Instant::now();
+        for child in &mut self.children {
+            while matches!(child.process.try_wait(), Ok(None)) && begin.elapsed() < KILL_TIMEOUT {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
     }
 }
 

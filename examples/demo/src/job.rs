@@ -38,17 +38,17 @@ pub enum Job {
         /// The texts.
         say: Vec<String>,
     },
-    /// Ask over and over on several connections, reporting every 250 ms.
+    /// Ask over and over on several connections, reporting every 250 ms, until [`Job::StopLoad`].
     Load {
         /// Where to; the id gets a number appended.
         target: Target,
-        /// How long, in milliseconds.
-        millis: u64,
         /// How many connections.
         connections: usize,
         /// The rest after each answer, per connection, in milliseconds.
         pause_millis: u64,
     },
+    /// Ends the load, once what is in flight was answered.
+    StopLoad,
 }
 
 /// What an agent of the demo says about itself in every answer.

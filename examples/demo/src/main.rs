@@ -27,6 +27,7 @@ struct Flags {
 /// The exit code of a program that was interrupted, as shells have it.
 const INTERRUPTED: u8 = 130;
 const LOG_TAIL_LINES: usize = 20;
+const LOG_LINE_WIDTH: usize = 200;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -116,7 +117,8 @@ fn explain(failure: &Failure, logs: &Path) {
     } else {
         eprintln!("demo: the end of {culprit}'s log:");
         for line in tail.lines() {
-            eprintln!("    {line}");
+            let shown: String = line.chars().take(LOG_LINE_WIDTH).collect();
+            eprintln!("    {shown}");
         }
     }
 }

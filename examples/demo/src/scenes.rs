@@ -38,7 +38,7 @@ pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<(Vec<Row>, 
     progress("a token stream and a WebSocket");
     rows.push(stage.stream().await?);
     rows.push(stage.websocket().await?);
-    progress("traffic for six seconds, and a weight edited in the YAML after two");
+    progress("traffic for some seconds, and in between a weight edited in the YAML");
     let (more, closing) = stage.reweigh().await?;
     rows.extend(more);
     stage.mesh.children.all_alive()?;

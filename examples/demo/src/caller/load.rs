@@ -1,6 +1,6 @@
 //! Steady traffic on several connections, counted by the version that answered.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -9,14 +9,13 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use super::{AnyError, Client, since};
-use crate::job::{Report, Target};
+use crate::job::{Job, Report, Target};
 
 const TICK: Duration = Duration::from_millis(250);
 
-/// What to send and for how long; see [`crate::job::Job::Load`].
+/// What to send and how fast; see [`crate::job::Job::Load`].
 pub(crate) struct Plan {
     pub(crate) target: Target,
-    pub(crate) millis: u64,
     pub(crate) connections: usize,
     pub(crate) pause_millis: u64,
 }
@@ -55,14 +54,15 @@ impl Counts {
     }
 }
 
-/// Runs the load, reports every tick, and at last that it is over.
+/// Runs the load until any other job arrives, reports every tick, and at last that it is over.
 pub(crate) async fn run(
     outbound: SocketAddr,
     plan: Plan,
+    jobs: &mut mpsc::Receiver<Job>,
     reports: &mpsc::Sender<Report>,
 ) -> Result<(), AnyError> {
     let begin = Instant::now();
-    let end = begin + Duration::from_millis(plan.millis);
+    let over = Rc::new(Cell::new(false));
     let counts = Rc::new(RefCell::new(Counts::default()));
     let tick = || counts.borrow_mut().tick(since(begin) / 1000);
     let local = LocalSet::new();
@@ -71,15 +71,19 @@ pub(crate) async fn run(
         let mut target = plan.target.clone();
         target.id = format!("{}-{connection}", target.id);
         let pause = Duration::from_millis(plan.pause_millis);
-        senders.push(local.spawn_local(keep_asking(outbound, target, pause, end, counts.clone())));
+        senders.push(local.spawn_local(keep_asking(outbound, target, pause, over.clone(), counts.clone())));
     }
     local
         .run_until(async {
             let mut clock = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
-            while Instant::now() < end {
-                clock.tick().await;
-                reports.send(tick()).await?;
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = jobs.recv() => break,
+                    _ = clock.tick() => reports.send(tick()).await?,
+                }
             }
+            over.set(true);
             for sender in senders {
                 sender.await?;
             }
@@ -93,13 +97,13 @@ async fn keep_asking(
     outbound: SocketAddr,
     mut target: Target,
     pause: Duration,
-    end: Instant,
+    over: Rc<Cell<bool>>,
     counts: Rc<RefCell<Counts>>,
 ) {
     let mut client = Client::new(outbound);
     let prefix = target.id.clone();
     let mut number = 0u64;
-    while Instant::now() < end {
+    while !over.get() {
         number += 1;
         target.id = format!("{prefix}-{number}");
         let outcome = client.ask(&target).await;

@@ -5,11 +5,12 @@ use crate::children::Failure;
 use crate::job::{Job, Report};
 use crate::table::Row;
 
-const LOAD_MILLIS: u64 = 6_000;
-const EDIT_AT_MILLIS: u64 = 2_000;
-/// From here on the new weights must hold: the sidecar may wait for the folder to fall quiet before it reads it.
-const SETTLED_AT_MILLIS: u64 = 4_000;
-/// With at least 300 requests in each part, ten points are more than four standard deviations.
+/// Each part lasts until it has shown this much; on an idle machine that takes no longer than [`ENOUGH_MILLIS`].
+const ENOUGH_ANSWERS: u64 = 400;
+const ENOUGH_MILLIS: u64 = 2_000;
+/// A machine that has not shown it by then has something else wrong.
+const PATIENCE_MILLIS: u64 = 40_000;
+/// Of 400 requests: five standard deviations.
 const TOLERANCE: f64 = 0.1;
 
 /// Answers by version, and how many of them.
@@ -41,27 +42,43 @@ struct Watch {
     after: Part,
     total: u64,
     edited_at: Option<u64>,
+    /// When a tick first showed the new weights.
     followed_at: Option<u64>,
     micros: [Vec<u64>; 2],
 }
 
+/// What a tick asks for.
+enum Next {
+    Wait,
+    Edit,
+    Stop,
+}
+
 impl Watch {
-    /// Takes in one tick; true when it is time to edit the weights.
-    fn see(&mut self, at: u64, part: Part, micros: u64) -> bool {
+    /// Takes in one tick.
+    fn see(&mut self, at: u64, part: Part, micros: u64) -> Next {
         self.total += part.all();
-        let Some(edited) = self.edited_at else {
-            self.before = self.before + part;
-            self.micros[0].push(micros);
-            return at >= EDIT_AT_MILLIS;
-        };
-        if self.followed_at.is_none() && part.all() > 0 && part.share_of_v1() < 0.5 {
-            self.followed_at = Some(at - edited);
+        let enough = |part: Part, since: u64| part.all() >= ENOUGH_ANSWERS && at - since >= ENOUGH_MILLIS;
+        match (self.edited_at, self.followed_at) {
+            (None, _) => {
+                self.before = self.before + part;
+                self.micros[0].push(micros);
+                if enough(self.before, 0) {
+                    self.edited_at = Some(at);
+                    return Next::Edit;
+                }
+            }
+            (Some(_), None) if part.all() > 0 && part.share_of_v1() < 0.5 => self.followed_at = Some(at),
+            (Some(_), None) => {}
+            (Some(_), Some(followed)) => {
+                self.after = self.after + part;
+                self.micros[1].push(micros);
+                if enough(self.after, followed) {
+                    return Next::Stop;
+                }
+            }
         }
-        if at > SETTLED_AT_MILLIS {
-            self.after = self.after + part;
-            self.micros[1].push(micros);
-        }
-        false
+        if at > PATIENCE_MILLIS { Next::Stop } else { Next::Wait }
     }
 }
 
@@ -71,37 +88,40 @@ impl Stage<'_> {
         let mut target = target(MESH_HOST, "/", &[NLP]);
         target.id = self.next_id();
         let first_id = format!("{}-0-1", target.id);
-        let load = Job::Load { target, millis: LOAD_MILLIS, connections: 8, pause_millis: 5 };
-        self.mesh.order(&load).await?;
+        self.mesh.order(&Job::Load { target, connections: 8, pause_millis: 5 }).await?;
         let mut watch = Watch::default();
         loop {
-            match self.mesh.report().await? {
+            let next = match self.mesh.report().await? {
                 Report::LoadOver => break,
                 Report::Tick { at_millis, v1, v2, failed: 0, micros, .. } => {
-                    if watch.see(at_millis, Part { v1, v2 }, micros) {
-                        self.mesh.set_weights(20, 80)?;
-                        watch.edited_at = Some(at_millis);
-                    }
+                    watch.see(at_millis, Part { v1, v2 }, micros)
                 }
                 Report::Tick { failed, first_failure, .. } => {
                     let what = first_failure.unwrap_or_default();
                     return Err(off(format!("{failed} requests failed while a weight was edited: {what}")));
                 }
                 other => return Err(off(format!("the load reported {other:?}"))),
+            };
+            match next {
+                Next::Wait => {}
+                Next::Edit => self.mesh.set_weights(20, 80)?,
+                Next::Stop => self.mesh.order(&Job::StopLoad).await?,
             }
         }
         self.rows(&first_id, watch).await
     }
 
     async fn rows(&mut self, first_id: &str, watch: Watch) -> Result<([Row; 2], String), Failure> {
-        let Watch { before, after, total, followed_at, micros: [mut first, mut second], .. } = watch;
+        let (Some(edited), Some(followed)) = (watch.edited_at, watch.followed_at) else {
+            return Err(off("the split never followed the edited weights"));
+        };
+        let Watch { before, after, total, micros: [mut first, mut second], .. } = watch;
         for (part, wanted) in [(before, 0.8), (after, 0.2)] {
-            if part.all() < 300 || (part.share_of_v1() - wanted).abs() > TOLERANCE {
+            if part.all() < ENOUGH_ANSWERS || (part.share_of_v1() - wanted).abs() > TOLERANCE {
                 let (seen, all) = (part.percent(), part.all());
                 return Err(off(format!("v1 should get {wanted} of the traffic: {seen} of {all} requests")));
             }
         }
-        let followed = followed_at.ok_or_else(|| off("the split never followed the edited weights"))?;
         let rule = self.mesh.log.find(first_id).await?.rule_or_none();
         let row = |asked: &str, part: Part, micros: &mut [u64]| Row {
             asked: asked.to_string(),
@@ -114,6 +134,7 @@ impl Stage<'_> {
             row("traffic on 8 connections, 80/20", before, &mut first),
             row("the same, after an edit to 20/80", after, &mut second),
         ];
+        let followed = followed - edited;
         let closing = format!(
             "The weights were edited in the YAML under traffic: {total} requests, 0 failed, and the split followed within {followed} ms."
         );
