@@ -23,6 +23,8 @@ pub struct Pump {
     pub bytes: u64,
     finished: bool,
     abandoned: bool,
+    /// The source broke; what it gave before is still written.
+    broken: Option<Error>,
 }
 
 impl Pump {
@@ -51,7 +53,7 @@ impl Pump {
         if self.abandoned {
             return Poll::Ready(Ok(()));
         }
-        while !self.finished {
+        while !self.finished && self.broken.is_none() {
             ready!(sink.poll_ready(cx))?;
             match source.poll_frame(cx) {
                 Poll::Ready(Some(Ok(Frame::Data(data)))) => {
@@ -70,14 +72,18 @@ impl Pump {
                     sink.finish(None);
                     self.finished = true;
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(Some(Err(error))) => self.broken = Some(error),
                 Poll::Pending => {
                     ready!(sink.poll_flush(cx))?;
                     return Poll::Pending;
                 }
             }
         }
-        sink.poll_flush(cx)
+        match self.broken {
+            Some(error) if error.is_downstream() => Poll::Ready(Err(error)),
+            Some(error) => sink.poll_flush(cx).map(|_| Err(error)),
+            None => sink.poll_flush(cx),
+        }
     }
 }
 

@@ -180,9 +180,12 @@ impl Conn {
         self.framing
     }
 
-    /// Whether the client still waits for `100 Continue`.
+    /// Whether the client still waits for `100 Continue`: it does not when some of its body is there already.
     pub(crate) fn awaits_continue(&self) -> bool {
-        self.continue_due && self.answer == Answer::None
+        self.continue_due
+            && self.answer == Answer::None
+            && self.transport.inbuf.is_empty()
+            && !self.reader.is_done()
     }
 
     /// Whether the request's body has been read to its end.
@@ -196,14 +199,17 @@ impl Conn {
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
-        if self.awaits_continue() && self.transport.inbuf.is_empty() && !self.reader.is_done() {
+        if self.awaits_continue() {
             self.inform(&ResponseHead::new(StatusCode::CONTINUE));
             // A connection that is broken here is found by the read below.
             let _ = self.transport.poll_flush(cx, self.limits.write_timeout);
         }
         loop {
             match self.reader.decode(&mut self.transport.inbuf) {
-                Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::Data(data)))),
+                Ok(Step::Data(data)) => {
+                    self.continue_due = false;
+                    return Poll::Ready(Some(Ok(Frame::Data(data))));
+                }
                 Ok(Step::End(None)) => return Poll::Ready(None),
                 Ok(Step::End(Some(fields))) => return Poll::Ready(Some(Ok(Frame::Trailers(fields)))),
                 Err(bad) => return Poll::Ready(Some(Err(self.fail(Error::BadRequest(bad))))),
@@ -211,7 +217,12 @@ impl Conn {
             }
             match self.transport.poll_fill(cx, self.reader.hint()) {
                 Poll::Ready(Ok(n)) if n > 0 => self.deadline.clear(),
-                Poll::Ready(_) => return Poll::Ready(Some(Err(self.fail(Error::ClientGone)))),
+                // The client may have closed its writing side only, and read on.
+                Poll::Ready(Ok(_)) => {
+                    let bad = Bad::syntax("the connection ended within the body");
+                    return Poll::Ready(Some(Err(self.fail(Error::BadRequest(bad)))));
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(self.fail(Error::ClientGone)))),
                 Poll::Pending => {
                     self.deadline.start(self.limits.body_timeout);
                     ready!(self.deadline.poll_expired(cx));

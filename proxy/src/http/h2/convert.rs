@@ -177,7 +177,7 @@ pub(crate) fn to_response(head: &ResponseHead, framing: Option<Framing>) -> Resp
 
 /// A trailer section for the `h2` crate.
 pub(crate) fn to_trailers(headers: &Headers) -> HeaderMap {
-    fields(headers, u32::MAX & !Known::Other.bit())
+    fields(headers, !Known::Other.bit())
 }
 
 fn length_of(framing: Framing) -> Option<u64> {

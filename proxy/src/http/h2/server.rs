@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
@@ -31,6 +31,7 @@ const SEND_BUFFER: usize = 64 * 1024;
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 type Connection = h2::server::Connection<Guard, Tracked>;
+type Accepted = (Request<RecvStream>, SendResponse<Tracked>);
 
 /// Serves a connection to its end.
 pub(crate) async fn serve<H: Handler>(
@@ -67,7 +68,7 @@ fn poll_accept(
     idle: &mut Deadline,
     limits: &Limits,
     cx: &mut Context<'_>,
-) -> Poll<Option<Result<(Request<RecvStream>, SendResponse<Tracked>), h2::Error>>> {
+) -> Poll<Option<Result<Accepted, h2::Error>>> {
     let polled = connection.poll_accept(cx);
     if polled.is_ready() || connection.has_streams() {
         idle.clear();
@@ -101,11 +102,15 @@ fn builder(limits: &Limits) -> h2::server::Builder {
 
 fn accept<H: Handler>(
     request: Request<RecvStream>,
-    respond: SendResponse<Tracked>,
+    mut respond: SendResponse<Tracked>,
     context: &Rc<ConnContext>,
     limits: &Rc<Limits>,
     handler: &Rc<H>,
 ) {
+    if respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready() {
+        // Rapid reset (CVE-2023-44487): nothing of such a stream goes upstream.
+        return;
+    }
     let (parts, body) = request.into_parts();
     let converted = convert::request(&parts, body.is_end_stream());
     let exchange = Exchange::new(&parts.method, converted.as_ref().ok(), body, respond, limits);
