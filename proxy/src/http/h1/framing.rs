@@ -43,10 +43,6 @@ pub(crate) fn of_response(
     let declared = declared(version, headers)?;
     let tunnel = *method == Method::CONNECT && status.is_success();
     if status.is_informational() || status == StatusCode::NO_CONTENT || tunnel {
-        // Another parser might take what follows for the body that is announced (RFC 9112 section 6.3).
-        if declared.is_some_and(|framing| !framing.is_empty()) && !tunnel {
-            return Err(Bad::syntax("a body where the status has none"));
-        }
         headers.remove_known(LENGTH | CODING);
         return Ok(Framing::None);
     }

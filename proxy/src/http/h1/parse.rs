@@ -16,6 +16,8 @@ use crate::http::target;
 
 /// The hard cap on fields, whatever the limits say; the table lives on the stack.
 const MAX_FIELDS: usize = 256;
+/// The longest field name; real ones stay under 64 bytes.
+const MAX_NAME: usize = 1024;
 
 /// A parsed request head and what it means for the connection.
 #[derive(Debug)]
@@ -210,6 +212,9 @@ fn fields(buf: &[u8], len: usize, line_end: usize, parsed: &[httparse::Header<'_
     for field in parsed {
         let end = next.next().unwrap_or(len);
         let name = Span::new(offset(field.name.as_ptr()), field.name.len());
+        if field.name.len() > MAX_NAME {
+            return Err(Bad::syntax("field name too long"));
+        }
         let value_at = if field.value.is_empty() { name.end() + 1 } else { offset(field.value.as_ptr()) };
         let value = Span::new(value_at, field.value.len());
         if !ends_in_crlf(head, end) || value.end() + 2 > end {

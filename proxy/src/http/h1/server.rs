@@ -217,12 +217,7 @@ impl Conn {
             }
             match self.transport.poll_fill(cx, self.reader.hint()) {
                 Poll::Ready(Ok(n)) if n > 0 => self.deadline.clear(),
-                // The client may have closed its writing side only, and read on.
-                Poll::Ready(Ok(_)) => {
-                    let bad = Bad::syntax("the connection ended within the body");
-                    return Poll::Ready(Some(Err(self.fail(Error::BadRequest(bad)))));
-                }
-                Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(self.fail(Error::ClientGone)))),
+                Poll::Ready(_) => return Poll::Ready(Some(Err(self.fail(Error::ClientGone)))),
                 Poll::Pending => {
                     self.deadline.start(self.limits.body_timeout);
                     ready!(self.deadline.poll_expired(cx));
