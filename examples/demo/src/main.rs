@@ -80,6 +80,7 @@ async fn show(programs: &Programs, folder: &Path, logs: &Path, keep: bool) -> Re
     let (rows, closing) = scenes::all(&mut mesh, progress).await?;
     println!("\n{}\n{closing}\n", table::render(&rows, table::use_colour()));
     if keep {
+        mesh.set_weights(80, 20)?;
         println!("{}", mesh.instructions());
         loop {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;

@@ -162,6 +162,7 @@ impl Mesh {
              curl -N -H 'Host: agent-communication' -H 'communication-pattern: streaming' 'http://{outbound}/stream'\n  \
              curl http://{admin}/metrics\n  \
              curl --unix-socket {admin_socket} http://sidecar/config\n  \
+             curl --unix-socket {admin_socket} 'http://sidecar/why?host=agent-communication&header=agent-type:nlp-agent'\n  \
              tail -f {}\n  \
              ${{EDITOR:-vi}} {}    (save, and the next request follows it)\n\n\
              Ctrl-C ends it.",
