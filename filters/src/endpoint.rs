@@ -149,7 +149,13 @@ impl EndpointStats {
     }
 
     /// The cost of one more call: peak-EWMA latency in microseconds x (in flight + 1) / max(success, 0.05)^2.
+    ///
+    /// Nothing for the very first call, so that a new endpoint is measured as soon as it is drawn; while that call is under
+    /// way its latency counts as the default, so a slow one is not drawn into at once by everybody.
     pub fn cost(&self, now: Micros) -> f32 {
+        if self.calls() == 0 && self.in_flight() == 0 && self.report.get(now).is_none() {
+            return 0.0;
+        }
         let (latency, success) = self.blended(now);
         let success = success.max(0.05);
         latency * (self.in_flight() as f32 + 1.0) / (success * success)

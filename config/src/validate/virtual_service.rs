@@ -80,10 +80,10 @@ fn hosts(cx: &mut Cx<'_>, list: Option<&List<Text<'_>>>, mesh_only: bool) -> Vec
                 continue;
             }
             if text.value == "*" && mesh_only {
-                cx.error_hint(
+                cx.warn(
                     text.node,
-                    "the host `*` is not allowed for sidecars",
-                    "name hosts, or a gateway",
+                    "the host `*` is for every host that nothing else is for; Istio refuses it for sidecars",
+                    "name hosts, if they are known",
                 );
             }
         }

@@ -1,6 +1,7 @@
-//! Egress: the mode, and every address that a ServiceEntry names.
+//! Egress: the mode, and every address that a ServiceEntry names: by a host that is an address, or by `addresses`. An
+//! endpoint's address is not named by being one: it is reached by its host, and by that host's rules.
 
-use pilotfish_config::model::{Address, Model};
+use pilotfish_config::model::Model;
 
 use super::CompileOptions;
 use crate::plan::{Egress, NamedAddress};
@@ -15,17 +16,6 @@ pub(super) fn compile(model: &Model, options: &CompileOptions) -> Egress {
             let loopback: &[&str] = if is_localhost(text) { &["127.0.0.1", "::1"] } else { &[] };
             let all = loopback.iter().copied().chain([text]);
             named.extend(all.filter_map(|text| NamedAddress::parse(text, &ports)));
-        }
-        for workload in model.workloads_of(entry) {
-            if let Address::Ip(ip) = workload.address {
-                let ports: Vec<u16> =
-                    entry.ports.iter().map(|port| entry.endpoint_port(workload, port)).collect();
-                named.push(NamedAddress {
-                    network: ip,
-                    bits: if ip.is_ipv4() { 32 } else { 128 },
-                    ports: ports.into(),
-                });
-            }
         }
     }
     Egress { mode, named }

@@ -29,7 +29,7 @@ impl Egress {
     }
 
     /// Whether a ServiceEntry names this address and port, which then is allowed whatever it is: by a host that is
-    /// an address (or `localhost`), by `addresses`, or by an endpoint.
+    /// an address (or `localhost`), or by `addresses`.
     pub fn names(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         self.named.iter().any(|named| named.covers(ip, address.port()))

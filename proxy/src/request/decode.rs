@@ -22,7 +22,7 @@ const PEEK_TIME: Duration = Duration::from_secs(10);
 /// Learns what the call is. What cannot be told stays unknown; nothing here refuses a request.
 pub async fn decode(ctx: &Ctx<'_>, head: &RequestHead, down: &mut Downstream<'_>, plan: &Plan) -> Call {
     let mut call = from_head(head);
-    if ctx.direction == Direction::Outbound && wants_body(head, down, plan, &call) {
+    if ctx.direction == Direction::Outbound && wants_body(head, down, plan) {
         let frames = peek(down).await;
         from_body(&frames, &mut call);
         frames.into_iter().rev().for_each(|frame| down.unread(frame));
@@ -89,19 +89,16 @@ fn from_head(head: &RequestHead) -> Call {
 
 /// A body is looked at only when it can matter: JSON, by POST, in one of the plain codings, for a host whose
 /// rules, affinity or capability ask for what is inside.
-fn wants_body(head: &RequestHead, down: &Downstream<'_>, plan: &Plan, call: &Call) -> bool {
-    if head.method != http::Method::POST || matches!(down.framing(), Framing::None) {
-        return false;
-    }
-    let headers = &head.headers;
-    let is_json = headers.get("content-type").is_some_and(|value| {
+fn wants_body(head: &RequestHead, down: &Downstream<'_>, plan: &Plan) -> bool {
+    let is_json = |value: &[u8]| {
         let kind = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
         kind.eq_ignore_ascii_case(b"application/json") || kind.to_ascii_lowercase().ends_with(b"+json")
-    });
-    is_json
-        && !headers.contains("content-encoding")
-        && (plan.peeks_body(head.authority())
-            || (!call.capabilities.is_empty() && call.protocol != Protocol::Grpc))
+    };
+    head.method == http::Method::POST
+        && !matches!(down.framing(), Framing::None)
+        && plan.peeks_body(head.authority())
+        && head.headers.get("content-type").is_some_and(is_json)
+        && !head.headers.contains("content-encoding")
 }
 
 /// The body's first pieces, as they come, until there are enough or no more.

@@ -76,7 +76,8 @@ fn a_report_counts_as_ten_samples_and_halves_every_ten_seconds() {
 fn cost_grows_with_load_and_failures() {
     let cluster = Make::even(Algorithm::PeakEwma, 1).build();
     let endpoint = &cluster.endpoints()[0];
-    let idle = endpoint.stats.cost(at(0));
+    assert_eq!(endpoint.stats.cost(at(0)), 0.0, "a new endpoint is measured as soon as it is drawn");
+    let idle = endpoint.stats.latency(at(0)).as_secs_f32() * 1e6;
     let lease = cluster.lease(endpoint).unwrap();
     assert!(close(endpoint.stats.cost(at(0)), 2.0 * idle));
     drop(lease);

@@ -178,11 +178,15 @@ fn delegates_are_part_of_their_root() {
 fn outbound_policy_and_named_addresses() {
     let sidecar = "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: default}\nspec:\n  \
                    outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n";
-    let strict = plan(&(service("b", 8080) + sidecar));
+    let named = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: n}\nspec:\n  hosts: [n.test]\n  \
+                 addresses: [127.0.0.1]\n  resolution: STATIC\n  ports: [{number: 8080, name: http}]\n  \
+                 endpoints: [{address: 127.0.0.2}]\n";
+    let strict = plan(&(service("b", 8080) + sidecar + named));
     assert_eq!(strict.egress().mode(), OutboundMode::RegistryOnly);
     assert_eq!(plan("").egress().mode(), OutboundMode::AllowAny);
     assert!(strict.egress().names(([127, 0, 0, 1], 8080).into()));
     assert!(!strict.egress().names(([127, 0, 0, 1], 22).into()));
+    assert!(!strict.egress().names(([127, 0, 0, 2], 8080).into()), "an endpoint is reached by its host");
 }
 
 #[test]
