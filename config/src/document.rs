@@ -10,7 +10,7 @@ use crate::raw::{
     PeerAuthenticationSpec, Raw, Reader, RequestAuthenticationSpec, ServiceEntrySpec, ServiceEntryStatusSpec,
     SidecarSpec, TelemetrySpec, TextMap, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec, nearest,
 };
-use crate::validate::check::{fqdn, is_dns_label};
+use crate::validate::check::is_dns_label;
 use crate::yaml::{Node, Type, clip_text};
 
 /// A document of a kind that is read.
@@ -25,7 +25,7 @@ pub(crate) struct Document<'n> {
 /// The raw spec of a document.
 pub(crate) enum Spec<'n> {
     VirtualService(VirtualServiceSpec<'n>),
-    DestinationRule(Box<DestinationRuleSpec<'n>>),
+    DestinationRule(DestinationRuleSpec<'n>),
     ServiceEntry(ServiceEntrySpec<'n>),
     WorkloadEntry(WorkloadSpec<'n>),
     WorkloadGroup(WorkloadGroupSpec<'n>),
@@ -136,7 +136,7 @@ fn read_spec<'n>(node: Node<'n>, kind: Kind, diagnose: &mut Diagnose) -> Option<
     let reader = &mut Reader { diagnose };
     Some(match kind {
         Kind::VirtualService => Spec::VirtualService(Raw::read(node, reader)?),
-        Kind::DestinationRule => Spec::DestinationRule(Box::new(Raw::read(node, reader)?)),
+        Kind::DestinationRule => Spec::DestinationRule(Raw::read(node, reader)?),
         Kind::ServiceEntry => Spec::ServiceEntry(Raw::read(node, reader)?),
         Kind::WorkloadEntry => Spec::WorkloadEntry(Raw::read(node, reader)?),
         Kind::WorkloadGroup => Spec::WorkloadGroup(Raw::read(node, reader)?),
@@ -188,9 +188,15 @@ fn meta(
         diagnose.error(metadata.node, "the required field `name` is missing".into(), None);
         return None;
     };
-    if fqdn(name.value).is_err() && !name.value.split('.').all(is_dns_label) || name.value.len() > 253 {
-        let hint = "lower-case letters, digits, `-` and `.`, at most 253".to_owned();
-        diagnose.error(name.node, format!("`{}` is not a resource name", clip_text(name.value)), Some(hint));
+    if name.value.is_empty() || name.value.len() > 253 || name.value.contains(['/', '\n']) {
+        diagnose.error(name.node, format!("`{}` is not a resource name", clip_text(name.value)), None);
+    } else if !name.value.split('.').all(is_dns_label) {
+        let hint = "Kubernetes allows letters, digits, `-` and `.`".to_owned();
+        diagnose.warn(
+            name.node,
+            format!("Kubernetes would refuse the name `{}`", clip_text(name.value)),
+            Some(hint),
+        );
     }
     if let Some(namespace) = metadata.namespace.filter(|namespace| !is_dns_label(namespace.value)) {
         diagnose.error(namespace.node, format!("`{}` is not a namespace", clip_text(namespace.value)), None);

@@ -51,7 +51,7 @@ pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose
     let mut model = Model::default();
     let mut drafts = Drafts::default();
     for document in documents {
-        cx.namespace = document.meta.key.namespace.clone();
+        cx.enter(&document.meta.key.namespace);
         annotations::check(&mut cx, document.meta.key.kind, document.annotations.as_ref());
         one(&mut cx, document, &mut model, &mut drafts);
     }

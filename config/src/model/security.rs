@@ -179,4 +179,6 @@ pub struct JwtRule {
     pub timeout: Option<Duration>,
     /// Claims that are lists separated by spaces.
     pub space_delimited_claims: Vec<String>,
+    /// A request without a token is refused.
+    pub required: bool,
 }

@@ -9,7 +9,7 @@ object! {
         /// The host; a name without a dot is a service of the resource's namespace.
         host = "host": Text<'n>, required;
         /// For every subset that does not say otherwise.
-        traffic_policy = "trafficPolicy": TrafficPolicySpec<'n>;
+        traffic_policy = "trafficPolicy": Box<TrafficPolicySpec<'n>>;
         /// Named parts of the host's endpoints.
         subsets = "subsets": List<SubsetSpec<'n>>;
         /// Namespaces that see it: `.`, `*` (the default), or names.
@@ -25,19 +25,19 @@ object! {
         /// Labels that its endpoints have.
         labels = "labels": TextMap<'n>;
         /// What differs from the rule's policy.
-        traffic_policy = "trafficPolicy": TrafficPolicySpec<'n>;
+        traffic_policy = "trafficPolicy": Box<TrafficPolicySpec<'n>>;
     }
 
     /// Settings for the traffic to a host or subset.
     struct TrafficPolicySpec<'n> "TrafficPolicy" {
         /// How an endpoint is chosen.
-        load_balancer = "loadBalancer": LoadBalancerSpec<'n>;
+        load_balancer = "loadBalancer": Box<LoadBalancerSpec<'n>>;
         /// Limits of connections and requests.
-        connection_pool = "connectionPool": ConnectionPoolSpec<'n>;
+        connection_pool = "connectionPool": Box<ConnectionPoolSpec<'n>>;
         /// When an endpoint is put aside.
-        outlier_detection = "outlierDetection": OutlierSpec<'n>, later;
+        outlier_detection = "outlierDetection": Box<OutlierSpec<'n>>, later;
         /// TLS to the upstream.
-        tls = "tls": ClientTlsSpec<'n>, later;
+        tls = "tls": Box<ClientTlsSpec<'n>>, later;
         /// Settings for single ports; they replace those above.
         port_level_settings = "portLevelSettings": List<PortPolicySpec<'n>>;
         /// Tunnel to the upstream.
@@ -53,13 +53,13 @@ object! {
         /// The service's port.
         port = "port": PortSelectorSpec<'n>, required;
         /// How an endpoint is chosen.
-        load_balancer = "loadBalancer": LoadBalancerSpec<'n>;
+        load_balancer = "loadBalancer": Box<LoadBalancerSpec<'n>>;
         /// Limits of connections and requests.
-        connection_pool = "connectionPool": ConnectionPoolSpec<'n>;
+        connection_pool = "connectionPool": Box<ConnectionPoolSpec<'n>>;
         /// When an endpoint is put aside.
-        outlier_detection = "outlierDetection": OutlierSpec<'n>, later;
+        outlier_detection = "outlierDetection": Box<OutlierSpec<'n>>, later;
         /// TLS to the upstream.
-        tls = "tls": ClientTlsSpec<'n>, later;
+        tls = "tls": Box<ClientTlsSpec<'n>>, later;
     }
 
     /// How an endpoint is chosen.
@@ -67,15 +67,31 @@ object! {
         /// A simple algorithm.
         simple = "simple": One<'n, SimpleLb>, one_of("algorithm");
         /// By a hash of something in the request.
-        consistent_hash = "consistentHash": ConsistentHashSpec<'n>, one_of("algorithm");
+        consistent_hash = "consistentHash": Box<ConsistentHashSpec<'n>>, one_of("algorithm");
+        /// By the load that endpoints report (ORCA).
+        backend_utilization = "backendUtilization": BackendUtilizationSpec<'n>, one_of("algorithm"), later;
         /// Which localities are preferred.
-        locality_lb_setting = "localityLbSetting": LocalitySpec<'n>, one_of("locality");
+        locality_lb_setting = "localityLbSetting": Box<LocalitySpec<'n>>, one_of("locality");
         /// Which zones are preferred.
         zone_aware_lb_setting = "zoneAwareLbSetting": ZoneAwareSpec<'n>, one_of("locality"), later;
         /// How long a new endpoint's share grows.
         warmup_duration_secs = "warmupDurationSecs": Time<'n>, deprecated("warmup: {duration: TIME}");
         /// How a new endpoint's share grows.
         warmup = "warmup": WarmupSpec<'n>;
+    }
+
+    /// By the load that endpoints report.
+    struct BackendUtilizationSpec<'n> "BackendUtilization" {
+        /// Percentage by which errors count as load.
+        error_utilization_penalty_percent = "errorUtilizationPenaltyPercent": Int<'n>;
+        /// Metrics that are load.
+        metric_names = "metricNamesForComputingUtilization": List<Text<'n>>;
+        /// A report older than this is forgotten.
+        weight_expiration_period = "weightExpirationPeriod": Time<'n>;
+        /// A first report counts after this.
+        weight_stabilization_period = "weightStabilizationPeriod": Time<'n>;
+        /// Between changes of weights.
+        weight_update_period = "weightUpdatePeriod": Time<'n>;
     }
 
     /// By a hash of something in the request.
@@ -167,10 +183,6 @@ object! {
         failover_priority = "failoverPriority": List<Text<'n>>;
         /// Not with fewer endpoints than this (6 by default).
         min_cluster_size = "minClusterSize": Long<'n>;
-        /// Share of requests that are considered.
-        routing_enabled = "routingEnabled": Number<'n>;
-        /// Fail instead of serving from a zone in panic.
-        fail_traffic_on_panic = "failTrafficOnPanic": Bool<'n>;
     }
 
     /// How a new endpoint's share grows.

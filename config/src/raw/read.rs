@@ -302,6 +302,14 @@ impl<'n, T: Raw<'n>> Raw<'n> for Vec<(Val<'n, &'n str>, T)> {
     }
 }
 
+/// A rare part of something that there are many of: keeps the whole small.
+impl<'n, T: Raw<'n>> Raw<'n> for Box<T> {
+    const SHAPE: Shape = T::SHAPE;
+    fn read(node: Node<'n>, reader: &mut Reader) -> Option<Self> {
+        T::read(node, reader).map(Box::new)
+    }
+}
+
 /// A value that is not looked into.
 #[derive(Debug, Clone, Copy)]
 pub struct Any;

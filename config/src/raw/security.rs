@@ -152,7 +152,7 @@ object! {
     /// An issuer and where its tokens are found.
     struct JwtRuleSpec<'n> "JWTRule" {
         /// `iss`.
-        issuer = "issuer": Text<'n>, required;
+        issuer = "issuer": Text<'n>;
         /// `aud`, any one.
         audiences = "audiences": List<Text<'n>>;
         /// Where the keys are.
@@ -177,6 +177,8 @@ object! {
         timeout = "timeout": Time<'n>;
         /// Claims that are lists separated by spaces.
         space_delimited_claims = "spaceDelimitedClaims": List<Text<'n>>;
+        /// Whether a request without a token passes (OPTIONAL, the default).
+        presence = "presence": One<'n, PresenceWord>;
     }
 
     /// A header that holds the token.
@@ -207,6 +209,14 @@ words! {
         Permissive = "PERMISSIVE",
         /// mTLS only.
         Strict = "STRICT",
+    }
+
+    /// Whether a token must be there.
+    enum PresenceWord {
+        /// It need not.
+        Optional = "OPTIONAL",
+        /// It must.
+        Required = "REQUIRED",
     }
 
     /// What a matching rule does.

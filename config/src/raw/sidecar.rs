@@ -99,6 +99,8 @@ object! {
         max_protocol_version = "maxProtocolVersion": One<'n, TlsVersion>;
         /// Cipher suites.
         cipher_suites = "cipherSuites": List<Text<'n>>;
+        /// Elliptic curves.
+        ecdh_curves = "ecdhCurves": List<Text<'n>>;
         /// Do not verify the peer.
         insecure_skip_verify = "insecureSkipVerify": Bool<'n>;
     }

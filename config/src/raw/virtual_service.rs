@@ -29,31 +29,33 @@ object! {
         /// Destinations by weight.
         route = "route": List<HttpDestinationSpec<'n>>;
         /// Answer with a redirect instead.
-        redirect = "redirect": RedirectSpec<'n>;
+        redirect = "redirect": Box<RedirectSpec<'n>>;
         /// Answer with a fixed response instead.
-        direct_response = "directResponse": DirectResponseSpec<'n>;
+        direct_response = "directResponse": Box<DirectResponseSpec<'n>>;
         /// Go on with the rules of another VirtualService that has no hosts.
-        delegate = "delegate": DelegateSpec<'n>;
+        delegate = "delegate": Box<DelegateSpec<'n>>;
         /// Change path or authority before sending on.
-        rewrite = "rewrite": RewriteSpec<'n>;
+        rewrite = "rewrite": Box<RewriteSpec<'n>>;
         /// For the whole call, at least 1ms; no limit when absent.
         timeout = "timeout": Time<'n>;
         /// When to try again.
-        retries = "retries": RetrySpec<'n>, later;
+        retries = "retries": Box<RetrySpec<'n>>, later;
         /// Faults to inject.
-        fault = "fault": FaultSpec<'n>, later;
+        fault = "fault": Box<FaultSpec<'n>>, later;
         /// Where a copy of each request goes.
-        mirror = "mirror": DestinationSpec<'n>, later;
+        mirror = "mirror": Box<DestinationSpec<'n>>, later;
         /// Where copies of requests go.
         mirrors = "mirrors": List<MirrorSpec<'n>>, later;
         /// Share of the requests that `mirror` copies.
         mirror_percentage = "mirrorPercentage": PercentSpec<'n>, later;
         /// Share of the requests that `mirror` copies.
         mirror_percent = "mirrorPercent": Int<'n>, deprecated("mirrorPercentage: {value: N}");
+        /// Old spelling of `mirrorPercent`.
+        mirror_percent_old = "mirror_percent": Int<'n>, deprecated("mirrorPercentage: {value: N}");
         /// Cross-origin rules.
-        cors_policy = "corsPolicy": CorsSpec<'n>, later;
+        cors_policy = "corsPolicy": Box<CorsSpec<'n>>, later;
         /// Edits of headers.
-        headers = "headers": HeadersSpec<'n>;
+        headers = "headers": Box<HeadersSpec<'n>>;
         /// Removed from Istio.
         websocket_upgrade = "websocketUpgrade": Bool<'n>,
             ignored("Upgrade, WebSocket included, always works; Istio removed this field too");
@@ -108,7 +110,7 @@ object! {
         /// Its share of the sum of all weights.
         weight = "weight": Signed<'n>;
         /// Edits of headers for this destination.
-        headers = "headers": HeadersSpec<'n>;
+        headers = "headers": Box<HeadersSpec<'n>>;
     }
 
     /// Where a request goes.

@@ -18,11 +18,21 @@ pub(crate) struct Cx<'d> {
     pub namespace: std::sync::Arc<str>,
     /// Expressions that were compiled already; large files repeat them.
     patterns: HashMap<String, Option<Pattern>>,
+    /// Hosts that were resolved in `namespace` already; large files repeat them too.
+    hosts: HashMap<String, Host>,
 }
 
 impl<'d> Cx<'d> {
     pub fn new(diagnose: &'d mut Diagnose) -> Self {
-        Cx { diagnose, namespace: "".into(), patterns: HashMap::new() }
+        Cx { diagnose, namespace: "".into(), patterns: HashMap::new(), hosts: HashMap::new() }
+    }
+
+    /// Goes on with a document of `namespace`.
+    pub fn enter(&mut self, namespace: &std::sync::Arc<str>) {
+        if self.namespace != *namespace {
+            self.namespace = namespace.clone();
+            self.hosts.clear();
+        }
     }
 
     pub fn error(&mut self, node: Node<'_>, message: impl Into<String>) {
@@ -137,11 +147,17 @@ impl<'d> Cx<'d> {
 
     /// A host that may start with a wildcard, resolved in the document's namespace.
     pub fn host(&mut self, text: Text<'_>) -> Host {
+        if let Some(host) = self.hosts.get(text.value) {
+            return host.clone();
+        }
         if let Err(why) = wildcard_domain(text.value) {
             let message = format!("`{}` is not a host name: {why}", clip_text(text.value));
             self.error(text.node, message);
+            return Host::resolve(text.value, &self.namespace);
         }
-        Host::resolve(text.value, &self.namespace)
+        let host = Host::resolve(text.value, &self.namespace);
+        self.hosts.insert(text.value.to_owned(), host.clone());
+        host
     }
 
     /// A DNS label.

@@ -20,6 +20,14 @@ pub(super) fn merge(cx: &mut Cx<'_>, drafts: &mut [VirtualServiceDraft<'_>]) {
         })
         .collect();
     for index in 0..drafts.len() {
+        // Nobody else reads the rules of a root, so they are moved; a large one has thousands.
+        if drafts[index].http.iter().all(|draft| draft.delegate.is_none())
+            && !drafts[index].service.hosts.is_empty()
+        {
+            let rules = std::mem::take(&mut drafts[index].http);
+            drafts[index].service.http = rules.into_iter().map(|draft| draft.route).collect();
+            continue;
+        }
         let mut http = Vec::new();
         for rule in 0..drafts[index].http.len() {
             let Draft { route, delegate } = &drafts[index].http[rule];

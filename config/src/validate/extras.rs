@@ -90,7 +90,7 @@ fn delay(cx: &mut Cx<'_>, spec: &DelaySpec<'_>) -> Option<(f64, Duration)> {
     let share = share(cx, spec.percentage.as_ref(), spec.percent);
     let Some(time) = spec.fixed_delay else {
         if spec.exponential_delay.is_none() {
-            cx.error(spec.node, "the required field `fixedDelay` is missing");
+            cx.warn(spec.node, "the delay does not say how long", "write `fixedDelay`");
         }
         return None;
     };
@@ -159,7 +159,7 @@ fn share(cx: &mut Cx<'_>, percentage: Option<&PercentSpec<'_>>, percent: Option<
 
 /// Where copies go.
 pub(super) fn mirrors(cx: &mut Cx<'_>, spec: &HttpRouteSpec<'_>) -> Vec<Mirror> {
-    let percent = spec.mirror_percent.map(|percent| {
+    let percent = spec.mirror_percent.or(spec.mirror_percent_old).map(|percent| {
         if percent.value > 100 {
             cx.error_hint(
                 percent.node,

@@ -43,7 +43,7 @@ pub(super) fn http_route<'n>(
     mentions: &mut Vec<Mention<'n>>,
 ) -> Draft<'n> {
     exclusive(cx, spec, in_delegate);
-    let edits = headers::edits(cx, spec.headers.as_ref());
+    let edits = headers::edits(cx, spec.headers.as_deref());
     let rewrite = spec.rewrite.as_ref().map(|rewrite| self::rewrite(cx, rewrite));
     one_authority(cx, spec.node, rewrite.as_ref(), &edits.request);
     let matches: Vec<_> = spec.matches.iter().flatten().map(|m| matching::http_match(cx, m, mesh)).collect();
@@ -78,8 +78,12 @@ fn exclusive(cx: &mut Cx<'_>, spec: &HttpRouteSpec<'_>, in_delegate: bool) {
         let message = format!("`{a}` and `{b}` exclude each other in a rule");
         cx.diagnose.error_at_key(at, message, Some("keep one of them".into()));
     };
-    let has = |name: &str| spec.node.get(name).is_some();
+    let (redirect, response) = (spec.redirect.is_some(), spec.direct_response.is_some());
     let routes = spec.route.as_ref().is_some_and(|route| !route.is_empty());
+    if routes && !redirect && !response && spec.delegate.is_none() && spec.mirror.is_none() {
+        return;
+    }
+    let has = |name: &str| spec.node.get(name).is_some();
     if spec.delegate.is_some() {
         for other in ["redirect", "route"].into_iter().filter(|other| has(other)) {
             both(cx, "delegate", other);
@@ -103,7 +107,7 @@ fn exclusive(cx: &mut Cx<'_>, spec: &HttpRouteSpec<'_>, in_delegate: bool) {
     if has("mirror") && has("mirrors") {
         both(cx, "mirror", "mirrors");
     }
-    if !routes && !has("redirect") && !has("directResponse") {
+    if !routes && !redirect && !response {
         let hint = "write one of route, redirect, directResponse, delegate";
         cx.error_hint(spec.node, "the rule does nothing", hint);
     }
@@ -162,7 +166,7 @@ fn http_destination<'n>(
     single: bool,
     mentions: &mut Vec<Mention<'n>>,
 ) -> Option<RouteDestination> {
-    let headers = headers::edits(cx, spec.headers.as_ref());
+    let headers = headers::edits(cx, spec.headers.as_deref());
     let weight = weight(cx, spec.weight, single);
     let destination = mentioned(cx, spec.destination.as_ref()?, mentions)?;
     Some(RouteDestination { destination, weight, headers })

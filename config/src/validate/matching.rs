@@ -18,7 +18,7 @@ pub(super) fn http_match(cx: &mut Cx<'_>, spec: &HttpMatchSpec<'_>, mesh: bool) 
         scheme: one(cx, &spec.scheme),
         method: one(cx, &spec.method),
         authority: one(cx, &spec.authority),
-        headers: header_matches(cx, spec.headers.as_ref(), mesh),
+        headers: named_matches(cx, spec.headers.as_ref(), mesh),
         without_headers: header_matches(cx, spec.without_headers.as_ref(), mesh),
         query_params: query_matches(cx, spec.query_params.as_ref()),
         port: spec.port.filter(|port| port.value != 0).and_then(|port| cx.port(port)),
@@ -45,6 +45,18 @@ pub(super) fn string_match(cx: &mut Cx<'_>, spec: &StringMatchSpec<'_>, uri: boo
         Some(regex) => cx.pattern(regex).map(StringMatch::Regex),
         None => Some(StringMatch::Presence),
     }
+}
+
+/// Conditions on headers that must be there: `name:` without a value is a mistake, `name: {}` is presence.
+fn named_matches(
+    cx: &mut Cx<'_>,
+    map: Option<&Map<'_, StringMatchSpec<'_>>>,
+    mesh: bool,
+) -> Vec<(String, StringMatch)> {
+    for (_, spec) in map.into_iter().flatten().filter(|(_, spec)| spec.node.is_null()) {
+        cx.error_hint(spec.node, "the condition is empty", "write `{}` to ask only that the header is there");
+    }
+    header_matches(cx, map, mesh)
 }
 
 fn header_matches(

@@ -9,8 +9,8 @@ use crate::model::{
 };
 use crate::raw::{
     ActionWord, AuthorizationPolicySpec, ConditionSpec, JwtRuleSpec, List, MtlsSpec, MtlsWord, OperationSpec,
-    PeerAuthenticationSpec, RequestAuthenticationSpec, RuleSpec, SelectorSpec, SourceSpec, TargetRefSpec,
-    Text,
+    PeerAuthenticationSpec, PresenceWord, RequestAuthenticationSpec, RuleSpec, SelectorSpec, SourceSpec,
+    TargetRefSpec, Text,
 };
 use crate::yaml::clip_text;
 
@@ -223,17 +223,18 @@ fn operation(cx: &mut Cx<'_>, spec: &OperationSpec<'_>) -> AuthorizationOperatio
     }
 }
 
-/// `{*}` is one segment, `{**}` any number of them at the end; other braces mean nothing.
+/// `{*}` is one whole segment, `{**}` any number of them and the last one of the two; other braces mean nothing.
 fn path_template(cx: &mut Cx<'_>, path: Text<'_>) {
     if !path.value.contains(['{', '}']) {
         return;
     }
-    let segments: Vec<&str> = path.value.split('/').collect();
-    let braces = |segment: &&str| segment.contains(['{', '}']) && !matches!(*segment, "{*}" | "{**}");
-    let early = segments.iter().rev().skip(1).any(|segment| *segment == "{**}");
-    if segments.iter().any(braces) || early || path.value.replace("{**}", "").replace("{*}", "").contains('*')
-    {
-        let hint = "`{*}` is one whole segment, `{**}` the rest of the path; no other `*` beside them";
+    let operator = |segment: &&str| matches!(*segment, "{*}" | "{**}");
+    let wrong =
+        path.value.split('/').filter(|segment| !operator(segment)).any(|s| s.contains(['{', '}', '*']));
+    let mut operators = path.value.split('/').filter(operator);
+    let behind_rest = operators.by_ref().any(|operator| operator == "{**}") && operators.next().is_some();
+    if wrong || behind_rest {
+        let hint = "`{*}` is one whole segment, `{**}` any number of them and the last one; no other `*` beside them";
         cx.error_hint(path.node, format!("`{}` is not a path template", clip_text(path.value)), hint);
     }
 }
@@ -350,5 +351,6 @@ fn jwt_rule(cx: &mut Cx<'_>, spec: &JwtRuleSpec<'_>) -> JwtRule {
         output_claim_to_headers,
         timeout: spec.timeout.map(|time| cx.duration(time)),
         space_delimited_claims: cx.texts(spec.space_delimited_claims.as_ref()),
+        required: spec.presence.is_some_and(|presence| presence.value == PresenceWord::Required),
     }
 }

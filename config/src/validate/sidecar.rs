@@ -124,12 +124,13 @@ fn egress(cx: &mut Cx<'_>, spec: &EgressSpec<'_>) -> SidecarEgress {
     }
     for host in spec.hosts.iter().flatten() {
         let valid = host.value.split_once('/').is_some_and(|(namespace, name)| {
-            let namespace = matches!(namespace, "*" | "." | "~") || is_dns_label(namespace);
+            let excluded = namespace.strip_prefix('~').unwrap_or(namespace);
+            let namespace = matches!(namespace, "*" | "." | "~") || is_dns_label(excluded);
             namespace && (name == "*" || wildcard_domain(name).is_ok())
         });
         if !valid {
             let message = format!("`{}` is not a host of an egress listener", clip_text(host.value));
-            cx.error_hint(host.node, message, "write namespace/host, ./host, */host or ~/*");
+            cx.error_hint(host.node, message, "write namespace/host, ./host, */host, ~/* or ~namespace/host");
         }
     }
     SidecarEgress {

@@ -58,6 +58,8 @@ pub fn compose<'t>(file: &Arc<str>, text: &'t str, limits: &Limits) -> (Tree<'t>
         let message = format!("the file has {} bytes; the limit is {}", text.len(), limits.bytes);
         composer.problem(At { line: 1, column: 1 }, message, "split it into several files");
     } else {
+        // About what routing rules need; a wrong guess costs one move.
+        composer.cells.reserve((text.len() / 16).min(limits.nodes));
         composer.read(text);
     }
     (Tree { file: file.clone(), cells: composer.cells, roots: composer.roots }, composer.problems)
