@@ -74,6 +74,11 @@ impl Diagnose {
         self.push(Severity::Error, file.into(), At::default(), String::new(), message, hint);
     }
 
+    /// A warning that concerns a whole file or folder.
+    pub fn file_warning(&mut self, file: &str, message: String) {
+        self.push(Severity::Warning, file.into(), At::default(), String::new(), message, None);
+    }
+
     fn at_node(&mut self, severity: Severity, node: Node<'_>, at: At, message: String, hint: Option<String>) {
         if self.report.diagnostics.len() < MAX {
             self.push(severity, node.file().clone(), at, node.path(), message, hint);

@@ -81,7 +81,7 @@ pub(crate) fn read<'n>(
 
 fn text<'n>(node: Node<'n>, key: &str, diagnose: &mut Diagnose) -> Option<&'n str> {
     let Some(value) = node.get(key) else {
-        let near = nearest(key, node.children().map(|child| child.key()));
+        let near = nearest(key, node.children().take(100).map(|child| child.key()));
         let hint = near.map(|near| format!("`{near}` is written instead"));
         diagnose.error(node, format!("the required field `{key}` is missing"), hint);
         return None;
@@ -185,7 +185,10 @@ fn meta(
     diagnose: &mut Diagnose,
 ) -> Option<Meta> {
     let Some(name) = metadata.name else {
-        diagnose.error(metadata.node, "the required field `name` is missing".into(), None);
+        // A name of another type was reported as such.
+        if metadata.node.get("name").is_none() {
+            diagnose.error(metadata.node, "the required field `name` is missing".into(), None);
+        }
         return None;
     };
     if name.value.is_empty() || name.value.len() > 253 || name.value.contains(['/', '\n']) {

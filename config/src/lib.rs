@@ -42,3 +42,13 @@ pub struct Loaded {
     /// Every error and warning.
     pub report: Report,
 }
+
+/// Entry point for fuzzing: loads `data` as one file; must neither panic nor hang, and what it accepts it accepts again.
+pub fn fuzz(data: &[u8]) {
+    for strict_istio in [false, true] {
+        let options = Options { strict_istio, ..Options::default() };
+        let loaded = load_bytes("fuzz", data.to_vec(), &options);
+        let _ = loaded.report.to_string();
+        assert_eq!(loaded.model.is_some(), loaded.report.errors() == 0, "{}", loaded.report);
+    }
+}

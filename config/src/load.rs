@@ -96,6 +96,9 @@ fn folder(path: &Path, diagnose: &mut Diagnose) -> Vec<PathBuf> {
         .filter(|file| is_yaml(file) && !hidden(file) && file.is_file())
         .collect();
     files.sort();
+    if files.is_empty() {
+        diagnose.file_warning(&name, "no .yaml or .yml files in this folder".into());
+    }
     files
 }
 

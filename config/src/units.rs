@@ -60,9 +60,13 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
 /// Prints a duration so that [`duration`] reads it back: `1h30m`, `1.5s`, `300ms`.
 pub fn print_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
-    for (unit, size) in
-        [("h", 3_600_000_000_000u128), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)]
-    {
+    for (unit, size) in [
+        ("h", 3_600_000_000_000u128),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1_000),
+    ] {
         if nanos >= size && nanos.is_multiple_of(size) {
             return format!("{}{unit}", nanos / size);
         }

@@ -37,7 +37,7 @@ pub(super) fn merge(cx: &mut Cx<'_>, drafts: &mut [VirtualServiceDraft<'_>]) {
             };
             let Some(&target) = delegates.get(&(delegate.namespace.clone(), delegate.name.clone())) else {
                 let message = format!("there is no delegate {}/{}", delegate.namespace, delegate.name);
-                let hint = "a delegate is a VirtualService without hosts; requests that match get 404";
+                let hint = "a delegate is a VirtualService without hosts; this rule is left out";
                 cx.warn(delegate.node, message, hint);
                 continue;
             };

@@ -88,7 +88,7 @@ fn hash_key(cx: &mut Cx<'_>, spec: &ConsistentHashSpec<'_>) -> Option<HashKey> {
         return Some(HashKey::SourceIp);
     }
     let hint = "write httpHeaderName, httpCookie, useSourceIp or httpQueryParameterName";
-    cx.warn(spec.node, "nothing is hashed, so endpoints are chosen at random", hint);
+    cx.warn(spec.node, "nothing is hashed, so nothing keeps a caller on one endpoint", hint);
     None
 }
 

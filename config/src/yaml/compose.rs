@@ -429,7 +429,13 @@ impl<'t> Composer<'t, '_> {
         let mark = error.marker();
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let at = At { line: number(mark.line()) + self.base, column: number(mark.col()) + 1 };
-        let problem = Problem { at, message: format!("not YAML: {}", error.info()), hint: None };
+        let message = match error.info() {
+            "recursion limit exceeded" => {
+                format!("the nesting is too deep; the limit is {} levels", self.limits.depth)
+            }
+            info => format!("not YAML: {info}"),
+        };
+        let problem = Problem { at, message, hint: None };
         self.problems.push(problem);
         Stop::Document(at.line)
     }
