@@ -156,7 +156,10 @@ pub fn dispatch(api_version: &str, kind: &str) -> Dispatch {
         let foreign = is_foreign_group(group) && !own && !group.ends_with("istio.io");
         return if foreign { Dispatch::Foreign } else { Dispatch::WrongVersion(info) };
     }
-    if kind == "List" && api_version == "v1" {
+    let typed = kind.strip_suffix("List").and_then(kind_info);
+    if (kind == "List" && api_version == "v1")
+        || typed.is_some_and(|info| info.versions.contains(&api_version))
+    {
         return Dispatch::List;
     }
     // Within Istio's own groups a kind has to be one of Istio's; elsewhere any kind may exist.

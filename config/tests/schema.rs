@@ -27,6 +27,11 @@ fn every_kind_has_a_table_and_every_field_a_description() {
             assert!(!object.doc.is_empty(), "{}", object.title);
             // `Reader::object` keeps what it saw in 64 bits.
             assert!(object.fields.len() <= 64, "{}", object.title);
+            // `Reader::groups` compares neighbours.
+            let mut groups: Vec<_> = object.fields.iter().filter_map(|field| field.group).collect();
+            groups.dedup();
+            let distinct: std::collections::HashSet<_> = groups.iter().collect();
+            assert_eq!(groups.len(), distinct.len(), "{}", object.title);
             for field in object.fields {
                 assert!(!field.doc.is_empty(), "{}.{}", object.title, field.name);
                 let same = object.fields.iter().filter(|other| other.name == field.name).count();

@@ -1,4 +1,4 @@
-//! `cargo fuzz run load corpus` in `config/fuzz`: any bytes as a configuration file.
+//! `cargo fuzz run load` in `config`: any bytes as a configuration file.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| pilotfish_config::fuzz(data));
