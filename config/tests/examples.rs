@@ -6,8 +6,9 @@ use pilotfish_config::{Options, load};
 
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
+    let mut files: Vec<PathBuf> = ["", "agents/mesh"]
+        .iter()
+        .flat_map(|below| std::fs::read_dir(folder.join(below)).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|file| file.extension().is_some_and(|ext| ext == "yaml"))
         .collect();

@@ -106,3 +106,20 @@ fn crates_depend_on_each_other_only_along_the_arrows() {
         }
     }
 }
+
+#[test]
+fn every_example_is_linked_from_the_readme_and_every_link_leads_somewhere() {
+    let readme = read("README.md");
+    let linked: BTreeSet<_> = readme
+        .split("](examples/")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next().map(str::to_string))
+        .filter(|path| path.ends_with(".yaml"))
+        .collect();
+    let there: BTreeSet<_> = std::fs::read_dir(root().join("examples"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".yaml"))
+        .collect();
+    assert_eq!(linked, there);
+}

@@ -1,3 +1,5 @@
+//! What makes a conversation, and what does not.
+
 use super::*;
 use crate::call::test_head::{TestHead, caller};
 

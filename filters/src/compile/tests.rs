@@ -2,6 +2,7 @@
 
 mod capability;
 mod destinations;
+mod examples;
 mod hosts;
 mod matching;
 mod mesh_example;

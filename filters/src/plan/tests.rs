@@ -1,1 +1,1 @@
-
+//! Shares, keys and targets of a plan.

@@ -1,3 +1,5 @@
+//! Rewrites and redirects, as Envoy makes them.
+
 use super::*;
 use crate::call::test_head::{TestHead, caller};
 

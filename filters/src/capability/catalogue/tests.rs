@@ -1,3 +1,5 @@
+//! Who qualifies, and what is said of those who do not.
+
 use std::time::Duration;
 
 use pilotfish_config::model::{Capability, Locality};

@@ -1,3 +1,5 @@
+//! The grammar of constraints: what it takes, what it refuses and where.
+
 use super::*;
 
 fn tests(text: &str) -> Vec<Test> {

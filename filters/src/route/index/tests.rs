@@ -1,3 +1,5 @@
+//! The index finds what going through every block would find.
+
 use pilotfish_config::model::Pattern;
 
 use super::*;

@@ -1,0 +1,36 @@
+//! Every file of `examples/` compiles into a plan that has rules, clusters or a catalogue.
+
+use std::path::{Path, PathBuf};
+
+use pilotfish_config::load;
+
+use super::*;
+
+fn examples() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let entries = ["", "agents/mesh"].iter().flat_map(|below| std::fs::read_dir(folder.join(below)).unwrap());
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|ext| ext == "yaml")).collect()
+}
+
+#[test]
+fn every_example_compiles_and_does_something() {
+    let files = examples();
+    assert!(files.len() >= 30, "{files:?}");
+    for file in files {
+        let loaded = load(std::slice::from_ref(&file), &Options::default());
+        let model = loaded.model.unwrap_or_else(|| panic!("{}", loaded.report));
+        let plan = compile(&model, &options(), &Resolved::default(), &State::with_seed(1), Micros(0));
+        let plan = plan.unwrap_or_else(|errors| panic!("{}: {errors:?}", file.display()));
+        let does_nothing = plan.routes.hosts().is_empty() && plan.clusters.is_empty();
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        assert_eq!(does_nothing, name == "sidecar-outbound.yaml", "{name}");
+        // The one example that takes its endpoints from elsewhere.
+        assert_eq!(
+            !plan.warnings.is_empty(),
+            name == "agent-service-mesh.yaml",
+            "{name}: {:?}",
+            plan.warnings
+        );
+    }
+}
