@@ -7,6 +7,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pilotfish_config::{Diagnostic, Loaded, Options, Report, Severity, load, load_bytes};
+use pilotfish_filters::clock::Micros;
+use pilotfish_filters::compile::{CompileOptions, compile};
+use pilotfish_filters::state::State;
 
 /// Say everything that is wrong with configuration files, at once.
 ///
@@ -33,7 +36,7 @@ impl Check {
     pub fn run(self) -> ExitCode {
         let options = Options { strict_istio: self.strict_istio, default_namespace: self.namespace.clone() };
         let loaded = match self.load(&options) {
-            Ok(loaded) => loaded,
+            Ok(loaded) => self.compiled(loaded),
             Err(message) => {
                 eprintln!("pilotfish check: {message}");
                 return ExitCode::from(2);
@@ -47,6 +50,26 @@ impl Check {
         // A closed pipe (`| head`) is no failure of the check.
         let _ = io::stdout().write_all(text.as_bytes());
         if loaded.model.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// Compiles as a sidecar of the namespace would, so that what a sidecar would refuse is refused here.
+    fn compiled(&self, mut loaded: Loaded) -> Loaded {
+        let Some(model) = &loaded.model else { return loaded };
+        let options = CompileOptions { namespace: self.namespace.clone(), ..CompileOptions::default() };
+        let compiled = compile(model, &options, &Default::default(), &State::default(), Micros::default());
+        if let Err(errors) = compiled {
+            loaded.model = None;
+            loaded.report.diagnostics.extend(errors.into_iter().map(|error| Diagnostic {
+                severity: Severity::Error,
+                file: error.source.file,
+                line: error.source.line,
+                column: error.source.column,
+                path: String::new(),
+                message: error.message,
+                hint: None,
+            }));
+        }
+        loaded
     }
 
     fn load(&self, options: &Options) -> Result<Loaded, String> {
