@@ -5,3 +5,4 @@ pub(crate) mod convert;
 pub(crate) mod guard;
 pub mod server;
 pub(crate) mod stream;
+pub(crate) mod wire;

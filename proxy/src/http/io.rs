@@ -138,61 +138,6 @@ impl AsyncWrite for Io {
     }
 }
 
-/// A connection whose first bytes were already read (to see which protocol it speaks): they are read again first.
-#[derive(Debug)]
-pub struct Rewound {
-    first: BytesMut,
-    io: Io,
-}
-
-impl Rewound {
-    /// `io` preceded by `first`.
-    pub fn new(first: BytesMut, io: Io) -> Self {
-        Rewound { first, io }
-    }
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.first.is_empty() {
-            return Pin::new(&mut this.io).poll_read(cx, buf);
-        }
-        let n = this.first.len().min(buf.remaining());
-        buf.put_slice(&this.first.split_to(n));
-        if this.first.is_empty() {
-            super::buffer::give(std::mem::take(&mut this.first));
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
-}
-
 /// Reads once when the connection is readable. The buffer is taken from the worker's pool only then, and given back while
 /// nothing is in it, so a waiting connection holds none.
 pub(crate) fn poll_fill(

@@ -12,12 +12,13 @@ use http::{Method, StatusCode};
 use super::convert;
 use super::guard::{Guard, Seen};
 use super::stream::{Broken, RecvHalf, SendHalf};
+use super::wire::Wire;
 use crate::http::body::{Frame, Framing, Sink};
 use crate::http::buffer::Tracked;
 use crate::http::error::{Bad, Error};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::Headers;
-use crate::http::io::{Io, Rewound};
+use crate::http::io::Io;
 use crate::http::limits::Limits;
 
 /// Interim responses that one request may draw.
@@ -45,7 +46,8 @@ impl ClientConn {
     /// Opens HTTP/2 with prior knowledge and spawns the connection's task on this thread. Streams can be opened at once; an
     /// upstream that speaks something else shows as an error of the first one.
     pub async fn handshake(io: Io, limits: Rc<Limits>) -> Result<ClientConn, Error> {
-        let guard = Guard::new(Rewound::new(BytesMut::new(), io), 0, limits.write_timeout);
+        let wire = Wire::new(io, BytesMut::new(), limits.write_timeout);
+        let guard = Guard::new(wire.clone(), 0);
         let seen = guard.seen();
         let handshake = h2::client::Builder::new()
             .enable_push(false)
@@ -55,12 +57,12 @@ impl ClientConn {
             .max_send_buffer_size(64 * 1024)
             .initial_max_send_streams(MAX_STREAMS)
             .handshake::<_, Tracked>(guard);
-        let (send, connection) = handshake.await.map_err(|_| Error::UpstreamClosed)?;
+        let (send, connection) = wire.drive(handshake).await.map_err(|_| Error::UpstreamClosed)?;
         let closed = Rc::new(Cell::new(false));
         let ended = closed.clone();
         tokio::task::spawn_local(async move {
             // How it ended is told to each stream.
-            let _ = connection.await;
+            let _ = wire.drive(connection).await;
             ended.set(true);
         });
         Ok(ClientConn { send, shared: Rc::new(Shared { limits, seen, open: Cell::new(0), closed }) })

@@ -6,13 +6,10 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::http::deadline::Deadline;
-use crate::http::io::Rewound;
+use super::wire::Wire;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -25,7 +22,7 @@ const BURST: u32 = 2_000;
 /// Control frames per second that may come for ever: SETTINGS, PING, PRIORITY, RST_STREAM and unknown ones.
 const PER_SECOND: u32 = 200;
 /// Bytes that we send for which one more WINDOW_UPDATE is natural.
-const BYTES_PER_UPDATE: u32 = 512;
+const BYTES_PER_UPDATE: u64 = 512;
 
 /// What the guard saw, shared with the streams of the connection.
 #[derive(Debug, Default)]
@@ -37,27 +34,23 @@ pub(crate) struct Seen {
 /// The connection with the watch on it.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    io: Rewound,
+    wire: Wire,
     seen: Rc<Seen>,
     frames: Frames,
     /// Whether the peer's SETTINGS came, which must be its first frame (RFC 9113 section 3.4).
     opened: bool,
     budget: Budget,
-    stall: Deadline,
-    patience: Duration,
 }
 
 impl Guard {
-    /// Watches `io`; `preface` bytes come before the first frame. A write that the peer blocks for `patience` fails.
-    pub(crate) fn new(io: Rewound, preface: usize, patience: Duration) -> Self {
+    /// Watches `wire`; `preface` bytes come before the first frame.
+    pub(crate) fn new(wire: Wire, preface: usize) -> Self {
         Guard {
-            io,
+            wire,
             seen: Rc::default(),
             frames: Frames { skip: preface, ..Frames::default() },
             opened: false,
             budget: Budget { left: BURST, sent: 0, at: Instant::now() },
-            stall: Deadline::default(),
-            patience,
         }
     }
 
@@ -65,42 +58,26 @@ impl Guard {
     pub(crate) fn seen(&self) -> Rc<Seen> {
         self.seen.clone()
     }
-
-    fn written(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match poll {
-            Poll::Ready(done) => {
-                self.stall.clear();
-                if let Ok(n) = &done {
-                    self.budget.sent = self.budget.sent.saturating_add(u32::try_from(*n).unwrap_or(u32::MAX));
-                }
-                Poll::Ready(done)
-            }
-            Poll::Pending => {
-                self.stall.start(self.patience);
-                ready!(self.stall.poll_expired(cx));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-        }
-    }
 }
 
 /// Control frames that may still come.
 #[derive(Debug)]
 struct Budget {
     left: u32,
-    sent: u32,
+    /// Bytes that we had sent when the budget was filled last.
+    sent: u64,
     at: Instant,
 }
 
 impl Budget {
-    fn spend(&mut self) -> bool {
+    /// Pays for one frame; `sent` is what we have sent so far.
+    fn spend(&mut self, sent: u64) -> bool {
         if self.left == 0 {
             let now = Instant::now();
-            let earned = now.duration_since(self.at).as_millis() * u128::from(PER_SECOND) / 1000;
-            self.at = now;
-            let earned = u32::try_from(earned).unwrap_or(BURST).saturating_add(self.sent / BYTES_PER_UPDATE);
-            self.sent %= BYTES_PER_UPDATE;
-            self.left = earned.min(BURST);
+            let by_time = now.duration_since(self.at).as_millis() * u128::from(PER_SECOND) / 1000;
+            let by_bytes = u128::from((sent - self.sent) / BYTES_PER_UPDATE);
+            (self.at, self.sent) = (now, sent);
+            self.left = u32::try_from(by_time + by_bytes).unwrap_or(BURST).min(BURST);
         }
         let may = self.left > 0;
         self.left = self.left.saturating_sub(1);
@@ -156,7 +133,8 @@ impl AsyncRead for Guard {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        ready!(this.wire.poll_read(cx, buf))?;
+        let sent = this.wire.sent();
         let new = buf.filled().get(before..).unwrap_or_default();
         let (budget, seen, opened) = (&mut this.budget, &this.seen, &mut this.opened);
         let (mut flooded, mut misled) = (false, false);
@@ -167,7 +145,7 @@ impl AsyncRead for Guard {
             misled |= !*opened && kind != SETTINGS;
             *opened = true;
             let counts = !matches!(kind, DATA | HEADERS | CONTINUATION);
-            flooded |= counts && !budget.spend();
+            flooded |= counts && !budget.spend(sent);
         });
         if misled {
             return Poll::Ready(Err(io::Error::other("the first frame is not SETTINGS")));
@@ -181,9 +159,7 @@ impl AsyncRead for Guard {
 
 impl AsyncWrite for Guard {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let poll = Pin::new(&mut this.io).poll_write(cx, buf);
-        this.written(cx, poll)
+        self.wire.poll_write(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -191,26 +167,27 @@ impl AsyncWrite for Guard {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let poll = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        this.written(cx, poll)
+        self.wire.poll_write(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    /// Nothing: the task that drives the connection writes when it waits (see [`Wire::drive`]).
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        self.wire.poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -239,13 +216,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_control_frames_runs_out_of_budget() {
         let mut budget = Budget { left: BURST, sent: 0, at: Instant::now() };
-        assert!((0..BURST).all(|_| budget.spend()));
-        assert!(!budget.spend());
+        assert!((0..BURST).all(|_| budget.spend(0)));
+        assert!(!budget.spend(0));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!((0..PER_SECOND).all(|_| budget.spend()));
-        assert!(!budget.spend());
-        budget.sent = 3 * BYTES_PER_UPDATE;
-        assert!((0..3).all(|_| budget.spend()));
-        assert!(!budget.spend());
+        assert!((0..PER_SECOND).all(|_| budget.spend(0)));
+        assert!(!budget.spend(0));
+        let sent = 3 * BYTES_PER_UPDATE;
+        assert!((0..3).all(|_| budget.spend(sent)));
+        assert!(!budget.spend(sent));
     }
 }

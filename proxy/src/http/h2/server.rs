@@ -13,6 +13,7 @@ use http::{Method, Request, StatusCode};
 use super::convert;
 use super::guard::Guard;
 use super::stream::{Broken, RecvHalf, SendHalf};
+use super::wire::Wire;
 use crate::http::body::{Frame, Framing, Sink};
 use crate::http::buffer::Tracked;
 use crate::http::closing::Closing;
@@ -21,7 +22,7 @@ use crate::http::downstream::Downstream;
 use crate::http::error::{Bad, Error};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::Headers;
-use crate::http::io::{Io, Rewound};
+use crate::http::io::Io;
 use crate::http::limits::Limits;
 use crate::http::serve::{ConnContext, Handler};
 
@@ -42,9 +43,10 @@ pub(crate) async fn serve<H: Handler>(
     handler: Rc<H>,
     closing: Closing,
 ) {
-    let guard = Guard::new(Rewound::new(first, io), PREFACE.len(), limits.write_timeout);
-    let handshake = builder(&limits).handshake::<_, Tracked>(guard);
-    let Ok(Ok(mut connection)) = tokio::time::timeout(limits.head_timeout, handshake).await else { return };
+    let wire = Wire::new(io, first, limits.write_timeout);
+    let handshake = builder(&limits).handshake::<_, Tracked>(Guard::new(wire.clone(), PREFACE.len()));
+    let handshake = tokio::time::timeout(limits.head_timeout, wire.drive(handshake));
+    let Ok(Ok(mut connection)) = handshake.await else { return };
     let context = Rc::new(context);
     let mut told = pin!(closing.started());
     let mut closing_seen = false;
@@ -57,9 +59,11 @@ pub(crate) async fn serve<H: Handler>(
             }
             poll_accept(&mut connection, &mut idle, &limits, cx)
         });
-        let Some(Ok((request, respond))) = next.await else { return };
+        let Some(Ok((request, respond))) = wire.drive(next).await else { break };
         accept(request, respond, &context, &limits, &handler);
     }
+    // The last word, a GOAWAY perhaps.
+    let _ = poll_fn(|cx| wire.poll_flush(cx)).await;
 }
 
 /// The next stream. A connection without any for the idle timeout is told to go.
