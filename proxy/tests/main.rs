@@ -10,6 +10,7 @@ mod capabilities;
 mod egress;
 mod h1_answers;
 mod h1_requests;
+mod h2_answers;
 mod h2_floods;
 mod h2_frames;
 mod lifecycle;

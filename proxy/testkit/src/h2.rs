@@ -1,6 +1,7 @@
 //! A raw HTTP/2 client: frames and header blocks are written by hand, so they may be wrong in any way.
 
 pub mod hpack;
+pub mod origin;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -87,6 +88,15 @@ impl Frame {
         out.extend_from_slice(&self.stream.to_be_bytes());
         out.extend_from_slice(&self.payload);
         out
+    }
+
+    /// The frame at the beginning of `bytes`, and how many bytes it takes; `None` when it is not all there.
+    pub fn read(bytes: &[u8]) -> Option<(Frame, usize)> {
+        let (head, rest) = bytes.split_at_checked(9)?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
+        let payload = rest.get(..length)?;
+        Some((Frame::new(head[3], head[4], stream, payload), 9 + length))
     }
 
     /// The error code of RST_STREAM or GOAWAY.
@@ -303,16 +313,9 @@ impl H2 {
     /// The next frame as it comes; `None` at the end. Safe to cancel.
     async fn next(&mut self) -> Option<Frame> {
         loop {
-            if let [l0, l1, l2, kind, flags, s @ ..] = &self.buffer[..]
-                && let Some(stream) = s.get(..4)
-            {
-                let length = u32::from_be_bytes([0, *l0, *l1, *l2]) as usize;
-                if self.buffer.len() >= 9 + length {
-                    let stream = u32::from_be_bytes([stream[0] & 0x7f, stream[1], stream[2], stream[3]]);
-                    let frame = Frame::new(*kind, *flags, stream, &self.buffer[9..9 + length]);
-                    self.buffer.drain(..9 + length);
-                    return Some(frame);
-                }
+            if let Some((frame, used)) = Frame::read(&self.buffer) {
+                self.buffer.drain(..used);
+                return Some(frame);
             }
             match self.stream.read_buf(&mut self.buffer).await {
                 Ok(n) if n > 0 => {}

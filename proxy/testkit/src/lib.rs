@@ -8,7 +8,7 @@
 //! | an origin that records every byte and answers from a script, well or badly | [`origin`] |
 //! | a well-behaved agent (HTTP/1.1 and h2c) that echoes, streams, delays, upgrades | [`agent`] |
 //! | a raw HTTP/1 client | [`h1`] |
-//! | a raw HTTP/2 client: frames and HPACK by hand | [`h2`] |
+//! | a raw HTTP/2 client and origin: frames and HPACK by hand | [`h2`] |
 //! | the judge: a parser that refuses whatever two parsers could read differently | [`strict`] |
 //! | Python clients (gRPC, WebSocket) in a virtual environment made on demand | [`python`] |
 
