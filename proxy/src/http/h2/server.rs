@@ -99,8 +99,9 @@ fn builder(limits: &Limits) -> h2::server::Builder {
         .max_pending_accept_reset_streams(20)
         // MadeYouReset (CVE-2025-8671): resets that the peer's errors make us send.
         .max_local_error_reset_streams(Some(256))
-        .max_concurrent_reset_streams(32)
-        .enable_connect_protocol();
+        // Extended CONNECT (RFC 8441) is not offered: it would have to become an Upgrade towards HTTP/1 upstreams, and as a
+        // plain CONNECT it would reach them as a byte pipe without any request.
+        .max_concurrent_reset_streams(32);
     builder
 }
 
