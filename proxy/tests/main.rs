@@ -7,7 +7,9 @@
 
 mod balancing;
 mod capabilities;
+mod conversations;
 mod egress;
+mod fragments;
 mod h1_answers;
 mod h1_requests;
 mod h2_answers;

@@ -280,3 +280,20 @@ async fn trailers_pass_in_http1() {
     assert_eq!(answer.text(), "body");
     assert_eq!(answer.message.trailers, [("x-trailer".to_owned(), "end".to_owned())]);
 }
+
+#[tokio::test]
+async fn extended_connect_is_not_offered_and_opens_no_pipe() {
+    let origin = Origin::start_when(When::Head, |_, _| vec![Step::Echo]).await;
+    let sidecar = start(origin.port(), "");
+    let mut client = H2::open(sidecar.outbound, &[]).await;
+    let offers =
+        client.seen.iter().any(|f| f.kind == kind::SETTINGS && f.payload.chunks(6).any(|s| s[..2] == [0, 8]));
+    assert!(!offers, "SETTINGS_ENABLE_CONNECT_PROTOCOL: {:?}", client.seen);
+    let protocol = (":protocol", "websocket");
+    let fields =
+        [(":method", "CONNECT"), protocol, (":scheme", "http"), (":authority", "s.test"), (":path", "/chat")];
+    client.send(&h2::headers(1, h2::hpack::block(&fields), false)).await;
+    let end = client.outcome(1, Duration::from_secs(5)).await;
+    assert_eq!(end, Outcome::Reset(h2::code::PROTOCOL_ERROR));
+    assert_eq!(origin.connections(), Vec::<Vec<u8>>::new());
+}
