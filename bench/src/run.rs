@@ -41,7 +41,7 @@ pub struct RunArgs {
     /// Repeat a run (twice at most) while others used more than this per cent of a core
     #[arg(long, default_value_t = 10.0)]
     max_foreign: f64,
-    /// Run latency and events in the real-time class, ahead of all else on a shared machine (root)
+    /// Run proxy, upstream and load in the real-time class, ahead of all else on a shared machine (root)
     #[arg(long)]
     real_time: bool,
     /// Set this TCP congestion control for the run and put the old one back after it (root); Debian's own default is cubic
