@@ -97,12 +97,41 @@ impl Pump {
     }
 }
 
+/// Lets every other task that is ready run first, once.
+///
+/// Between a head that was read and what is written because of it: so a worker reads from all its ready sockets and then writes
+/// to all of them in one burst, and the process at the other end is woken once for many writes instead of once for each.
+/// Measured: 6 % of the CPU of a small request. With nothing else ready it costs one more poll of the task, no system call.
+pub(crate) async fn turn() {
+    let mut passed = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut passed, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Sends the request's body (its head is queued already) and waits for the final response head; interim ones are passed on.
 ///
 /// The body goes on while the response is awaited, and may go on after it: give the same `upload` to [`relay`]. When the client
 /// waits for `100 Continue`, the body is held until the upstream answers or `continue_wait` has passed. An upstream that stops
 /// reading the body may still have answered: its answer is returned, not the failed write.
 pub async fn exchange(
+    down: &mut Downstream<'_>,
+    up: &mut Upstream,
+    upload: &mut Pump,
+    continue_wait: Duration,
+) -> Result<ResponseHead, Error> {
+    let head = exchange_now(down, up, upload, continue_wait).await?;
+    turn().await;
+    Ok(head)
+}
+
+/// [`exchange`] up to the moment at which the final head is there.
+async fn exchange_now(
     down: &mut Downstream<'_>,
     up: &mut Upstream,
     upload: &mut Pump,

@@ -129,6 +129,7 @@ async fn serve_h1<H: Handler>(
         .await;
         match incoming {
             Incoming::Request(head) => {
+                super::relay::turn().await;
                 Box::pin(handler.handle(&context, head, Downstream::h1(&mut conn))).await;
                 if !conn.is_settled() && !Box::pin(conn.settle()).await {
                     return;
