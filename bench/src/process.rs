@@ -78,19 +78,20 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended already; then there is nothing to stop.
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let give_up = Instant::now() + Duration::from_secs(3);
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > give_up {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        // Twice: a first one may only begin to drain. It may have ended already; then there is nothing to stop.
+        for _ in 0..2 {
+            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+            let wait = Instant::now() + Duration::from_millis(500);
+            while Instant::now() < wait {
+                if !matches!(self.child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
             }
-            std::thread::sleep(Duration::from_millis(10));
         }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
