@@ -180,7 +180,9 @@ async fn shared_h2(worker: &Worker, way: &Way<'_>) -> Result<h2::ClientConn, Den
         Place::Connection(_, meta) => meta.permit,
     };
     let io = open(worker, way).await?;
-    let handshake = h2::ClientConn::handshake(io, worker.limits.clone());
+    let keepalive = way.settings.http2_keepalive.as_ref();
+    let keepalive = keepalive.map(|times| h2::KeepAlive { interval: times.interval, timeout: times.timeout });
+    let handshake = h2::ClientConn::handshake(io, worker.limits.clone(), keepalive);
     let connection = handshake
         .await
         .map_err(|error| Deny::with(Reason::ConnectFailed, format!("{}: {error}", way.address)))?;

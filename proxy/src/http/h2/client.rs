@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
@@ -26,6 +27,26 @@ const MAX_INTERIM: u8 = 32;
 /// Streams that we open at once on one connection, however many the upstream would take.
 const MAX_STREAMS: usize = 100;
 
+/// When a connection is pinged, so that a peer that went away without a word is noticed (`http2KeepAlive`).
+#[derive(Debug, Clone, Copy)]
+pub struct KeepAlive {
+    /// Time between pings.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+/// Completes when a ping was not answered in time.
+async fn unanswered(mut pings: ::h2::PingPong, times: KeepAlive) {
+    loop {
+        tokio::time::sleep(times.interval).await;
+        let answer = tokio::time::timeout(times.timeout, pings.ping(::h2::Ping::opaque()));
+        if !matches!(answer.await, Ok(Ok(_))) {
+            return;
+        }
+    }
+}
+
 /// A connection; clones are the same connection. It is driven by a task of its own and ends when the last clone and the last
 /// exchange are gone.
 #[derive(Debug, Clone)]
@@ -45,7 +66,12 @@ struct Shared {
 impl ClientConn {
     /// Opens HTTP/2 with prior knowledge and spawns the connection's task on this thread. Streams can be opened at once; an
     /// upstream that speaks something else shows as an error of the first one.
-    pub async fn handshake(io: Io, limits: Rc<Limits>) -> Result<ClientConn, Error> {
+    /// With `keepalive` it is pinged, and closed when an answer is overdue.
+    pub async fn handshake(
+        io: Io,
+        limits: Rc<Limits>,
+        keepalive: Option<KeepAlive>,
+    ) -> Result<ClientConn, Error> {
         let wire = Wire::new(io, BytesMut::new(), limits.write_timeout);
         let guard = Guard::new(wire.clone(), 0);
         let seen = guard.seen();
@@ -57,12 +83,21 @@ impl ClientConn {
             .max_send_buffer_size(64 * 1024)
             .initial_max_send_streams(MAX_STREAMS)
             .handshake::<_, Tracked>(guard);
-        let (send, connection) = wire.drive(handshake).await.map_err(|_| Error::UpstreamClosed)?;
+        let (send, mut connection) = wire.drive(handshake).await.map_err(|_| Error::UpstreamClosed)?;
         let closed = Rc::new(Cell::new(false));
         let ended = closed.clone();
+        let pings = keepalive.and_then(|times| Some((connection.ping_pong()?, times)));
         tokio::task::spawn_local(async move {
             // How it ended is told to each stream.
-            let _ = wire.drive(connection).await;
+            let driven = wire.drive(connection);
+            match pings {
+                None => drop(driven.await),
+                Some((pings, times)) => tokio::select! {
+                    biased;
+                    _ = driven => {}
+                    () = unanswered(pings, times) => {}
+                },
+            }
             ended.set(true);
         });
         Ok(ClientConn { send, shared: Rc::new(Shared { limits, seen, open: Cell::new(0), closed }) })
@@ -239,5 +274,62 @@ impl Sink for Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.conn.shared.open.set(self.conn.shared.open.get().saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// An upstream that opens HTTP/2 and then falls silent; `answers` says whether it still answers pings.
+    async fn upstream(listener: TcpListener, answers: bool) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let mut seen = Vec::new();
+        let mut at = 24;
+        while stream.read_buf(&mut seen).await.is_ok_and(|n| n > 0) {
+            while let Some(head) = seen.get(at..at + 9) {
+                let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+                let (kind, flags) = (head[3], head[4]);
+                let Some(payload) = seen.get(at + 9..at + 9 + length) else { break };
+                if kind == 6 && flags == 0 && answers {
+                    let answer = [b"\0\0\x08\x06\x01\0\0\0\0", payload].concat();
+                    stream.write_all(&answer).await.unwrap();
+                }
+                at += 9 + length;
+            }
+        }
+    }
+
+    async fn closed_after_a_while(answers: bool) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::task::spawn_local(upstream(listener, answers));
+        let io = Io::tcp(TcpStream::connect(address).await.unwrap());
+        let millis = Duration::from_millis;
+        let times = KeepAlive { interval: millis(20), timeout: millis(200) };
+        let connection = ClientConn::handshake(io, Rc::default(), Some(times)).await.unwrap();
+        for _ in 0..50 {
+            if connection.is_closed() {
+                return true;
+            }
+            tokio::time::sleep(millis(10)).await;
+        }
+        false
+    }
+
+    #[test]
+    fn a_peer_that_answers_no_ping_is_given_up_and_one_that_does_is_kept() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())
+            .unwrap();
+        runtime.block_on(async {
+            assert!(closed_after_a_while(false).await);
+            assert!(!closed_after_a_while(true).await);
+        });
     }
 }
