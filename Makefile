@@ -7,6 +7,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 KEEP ?=
 FUZZ_SECONDS ?= 60
+FUZZED := $(patsubst %/fuzz/Cargo.toml,%,$(wildcard */fuzz/Cargo.toml))
 BENCH ?=
 
 help: ## This list
@@ -43,10 +44,12 @@ bench: need-rust ## Measure pilotfish-proxy and its rivals side by side, about 2
 
 fuzz: need-rust ## Fuzz each parser of outside bytes for FUZZ_SECONDS (60) under libFuzzer
 	@if ! $(CARGO) fuzz --version >/dev/null 2>&1; then \
-	echo "fuzz: needs cargo-fuzz (cargo install cargo-fuzz) and a nightly compiler; 'make test' fuzzes 2 s each without them"; exit 1; fi
-	@for crate in config proxy; do for target in $$(cd $$crate && $(CARGO) fuzz list); do \
+	echo "fuzz: needs cargo-fuzz (cargo install cargo-fuzz) and g++; 'make test' fuzzes 2 s each without them"; exit 1; fi
+	@for crate in $(FUZZED); do for target in $$(cd $$crate && $(CARGO) fuzz list); do \
 	echo "fuzz: $$crate $$target, $(FUZZ_SECONDS) s"; \
-	(cd $$crate && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS)); done; done
+	found=$(CURDIR)/target/fuzz/found/$$crate/$$target; mkdir -p $$found; \
+	(cd $$crate && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none --target-dir $(CURDIR)/target/fuzz $$target \
+	$$found $(CURDIR)/$$crate/fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 2>&1 | { grep -vE '# Uses|ecommended dictionary' || true; }); done; done
 
 clean: ## Remove everything that was built
 	$(CARGO) clean
