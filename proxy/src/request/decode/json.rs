@@ -274,6 +274,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn fuzz_bodies_for_a_while() {
+        crate::http::fuzzing::for_a_while("json_body", fuzz);
+    }
+
+    #[test]
     fn reads_each_protocol() {
         let mcp = read(br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"search","arguments":{"name":"x"}}}"#);
         assert!(mcp.is_json_rpc);
