@@ -18,6 +18,7 @@ mod h2_frames;
 mod lifecycle;
 mod limits;
 mod matching;
+mod names;
 mod python;
 mod routes;
 mod streams;

@@ -7,6 +7,7 @@
 //! | the process under test, its YAML and its end | [`sidecar`] |
 //! | an origin that records every byte and answers from a script, well or badly | [`origin`] |
 //! | a well-behaved agent (HTTP/1.1 and h2c) that echoes, streams, delays, upgrades | [`agent`] |
+//! | a DNS server whose answers a test writes | [`dns`] |
 //! | a raw HTTP/1 client | [`h1`] |
 //! | a raw HTTP/2 client and origin: frames and HPACK by hand | [`h2`] |
 //! | the judge: a parser that refuses whatever two parsers could read differently | [`strict`] |
@@ -17,6 +18,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod agent;
+pub mod dns;
 pub mod h1;
 pub mod h2;
 pub mod origin;
@@ -25,6 +27,7 @@ pub mod sidecar;
 pub mod strict;
 
 pub use agent::Agent;
+pub use dns::Dns;
 pub use h1::H1;
 pub use h2::H2;
 pub use origin::{Origin, Step};
