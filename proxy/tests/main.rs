@@ -20,6 +20,7 @@ mod limits;
 mod matching;
 mod names;
 mod python;
+mod repeats;
 mod routes;
 mod streams;
 mod support;

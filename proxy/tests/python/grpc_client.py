@@ -72,10 +72,13 @@ for message in channel.stream_stream(PATH + "Both")(turns(), timeout=10):
     count += 1
     turn.set()
 assert count == 20
+assert list(channel.stream_stream(PATH + "Both")(iter(()), timeout=10)) == []
 ok("both streaming")
 
 # A method that is not there is answered with trailers alone.
 code, _ = status(lambda: channel.unary_unary(PATH + "Nothing")(b"", timeout=5))
+assert code == grpc.StatusCode.UNIMPLEMENTED, code
+code, _ = status(lambda: channel.unary_unary("/test.Other/Nothing")(b"", timeout=5))
 assert code == grpc.StatusCode.UNIMPLEMENTED, code
 ok("trailers only")
 
@@ -97,6 +100,11 @@ until = time.monotonic() + 5
 while channel.unary_unary(PATH + "Cancelled")(b"cancel", timeout=5) != b"yes":
     assert time.monotonic() < until, "the server does not learn of the cancellation"
     time.sleep(0.05)
+stream = channel.unary_stream(PATH + "Down")(b"1000", timeout=10)
+assert next(stream) == b"0"
+stream.cancel()
+code, _ = status(lambda: list(stream))
+assert code == grpc.StatusCode.CANCELLED, code
 ok("cancel")
 
 with futures.ThreadPoolExecutor(20) as pool:

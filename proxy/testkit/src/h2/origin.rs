@@ -20,8 +20,14 @@ type Script = Arc<dyn Fn(u32, &Fields, usize) -> Vec<Step> + Send + Sync>;
 #[derive(Debug)]
 pub struct H2Origin {
     addr: SocketAddr,
-    connections: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: AtomicUsize,
+    requests: AtomicUsize,
 }
 
 impl Drop for H2Origin {
@@ -39,10 +45,9 @@ impl H2Origin {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("an address");
-        let connections = Arc::new(AtomicUsize::new(0));
-        let task =
-            tokio::spawn(accept(listener, connections.clone(), settings(pairs).bytes(), Arc::new(script)));
-        Self { addr, connections, task }
+        let counts = Arc::new(Counts::default());
+        let task = tokio::spawn(accept(listener, counts.clone(), settings(pairs).bytes(), Arc::new(script)));
+        Self { addr, counts, task }
     }
 
     /// The port on which it listens.
@@ -52,17 +57,27 @@ impl H2Origin {
 
     /// How many connections it has accepted.
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.counts.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many requests have come.
+    pub fn requests(&self) -> usize {
+        self.counts.requests.load(Ordering::Relaxed)
     }
 }
 
-async fn accept(listener: TcpListener, count: Arc<AtomicUsize>, opening: Vec<u8>, script: Script) {
+async fn accept(listener: TcpListener, counts: Arc<Counts>, opening: Vec<u8>, script: Script) {
     let mut serving = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        count.fetch_add(1, Ordering::Relaxed);
+        counts.connections.fetch_add(1, Ordering::Relaxed);
         let _ = stream.set_nodelay(true);
-        let connection =
-            Connection { stream, buffer: Vec::new(), decoder: Decoder::default(), block: Vec::new() };
+        let connection = Connection {
+            stream,
+            buffer: Vec::new(),
+            decoder: Decoder::default(),
+            block: Vec::new(),
+            counts: counts.clone(),
+        };
         serving.spawn(connection.serve(opening.clone(), script.clone()));
         while serving.try_join_next().is_some() {}
     }
@@ -73,6 +88,7 @@ struct Connection {
     buffer: Vec<u8>,
     decoder: Decoder,
     block: Vec<u8>,
+    counts: Arc<Counts>,
 }
 
 impl Connection {
@@ -98,6 +114,7 @@ impl Connection {
                 self.stream.write_all(&answer.bytes()).await.ok()?;
             }
             if let Some(fields) = self.fields(&frame) {
+                self.counts.requests.fetch_add(1, Ordering::Relaxed);
                 for step in script(frame.stream, &fields, count) {
                     self.run(step).await?;
                 }
