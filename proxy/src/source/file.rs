@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
@@ -102,6 +102,8 @@ pub struct FileSource {
     events: Receiver<Event>,
     bell: Sender<Event>,
     watcher: Option<RecommendedWatcher>,
+    /// The folder that is watched: another one may take its name, and its inode too.
+    watched: Option<(u64, u64, Option<SystemTime>)>,
     debounce: Debounce,
     /// What was read last, good or not.
     read: Fingerprint,
@@ -124,6 +126,7 @@ impl FileSource {
             events,
             bell,
             watcher: None,
+            watched: None,
             debounce: Debounce::default(),
             read,
             seen: read,
@@ -196,9 +199,14 @@ impl FileSource {
     /// Watches the folder, or the file's folder: a rename over a file is an event of its folder. Without a watch
     /// there is still [`LOOK`].
     fn watch(&mut self) {
-        self.watcher = None;
         let folder = if self.path.is_dir() { Some(self.path.as_path()) } else { self.path.parent() };
         let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let identity =
+            std::fs::metadata(folder).ok().map(|meta| (meta.dev(), meta.ino(), meta.created().ok()));
+        if identity.is_some() && identity == self.watched {
+            return;
+        }
+        (self.watcher, self.watched) = (None, None);
         let bell = self.bell.clone();
         let told = move |event: notify::Result<notify::Event>| {
             // Reading the files ourselves is an event too.
@@ -211,7 +219,7 @@ impl FileSource {
             Ok(watcher)
         });
         match watcher {
-            Ok(watcher) => self.watcher = Some(watcher),
+            Ok(watcher) => (self.watcher, self.watched) = (Some(watcher), identity),
             Err(error) if folder.exists() => {
                 log::warn!(
                     "cannot watch the configuration, looking every 2 s",
