@@ -1,5 +1,6 @@
 //! The echo agent as a process, to put a sidecar before it by hand or under a conformance suite:
 //! `cargo run -p pilotfish-testkit --example agent -- NAME 127.0.0.1:9000`.
+#![allow(clippy::expect_used)]
 
 use pilotfish_testkit::Agent;
 
