@@ -16,12 +16,14 @@ help: ## This list
 
 build: need-rust ## Release binaries: target/release/pilotfish-proxy and target/release/pilotfish
 	@echo "build: compiling release binaries (a few minutes the first time)"
-	$(CARGO) build --release -p pilotfish-proxy -p pilotfish
+	$(CARGO) build --release -p pilotfish-proxy
+	$(CARGO) build --release -p pilotfish
 
 demo: need-rust ## Agents, their sidecars, traffic, a table; KEEP=1 leaves it running
 	@echo "demo: compiling the sidecar and the agents (a few minutes the first time, then seconds)"
-	@$(CARGO) build --release -p pilotfish-proxy -p pilotfish-demo
-	@KEEP=$(KEEP) target/release/demo
+	@$(CARGO) build --release -p pilotfish-proxy
+	@$(CARGO) build --profile demo -p pilotfish-demo
+	@KEEP=$(KEEP) target/demo/demo --proxy target/release/pilotfish-proxy
 
 test: need-rust python ## Every test
 	@echo "test: compiling (a few minutes the first time)"
