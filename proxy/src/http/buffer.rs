@@ -16,6 +16,8 @@ use super::io::Io;
 pub(crate) const SMALL: usize = 16 * 1024;
 /// The buffer for bodies known or seen to be big: one system call moves four times as much.
 pub(crate) const BIG: usize = 64 * 1024;
+/// Room for a usual head: what asks for it gets a buffer from the list and not one that fits exactly.
+pub(crate) const HEAD_ROOM: usize = 1024;
 /// The buffer while memory is short.
 const TINY: usize = 4 * 1024;
 /// Free buffers kept per class and worker; 64 connections at once read without the allocator.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -146,13 +146,14 @@ pub(crate) fn poll_fill(
     buf: &mut BytesMut,
     hint: usize,
 ) -> Poll<io::Result<usize>> {
-    if io.poll_readable(cx)?.is_pending() {
-        if buf.is_empty() {
-            super::buffer::give(std::mem::take(buf));
+    if io.poll_readable(cx)?.is_ready() {
+        super::buffer::make_room(buf, hint);
+        if let Poll::Ready(read) = io.poll_read_into(cx, buf) {
+            return Poll::Ready(read);
         }
-        return Poll::Pending;
     }
-    super::buffer::make_room(buf, hint);
-    let read = ready!(io.poll_read_into(cx, buf));
-    Poll::Ready(read)
+    if buf.is_empty() {
+        super::buffer::give(std::mem::take(buf));
+    }
+    Poll::Pending
 }

@@ -13,6 +13,7 @@ use super::serialize;
 use super::transport::{Transport, WriteError};
 use super::writer::Writer;
 use crate::http::body::{Frame, Framing};
+use crate::http::buffer::{self, HEAD_ROOM};
 use crate::http::error::{Bad, Error};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::Headers;
@@ -97,8 +98,8 @@ impl ClientConn {
     }
 
     /// The connection, when the exchange ended so that another can follow: answer and request complete, nothing left over.
-    pub(crate) fn reusable(self) -> Option<ClientConn> {
-        let inner = &self.0;
+    pub(crate) fn reusable(mut self) -> Option<ClientConn> {
+        let inner = &mut self.0;
         let clean = inner.keep_alive
             && inner.answered
             && inner.reader.is_done()
@@ -106,6 +107,8 @@ impl ClientConn {
             && inner.transport.out.is_empty()
             && inner.transport.inbuf.is_empty()
             && !matches!(inner.transport.io, Io::Gone);
+        // An idle connection holds no buffer.
+        buffer::give(std::mem::take(&mut inner.transport.inbuf));
         clean.then_some(self)
     }
 
@@ -128,7 +131,7 @@ impl ClientConn {
             Framing::Streaming | Framing::UntilClose => Writer::Chunked,
         };
         let framing = if framing == Framing::UntilClose { Framing::Streaming } else { framing };
-        serialize::request(inner.transport.out.tail(0), head, framing);
+        serialize::request(inner.transport.out.tail(HEAD_ROOM), head, framing);
     }
 
     /// The next head, interim or final.

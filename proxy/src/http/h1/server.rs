@@ -14,7 +14,7 @@ use super::serialize::{self, Manner};
 use super::transport::Transport;
 use super::writer::Writer;
 use crate::http::body::{Frame, Framing};
-use crate::http::buffer::SMALL;
+use crate::http::buffer::{self, HEAD_ROOM, SMALL};
 use crate::http::closing::Closing;
 use crate::http::deadline::Deadline;
 use crate::http::error::{Bad, BadClass, Error};
@@ -159,6 +159,10 @@ impl Conn {
 
     fn begin(&mut self, parsed: parse::Request) -> RequestHead {
         self.transport.inbuf.advance(parsed.len);
+        if self.transport.inbuf.is_empty() {
+            // Connecting to the upstream may take a while, and a burst of requests must not pin a buffer each.
+            buffer::give(std::mem::take(&mut self.transport.inbuf));
+        }
         self.scanned = 0;
         self.first = false;
         self.blank_seen = false;
@@ -261,7 +265,7 @@ impl Conn {
             }
             self.continue_due = false;
         }
-        serialize::interim(self.transport.out.tail(0), head);
+        serialize::interim(self.transport.out.tail(HEAD_ROOM), head);
     }
 
     /// Queues the response head.
@@ -288,7 +292,7 @@ impl Conn {
             }
         };
         let manner = Manner { version: self.version, body: self.writer, keep_alive: self.keep_alive, tunnel };
-        serialize::response(self.transport.out.tail(0), head, manner);
+        serialize::response(self.transport.out.tail(HEAD_ROOM), head, manner);
         self.answer = Answer::Started;
     }
 

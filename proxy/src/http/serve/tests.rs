@@ -552,3 +552,14 @@ fn the_first_bytes_tell_the_protocol() {
     assert_eq!(opening(b"PUT "), Some(Opening::H1));
     assert_eq!(opening(b"PRI * HTTP/1.1\r\n"), Some(Opening::H1));
 }
+
+#[test]
+fn an_idle_connection_is_small() {
+    let limits = Rc::new(Limits::default());
+    let (ends, _) = mpsc::channel();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let handler = Rc::new(Forward { to, limits: limits.clone(), idle: RefCell::default(), ends });
+    let future = serve(Io::Gone, limits.clone(), handler, Closing::new());
+    let size = std::mem::size_of_val(&future);
+    assert!(size < 1536, "{size} bytes");
+}
