@@ -24,8 +24,8 @@ const TINY: usize = 4 * 1024;
 const KEEP: usize = 64;
 /// Chunks up to this size are copied behind what already waits: cheaper than another I/O vector.
 const COALESCE: usize = 4 * 1024;
-/// What a write queue may hold before its source must wait.
-pub(crate) const HIGH_WATER: usize = 64 * 1024;
+/// What a write queue may hold before its source must wait, unless memory is short.
+const HIGH_WATER: usize = 64 * 1024;
 /// Above so many bytes waiting for slow readers in the whole worker, reads shrink to [`SMALL`] and at twice that to [`TINY`].
 const PRESSURE: usize = 4 * 1024 * 1024;
 
@@ -72,6 +72,12 @@ pub(crate) fn give(mut buffer: BytesMut) {
             list.push(buffer);
         }
     });
+}
+
+/// What a write queue may hold before its source must wait.
+#[inline]
+pub(crate) fn high_water() -> usize {
+    if is_pressed() { TINY } else { HIGH_WATER }
 }
 
 /// Makes sure that `buf` has room for a worthwhile read.

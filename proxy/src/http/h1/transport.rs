@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 
-use crate::http::buffer::{self, HIGH_WATER, Outbox};
+use crate::http::buffer::{self, Outbox, high_water};
 use crate::http::deadline::Deadline;
 use crate::http::io::{self as net, Io};
 
@@ -73,11 +73,11 @@ impl Transport {
         cx: &mut Context<'_>,
         patience: Duration,
     ) -> Poll<Result<(), WriteError>> {
-        if self.out.len() < HIGH_WATER {
+        if self.out.len() < high_water() {
             return Poll::Ready(Ok(()));
         }
         match self.poll_flush(cx, patience) {
-            Poll::Pending if self.out.len() < HIGH_WATER => Poll::Ready(Ok(())),
+            Poll::Pending if self.out.len() < high_water() => Poll::Ready(Ok(())),
             other => other,
         }
     }
