@@ -175,8 +175,9 @@ pub struct Bed {
 }
 
 impl Bench {
-    fn place(&self, core: usize) -> Place {
-        Place { core, real_time: self.real_time }
+    /// A reload is never real-time: its thread asks to run after the workers, which that class would not heed.
+    fn place(&self, core: usize, work: Work) -> Place {
+        Place { core, real_time: self.real_time && work != Work::Reload }
     }
 
     fn bed(&self, work: Work, peer: Peer, binary: &Path) -> io::Result<Bed> {
@@ -189,13 +190,13 @@ impl Bench {
         let first = setup.upstreams.first().copied().unwrap_or_default();
         let exe = self.exe.display().to_string();
         let args = [&exe, "upstream", "--port", &first.to_string(), "--count", &ports].map(str::to_owned);
-        let mut upstream = Process::start(self.place(LOAD_CORE), &args, &dir.join("upstream.log"))?;
+        let mut upstream = Process::start(self.place(LOAD_CORE, work), &args, &dir.join("upstream.log"))?;
         upstream.wait_for_port(setup.upstreams.last().copied().unwrap_or(first))?;
         if peer == Peer::Direct {
             return Ok(Bed { proxy: None, upstream, port: first, setup });
         }
         let command = peer.prepare(binary, &setup, &dir)?;
-        let mut proxy = Process::start(self.place(PROXY_CORE), &command, &dir.join("proxy.log"))?;
+        let mut proxy = Process::start(self.place(PROXY_CORE, work), &command, &dir.join("proxy.log"))?;
         let log = dir.join("proxy.log");
         proxy.wait_for_port(setup.listen).map_err(|e| {
             let said = fs::read_to_string(log).unwrap_or_default();
@@ -225,34 +226,36 @@ impl Bench {
             Work::H1 | Work::Table | Work::Hash => {
                 let keys = if work == Work::Hash { 10_000 } else { 0 };
                 let flags = format!("--conns {CONNS} --rules {rules} --keys {keys}");
-                self.warm(&bed, &flags)?;
+                self.warm(&bed, work, &flags)?;
                 let command = self.load("closed", port, &format!("{flags} --secs {secs}"));
-                self.measured(&bed, &command, from_load).map(plain)
+                self.measured(&bed, work, &command, from_load).map(plain)
             }
             Work::Body => {
                 let flags = format!("--conns {BODY_CONNS} --path /b/1048576");
-                self.warm(&bed, &flags)?;
+                self.warm(&bed, work, &flags)?;
                 let command = self.load("closed", port, &format!("{flags} --secs {secs}"));
-                self.measured(&bed, &command, from_load).map(plain)
+                self.measured(&bed, work, &command, from_load).map(plain)
             }
             Work::H2c => {
-                pinned(self.place(LOAD_CORE), &h2load(port, "-n 2000")).stdout(Stdio::null()).status()?;
+                pinned(self.place(LOAD_CORE, work), &h2load(port, "-n 2000"))
+                    .stdout(Stdio::null())
+                    .status()?;
                 let command = h2load(port, &format!("-D {}", secs.ceil()));
-                self.measured(&bed, &command, from_h2load).map(plain)
+                self.measured(&bed, work, &command, from_h2load).map(plain)
             }
             Work::Latency => {
                 let flags = format!("--conns {CONNS} --rules {rules}");
-                self.warm(&bed, &flags)?;
+                self.warm(&bed, work, &flags)?;
                 let command = self.load("rate", port, &format!("{flags} --rate {RATE} --secs {secs}"));
-                self.measured(&bed, &command, from_load).map(plain)
+                self.measured(&bed, work, &command, from_load).map(plain)
             }
             Work::Events => {
-                self.warm(&bed, "--conns 64")?;
+                self.warm(&bed, work, "--conns 64")?;
                 let mut all = Vec::new();
                 for (label, interval) in PACES {
                     let flags = format!("--conns {STREAMS} --interval {interval} --secs {secs}");
                     let command = self.load("streams", port, &flags);
-                    all.push((label.to_owned(), self.measured(&bed, &command, from_load)?));
+                    all.push((label.to_owned(), self.measured(&bed, work, &command, from_load)?));
                     sleep(Duration::from_millis(300));
                 }
                 Ok(all)
@@ -261,20 +264,20 @@ impl Bench {
             Work::Reload => {
                 let load = |flags: &str| {
                     let command = self.load("rate", port, flags);
-                    let mut command = pinned(self.place(LOAD_CORE), &command);
+                    let mut command = pinned(self.place(LOAD_CORE, work), &command);
                     command.stdout(Stdio::piped());
                     command
                 };
-                self.warm(&bed, "--conns 16 --rules 10000")?;
+                self.warm(&bed, work, "--conns 16 --rules 10000")?;
                 reload::run(&self.dir.join(peer.name()), &bed.setup, self.debounce_ms, load).map(plain)
             }
         }
     }
 
     /// Half a second of closed loop, so that connections, pools and caches are warm.
-    fn warm(&self, bed: &Bed, flags: &str) -> io::Result<()> {
+    fn warm(&self, bed: &Bed, work: Work, flags: &str) -> io::Result<()> {
         let command = self.load("closed", bed.port, &format!("{flags} --secs 0.5"));
-        let said = pinned(self.place(LOAD_CORE), &command).output()?;
+        let said = pinned(self.place(LOAD_CORE, work), &command).output()?;
         match serde_json::from_slice::<Value>(&said.stdout) {
             Ok(v) if v["done"].as_u64() > Some(0) && v["not_2xx"].as_u64() == Some(0) => Ok(()),
             _ => Err(io::Error::other(format!(
@@ -289,12 +292,13 @@ impl Bench {
     fn measured(
         &self,
         bed: &Bed,
+        work: Work,
         command: &[String],
         read: fn(&str) -> Option<Values>,
     ) -> io::Result<Values> {
         let cpu = || bed.proxy.as_ref().map_or(0, Process::cpu_ns);
         let (proxy, upstream, since) = (cpu(), bed.upstream.cpu_ns(), Since::now());
-        let said = pinned(self.place(LOAD_CORE), command).stderr(Stdio::null()).output()?;
+        let said = pinned(self.place(LOAD_CORE, work), command).stderr(Stdio::null()).output()?;
         let used = cpu() - proxy;
         let upstream_used = bed.upstream.cpu_ns() - upstream;
         let text = String::from_utf8_lossy(&said.stdout);
@@ -314,7 +318,7 @@ impl Bench {
         sleep(Duration::from_millis(700));
         let before = rss();
         let command = self.load("idle", bed.port, &format!("--conns {IDLE_CONNS}"));
-        let mut command: Command = pinned(self.place(LOAD_CORE), &command);
+        let mut command: Command = pinned(self.place(LOAD_CORE, Work::Idle), &command);
         let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut said = BufReader::new(client.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
         let mut line = String::new();
