@@ -1,7 +1,7 @@
 #!/bin/bash
 # Starts pilotfish-proxy for a harness that fills in ours.json: ours.sh ROLE DIR LISTEN UPSTREAM_PORT[,...]
 # The configuration is that of `make bench`: ten rules with header edits, a consistent hash on x-hash.
-# The harness's clients call the service by its name or by the proxy's own address, so both are its hosts.
+# The harness's clients call the service by several names and by the proxy's own address, so its rules are for every host.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 proxy=${PILOTFISH_PROXY:-$here/../../target/release/pilotfish-proxy}
@@ -21,7 +21,7 @@ apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: app, namespace: bench}
 spec:
-  hosts: [app.local, 127.0.0.1]
+  hosts: [app.local]
   location: MESH_INTERNAL
   resolution: STATIC
   ports: [{number: 80, name: http, protocol: HTTP}]
@@ -43,7 +43,7 @@ apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: app, namespace: bench}
 spec:
-  hosts: [app.local, 127.0.0.1]
+  hosts: ["*"]
   http:
 END
   for agent in 1 2 3 4 5 6 7 8 9; do
