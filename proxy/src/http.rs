@@ -33,6 +33,8 @@ pub mod limits;
 pub mod relay;
 pub mod serve;
 pub(crate) mod target;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tunnel;
 pub mod upstream;
 

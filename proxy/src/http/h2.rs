@@ -6,3 +6,6 @@ pub(crate) mod guard;
 pub mod server;
 pub(crate) mod stream;
 pub(crate) mod wire;
+
+#[cfg(test)]
+mod tests;

@@ -57,7 +57,6 @@ pub struct RequestHead {
     /// The fields, `host` included (HTTP/2: made from `:authority`), hop-by-hop fields excluded.
     pub headers: Headers,
     pub(crate) target: Target,
-    pub(crate) protocol: Option<Box<str>>,
     pub(crate) upgrade: bool,
     pub(crate) expect_continue: bool,
     pub(crate) te_trailers: bool,
@@ -72,7 +71,6 @@ impl RequestHead {
             version: Version::HTTP_11,
             headers: Headers::new(),
             target: Target::default(),
-            protocol: None,
             upgrade: false,
             expect_continue: false,
             te_trailers: false,
@@ -141,12 +139,8 @@ impl RequestHead {
         true
     }
 
-    /// The protocol of an extended CONNECT over HTTP/2 (RFC 8441), `websocket`.
-    pub fn connect_protocol(&self) -> Option<&str> {
-        self.protocol.as_deref()
-    }
-
-    /// The protocol that the client wants to change to by `Upgrade`, when it may: HTTP/1.1, named in `Connection`, no body, not h2c.
+    /// The protocol that the client wants to change to, when it may: by `Upgrade` in HTTP/1.1 (named in `Connection`, no body, not
+    /// h2c), or by extended CONNECT in HTTP/2, which looks the same here.
     pub fn upgrade(&self) -> Option<&[u8]> {
         if self.upgrade { self.headers.known(Known::Upgrade).next() } else { None }
     }

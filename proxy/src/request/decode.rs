@@ -76,7 +76,7 @@ fn from_head(head: &RequestHead) -> Call {
     if let Some(capability) = host_capability(head.authority()) {
         call.capabilities.push(capability.into());
     }
-    let upgrade = head.upgrade().or(head.connect_protocol().map(str::as_bytes));
+    let upgrade = head.upgrade();
     if upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket")) {
         call.protocol = Protocol::WebSocket;
     } else if is_mcp {

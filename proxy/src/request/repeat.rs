@@ -211,7 +211,8 @@ fn protocol(wanted: Upstream, head: &RequestHead, down: &Downstream<'_>) -> Resu
             "the destination is spoken to in HTTP/2 only (h2UpgradePolicy), which has no Upgrade",
         )),
         Upstream::Http2 => Ok(Protocol::Http2),
-        Upstream::Client if down.is_h2() => Ok(Protocol::Http2),
+        // A WebSocket that came by HTTP/2 goes on as the Upgrade that every WebSocket server knows.
+        Upstream::Client if down.is_h2() && !upgrade => Ok(Protocol::Http2),
         Upstream::Client => Ok(Protocol::Http1),
     }
 }

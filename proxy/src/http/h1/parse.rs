@@ -91,7 +91,6 @@ fn finish_request(
         version,
         headers,
         target,
-        protocol: None,
         upgrade: options.upgrade,
         expect_continue,
         te_trailers: options.te_trailers,

@@ -222,6 +222,8 @@ impl Conn {
             match self.transport.poll_fill(cx, self.reader.hint()) {
                 Poll::Ready(Ok(n)) if n > 0 => self.deadline.clear(),
                 Poll::Ready(_) => return Poll::Ready(Some(Err(self.fail(Error::ClientGone)))),
+                // Once the answer flows, the rest of the request may take as long as the answer does.
+                Poll::Pending if self.answer != Answer::None => return Poll::Pending,
                 Poll::Pending => {
                     self.deadline.start(self.limits.body_timeout);
                     ready!(self.deadline.poll_expired(cx));

@@ -15,8 +15,14 @@ use crate::http::known::{HOP_BY_HOP, Known};
 use crate::http::target::{is_authority, is_path_and_query};
 
 /// A request head from an HTTP/2 client, and its framing. `ended` says that nothing follows the head.
+///
+/// WebSocket by extended CONNECT (RFC 8441) becomes the Upgrade that HTTP/1.1 has for it, so that rules and upstreams see one
+/// kind of WebSocket; the answer is turned back by the stream (see [`super::server`]).
 pub(crate) fn request(parts: &http::request::Parts, ended: bool) -> Result<(RequestHead, Framing), Bad> {
-    let protocol = parts.extensions.get::<Protocol>().map(|protocol| Box::from(protocol.as_str()));
+    let protocol = parts.extensions.get::<Protocol>().map(Protocol::as_str);
+    if protocol.is_some_and(|protocol| protocol != "websocket") {
+        return Err(Bad::syntax("unknown :protocol"));
+    }
     let mut headers = Headers::over(&[], parts.headers.len() + 1);
     let authority = authority(parts)?;
     headers.append_checked(b"host", authority);
@@ -37,19 +43,37 @@ pub(crate) fn request(parts: &http::request::Parts, ended: bool) -> Result<(Requ
         target.path_len = path.find('?').unwrap_or(path.len()) as u32;
     }
     let te_trailers = copy_fields(&parts.headers, &mut headers)?;
+    let connect = parts.method == Method::CONNECT;
+    if protocol.is_some() {
+        headers.append_checked(b"upgrade", b"websocket");
+        headers.append_checked(b"sec-websocket-key", &websocket_key());
+    }
     let expect_continue = expectation(&mut headers)? && !ended;
-    let framing = framing(&parts.headers, ended);
+    let framing = framing(&parts.headers, ended || connect);
     let head = RequestHead {
-        method: parts.method.clone(),
+        method: if protocol.is_some() { Method::GET } else { parts.method.clone() },
         version: Version::HTTP_2,
         headers,
         target,
-        protocol,
-        upgrade: false,
+        upgrade: protocol.is_some(),
         expect_continue,
         te_trailers,
     };
     Ok((head, framing))
+}
+
+/// A nonce of 16 bytes in base64, as the handshake wants it (RFC 6455 section 4.1).
+fn websocket_key() -> [u8; 24] {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut bits = fastrand::u128(..);
+    let mut key = [b'='; 24];
+    // 128 bits are 21 digits and two bits; those two are the high bits of the last digit.
+    for digit in key.iter_mut().take(21) {
+        *digit = DIGITS[(bits & 63) as usize];
+        bits >>= 6;
+    }
+    key[21] = DIGITS[((bits & 3) << 4) as usize];
+    key
 }
 
 /// `:authority`, or Host where a translating client sent only that. Both must agree (RFC 9113 section 8.3.1).
@@ -152,11 +176,6 @@ pub(crate) fn to_request(head: &RequestHead, framing: Framing) -> Option<Request
     *fields = to_fields(&head.headers, skip, length_of(framing));
     if head.expects_continue() {
         fields.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
-    }
-    if let Some(protocol) = head.connect_protocol()
-        && protocol == "websocket"
-    {
-        request.extensions_mut().insert(Protocol::from_static("websocket"));
     }
     Some(request)
 }

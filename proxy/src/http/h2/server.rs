@@ -99,9 +99,9 @@ fn builder(limits: &Limits) -> h2::server::Builder {
         .max_pending_accept_reset_streams(20)
         // MadeYouReset (CVE-2025-8671): resets that the peer's errors make us send.
         .max_local_error_reset_streams(Some(256))
-        // Extended CONNECT (RFC 8441) is not offered: it would have to become an Upgrade towards HTTP/1 upstreams, and as a
-        // plain CONNECT it would reach them as a byte pipe without any request.
-        .max_concurrent_reset_streams(32);
+        .max_concurrent_reset_streams(32)
+        // WebSocket (RFC 8441); it becomes an Upgrade before anyone sees it, never a plain CONNECT.
+        .enable_connect_protocol();
     builder
 }
 
@@ -147,6 +147,8 @@ pub(crate) struct Exchange {
     continue_due: bool,
     answered: bool,
     bodiless: bool,
+    /// WebSocket by extended CONNECT, seen as an Upgrade by everyone else.
+    is_extended: bool,
 }
 
 impl Exchange {
@@ -157,16 +159,22 @@ impl Exchange {
         respond: SendResponse<Tracked>,
         limits: &Limits,
     ) -> Self {
+        let head = converted.map(|(head, _)| head);
+        // A gRPC call may be silent for as long as it likes, as a watch is.
+        let kind = head.and_then(|head| head.headers.get("content-type"));
+        let is_grpc = kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
         Exchange {
             respond,
-            send: SendHalf::new(limits.write_timeout),
-            recv: RecvHalf::new(body, Some(limits.body_timeout)),
+            // No window is no reading: as patient as with a silent sender, since applications do pause.
+            send: SendHalf::new(limits.body_timeout),
+            recv: RecvHalf::new(body, (!is_grpc).then_some(limits.body_timeout)),
             framing: converted.map_or(Framing::None, |(_, framing)| *framing),
             is_head: *method == Method::HEAD,
             is_connect: *method == Method::CONNECT,
-            continue_due: converted.is_some_and(|(head, _)| head.expect_continue),
+            continue_due: head.is_some_and(|head| head.expect_continue),
             answered: false,
             bodiless: false,
+            is_extended: head.is_some_and(|head| head.upgrade),
         }
     }
 
@@ -178,8 +186,9 @@ impl Exchange {
         self.continue_due && !self.answered
     }
 
+    /// What follows CONNECT is no body.
     pub(crate) fn is_read(&self) -> bool {
-        self.recv.is_done()
+        self.is_connect || self.recv.is_done()
     }
 
     pub(crate) fn has_answered(&self) -> bool {
@@ -199,10 +208,13 @@ impl Exchange {
     }
 
     pub(crate) fn respond(&mut self, head: &ResponseHead, framing: Framing) {
+        let extended = self.is_extended.then(|| from_upgrade(head));
+        let head = extended.as_ref().unwrap_or(head);
         let tunnel = self.is_connect && head.status.is_success();
         self.bodiless =
             self.is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.answered = true;
+        self.recv.be_patient();
         let ended = !tunnel && (self.bodiless || framing.is_empty());
         let announced = match head.status {
             _ if tunnel => Some(Framing::Streaming),
@@ -217,6 +229,9 @@ impl Exchange {
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
+        if self.is_connect {
+            return Poll::Ready(None);
+        }
         if self.awaits_continue() && !self.recv.is_done() {
             self.inform(&ResponseHead::new(StatusCode::CONTINUE));
         }
@@ -226,6 +241,19 @@ impl Exchange {
     pub(crate) fn into_tunnel(self) -> (SendHalf, RecvHalf) {
         (self.send, self.recv)
     }
+}
+
+/// The answer to extended CONNECT that says what an answer to Upgrade said: 101 is 200, and any other success would be taken for a
+/// tunnel that is not there.
+fn from_upgrade(head: &ResponseHead) -> ResponseHead {
+    let mut head = head.clone();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        head.status = StatusCode::OK;
+    } else if head.status.is_success() {
+        head.status = StatusCode::BAD_GATEWAY;
+    }
+    head.headers.remove("sec-websocket-accept");
+    head
 }
 
 fn read_error(why: Broken) -> Error {

@@ -175,6 +175,12 @@ impl RecvHalf {
         self.done
     }
 
+    /// From now on the peer may be silent for ever.
+    pub(crate) fn be_patient(&mut self) {
+        self.patience = None;
+        self.stall.clear();
+    }
+
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
         if self.done {
             return Poll::Ready(None);

@@ -1,7 +1,6 @@
-//! The engine over real sockets: a handler that forwards everything to a scripted upstream.
+//! The engine over real sockets, HTTP/1: a handler that forwards everything to a scripted upstream.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
@@ -12,172 +11,7 @@ use http::StatusCode;
 
 use super::*;
 use crate::http::body::{Framing, Sink};
-use crate::http::error::Error;
-use crate::http::h1::client::ClientConn;
-use crate::http::relay::{Pump, exchange, relay};
-use crate::http::tunnel::tunnel;
-use crate::http::upstream::Upstream;
-
-/// Forwards to one address; keeps one idle connection; writes down how each exchange ended.
-struct Forward {
-    to: SocketAddr,
-    limits: Rc<Limits>,
-    idle: RefCell<Vec<ClientConn>>,
-    ends: mpsc::Sender<String>,
-}
-
-impl Forward {
-    async fn upstream(&self) -> Result<Upstream, Error> {
-        while let Some(conn) = { self.idle.borrow_mut().pop() } {
-            if conn.is_idle_healthy() {
-                return Ok(conn.into());
-            }
-        }
-        let stream = tokio::net::TcpStream::connect(self.to).await.map_err(|_| Error::UpstreamClosed)?;
-        Ok(ClientConn::new(Io::tcp(stream), self.limits.clone()).into())
-    }
-
-    async fn forward(&self, head: RequestHead, down: &mut Downstream<'_>) -> Result<Option<Upstream>, Error> {
-        let mut up = self.upstream().await?;
-        up.request(&head, down.framing());
-        let (mut upload, mut download) = (Pump::new(), Pump::new());
-        let answer = exchange(down, &mut up, &mut upload, self.limits.continue_wait).await?;
-        down.respond(&answer, up.framing());
-        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Some(up));
-        }
-        relay(down, &mut up, &mut upload, &mut download).await?;
-        self.idle.borrow_mut().extend(up.reusable());
-        Ok(None)
-    }
-}
-
-impl Handler for Forward {
-    async fn handle<'a>(&'a self, _: &'a ConnContext, head: RequestHead, mut down: Downstream<'a>) {
-        let end = self.forward(head, &mut down).await;
-        let _ = self.ends.send(format!("{:?}", end.as_ref().map(|up| up.is_some())));
-        match end {
-            Ok(Some(up)) => {
-                if let (Some(a), Some(b)) = (down.take_tunnel(), up.into_tunnel()) {
-                    tunnel(a, b, Duration::from_secs(60)).await;
-                }
-            }
-            Err(error) if !down.has_answered() => {
-                let status = StatusCode::from_u16(error.reason().status()).unwrap_or(StatusCode::BAD_GATEWAY);
-                let _ = down.send(&ResponseHead::new(status), Bytes::new()).await;
-            }
-            _ => {}
-        }
-    }
-
-    fn refuse(&self, _: &ConnContext, bad: Bad) -> (ResponseHead, Bytes) {
-        let status = StatusCode::from_u16(bad.reason().status()).unwrap();
-        (ResponseHead::new(status), Bytes::from_static(bad.what.as_bytes()))
-    }
-}
-
-/// The engine in a thread of its own, in front of an upstream that a test plays itself.
-struct Engine {
-    address: SocketAddr,
-    upstream: TcpListener,
-    ends: mpsc::Receiver<String>,
-    close: Option<tokio::sync::oneshot::Sender<()>>,
-}
-
-fn engine(limits: Limits) -> Engine {
-    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = upstream.local_addr().unwrap();
-    let (tell, told) = mpsc::channel();
-    let (ends, seen) = mpsc::channel();
-    let (close, closed) = tokio::sync::oneshot::channel();
-    thread::spawn(move || {
-        on_worker(async move {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            tell.send(listener.local_addr().unwrap()).unwrap();
-            let limits = Rc::new(limits);
-            let handler = Rc::new(Forward { to, limits: limits.clone(), idle: RefCell::default(), ends });
-            let closing = Closing::new();
-            let signal = closing.clone();
-            tokio::task::spawn_local(async move {
-                if closed.await.is_ok() {
-                    signal.start();
-                }
-            });
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::task::spawn_local(serve(
-                    Io::tcp(stream),
-                    limits.clone(),
-                    handler.clone(),
-                    closing.clone(),
-                ));
-            }
-        });
-    });
-    let address = told.recv().unwrap();
-    Engine { address, upstream, ends: seen, close: Some(close) }
-}
-
-fn on_worker<T>(future: impl Future<Output = T>) -> T {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().build_local(tokio::runtime::LocalOptions::default()).unwrap().block_on(future)
-}
-
-impl Engine {
-    fn client(&self) -> Peer {
-        Peer::new(TcpStream::connect(self.address).unwrap())
-    }
-
-    fn accept(&self) -> Peer {
-        Peer::new(self.upstream.accept().unwrap().0)
-    }
-
-    fn end(&self) -> String {
-        self.ends.recv_timeout(Duration::from_secs(10)).unwrap()
-    }
-}
-
-/// One end of a connection, blocking, with a time-out so that no test hangs.
-struct Peer(TcpStream);
-
-impl Peer {
-    fn new(stream: TcpStream) -> Peer {
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Peer(stream)
-    }
-
-    fn send(&mut self, text: &str) -> &mut Peer {
-        self.0.write_all(text.as_bytes()).unwrap();
-        self
-    }
-
-    /// Reads exactly what is expected.
-    fn expect(&mut self, text: &str) -> &mut Peer {
-        let mut got = vec![0; text.len()];
-        let mut filled = 0;
-        while filled < got.len() {
-            match self.0.read(&mut got[filled..]) {
-                Ok(n) if n > 0 => filled += n,
-                other => panic!("{other:?} after {:?} of {text:?}", String::from_utf8_lossy(&got[..filled])),
-            }
-        }
-        assert_eq!(String::from_utf8_lossy(&got), text);
-        self
-    }
-
-    fn expect_end(&mut self) {
-        let mut rest = String::new();
-        let end = self.0.read_to_string(&mut rest);
-        assert_eq!((end.map_err(|error| error.kind()), rest.as_str()), (Ok(0), ""));
-    }
-
-    /// Everything until the end, however it comes.
-    fn rest(&mut self) -> String {
-        let mut rest = Vec::new();
-        let _ = self.0.read_to_end(&mut rest);
-        String::from_utf8_lossy(&rest).into_owned()
-    }
-}
+use crate::http::testing::{Forward, Peer, engine, on_worker};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -558,7 +392,7 @@ fn an_idle_connection_is_small() {
     let limits = Rc::new(Limits::default());
     let (ends, _) = mpsc::channel();
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let handler = Rc::new(Forward { to, limits: limits.clone(), idle: RefCell::default(), ends });
+    let handler = Rc::new(Forward { to, limits: limits.clone(), idle: RefCell::default(), h2: None, ends });
     let future = serve(Io::Gone, limits.clone(), handler, Closing::new());
     let size = std::mem::size_of_val(&future);
     assert!(size < 1536, "{size} bytes");
