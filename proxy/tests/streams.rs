@@ -282,18 +282,26 @@ async fn trailers_pass_in_http1() {
 }
 
 #[tokio::test]
-async fn extended_connect_is_not_offered_and_opens_no_pipe() {
-    let origin = Origin::start_when(When::Head, |_, _| vec![Step::Echo]).await;
+async fn a_websocket_by_http2_is_an_upgrade_at_the_origin() {
+    let switch =
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello ";
+    let origin = Origin::start_when(When::Head, move |_, _| vec![send(switch), Step::Echo]).await;
     let sidecar = start(origin.port(), "");
     let mut client = H2::open(sidecar.outbound, &[]).await;
     let offers =
         client.seen.iter().any(|f| f.kind == kind::SETTINGS && f.payload.chunks(6).any(|s| s[..2] == [0, 8]));
-    assert!(!offers, "SETTINGS_ENABLE_CONNECT_PROTOCOL: {:?}", client.seen);
+    assert!(offers, "no SETTINGS_ENABLE_CONNECT_PROTOCOL: {:?}", client.seen);
     let protocol = (":protocol", "websocket");
     let fields =
         [(":method", "CONNECT"), protocol, (":scheme", "http"), (":authority", "s.test"), (":path", "/chat")];
     client.send(&h2::headers(1, h2::hpack::block(&fields), false)).await;
+    client.send(&h2::data(1, *b"GET /smuggled HTTP/1.1\r\n\r\n", true)).await;
     let end = client.outcome(1, Duration::from_secs(5)).await;
-    assert_eq!(end, Outcome::Reset(h2::code::PROTOCOL_ERROR));
-    assert_eq!(origin.connections(), Vec::<Vec<u8>>::new());
+    let Outcome::Answer(answer) = &end else { panic!("{end:?}") };
+    assert_eq!(answer.status, 200);
+    assert_eq!(String::from_utf8_lossy(&answer.body), "hello GET /smuggled HTTP/1.1\r\n\r\n");
+    let seen = origin.requests();
+    assert_eq!((seen.len(), seen[0].start.as_str()), (1, "GET /chat HTTP/1.1"));
+    assert_eq!(seen[0].header("upgrade").as_deref(), Some("websocket"));
+    assert_eq!(seen[0].header("sec-websocket-key").map(|key| key.len()), Some(24));
 }
