@@ -106,7 +106,11 @@ fn folder(path: &Path, diagnose: &mut Diagnose) -> Vec<PathBuf> {
 fn read(file: &Path, diagnose: &mut Diagnose, name: &Arc<str>) -> Option<Vec<u8>> {
     let limit = Limits::default().bytes as u64 + 1;
     let mut bytes = Vec::new();
-    let result = File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    let result = File::open(file).and_then(|file| {
+        let size = file.metadata().map_or(0, |meta| meta.len()).min(limit);
+        bytes.reserve(usize::try_from(size).unwrap_or_default() + 1);
+        file.take(limit).read_to_end(&mut bytes)
+    });
     match result {
         Ok(_) => Some(bytes),
         Err(error) => {

@@ -5,6 +5,7 @@
 //! and [`Limits::copied_bytes`], so an alias bomb ends at a fixed cost.
 
 mod compose;
+mod place;
 mod print;
 mod tree;
 

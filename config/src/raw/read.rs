@@ -273,7 +273,8 @@ impl<'n, T: Raw<'n>> Raw<'n> for Vec<T> {
         if node.kind() != Type::List {
             return reader.fail(node, "a list");
         }
-        let mut list = Vec::new();
+        // Exactly: most lists have one item, and a vector's first growth makes room for four.
+        let mut list = Vec::with_capacity(node.count());
         for child in node.children() {
             if child.is_null() {
                 reader.diagnose.error(child, "a list item is empty".into(), None);
@@ -291,7 +292,7 @@ impl<'n, T: Raw<'n>> Raw<'n> for Vec<(Val<'n, &'n str>, T)> {
         if node.kind() != Type::Map {
             return reader.fail(node, "a map");
         }
-        let mut map = Vec::new();
+        let mut map = Vec::with_capacity(node.count());
         for child in node.children() {
             let key = Val { value: child.key(), node: child };
             if let Some(value) = T::read(child, reader) {

@@ -46,10 +46,8 @@ fn operations(cx: &mut Cx<'_>, spec: &HeaderOpsSpec<'_>, request: bool) -> Heade
 }
 
 fn pairs(cx: &mut Cx<'_>, map: Option<&TextMap<'_>>, request: bool) -> Vec<(String, String)> {
-    map.into_iter()
-        .flatten()
-        .map(|(name, value)| (edited_name(cx, *name, request), value_text(cx, *value)))
-        .collect()
+    let map = map.map(Vec::as_slice).unwrap_or_default().iter();
+    map.map(|(name, value)| (edited_name(cx, *name, request), value_text(cx, *value))).collect()
 }
 
 /// The name of a header that is edited, in lower case. `authority`: Host and `:authority` are allowed.

@@ -46,7 +46,8 @@ pub(super) fn http_route<'n>(
     let edits = headers::edits(cx, spec.headers.as_deref());
     let rewrite = spec.rewrite.as_ref().map(|rewrite| self::rewrite(cx, rewrite));
     one_authority(cx, spec.node, rewrite.as_ref(), &edits.request);
-    let matches: Vec<_> = spec.matches.iter().flatten().map(|m| matching::http_match(cx, m, mesh)).collect();
+    let matches = spec.matches.as_deref().unwrap_or_default().iter();
+    let matches: Vec<_> = matches.map(|m| matching::http_match(cx, m, mesh)).collect();
     let action = if let Some(redirect) = &spec.redirect {
         Action::Redirect(self::redirect(cx, redirect, spec))
     } else if let Some(response) = &spec.direct_response {
@@ -139,7 +140,7 @@ fn destinations<'n>(
     mentions: &mut Vec<Mention<'n>>,
 ) -> Vec<RouteDestination> {
     let list = spec.route.as_deref().unwrap_or_default();
-    let mut route = Vec::new();
+    let mut route = Vec::with_capacity(list.len());
     for entry in list {
         route.extend(http_destination(cx, entry, list.len() == 1, mentions));
     }

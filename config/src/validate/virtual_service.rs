@@ -46,12 +46,9 @@ pub(super) fn virtual_service<'n>(
         cx.error_hint(spec.node, "there are no rules", "write `http`, `tls` or `tcp`");
     }
     let mut mentions = Vec::new();
-    let http: Vec<Draft<'n>> = spec
-        .http
-        .iter()
-        .flatten()
-        .map(|route| http_route(cx, route, mesh_only && !in_delegate, in_delegate, &mut mentions))
-        .collect();
+    let (rules, mesh) = (spec.http.as_deref().unwrap_or_default().iter(), mesh_only && !in_delegate);
+    let http: Vec<Draft<'n>> =
+        rules.map(|route| http_route(cx, route, mesh, in_delegate, &mut mentions)).collect();
     never_reached(cx, spec, &http);
     let tls = spec.tls.iter().flatten().map(|route| l4::tls_route(cx, route, spec)).collect();
     let tcp = spec.tcp.iter().flatten().map(|route| l4::tcp_route(cx, route)).collect();

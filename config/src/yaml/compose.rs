@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
+use super::place::Place;
 use super::tree::{At, Cell, NONE, Tree, Value, clip};
 
 /// How much a file may ask for. Beyond it is an error, not a slow success.
@@ -58,8 +59,8 @@ pub fn compose<'t>(file: &Arc<str>, text: &'t str, limits: &Limits) -> (Tree<'t>
         let message = format!("the file has {} bytes; the limit is {}", text.len(), limits.bytes);
         composer.problem(At { line: 1, column: 1 }, message, "split it into several files");
     } else {
-        // About what routing rules need; a wrong guess costs one move.
-        composer.cells.reserve((text.len() / 16).min(limits.nodes));
+        // More than routing rules need, because memory that is not touched costs nothing and a move does.
+        composer.cells.reserve((text.len() / 6).min(limits.nodes));
         composer.read(text);
     }
     (Tree { file: file.clone(), cells: composer.cells, roots: composer.roots }, composer.problems)
@@ -119,9 +120,14 @@ impl<'t> Composer<'t, '_> {
 
     fn part(&mut self, text: &'t str) -> Result<(), Stop> {
         let mut parser: Parser<'t, StrInput<'t>> = Parser::new_from_str(text);
+        let mut place = Place::new(text);
         while let Some(event) = parser.next_event() {
             match event {
                 Ok((Event::StreamEnd, _)) => return Ok(()),
+                Ok((Event::Scalar(text, style, anchor, tag), span)) => {
+                    let text = place.borrow(text, span.start.index());
+                    self.event(Event::Scalar(text, style, anchor, tag), span)?;
+                }
                 Ok((event, span)) => self.event(event, span)?,
                 Err(error) => return Err(self.scan_error(&error)),
             }

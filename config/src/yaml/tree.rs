@@ -157,6 +157,12 @@ impl<'n> Node<'n> {
         Entries { tree: self.tree, next: if self.hollow { NONE } else { self.cell().first } }
     }
 
+    /// How many children it has, those that `<<` merged not counted.
+    pub fn count(self) -> usize {
+        let last = if self.hollow { NONE } else { self.cell().last };
+        self.tree.cells.get(last as usize).map_or(0, |last| last.index as usize + 1)
+    }
+
     /// The value of `key` in a map; `None` when absent or nothing.
     pub fn get(self, key: &str) -> Option<Node<'n>> {
         self.children().find(|child| child.key() == key).filter(|child| !child.is_null())
