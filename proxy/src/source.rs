@@ -83,6 +83,13 @@ pub struct Refused {
     pub lines: Vec<String>,
 }
 
+/// Documents that were loaded and validated, good or not.
+#[derive(Debug)]
+pub struct Prepared {
+    loaded: Loaded,
+    took: Duration,
+}
+
 /// Loads, compiles and publishes; lives on the configuration thread after the start.
 #[derive(Debug)]
 pub struct Publisher {
@@ -127,15 +134,31 @@ impl Publisher {
     /// # Errors
     /// Why they are not; the last good snapshot goes on serving.
     pub fn reload(&mut self) -> Result<(), Refused> {
+        let prepared = self.prepare();
+        self.finish(prepared)
+    }
+
+    /// Loads and validates the documents as they are now. Changes nothing.
+    pub fn prepare(&self) -> Prepared {
         let start = Instant::now();
-        let Loaded { model, report } = pilotfish_config::load(&self.paths, &self.options);
+        let loaded = pilotfish_config::load(&self.paths, &self.options);
+        Prepared { loaded, took: start.elapsed() }
+    }
+
+    /// Publishes what was loaded when it is valid as a whole.
+    ///
+    /// # Errors
+    /// Why it is not; the last good snapshot goes on serving.
+    pub fn finish(&mut self, prepared: Prepared) -> Result<(), Refused> {
+        let start = Instant::now();
+        let Loaded { model, report } = prepared.loaded;
         let result = self.judge(model, &report).and_then(|model| self.take(model, report.resources));
         if result.is_ok() {
             self.say_warnings(&report);
         }
         let attempt = Attempt {
             at: Some(SystemTime::now()),
-            took: start.elapsed(),
+            took: prepared.took + start.elapsed(),
             report,
             refused: result.as_ref().err().cloned(),
         };

@@ -11,11 +11,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::Publisher;
+use super::{Prepared, Publisher};
 use crate::telemetry::log;
 
 /// How long nothing may change before the folder is read: several files are written one after the other.
 pub const QUIET: Duration = Duration::from_millis(75);
+
+/// After so much quiet the folder is read ahead, once in a burst: if nothing changes until [`QUIET`] is over, which is
+/// the rule, the new configuration is ready by then.
+const AHEAD: Duration = Duration::from_millis(5);
 
 /// The longest that changes without a pause can put a reload off.
 const AT_LATEST: Duration = Duration::from_secs(1);
@@ -42,6 +46,7 @@ pub enum Event {
 pub struct Debounce {
     first: Option<Instant>,
     last: Option<Instant>,
+    read_ahead: bool,
 }
 
 impl Debounce {
@@ -55,6 +60,18 @@ impl Debounce {
     pub fn due(&self) -> Option<Instant> {
         let (first, last) = (self.first?, self.last?);
         Some((last + QUIET).min(first + AT_LATEST))
+    }
+
+    /// When the folder is worth reading ahead: after [`AHEAD`], once in a burst.
+    pub fn ahead(&self) -> Option<Instant> {
+        self.last.filter(|_| !self.read_ahead).map(|last| last + AHEAD)
+    }
+
+    /// Whether the folder is to be read ahead at `now`; if so, not again in this burst.
+    pub fn take_ahead(&mut self, now: Instant) -> bool {
+        let worth = self.ahead().is_some_and(|ahead| ahead <= now);
+        self.read_ahead |= worth;
+        worth
     }
 
     /// Whether the burst is over at `now`; if so, it is forgotten.
@@ -105,6 +122,8 @@ pub struct FileSource {
     /// The folder that is watched: another one may take its name, and its inode too.
     watched: Option<(u64, u64, Option<SystemTime>)>,
     debounce: Debounce,
+    /// What was read ahead, and what the folder looked like before.
+    ahead: Option<(Fingerprint, Prepared)>,
     /// What was read last, good or not.
     read: Fingerprint,
     /// What was seen last without an event.
@@ -128,6 +147,7 @@ impl FileSource {
             watcher: None,
             watched: None,
             debounce: Debounce::default(),
+            ahead: None,
             read,
             seen: read,
         };
@@ -140,12 +160,14 @@ impl FileSource {
         let mut look = Instant::now() + LOOK;
         let mut graves = false;
         loop {
-            let mut until = self.debounce.due().map_or(look, |due| due.min(look));
-            if graves {
-                until = until.min(Instant::now() + BURY);
-            }
+            let graves_at = graves.then(|| Instant::now() + BURY);
+            let wakes = [self.debounce.due(), self.debounce.ahead(), graves_at];
+            let until = wakes.into_iter().flatten().fold(look, Instant::min);
             match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Event::Touched) => self.debounce.touched(Instant::now()),
+                Ok(Event::Touched) => {
+                    self.ahead = None;
+                    self.debounce.touched(Instant::now());
+                }
                 Ok(Event::Resolved) => self.resolved(),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -156,6 +178,8 @@ impl FileSource {
             }
             if self.debounce.take(now) {
                 self.settled();
+            } else if self.debounce.take_ahead(now) {
+                self.ahead = self.changed().map(|before| (before, self.publisher.prepare()));
             }
             graves = self.publisher.bury();
         }
@@ -172,21 +196,29 @@ impl FileSource {
         now + LOOK.max(cost * 1000)
     }
 
-    /// The folder has been quiet: reads it if it differs from what was read last.
+    /// What the folder looks like, if that is not what was read last.
+    fn changed(&self) -> Option<Fingerprint> {
+        Some(fingerprint(&self.path)).filter(|now| *now != self.read)
+    }
+
+    /// The folder has been quiet: takes it if it differs from what was read last.
     fn settled(&mut self) {
-        let before = fingerprint(&self.path);
-        if before == self.read {
+        let ahead = self.ahead.take();
+        let Some(before) = self.changed() else { return };
+        let prepared = match ahead {
+            Some((then, prepared)) if then == before => prepared,
+            _ => self.publisher.prepare(),
+        };
+        if fingerprint(&self.path) != before {
+            // Half of it may be old: what was loaded is nobody's configuration.
+            self.debounce.touched(Instant::now());
             return;
         }
-        let result = self.publisher.reload();
-        self.read = before;
-        self.seen = before;
+        let result = self.publisher.finish(prepared);
+        (self.read, self.seen) = (before, before);
         self.publisher.say(&result);
         // The folder may be another one than the one watched so far.
         self.watch();
-        if fingerprint(&self.path) != before {
-            self.debounce.touched(Instant::now());
-        }
     }
 
     fn resolved(&mut self) {

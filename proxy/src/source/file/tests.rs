@@ -30,6 +30,23 @@ fn a_burst_without_end_is_read_all_the_same() {
 }
 
 #[test]
+fn a_burst_is_read_ahead_once() {
+    let start = Instant::now();
+    let mut debounce = Debounce::default();
+    assert_eq!(debounce.ahead(), None);
+    debounce.touched(at(start, 0));
+    assert!(!debounce.take_ahead(at(start, 4)));
+    debounce.touched(at(start, 4));
+    assert!(!debounce.take_ahead(at(start, 8)));
+    assert!(debounce.take_ahead(at(start, 9)));
+    debounce.touched(at(start, 50));
+    assert!(!debounce.take_ahead(at(start, 60)), "a wasted reading is not repeated");
+    assert!(debounce.take(at(start, 125)));
+    debounce.touched(at(start, 200));
+    assert!(debounce.take_ahead(at(start, 205)), "the next burst has its own");
+}
+
+#[test]
 fn only_what_is_read_changes_the_fingerprint() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
