@@ -179,7 +179,10 @@ impl FileSource {
             if self.debounce.take(now) {
                 self.settled();
             } else if self.debounce.take_ahead(now) {
-                self.ahead = self.changed().map(|before| (before, self.publisher.prepare()));
+                self.ahead = self.changed().map(|before| {
+                    self.seen = before;
+                    (before, self.publisher.prepare())
+                });
             }
             graves = self.publisher.bury();
         }
