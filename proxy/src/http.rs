@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`serve`] | one client connection from its first byte to its end |
 //! | [`downstream`], [`upstream`] | one exchange as the stages see it, either protocol |
-//! | [`relay`], [`tunnel`] | bodies both ways at once; bytes both ways after a change of protocol |
+//! | [`relay`], [`tunnel`], `splice` | bodies both ways at once; bytes both ways after a change of protocol; long bodies in the kernel |
 //! | [`head`], [`headers`], [`target`], [`known`] | heads in one buffer |
 //! | [`body`] | framing, and the interface of everything that gives or takes a body |
 //! | [`h1`], [`h2`] | the protocols |
@@ -32,6 +32,7 @@ pub mod known;
 pub mod limits;
 pub mod relay;
 pub mod serve;
+pub(crate) mod splice;
 pub(crate) mod target;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -40,6 +40,14 @@ impl<'c> Downstream<'c> {
         Downstream { kind: Kind::H2(Box::new(exchange)), unread: VecDeque::new() }
     }
 
+    /// The HTTP/1 connection, if it is one.
+    pub(crate) fn as_h1(&mut self) -> Option<&mut h1::server::Conn> {
+        match &mut self.kind {
+            Kind::H1(conn) => Some(conn),
+            _ => None,
+        }
+    }
+
     /// Whether the client speaks HTTP/2.
     pub fn is_h2(&self) -> bool {
         match &self.kind {

@@ -11,6 +11,7 @@ use super::deadline::Deadline;
 use super::downstream::Downstream;
 use super::error::Error;
 use super::head::ResponseHead;
+use super::splice::Splice;
 use super::upstream::Upstream;
 
 /// Bytes that one body may move before others are served: 0.1 ms or so at memory speed.
@@ -195,9 +196,10 @@ pub async fn relay(
     upload: &mut Pump,
     download: &mut Pump,
 ) -> Result<(), Error> {
+    let mut way = Way::Unknown;
     poll_fn(|cx| {
         poll_upload(cx, down, up, upload)?;
-        if let Poll::Ready(done) = download.poll(cx, up, down) {
+        if let Poll::Ready(done) = way.poll(cx, down, up, download) {
             return Poll::Ready(done);
         }
         if down.poll_gone(cx).is_ready() {
@@ -206,4 +208,53 @@ pub async fn relay(
         Poll::Pending
     })
     .await
+}
+
+/// How the response's body goes down.
+enum Way {
+    /// Not decided: what came with the head goes first.
+    Unknown,
+    /// Through user space, which every body can.
+    Copied,
+    /// Inside the kernel.
+    Spliced(Splice),
+}
+
+impl Way {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Downstream<'_>,
+        up: &mut Upstream,
+        download: &mut Pump,
+    ) -> Poll<Result<(), Error>> {
+        if let Way::Unknown = self {
+            *self = ready!(Way::choose(cx, down, up, download))?;
+        }
+        if let (Way::Spliced(splice), Some(from), Some(to)) = (&mut *self, up.as_h1(), down.as_h1()) {
+            ready!(splice.poll(cx, from, to, &mut download.bytes))?;
+            *self = Way::Copied;
+        }
+        download.poll(cx, up, down)
+    }
+
+    fn choose(
+        cx: &mut Context<'_>,
+        down: &mut Downstream<'_>,
+        up: &mut Upstream,
+        download: &mut Pump,
+    ) -> Poll<Result<Way, Error>> {
+        if !up.as_h1().is_some_and(|from| Splice::is_worth(from)) || down.as_h1().is_none() {
+            return Poll::Ready(Ok(Way::Copied));
+        }
+        if up.as_h1().is_some_and(|from| from.has_buffered())
+            && let Poll::Ready(Some(Ok(Frame::Data(data)))) = up.poll_frame(cx)
+        {
+            download.bytes += data.len() as u64;
+            down.push(data);
+        }
+        ready!(down.poll_flush(cx))?;
+        let between = up.as_h1().zip(down.as_h1()).and_then(|(from, to)| Splice::between(from, to));
+        Poll::Ready(Ok(between.map_or(Way::Copied, Way::Spliced)))
+    }
 }

@@ -39,6 +39,14 @@ impl From<h2::client::Exchange> for Upstream {
 }
 
 impl Upstream {
+    /// The HTTP/1 connection, if it is one.
+    pub(crate) fn as_h1(&mut self) -> Option<&mut h1::client::ClientConn> {
+        match &mut self.kind {
+            Kind::H1(conn) => Some(conn),
+            Kind::H2(_) => None,
+        }
+    }
+
     /// Whether HTTP/2 is spoken.
     pub fn is_h2(&self) -> bool {
         match &self.kind {

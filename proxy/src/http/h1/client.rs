@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Method, StatusCode};
+use tokio::net::TcpStream;
 
 use super::chunked::Step;
 use super::parse;
@@ -152,6 +153,34 @@ impl ClientConn {
     /// How the response's body is delimited; known once the final head is.
     pub(crate) fn framing(&self) -> Framing {
         self.0.framing
+    }
+
+    /// What is left of an answer with a length; else 0.
+    pub(crate) fn unread_length(&self) -> u64 {
+        match self.0.reader {
+            Reader::Length(left) => left,
+            _ => 0,
+        }
+    }
+
+    /// Whether bytes were read that nobody has taken.
+    pub(crate) fn has_buffered(&self) -> bool {
+        !self.0.transport.inbuf.is_empty()
+    }
+
+    /// The socket, when it is plaintext TCP.
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
+        self.0.transport.io.as_tcp()
+    }
+
+    /// So many bytes of the answer were taken from the socket directly.
+    pub(crate) fn spliced(&mut self, n: usize) {
+        if let Reader::Length(left) = &mut self.0.reader {
+            *left = left.saturating_sub(n as u64);
+            if *left == 0 {
+                self.0.reader = Reader::Done;
+            }
+        }
     }
 
     /// Whether the answer was read to its end.

@@ -3,9 +3,11 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Method, StatusCode, Version};
+use tokio::net::TcpStream;
 
 use super::chunked::Step;
 use super::parse;
@@ -325,6 +327,31 @@ impl Conn {
         self.keep_alive = false;
         self.reader = Reader::Done;
         self.transport.take()
+    }
+
+    /// What is left of an answer with a length, when nothing waits to be written.
+    pub(crate) fn unwritten_length(&self) -> Option<u64> {
+        match self.writer {
+            Writer::Length(left) if self.transport.out.is_empty() => Some(left),
+            _ => None,
+        }
+    }
+
+    /// The socket, when it is plaintext TCP.
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
+        self.transport.io.as_tcp()
+    }
+
+    /// How long the client may read nothing.
+    pub(crate) fn patience(&self) -> Duration {
+        self.limits.write_timeout
+    }
+
+    /// So many bytes of the answer were put into the socket directly.
+    pub(crate) fn spliced(&mut self, n: usize) {
+        if let Writer::Length(left) = &mut self.writer {
+            *left = left.saturating_sub(n as u64);
+        }
     }
 
     /// Whether the exchange ended in the ordinary way, so that there is nothing to settle.

@@ -344,6 +344,42 @@ fn large_bodies_pass_whole_in_both_directions() {
 }
 
 #[test]
+fn a_long_answer_with_a_length_passes_whole_and_the_connections_go_on() {
+    let engine = engine(Limits::default());
+    let body: Vec<u8> = (0..5_000_000u32).map(|i| (i % 253) as u8).collect();
+    let mut client = engine.client();
+    client.send(GET);
+    let mut upstream = engine.accept();
+    let answer = body.clone();
+    let origin = thread::spawn(move || {
+        for pause in [0, 1] {
+            upstream.expect(GET).send("HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n");
+            for chunk in answer.chunks(700_000) {
+                upstream.0.write_all(chunk).unwrap();
+                thread::sleep(Duration::from_millis(pause));
+            }
+        }
+        upstream.expect(GET).send("HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n");
+        upstream.0.write_all(&answer[..1_000_000]).unwrap();
+    });
+    for _ in 0..2 {
+        client.expect("HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n");
+        let mut got = vec![0; body.len()];
+        client.0.read_exact(&mut got).unwrap();
+        assert!(got == body);
+        assert_eq!(engine.end(), "Ok(false)");
+        client.send(GET);
+    }
+    // The third breaks off after a fifth: that is all that arrives, and the connection ends.
+    client.expect("HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n");
+    let mut got = Vec::new();
+    let _ = client.0.read_to_end(&mut got);
+    assert!(got == body[..1_000_000], "{} bytes", got.len());
+    assert_eq!(engine.end(), "Err(UpstreamReset)");
+    origin.join().unwrap();
+}
+
+#[test]
 fn an_answer_may_be_written_by_hand() {
     // What a stage does for a local answer: head and body in one write, then the connection goes on.
     struct Hello;
