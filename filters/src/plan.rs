@@ -50,6 +50,8 @@ pub struct Matched<'p> {
 pub struct Rule {
     /// `namespace/virtualservice/name-or-position`, as tables and logs show it.
     pub name: Box<str>,
+    /// Its own number within the plan, from 0 without large gaps: counters are found by it.
+    pub number: u32,
     /// What is done.
     pub action: Action,
     /// The whole call's time limit; `None`: none, Istio's default.
@@ -252,6 +254,7 @@ impl Default for Plan {
             egress: Egress::default(),
             by_capability: Rule {
                 name: "*.capability.mesh".into(),
+                number: 0,
                 action: Action::Forward(Split::new(Vec::new(), nobody)),
                 timeout: None,
                 edits: HeaderEditsPair::default(),

@@ -16,7 +16,7 @@ use crate::server::Shared;
 use crate::shutdown::Phase;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::WorkerMetrics;
-use crate::telemetry::series::Slots;
+use crate::telemetry::series::{NumberedSlots, Slots};
 use crate::upstream::pool::Pool;
 
 /// How often kept connections are looked through.
@@ -35,7 +35,7 @@ pub struct Worker {
     /// What peers may send, on both sides.
     pub limits: Rc<Limits>,
     /// Where the counters of rules are.
-    pub rules: Slots,
+    pub rules: NumberedSlots,
     /// Where the counters of clusters are.
     pub clusters: Slots,
     /// Settings of connections that belong to no cluster: Istio's defaults.
@@ -76,7 +76,7 @@ impl Worker {
             metrics,
             pool: Pool::default(),
             limits: Rc::new(Limits::default()),
-            rules: Slots::default(),
+            rules: NumberedSlots::default(),
             clusters: Slots::default(),
             plain_settings: ClusterSettings::default(),
             closing: Closing::new(),

@@ -33,6 +33,7 @@ pub(super) fn compile(
         table: RouteTable::default(),
         owners: Vec::new(),
         warnings: Vec::new(),
+        numbers: 0,
     };
     let visible = model.virtual_services.iter().filter(|service| {
         let namespace = service.meta.namespace();
@@ -53,6 +54,8 @@ struct Compiler<'a> {
     /// The VirtualService of each virtual host, `namespace/name`.
     owners: Vec<String>,
     warnings: Vec<Box<str>>,
+    /// The number of the next rule.
+    numbers: u32,
 }
 
 impl<'a> Compiler<'a> {
@@ -138,6 +141,7 @@ impl<'a> Compiler<'a> {
         };
         Rule {
             name: name.into(),
+            number: self.next_number(),
             action,
             timeout: route.timeout,
             edits,
@@ -171,7 +175,7 @@ impl<'a> Compiler<'a> {
                     edits: HeaderEditsPair::default(),
                     weight: 1,
                 };
-                let rule = plain_rule(&name, vec![only], found.affinity);
+                let rule = plain_rule(&name, self.next_number(), vec![only], found.affinity);
                 self.table.add(VirtualHost::single(rule))
             });
             claims.push((host, number));
@@ -186,19 +190,31 @@ impl<'a> Compiler<'a> {
     }
 
     /// The rule of calls that ask for a capability, by header or host, without rules of their own.
-    fn capability_rule(&self) -> Rule {
+    fn capability_rule(&mut self) -> Rule {
         let settings = self.destinations.settings(EVERY_CAPABILITY, None);
         let target =
             Target::Capability(Box::new(CapabilityTarget { settings, ..CapabilityTarget::default() }));
         let affinity = self.destinations.affinity(&target);
         let only = WeightedDestination { target, edits: HeaderEditsPair::default(), weight: 1 };
-        plain_rule(EVERY_CAPABILITY, vec![only], affinity)
+        plain_rule(EVERY_CAPABILITY, self.next_number(), vec![only], affinity)
+    }
+
+    fn next_number(&mut self) -> u32 {
+        let number = self.numbers;
+        self.numbers += 1;
+        number
     }
 }
 
-fn plain_rule(name: &str, destinations: Vec<WeightedDestination>, hashed: Option<HashPolicy>) -> Rule {
+fn plain_rule(
+    name: &str,
+    number: u32,
+    destinations: Vec<WeightedDestination>,
+    hashed: Option<HashPolicy>,
+) -> Rule {
     Rule {
         name: name.into(),
+        number,
         action: forward(destinations),
         timeout: None,
         edits: HeaderEditsPair::default(),

@@ -22,7 +22,8 @@ pub fn record(worker: &Worker, snapshot: &Snapshot, ctx: &Ctx<'_>) {
     // The names are parts of this request's snapshot, which need not be the newest.
     let (shared, version) = (&worker.shared, snapshot.version);
     if let Some(rule) = ctx.rule {
-        metrics.finished_by_rule(worker.rules.of(&shared.rules, version, &rule.name), ctx.status);
+        let slot = worker.rules.of(&shared.rules, version, rule.number, &rule.name);
+        metrics.finished_by_rule(slot, ctx.status);
     }
     if let Some(cluster) = ctx.cluster {
         let slot = worker.clusters.of(&shared.clusters, version, cluster);

@@ -77,6 +77,35 @@ impl Slots {
     }
 }
 
+/// As [`Slots`], for names that have a number within their plan (rules): one byte pair each in a row, so that ten thousand
+/// of them stay in the nearest caches.
+#[derive(Debug, Default)]
+pub struct NumberedSlots {
+    version: Cell<u64>,
+    /// 0: not looked up yet; else the slot's position and one more.
+    known: RefCell<Vec<u16>>,
+}
+
+impl NumberedSlots {
+    /// The slot of `name`, which has this number in the plan of that snapshot version.
+    pub fn of(&self, names: &Names, version: u64, number: u32, name: &str) -> Slot {
+        let mut known = self.known.borrow_mut();
+        if self.version.replace(version) != version {
+            known.clear();
+        }
+        let at = number as usize;
+        if at >= known.len() {
+            known.resize(at + 1, 0);
+        }
+        if let Some(slot) = known[at].checked_sub(1) {
+            return Slot(slot as u8);
+        }
+        let slot = names.slot(name);
+        known[at] = u16::from(slot.0) + 1;
+        slot
+    }
+}
+
 /// Addresses are spread by one multiplication (Fibonacci hashing).
 #[derive(Debug, Default)]
 struct AddressHasher(u64);
@@ -114,6 +143,15 @@ mod tests {
         assert_eq!(second.of(&names, 2, &a_again), slot);
         assert_eq!(first.of(&names, 2, &a_again), slot);
         assert_eq!(names.list(), [Box::from("other"), Box::from(&*a), Box::from(&*b)]);
+    }
+
+    #[test]
+    fn a_number_means_its_name_in_its_own_plan_only() {
+        let (names, slots) = (Names::default(), NumberedSlots::default());
+        let first = slots.of(&names, 1, 7, "a");
+        assert_eq!((slots.of(&names, 1, 7, "a"), names.slot("a")), (first, first));
+        assert_eq!(slots.of(&names, 2, 7, "b"), names.slot("b"));
+        assert_eq!(slots.of(&names, 2, 0, "a"), first);
     }
 
     #[test]
