@@ -74,10 +74,6 @@ reasons! {
     UpgradeNotPossible = "upgrade-not-possible", 502, Upstream;
     /// The client went away before the answer; logged, never sent (nginx's 499).
     ClientGone = "client-gone", 499, Caller;
-    /// The sidecar is draining and takes no new work on this connection.
-    Draining = "draining", 503, Mesh;
-    /// A security kind is configured that this release does not enforce.
-    Unenforced = "policy-not-enforceable", 503, Mesh;
 }
 
 /// A refusal on its way to the caller.

@@ -112,3 +112,19 @@ async fn a_tunnel_that_cannot_be_made_says_so() {
     let (_, status, reason) = connect(&sidecar, "closed.test:80").await;
     assert_eq!((status, reason.as_str()), (503, "connect-failed"));
 }
+
+/// A ServiceEntry without resolution names its own host. A wider rule that leads there must not make it a way to
+/// whatever address a caller writes into Host.
+#[tokio::test]
+async fn a_rule_to_an_unresolved_host_is_no_way_to_loopback() {
+    let agent = Agent::start("private").await;
+    let rules = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e}\nspec:\n  \
+                 hosts: [outside.test]\n  resolution: NONE\n  ports: [{number: 80, name: http, protocol: HTTP}]\n\
+                 ---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec:\n  \
+                 hosts: ['*']\n  http:\n  - route: [{destination: {host: outside.test, port: {number: 80}}}]\n";
+    let sidecar = sidecar().yaml("a.yaml", rules).start();
+    for host in [format!("127.0.0.1:{}", agent.port()), "169.254.169.254".into()] {
+        let answer = h1::get(sidecar.outbound, &host, "/", &[]).await.unwrap();
+        assert_eq!((answer.status(), answer.reason().as_str()), (403, "egress-not-allowed"), "{host}");
+    }
+}

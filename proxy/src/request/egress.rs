@@ -51,6 +51,11 @@ pub async fn resolve(
     if allowed.is_empty() { Err(refusal) } else { Ok(allowed) }
 }
 
+/// Whether the request is for this very host, its port aside.
+pub fn is_host(head: &RequestHead, host: &str) -> bool {
+    split(head).is_ok_and(|(asked, _)| asked.eq_ignore_ascii_case(host))
+}
+
 fn split(head: &RequestHead) -> Result<(&str, u16), Deny> {
     let authority = head.authority();
     let bad = || Deny::with(Reason::BadRequest, format!("{authority:?} is not host:port"));

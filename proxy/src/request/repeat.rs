@@ -156,7 +156,8 @@ async fn to_original(
     down: &mut Downstream<'_>,
     edits: &Edits<'_>,
 ) -> Result<(), Failed> {
-    let named = !cluster.host.starts_with('*');
+    // The document names its own host only: another that a wider rule leads here is judged by its address.
+    let named = egress::is_host(&head, &cluster.host);
     let addresses = egress::resolve(&head, plan, &worker.shared, named).await?;
     to_addresses(worker, &addresses, &cluster.settings, Some(cluster), ctx, head, down, edits).await
 }
