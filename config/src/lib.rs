@@ -13,6 +13,7 @@ pub mod report;
 pub mod schema;
 pub mod units;
 mod validate;
+pub mod wire;
 pub mod yaml;
 
 pub use load::{load, load_bytes, load_texts};

@@ -1,8 +1,8 @@
 //! Commands and their flags.
 
-mod check;
-mod completion;
-mod schema;
+pub mod check;
+pub mod completion;
+pub mod schema;
 
 use std::process::ExitCode;
 

@@ -1,9 +1,10 @@
-//! `pilotfish`: the command line. Flags and dispatch; one file for each command in `cli/`.
-
-mod cli;
+//! `pilotfish`: flags and dispatch are in `cli`.
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
-    cli::run()
+    pilotfish_control::cli::run()
 }

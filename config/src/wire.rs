@@ -1,0 +1,479 @@
+//! What the control plane and a sidecar say to each other: messages, and the frames that carry them.
+//!
+//! One stream for each sidecar, a `POST /v1/stream` over HTTP/2 whose bodies are frames in both directions: four bytes of
+//! length (big-endian), then one JSON object. A reader ignores fields and message types that it does not know, so
+//! minor versions mix; another major version is refused by the hello.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The version of the protocol; one that differs is refused.
+pub const MAJOR: u16 = 1;
+/// Counts up with each addition; any other is served.
+pub const MINOR: u16 = 0;
+/// The longest frame that a control plane takes from a sidecar, in bytes.
+pub const LONGEST_TO_CONTROL: usize = 4 << 20;
+/// The longest frame that a sidecar takes from its control plane, in bytes.
+pub const LONGEST_TO_SIDECAR: usize = 256 << 20;
+
+/// From a sidecar to its control plane. The first message is a [`ToControl::Hello`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum ToControl {
+    /// Who it is, and what it has.
+    Hello(Box<Hello>),
+    /// What became of the newest update.
+    State(State),
+    /// It lives; comes every third of the lease.
+    Heartbeat(Heartbeat),
+    /// Something of a later minor version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// From the control plane to a sidecar. The first message is a [`ToSidecar::Welcome`] or [`ToSidecar::Refused`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum ToSidecar {
+    /// The hello was taken.
+    Welcome(Welcome),
+    /// What changed.
+    Update(Box<Update>),
+    /// What other sidecars measured.
+    Ranks(Ranks),
+    /// No sidecar chooses this one any more: the answer to the status [`Status::Draining`].
+    Drained {},
+    /// Not served; the stream ends.
+    Refused(Refused),
+    /// Something of a later minor version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Versions of protocol and program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// [`MAJOR`] of the sender.
+    pub major: u16,
+    /// [`MINOR`] of the sender.
+    pub minor: u16,
+    /// The program's version, for people.
+    pub build: String,
+}
+
+impl Versions {
+    /// This build's.
+    pub fn own() -> Versions {
+        Versions { major: MAJOR, minor: MINOR, build: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+}
+
+/// A sidecar introduces itself. Agent and namespace must be those of its certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hello {
+    /// Its versions.
+    pub versions: Versions,
+    /// The agent's name.
+    pub agent: String,
+    /// The agent's namespace.
+    pub namespace: String,
+    /// This process, unique and new with each start: 32 hexadecimal digits.
+    pub instance: String,
+    /// Labels of the workload.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `region/zone/subzone`.
+    #[serde(default)]
+    pub locality: Option<String>,
+    /// What others should connect to: its inbound listener. None: it calls others only.
+    #[serde(default)]
+    pub address: Option<SocketAddr>,
+    /// Its share relative to other instances of its agent; 1 by default.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// What the agent is able to do besides what AgentCluster documents say: `name` or `name@version`.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// How it is.
+    pub status: Status,
+    /// What it has from an earlier stream; then only what differs is sent, if the control plane still knows that state.
+    #[serde(default)]
+    pub resume: Option<Resume>,
+    /// When its certificate ends, seconds since 1970.
+    #[serde(default)]
+    pub certificate_expires: Option<u64>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// A state that a sidecar holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// Its version.
+    pub version: u64,
+    /// [`Update::digest`] of it.
+    pub digest: String,
+}
+
+/// How an agent is. Only `ready` and `degraded` ones are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// It has not passed its first health check.
+    #[default]
+    Initializing,
+    /// It serves.
+    Ready,
+    /// It serves, and says that it is not well: chosen only when no other is ready.
+    Degraded,
+    /// It is about to end: finishes what it has.
+    Draining,
+    /// Taken out by an operator or by revocation.
+    Quarantined,
+}
+
+impl Status {
+    /// The word in tables and JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Status::Initializing => "initializing",
+            Status::Ready => "ready",
+            Status::Degraded => "degraded",
+            Status::Draining => "draining",
+            Status::Quarantined => "quarantined",
+        }
+    }
+
+    /// Whether sidecars may send calls to it.
+    pub const fn is_routable(self) -> bool {
+        matches!(self, Status::Ready | Status::Degraded)
+    }
+}
+
+/// What became of updates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The newest version that was validated, compiled and written down.
+    pub accepted: u64,
+    /// The newest version that every worker serves.
+    pub serving: u64,
+    /// The newest version that was refused, until a later one is accepted.
+    #[serde(default)]
+    pub refused: Option<RefusedVersion>,
+}
+
+/// A version that a sidecar does not take; the last good one goes on serving.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedVersion {
+    /// Which.
+    pub version: u64,
+    /// Why, one reason a line.
+    pub reasons: Vec<String>,
+}
+
+/// Proof of life, and what was measured since the last one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// How the agent is.
+    pub status: Status,
+    /// Why, when that is not `ready`; for people.
+    #[serde(default)]
+    pub detail: Option<String>,
+    /// Calls in flight to the local agent.
+    #[serde(default)]
+    pub in_flight: u32,
+    /// Endpoints that it measured since the last report, at most once a second.
+    #[serde(default)]
+    pub reports: Vec<Report>,
+    /// When its certificate ends, seconds since 1970.
+    #[serde(default)]
+    pub certificate_expires: Option<u64>,
+}
+
+/// What one sidecar measured of one endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`Endpoint::id`].
+    pub endpoint: String,
+    /// Peak-EWMA latency, microseconds.
+    pub latency_us: u64,
+    /// Recent share of calls that succeeded, 0 to 1.
+    pub success: f32,
+    /// Calls in flight from this sidecar.
+    pub in_flight: u32,
+    /// Calls since the last report.
+    pub calls: u32,
+}
+
+/// The answer to a hello that is taken.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Its versions.
+    pub versions: Versions,
+    /// Which control plane this is, for people.
+    pub control: String,
+    /// The trust domain.
+    pub trust_domain: String,
+    /// How long the registration holds without a heartbeat, milliseconds (10,000 by default).
+    pub lease_ms: u64,
+    /// How often a heartbeat has to come, milliseconds: a third of the lease.
+    pub heartbeat_ms: u64,
+}
+
+/// What a sidecar has to serve from now on: everything, or what differs from the version before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Update {
+    /// The version that this leads to. Counts up; means the same on every control plane of a store.
+    pub version: u64,
+    /// Digest of the whole state that this leads to ([`Resume`]).
+    pub digest: String,
+    /// Whether this is everything; else what is not named stays.
+    pub full: bool,
+    /// Documents, new or changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<Document>,
+    /// Documents that are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub documents_gone: Vec<Key>,
+    /// Endpoints, new or changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
+    /// Endpoints that are gone, by [`Endpoint::id`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints_gone: Vec<String>,
+    /// Whom to trust, and whom no more; whole whenever it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
+}
+
+/// What makes a document unique.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    /// The kind's name.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// An admitted document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Document {
+    /// What it is.
+    pub key: Key,
+    /// Where its author wrote it, `routes.yaml:12`; for messages.
+    #[serde(default)]
+    pub source: String,
+    /// The document itself as JSON, with apiVersion, kind, metadata and spec.
+    pub body: Box<RawValue>,
+}
+
+/// One address of one agent: a registration that other sidecars may choose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// `<namespace>/<agent>/<instance>`.
+    pub id: String,
+    /// The agent.
+    pub agent: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Whose certificate it has, when that is not the receiver's own trust domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_domain: Option<String>,
+    /// Its sidecar's inbound listener.
+    pub address: SocketAddr,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `region/zone/subzone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<String>,
+    /// Its share.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// What it is able to do, AgentCluster documents included: `name` or `name@version`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// [`Status::Ready`] or [`Status::Degraded`]; others are not sent.
+    pub status: Status,
+}
+
+/// Whom to trust.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Trust {
+    /// Root certificates (PEM, one or more in a text) by trust domain; the own one and federated ones.
+    pub bundles: BTreeMap<String, String>,
+    /// SPIFFE IDs whose certificates are not taken any more.
+    #[serde(default)]
+    pub revoked: Vec<String>,
+}
+
+/// What others measured of endpoints; outweighed by the receiver's own measurements.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ranks {
+    /// Only those that changed meaningfully.
+    pub ranks: Vec<Rank>,
+}
+
+/// What all sidecars together measured of one endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rank {
+    /// [`Endpoint::id`].
+    pub endpoint: String,
+    /// Microseconds.
+    pub latency_us: u64,
+    /// 0 to 1.
+    pub success: f32,
+    /// Calls in flight at the endpoint.
+    pub in_flight: u32,
+}
+
+/// Why a stream is not served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// For people: what is wrong and what to do.
+    pub reason: String,
+    /// Whether the same hello may succeed later.
+    pub retry: bool,
+}
+
+/// A sidecar wants an identity for its token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Join {
+    /// The token's secret part.
+    pub token: String,
+    /// The agent's name; the token must be for it.
+    pub agent: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// A certificate signing request, PEM; its key never leaves the sidecar.
+    pub csr: String,
+}
+
+/// A sidecar wants a new certificate; it authenticates by its current one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Renew {
+    /// A certificate signing request, PEM.
+    pub csr: String,
+}
+
+/// An identity.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Joined {
+    /// The leaf and its intermediates, PEM.
+    pub chain: String,
+    /// Roots by trust domain, PEM.
+    pub bundles: BTreeMap<String, String>,
+    /// The SPIFFE ID.
+    pub id: String,
+    /// When the certificate ends, seconds since 1970.
+    pub expires: u64,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Failure {
+    /// One sentence: what is wrong and what to do.
+    pub error: String,
+    /// Errors and warnings of documents, as `file:line:column: error: ...`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<String>,
+}
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WireError {
+    /// A frame longer than the reader takes.
+    TooLong(usize),
+    /// No JSON, or not of this shape.
+    NotAMessage(String),
+    /// The stream ended within a frame.
+    Truncated,
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WireError::TooLong(length) => write!(out, "a frame of {length} bytes is too long"),
+            WireError::NotAMessage(why) => write!(out, "not a message: {why}"),
+            WireError::Truncated => out.write_str("the stream ended within a frame"),
+        }
+    }
+}
+
+impl std::error::Error for WireError {}
+
+/// One message as a frame.
+///
+/// # Errors
+/// Longer than four bytes of length can say.
+pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message).map_err(|error| WireError::NotAMessage(error.to_string()))?;
+    let length = u32::try_from(bytes.len() - 4).map_err(|_| WireError::TooLong(bytes.len()))?;
+    bytes[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(bytes)
+}
+
+/// Bytes in, messages out; holds at most one frame.
+#[derive(Debug)]
+pub struct Frames<T> {
+    buffer: Vec<u8>,
+    longest: usize,
+    messages: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Frames<T> {
+    /// A reader that refuses frames over `longest` bytes.
+    pub fn new(longest: usize) -> Self {
+        Frames { buffer: Vec::new(), longest, messages: PhantomData }
+    }
+
+    /// Takes bytes in.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message; `None` until more bytes come. After an error the stream has to be closed.
+    ///
+    /// # Errors
+    /// A frame that is too long or no message.
+    pub fn next(&mut self) -> Result<Option<T>, WireError> {
+        let Some(length) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > self.longest {
+            return Err(WireError::TooLong(length));
+        }
+        let Some(body) = self.buffer.get(4..4 + length) else { return Ok(None) };
+        let message =
+            serde_json::from_slice(body).map_err(|error| WireError::NotAMessage(error.to_string()))?;
+        self.buffer.drain(..4 + length);
+        if self.buffer.is_empty() && self.buffer.capacity() > 64 << 10 {
+            self.buffer = Vec::new();
+        }
+        Ok(Some(message))
+    }
+
+    /// The end of the stream.
+    ///
+    /// # Errors
+    /// It came within a frame.
+    pub fn end(&self) -> Result<(), WireError> {
+        if self.buffer.is_empty() { Ok(()) } else { Err(WireError::Truncated) }
+    }
+}

@@ -1,0 +1,3 @@
+//! The control plane's HTTP interface: what the command line, the page and the sidecars ask, and the answers.
+
+pub mod types;

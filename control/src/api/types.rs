@@ -1,0 +1,412 @@
+//! Requests and answers of the API as JSON; the server and the command line share them.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /v1/version` | | [`Version`] |
+//! | `POST /v1/tokens` | [`NewToken`] | [`Token`] |
+//! | `POST /v1/apply` | [`Submission`] | [`Applied`], 422 [`Failure`] with diagnostics, 409 [`Failure`] when somebody was faster |
+//! | `POST /v1/diff` | [`Submission`] | [`Diff`] |
+//! | `GET /v1/resources?kind=K&namespace=N&name=X` | | list of [`Resource`] |
+//! | `DELETE /v1/resources/{kind}/{namespace}/{name}` | | [`Applied`] |
+//! | `GET /v1/history?limit=N` | | list of [`Commit`], newest first |
+//! | `POST /v1/rollback` | [`Rollback`] | [`Applied`] |
+//! | `GET /v1/status` | | [`FleetStatus`] |
+//! | `GET /v1/wait?version=V&timeout_ms=T` | | [`Waited`]; answers as soon as it is decided |
+//! | `GET /v1/agents?capability=C&constraint=X` | | [`Agents`] |
+//! | `POST /v1/explain` | [`Question`] | [`Explanation`] |
+//! | `POST /v1/revoke` | [`AgentName`] | [`Done`] |
+//! | `POST /v1/readmit` | [`AgentName`] | [`Done`] |
+//! | `GET /v1/trust` | | [`TrustStatus`] |
+//! | `POST /v1/trust/roots` | [`Pem`] | [`TrustStatus`]: trusts one more root |
+//! | `DELETE /v1/trust/roots/{fingerprint}` | | [`TrustStatus`] |
+//! | `POST /v1/backup` | | the archive's bytes |
+//! | `POST /v1/ui` | | [`Link`] |
+//! | `POST /v1/join` | [`Join`] | [`Joined`], 403 [`Failure`] for every bad token alike, 429 |
+//! | `POST /v1/renew` | [`Renew`] | [`Joined`] |
+//! | `POST /v1/stream` | frames of `pilotfish_config::wire` | frames |
+//!
+//! Every refusal is a [`Failure`]. Sidecars' requests need their certificate, `join` a token, the rest an administrator.
+
+use std::collections::BTreeMap;
+
+pub use pilotfish_config::wire::{Failure, Join, Joined, Renew};
+use pilotfish_config::wire::{Key, RefusedVersion, Status};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// Something was done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Done {
+    /// What, in a sentence.
+    pub message: String,
+}
+
+/// Versions.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Version {
+    /// The program's.
+    pub build: String,
+    /// The protocol's, `major.minor`.
+    pub wire: String,
+    /// The newest version of the documents.
+    pub documents: u64,
+    /// Which control plane answers.
+    pub control: String,
+    /// The trust domain.
+    pub trust_domain: String,
+}
+
+/// A join token is wanted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewToken {
+    /// The agent that it is for.
+    pub agent: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// How long it is valid, seconds (3600 by default, at most 30 days).
+    pub ttl_seconds: u64,
+    /// How often it may be used (1 by default).
+    pub uses: u32,
+}
+
+/// A join token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Token {
+    /// The secret; it holds the authority's fingerprint too, and is shown this once.
+    pub token: String,
+    /// When it ends, seconds since 1970.
+    pub expires: u64,
+}
+
+/// Documents to apply, or to compare.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Submission {
+    /// Files with their texts.
+    pub files: Vec<File>,
+    /// The namespace of documents that name none.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Validate and say what would change; store nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Remove what is stored and not in `files`, within the namespaces that `files` touch.
+    #[serde(default)]
+    pub prune: bool,
+    /// Without Pilotfish's additions to Istio.
+    #[serde(default)]
+    pub strict_istio: bool,
+    /// For the history; the command line makes one of the file names.
+    #[serde(default)]
+    pub summary: String,
+    /// Refuse if this is not the newest version: what an editor started from.
+    #[serde(default)]
+    pub base: Option<u64>,
+}
+
+/// A file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct File {
+    /// Its name as its author knows it.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// What a change does to one document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It is new.
+    Created,
+    /// It differs.
+    Changed,
+    /// It is as it was.
+    Unchanged,
+    /// It goes.
+    Removed,
+}
+
+/// One document of a change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Change {
+    /// Which.
+    pub key: Key,
+    /// What happens to it.
+    pub action: Action,
+}
+
+/// What a change came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Applied {
+    /// The new version; the old one when nothing differs or on a dry run.
+    pub version: u64,
+    /// Each document.
+    pub changes: Vec<Change>,
+    /// Warnings.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// What would change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Diff {
+    /// Documents that differ, with both texts.
+    pub documents: Vec<Difference>,
+    /// Sidecars that would get something else.
+    pub sidecars: Vec<SidecarDiff>,
+    /// Warnings.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// One document that would change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Difference {
+    /// Which.
+    pub key: Key,
+    /// How.
+    pub action: Action,
+    /// As it is, as YAML.
+    pub before: Option<String>,
+    /// As it would be, as YAML.
+    pub after: Option<String>,
+}
+
+/// What one sidecar would see of a change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SidecarDiff {
+    /// Its agent.
+    pub agent: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// How many instances.
+    pub instances: usize,
+    /// The documents that concern it.
+    pub changes: Vec<Change>,
+}
+
+/// A stored document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resource {
+    /// Which.
+    pub key: Key,
+    /// The version that changed it last.
+    pub version: u64,
+    /// Where its author wrote it.
+    pub source: String,
+    /// As JSON.
+    pub body: Box<RawValue>,
+    /// As YAML.
+    pub yaml: String,
+}
+
+/// A version of the documents.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Commit {
+    /// Its number.
+    pub version: u64,
+    /// Who made it.
+    pub author: String,
+    /// When, seconds since 1970.
+    pub time: u64,
+    /// What for.
+    pub summary: String,
+    /// How many documents it has.
+    pub documents: usize,
+    /// What it changed.
+    pub changes: Vec<Change>,
+}
+
+/// A rollback is wanted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Rollback {
+    /// To which version; the result is a new version with its documents.
+    pub version: u64,
+}
+
+/// Every sidecar.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FleetStatus {
+    /// The newest version of the documents.
+    pub documents: u64,
+    /// The newest version of the whole state (documents, endpoints, trust) that was rendered.
+    pub version: u64,
+    /// Sidecars, by namespace, agent and instance.
+    pub sidecars: Vec<SidecarStatus>,
+}
+
+/// One sidecar.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SidecarStatus {
+    /// Its agent.
+    pub agent: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its process.
+    pub instance: String,
+    /// Whether its stream is open here.
+    pub connected: bool,
+    /// How its agent is.
+    pub status: Status,
+    /// Why, when not ready.
+    #[serde(default)]
+    pub detail: Option<String>,
+    /// Its inbound listener.
+    pub address: Option<String>,
+    /// The version of the documents within each step: made for it, sent to it, taken by it, served by all its workers.
+    pub rendered: u64,
+    /// Sent.
+    pub distributed: u64,
+    /// Taken.
+    pub accepted: u64,
+    /// Served.
+    pub serving: u64,
+    /// The last version that it refused, and why.
+    #[serde(default)]
+    pub refused: Option<RefusedVersion>,
+    /// When it was last heard, seconds since 1970.
+    pub last_contact: u64,
+    /// When its certificate ends, seconds since 1970.
+    #[serde(default)]
+    pub certificate_expires: Option<u64>,
+    /// Its program's version.
+    pub build: String,
+}
+
+/// What waiting for a version came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Waited {
+    /// Whether every sidecar that it concerns serves it.
+    pub done: bool,
+    /// How many it concerns.
+    pub concerned: usize,
+    /// Those that do not serve it: not yet, or because they refused it (then with reasons).
+    pub missing: Vec<SidecarStatus>,
+}
+
+/// Who can do something, the best first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Agents {
+    /// Those who can.
+    pub agents: Vec<AgentRow>,
+    /// Those who cannot, and why, when something was asked for.
+    #[serde(default)]
+    pub others: Vec<AgentRow>,
+}
+
+/// One instance of an agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AgentRow {
+    /// Its name.
+    pub agent: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its process.
+    pub instance: String,
+    /// Its sidecar's inbound listener.
+    pub address: String,
+    /// `region/zone/subzone`.
+    pub locality: String,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// How it is.
+    pub status: Status,
+    /// Microseconds, as measured by the sidecars that call it; none until measured.
+    pub latency_us: Option<u64>,
+    /// 0 to 1.
+    pub success: Option<f32>,
+    /// Calls in flight.
+    pub in_flight: u32,
+    /// Its place among those who can, from 1.
+    pub rank: Option<usize>,
+    /// Why it is none of them.
+    #[serde(default)]
+    pub why_not: Option<String>,
+}
+
+/// An agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AgentName {
+    /// Its name.
+    pub agent: String,
+    /// Its namespace.
+    pub namespace: String,
+}
+
+/// Which rule and endpoint would this request get?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Question {
+    /// From the sidecar of this agent.
+    pub agent: String,
+    /// In this namespace.
+    pub namespace: String,
+    /// `GET`.
+    pub method: String,
+    /// `http://host/path`, or `host/path`.
+    pub url: String,
+    /// Headers.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// The body, for rules that look into it.
+    #[serde(default)]
+    pub body: Option<String>,
+}
+
+/// The answer, for people and machines.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explanation {
+    /// One line a step, as a person should read them.
+    pub lines: Vec<String>,
+    /// The rule's name.
+    pub rule: Option<String>,
+    /// The cluster.
+    pub cluster: Option<String>,
+    /// Candidates, the likeliest first: address, and why or why not.
+    pub candidates: Vec<(String, String)>,
+    /// The refusal's word, when it would be refused.
+    pub refused: Option<String>,
+}
+
+/// Whom the mesh trusts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TrustStatus {
+    /// The own trust domain.
+    pub trust_domain: String,
+    /// Roots of the own domain.
+    pub roots: Vec<Root>,
+    /// Roots of federated domains.
+    pub federated: Vec<Root>,
+    /// The intermediate that signs here.
+    pub issuer: Root,
+    /// SPIFFE IDs that are revoked.
+    pub revoked: Vec<String>,
+}
+
+/// A certificate of an authority.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Root {
+    /// Its trust domain.
+    pub trust_domain: String,
+    /// Its subject.
+    pub subject: String,
+    /// SHA-256 of the certificate, lower-case hexadecimal.
+    pub fingerprint: String,
+    /// When it ends, seconds since 1970.
+    pub expires: u64,
+}
+
+/// A certificate as PEM.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pem {
+    /// The text.
+    pub pem: String,
+}
+
+/// A link that opens the page once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Link {
+    /// The URL.
+    pub url: String,
+}

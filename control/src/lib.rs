@@ -1,0 +1,5 @@
+//! The control plane (`pilotfish serve`) and the command line that talks to it.
+
+pub mod api;
+pub mod cli;
+pub mod store;
