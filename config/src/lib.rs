@@ -12,6 +12,7 @@ pub mod raw;
 pub mod report;
 pub mod schema;
 pub mod units;
+pub mod text;
 mod validate;
 pub mod wire;
 pub mod yaml;

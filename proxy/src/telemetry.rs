@@ -4,4 +4,4 @@ pub mod access_log;
 pub mod log;
 pub mod metrics;
 pub mod series;
-pub mod text;
+pub use pilotfish_config::text;
