@@ -38,7 +38,13 @@ pub fn write(level: Level, message: &str, fields: &[(&str, &dyn Display)]) {
     let _ = stderr.write_all(line.as_bytes());
 }
 
-fn render(level: Level, now: Duration, message: &str, fields: &[(&str, &dyn Display)], colour: bool) -> String {
+fn render(
+    level: Level,
+    now: Duration,
+    message: &str,
+    fields: &[(&str, &dyn Display)],
+    colour: bool,
+) -> String {
     let (bare, coloured) = level.words();
     let mut line = String::with_capacity(160);
     line.push_str(if colour { coloured } else { bare });
