@@ -8,13 +8,19 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+mod control;
+mod probe;
+
+pub use control::{ControlAddress, ControlSettings, Secret};
+pub use probe::ProbeKind;
+
 /// What the command line and the environment say. A flag wins over its environment variable.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "pilotfish-proxy", version, about = ABOUT, long_about = LONG_ABOUT, max_term_width = 110)]
 pub struct Settings {
     /// File or folder with the routing documents (.yaml, .yml). A folder is watched: a change that is valid as a
     /// whole is taken within a fraction of a second, an invalid one is reported and leaves the last good one serving.
-    #[arg(long, env = "PILOTFISH_CONFIG", value_name = "PATH", required = true)]
+    #[arg(long, env = "PILOTFISH_CONFIG", value_name = "PATH", required_unless_present = "control")]
     pub config: Option<PathBuf>,
 
     /// Name of the agent beside this sidecar, as in AgentCluster and `pilotfish.dev/agent`. No default.
@@ -107,12 +113,17 @@ pub struct Settings {
     /// DNS server for ServiceEntries with `resolution: DNS`. [default: those of /etc/resolv.conf]
     #[arg(long, env = "PILOTFISH_DNS_SERVER", value_name = "ADDR")]
     pub dns_server: Option<SocketAddr>,
+
+    /// The mesh that it belongs to.
+    #[command(flatten)]
+    pub control: ControlSettings,
 }
 
 const ABOUT: &str = "The sidecar of an AI agent: routes its calls by Istio's YAML, and by capability.";
 const LONG_ABOUT: &str = "The sidecar of an AI agent: routes its calls by Istio's YAML, and by capability.\n\n\
     Send the agent's calls to the outbound listener (HTTP/1.1, HTTP/2 with prior knowledge, gRPC, WebSocket, or as its \
-    HTTP_PROXY); calls from the mesh arrive at the inbound listener and go on to --app. SIGTERM drains, a second one \
+    HTTP_PROXY); calls from the mesh arrive at the inbound listener and go on to --app. Routing documents come from a \
+    folder (--config) or from a control plane (--control). SIGTERM drains, a second one \
     stops at once. Each flag is also an environment variable, named beside it; the flag wins.";
 
 /// What to do with calls to hosts that no document names.

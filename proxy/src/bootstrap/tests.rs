@@ -84,3 +84,23 @@ fn every_flag_has_an_environment_variable_and_an_explanation() {
         );
     }
 }
+
+#[test]
+fn documents_come_from_a_folder_or_from_a_control_plane() {
+    let parse = |flags: &[&str]| {
+        Settings::try_parse_from(["pilotfish-proxy", "--agent", "a"].iter().chain(flags)).map_err(|e| e.to_string())
+    };
+    let settings = parse(&["--control", "https://a:1,https://b:2", "--control", "c:3"]).unwrap();
+    assert_eq!(settings.control.addresses.len(), 3);
+    assert!(settings.config.is_none());
+    let both = parse(&["--control", "https://a:1", "--config", "/cfg"]).unwrap_err();
+    assert!(both.contains("--config") && both.contains("cannot be used with"), "{both}");
+    let neither = parse(&[]).unwrap_err();
+    assert!(neither.contains("--config"), "{neither}");
+}
+
+#[test]
+fn the_environments_token_is_not_in_the_help() {
+    let token = Settings::command().get_arguments().find(|arg| arg.get_id() == "token").cloned().unwrap();
+    assert!(token.is_hide_env_values_set());
+}
