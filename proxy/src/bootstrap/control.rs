@@ -142,8 +142,7 @@ impl Secret {
     /// # Errors
     /// The file cannot be read, or its first line is empty.
     pub fn read(path: &Path) -> Result<Secret, String> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let text = Zeroizing::new(text);
         match text.lines().next().map(str::trim) {
             Some(line) if !line.is_empty() => Ok(Secret(Zeroizing::new(line.to_owned()))),

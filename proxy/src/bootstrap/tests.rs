@@ -88,7 +88,8 @@ fn every_flag_has_an_environment_variable_and_an_explanation() {
 #[test]
 fn documents_come_from_a_folder_or_from_a_control_plane() {
     let parse = |flags: &[&str]| {
-        Settings::try_parse_from(["pilotfish-proxy", "--agent", "a"].iter().chain(flags)).map_err(|e| e.to_string())
+        Settings::try_parse_from(["pilotfish-proxy", "--agent", "a"].iter().chain(flags))
+            .map_err(|e| e.to_string())
     };
     let settings = parse(&["--control", "https://a:1,https://b:2", "--control", "c:3"]).unwrap();
     assert_eq!(settings.control.addresses.len(), 3);
