@@ -19,11 +19,12 @@ build: need-rust ## Release binaries: target/release/pilotfish-proxy and target/
 	$(CARGO) build --release -p pilotfish-proxy
 	$(CARGO) build --release -p pilotfish
 
-demo: need-rust ## Agents, their sidecars, traffic, a table; KEEP=1 leaves it running
-	@echo "demo: compiling the sidecar and the agents (a few minutes the first time, then seconds)"
+demo: need-rust ## Control plane, agents, their sidecars, traffic, tables; KEEP=1 leaves it running
+	@echo "demo: compiling the control plane, the sidecar and the agents (some minutes the first time, then seconds)"
 	@$(CARGO) build --release -p pilotfish-proxy
+	@$(CARGO) build --release -p pilotfish
 	@$(CARGO) build --profile demo -p pilotfish-demo
-	@KEEP=$(KEEP) target/demo/demo --proxy target/release/pilotfish-proxy
+	@KEEP=$(KEEP) target/demo/demo --proxy target/release/pilotfish-proxy --control target/release/pilotfish
 
 test: need-rust python ## Every test
 	@echo "test: compiling (a few minutes the first time)"

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::fs::File;
+use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
@@ -115,11 +115,12 @@ impl Children {
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take());
         let (found, is_ready) = oneshot::channel();
         if let Some(stderr) = process.stderr.take() {
-            let log = File::create(self.log(name)).await?;
+            let log = OpenOptions::new().create(true).append(true).open(self.log(name)).await?;
             tokio::spawn(keep_log(stderr, log, ready.to_string(), found));
         }
         let (given, kept) = if pipes { (stdin, None) } else { (None, stdin) };
-        let drains = program.to_string_lossy().contains("proxy");
+        let drains =
+            ["pilotfish-proxy", "pilotfish"].iter().any(|own| program.to_string_lossy().ends_with(own));
         self.children.push(Child { name: name.to_string(), drains, process, _stdin: kept });
         match tokio::time::timeout(START_TIMEOUT, is_ready).await {
             Ok(Ok(rest)) => Ok((rest, given, stdout)),
@@ -135,6 +136,12 @@ impl Children {
     /// The last lines that `name` wrote to stderr.
     pub fn tail(&self, name: &str, lines: usize) -> String {
         tail(&self.log(name), lines)
+    }
+
+    /// Takes a process out, to be ended by the caller.
+    pub fn take(&mut self, name: &str) -> Option<tokio::process::Child> {
+        let at = self.children.iter().position(|child| child.name == name)?;
+        Some(self.children.remove(at).process)
     }
 
     /// How many processes there are.

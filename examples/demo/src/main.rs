@@ -1,4 +1,4 @@
-//! `make demo`: starts agents and sidecars, drives traffic between them, prints what happened, ends by itself.
+//! `make demo`: a control plane, agents and sidecars, traffic between them, what happened, and an end by itself.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,6 +19,9 @@ struct Flags {
     /// The sidecar's binary. [default: beside this one]
     #[arg(long, value_name = "PATH")]
     proxy: Option<PathBuf>,
+    /// The control plane's binary. [default: beside this one]
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
     /// The agent's binary. [default: beside this one]
     #[arg(long, value_name = "PATH")]
     agent: Option<PathBuf>,
@@ -77,10 +80,14 @@ async fn show(programs: &Programs, folder: &Path, logs: &Path, keep: bool) -> Re
     let progress = |step: &str| println!("[{:4.1} s] {step}", begin.elapsed().as_secs_f64());
     let children = Children::new(logs.to_path_buf());
     let mut mesh = Mesh::start(programs, folder, children, progress).await?;
-    let (rows, closing) = scenes::all(&mut mesh, progress).await?;
-    println!("\n{}\n{closing}\n", table::render(&rows, table::use_colour()));
+    let shown = scenes::all(&mut mesh, progress).await?;
+    let colour = table::use_colour();
+    println!("\n{}\n{}", shown.calls.render(colour), shown.operations.render(colour));
+    for command in &shown.commands {
+        println!("$ {}\n{}", command.line, command.output);
+    }
+    println!("{}\n", shown.closing);
     if keep {
-        mesh.set_weights(80, 20)?;
         println!("{}", mesh.instructions());
         loop {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -89,7 +96,7 @@ async fn show(programs: &Programs, folder: &Path, logs: &Path, keep: bool) -> Re
     }
     progress(&format!("asking all {} processes to end", mesh.children.count()));
     mesh.children.stop().await?;
-    progress("done: every sidecar drained and exited with 0");
+    progress("done: every sidecar drained and exited with 0, the control plane too");
     Ok(())
 }
 
@@ -104,6 +111,7 @@ fn programs(flags: &Flags) -> Result<Programs, Failure> {
     };
     Ok(Programs {
         proxy: beside(&flags.proxy, "pilotfish-proxy")?,
+        control: beside(&flags.control, "pilotfish")?,
         agent: beside(&flags.agent, "demo-agent")?,
     })
 }

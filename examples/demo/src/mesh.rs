@@ -1,4 +1,4 @@
-//! Who runs where, the YAML that every sidecar reads, and the way to the calling agent.
+//! Who runs where, the YAML that is pushed to every sidecar, and the way to the calling agent.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,11 @@ use tokio::process::{ChildStdin, ChildStdout, Command};
 
 use crate::access_log::AccessLog;
 use crate::children::{Children, Failure};
+use crate::control::Control;
 use crate::job::{Job, Report};
 
 const RULES: &str = include_str!("../../agent-service-mesh.yaml");
-const ENDPOINTS: &str = include_str!("../mesh/endpoints.yaml");
+const SERVICES: &str = include_str!("../mesh/services.yaml");
 const CAPABILITIES: &str = include_str!("../mesh/capabilities.yaml");
 const RULES_FILE: &str = "agent-service-mesh.yaml";
 
@@ -23,24 +24,30 @@ struct Member {
     /// The process.
     name: &'static str,
     version: &'static str,
-    /// The AgentCluster agent that it is a replica of.
+    /// The agent that its sidecar joins as.
     agent: &'static str,
-    /// The port number in `mesh/endpoints.yaml` that stands for its sidecar's inbound port.
-    stands_for: &'static str,
+    /// What it can do besides what `mesh/capabilities.yaml` says.
+    capability: Option<&'static str>,
 }
 
+const SENTIMENT: Option<&str> = Some("sentiment_analysis");
 const MEMBERS: [Member; 5] = [
-    Member { name: "nlp-v1-a", version: "v1", agent: "nlp-agent", stands_for: "25001" },
-    Member { name: "nlp-v1-b", version: "v1", agent: "nlp-agent", stands_for: "25002" },
-    Member { name: "nlp-v2-a", version: "v2", agent: "nlp-agent-next", stands_for: "25003" },
-    Member { name: "nlp-v2-b", version: "v2", agent: "nlp-agent-next", stands_for: "25004" },
-    Member { name: "streaming-agent", version: "v1", agent: "streaming-agent", stands_for: "25005" },
+    Member { name: "nlp-v1-a", version: "v1", agent: "nlp-agent", capability: None },
+    Member { name: "nlp-v1-b", version: "v1", agent: "nlp-agent", capability: None },
+    Member { name: "nlp-v2-a", version: "v2", agent: "nlp-agent", capability: SENTIMENT },
+    Member { name: "nlp-v2-b", version: "v2", agent: "nlp-agent", capability: SENTIMENT },
+    Member { name: "streaming-agent", version: "v1", agent: "streaming-agent", capability: None },
 ];
 
-/// The two programs that the demo starts over and over.
+/// How many sidecars there are, the caller's included.
+pub const SIDECARS: usize = MEMBERS.len() + 1;
+
+/// The programs that the demo starts.
 pub struct Programs {
     /// `pilotfish-proxy`.
     pub proxy: PathBuf,
+    /// `pilotfish`.
+    pub control: PathBuf,
     /// `demo-agent`.
     pub agent: PathBuf,
 }
@@ -49,7 +56,6 @@ pub struct Programs {
 #[derive(Debug, Clone)]
 struct Sidecar {
     outbound: SocketAddr,
-    inbound: SocketAddr,
     admin: SocketAddr,
     admin_socket: String,
 }
@@ -58,6 +64,8 @@ struct Sidecar {
 pub struct Mesh {
     /// Every process.
     pub children: Children,
+    /// The control plane.
+    pub control: Control,
     /// What the caller's sidecar wrote about each request.
     pub log: AccessLog,
     folder: PathBuf,
@@ -81,25 +89,42 @@ impl Mesh {
         children: Children,
         progress: impl Fn(&str),
     ) -> Result<Mesh, Failure> {
-        let mut start = Start { programs, folder, children };
-        std::fs::create_dir_all(folder.join("config"))?;
-        std::fs::write(folder.join("config").join(RULES_FILE), RULES)?;
-        std::fs::write(folder.join("config/capabilities.yaml"), CAPABILITIES)?;
-        progress("starting five agents, each with its own pilotfish-proxy");
-        let mut endpoints = ENDPOINTS.to_string();
-        for member in &MEMBERS {
-            let sidecar = start.member(member).await?;
-            endpoints = endpoints.replace(member.stands_for, &sidecar.inbound.port().to_string());
+        let mut children = children;
+        progress("starting the control plane: pilotfish serve");
+        let control = Control::start(&programs.control, folder.join("control"), &mut children).await?;
+        let mut start = Start { programs, folder, children, control };
+        progress("five agents: a token for each, a pilotfish-proxy beside each, which joins with it");
+        for agent in ["nlp-agent", "streaming-agent"] {
+            let members: Vec<&Member> = MEMBERS.iter().filter(|member| member.agent == agent).collect();
+            let token = start.control.token(agent, members.len()).await?;
+            for member in members {
+                start.member(member, &token).await?;
+            }
         }
-        replace_file(folder, "endpoints.yaml", &endpoints)?;
-        progress("starting the calling agent and its pilotfish-proxy");
-        let (caller, sidecar) = start.caller().await?;
+        progress("the calling agent and its pilotfish-proxy");
+        let token = start.control.token(CALLER, 1).await?;
+        let (caller, sidecar) = start.caller(&token).await?;
+        let Start { children, control, .. } = start;
         let log = AccessLog::new(folder.join("access.log"));
         let folder = folder.to_path_buf();
-        let mut mesh = Mesh { children: start.children, log, folder, caller, sidecar };
+        let mut mesh = Mesh { children, control, log, folder, caller, sidecar };
+        progress("pilotfish apply: the rules, the services, who can do what");
+        mesh.apply_all().await?;
         let outbound = mesh.sidecar.outbound;
         mesh.order(&Job::UseSidecar { outbound }).await?;
         Ok(mesh)
+    }
+
+    async fn apply_all(&self) -> Result<(), Failure> {
+        let documents = self.folder.join("documents");
+        std::fs::create_dir_all(&documents)?;
+        for (name, text) in
+            [(RULES_FILE, RULES), ("services.yaml", SERVICES), ("capabilities.yaml", CAPABILITIES)]
+        {
+            std::fs::write(documents.join(name), text)?;
+        }
+        self.control.cli(&["apply", "-f", &documents.display().to_string(), "--wait=30s"]).await?;
+        Ok(())
     }
 
     /// Gives the calling agent a job.
@@ -132,28 +157,38 @@ impl Mesh {
         }
     }
 
-    /// Rewrites the rules for v1 and v2 with other weights, as an editor would: in the file that the sidecars watch.
+    /// The file of the rules, with other weights for v1 and v2.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn set_weights(&self, v1: u32, v2: u32) -> Result<(), Failure> {
+    /// When it cannot be written.
+    pub fn rules_with_weights(&self, v1: u32, v2: u32) -> Result<String, Failure> {
         let mut weights = [v1, v2].into_iter();
-        let edited: String = RULES
-            .lines()
-            .map(|line| match (line.split_once("weight:"), weights.len()) {
-                (Some((indent, _)), 1..) => {
-                    format!("{indent}weight: {}\n", weights.next().unwrap_or_default())
-                }
-                _ => format!("{line}\n"),
-            })
-            .collect();
-        replace_file(&self.folder, RULES_FILE, &edited)
+        let edited = RULES.lines().map(|line| match (line.split_once("weight:"), weights.len()) {
+            (Some((indent, _)), 1..) => format!("{indent}weight: {}\n", weights.next().unwrap_or_default()),
+            _ => format!("{line}\n"),
+        });
+        self.write("reweighed.yaml", &edited.collect::<String>())
+    }
+
+    /// The file of the rules, with a mistake in it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn rules_with_a_mistake(&self) -> Result<String, Failure> {
+        self.write("mistake.yaml", &RULES.replacen("weight: 80", "wieght: 80", 1))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<String, Failure> {
+        let path = self.folder.join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.display().to_string())
     }
 
     /// How to send a request by hand, with the ports of this run.
     pub fn instructions(&self) -> String {
-        let Sidecar { outbound, admin, admin_socket, .. } = &self.sidecar;
-        let config = self.folder.join("config");
+        let Sidecar { outbound, admin, admin_socket } = &self.sidecar;
+        let data = self.control.data().display();
+        let rules = self.folder.join("documents").join(RULES_FILE);
         format!(
             "The mesh is still running. In another terminal:\n\n  \
              curl -H 'Host: agent-communication' -H 'agent-type: nlp-agent' http://{outbound}/\n  \
@@ -161,13 +196,16 @@ impl Mesh {
              curl -H 'agent-capability: sentiment_analysis' -d 'where is my refund?' http://{outbound}/\n  \
              curl -N -H 'Host: agent-communication' -H 'communication-pattern: streaming' 'http://{outbound}/stream'\n  \
              curl http://{admin}/metrics\n  \
-             curl --unix-socket {admin_socket} http://sidecar/config\n  \
              curl --unix-socket {admin_socket} 'http://sidecar/why?host=agent-communication&header=agent-type:nlp-agent'\n  \
-             tail -f {}\n  \
-             ${{EDITOR:-vi}} {}    (save, and the next request follows it)\n\n\
+             tail -f {log}\n\n  \
+             export PILOTFISH_DATA={data}\n  \
+             target/release/pilotfish status --watch\n  \
+             target/release/pilotfish agents --capability natural_language_understanding\n  \
+             ${{EDITOR:-vi}} {rules} && target/release/pilotfish apply -f {rules} --wait\n  \
+             target/release/pilotfish ui\n\n\
              Ctrl-C ends it.",
-            self.folder.join("access.log").display(),
-            config.join(RULES_FILE).display(),
+            log = self.folder.join("access.log").display(),
+            rules = rules.display(),
         )
     }
 }
@@ -181,36 +219,46 @@ struct Start<'a> {
     programs: &'a Programs,
     folder: &'a Path,
     children: Children,
+    control: Control,
 }
 
 impl Start<'_> {
-    async fn member(&mut self, member: &Member) -> Result<Sidecar, Failure> {
+    async fn member(&mut self, member: &Member, token: &str) -> Result<Sidecar, Failure> {
         let mut command = Command::new(&self.programs.agent);
         command.args(["--name", member.name, "--version", member.version, "--until-stdin-ends"]);
         let ready = self.children.start(member.name, command, "demo-agent: listening ").await?;
-        self.sidecar(member.name, member.agent, first_word(&ready)).await
+        let mut command = self.sidecar(member.name, member.agent, first_word(&ready), token);
+        command.args(["--label", &format!("app={}", member.agent)]);
+        command.args(["--label", &format!("version={}", member.version)]);
+        command.args(member.capability.iter().flat_map(|capability| ["--capability", capability]));
+        self.run(member.name, command).await
     }
 
-    async fn caller(&mut self) -> Result<(Caller, Sidecar), Failure> {
+    async fn caller(&mut self, token: &str) -> Result<(Caller, Sidecar), Failure> {
         let mut command = Command::new(&self.programs.agent);
         command.args(["--name", CALLER, "--jobs"]);
         let (ready, stdin, stdout) =
             self.children.start_with_pipes(CALLER, command, "demo-agent: listening ").await?;
-        let sidecar = self.sidecar(CALLER, CALLER, first_word(&ready)).await?;
+        let mut command = self.sidecar(CALLER, CALLER, first_word(&ready), token);
+        command.args(["--access-log", "json", "--access-log-file"]).arg(self.folder.join("access.log"));
+        let sidecar = self.run(CALLER, command).await?;
         Ok((Caller { stdin, stdout: BufReader::new(stdout).lines() }, sidecar))
     }
 
-    async fn sidecar(&mut self, name: &str, agent: &str, app: &str) -> Result<Sidecar, Failure> {
+    fn sidecar(&self, name: &str, agent: &str, app: &str, token: &str) -> Command {
         let mut command = Command::new(&self.programs.proxy);
-        command.arg("--config").arg(self.folder.join("config"));
+        command.arg("--control").arg(format!("https://{}", self.control.address));
+        command.env("PILOTFISH_TOKEN", token);
+        command.arg("--state-dir").arg(self.folder.join("state").join(name));
         command.args(["--agent", agent, "--namespace", "default", "--app", app, "--workers", "1"]);
         for listener in ["--outbound", "--inbound", "--admin"] {
             command.args([listener, "127.0.0.1:0"]);
         }
         command.arg("--admin-socket").arg(self.folder.join(format!("{name}.sock")));
-        if name == CALLER {
-            command.args(["--access-log", "json", "--access-log-file"]).arg(self.folder.join("access.log"));
-        }
+        command
+    }
+
+    async fn run(&mut self, name: &str, command: Command) -> Result<Sidecar, Failure> {
         let process = sidecar_of(name);
         let ready = self.children.start(&process, command, "pilotfish-proxy: listening ").await?;
         let address = |key: &str| {
@@ -218,20 +266,8 @@ impl Start<'_> {
             found.ok_or_else(|| Failure::of(&process, format!("no {key}= in the ready line: {ready}")))
         };
         let admin_socket = field(&ready, "admin-socket").unwrap_or_default().to_string();
-        Ok(Sidecar {
-            outbound: address("outbound")?,
-            inbound: address("inbound")?,
-            admin: address("admin")?,
-            admin_socket,
-        })
+        Ok(Sidecar { outbound: address("outbound")?, admin: address("admin")?, admin_socket })
     }
-}
-
-/// Puts a whole file in place at once, so that no sidecar ever reads half of it.
-fn replace_file(folder: &Path, name: &str, text: &str) -> Result<(), Failure> {
-    let draft = folder.join(format!("{name}.draft"));
-    std::fs::write(&draft, text)?;
-    Ok(std::fs::rename(draft, folder.join("config").join(name))?)
 }
 
 fn first_word(line: &str) -> &str {

@@ -1,6 +1,6 @@
 //! What is shown, one function a row of the table. Each checks what it claims: a row that would be untrue is a failure.
 
-mod reweigh;
+mod operate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::access_log::Entry;
 use crate::children::Failure;
 use crate::job::{Job, Report, Target, Whoami};
 use crate::mesh::{CALLER, Mesh, sidecar_of};
-use crate::table::Row;
+use crate::table::Table;
 
 /// The host of `agent-service-mesh.yaml`.
 const MESH_HOST: &str = "agent-communication";
@@ -21,11 +21,45 @@ const SPLIT_REQUESTS: usize = 200;
 /// Five standard deviations of a fair 80/20 draw over [`SPLIT_REQUESTS`]: what a healthy split misses once in a million runs.
 const SPLIT_TOLERANCE: f64 = 0.141;
 
-/// Plays every scene in order; the rows, and a sentence about the last two.
+/// One call, or several of the same kind.
+struct Row {
+    /// In words and header names.
+    asked: String,
+    /// As the sidecar's access log names it.
+    rule: String,
+    /// Which agents answered, how often.
+    went_to: String,
+    /// HTTP status, or several.
+    status: String,
+    /// How long it took.
+    time: String,
+}
+
+/// A command that was run, as a person would have typed it.
+pub struct Shown {
+    /// The command.
+    pub line: String,
+    /// What it printed.
+    pub output: String,
+}
+
+/// Everything that there is to see.
+pub struct Show {
+    /// Calls and where they went.
+    pub calls: Table,
+    /// What was done to the mesh while traffic ran.
+    pub operations: Table,
+    /// What the control plane says about it.
+    pub commands: Vec<Shown>,
+    /// One sentence.
+    pub closing: String,
+}
+
+/// Plays every scene in order.
 ///
 /// # Errors
 /// At the first thing that is not as it should be.
-pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<(Vec<Row>, String), Failure> {
+pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<Show, Failure> {
     let mut stage = Stage { mesh, asked: 0 };
     progress("one request by header, then 200 over the 80/20 split");
     let mut rows = vec![stage.header_match().await?, stage.split().await?];
@@ -38,11 +72,13 @@ pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<(Vec<Row>, 
     progress("a token stream and a WebSocket");
     rows.push(stage.stream().await?);
     rows.push(stage.websocket().await?);
-    progress("traffic for some seconds, and in between a weight edited in the YAML");
-    let (more, closing) = stage.reweigh().await?;
-    rows.extend(more);
+    let (operations, closing) = stage.operate(progress).await?;
+    let commands = stage.commands().await?;
     stage.mesh.children.all_alive()?;
-    Ok((rows, closing))
+    let cells = |row: Row| [row.asked, row.rule, row.went_to, row.status, row.time];
+    let headings = ["ASKED", "RULE", "WENT TO", "STATUS", "TIME"];
+    let calls = Table { headings, verdict: 3, rows: rows.into_iter().map(cells).collect() };
+    Ok(Show { calls, operations, commands, closing })
 }
 
 /// The mesh, and how many requests went into it.
@@ -162,6 +198,18 @@ impl Stage<'_> {
             status: "101".to_string(),
             time: format!("{} a round trip", millis(median(&mut round_trips))),
         })
+    }
+
+    /// What the control plane says of the mesh when all is done.
+    async fn commands(&self) -> Result<Vec<Shown>, Failure> {
+        let asked =
+            [&["status"][..], &["agents", "--capability", "natural_language_understanding"], &["history"]];
+        let mut shown = Vec::new();
+        for arguments in asked {
+            let output = self.mesh.control.cli(arguments).await?;
+            shown.push(Shown { line: format!("pilotfish {}", arguments.join(" ")), output });
+        }
+        Ok(shown)
     }
 
     fn next_id(&mut self) -> String {

@@ -1,23 +1,18 @@
-//! The table that a person reads: aligned, coloured only on a terminal.
+//! Tables that a person reads: aligned, coloured only on a terminal.
 
 use std::io::IsTerminal;
 
-/// One line: what was asked, the rule that matched, where it went, status, time.
+/// Rows of five cells under headings.
 #[derive(Debug, Clone)]
-pub struct Row {
-    /// In words and header names.
-    pub asked: String,
-    /// As the sidecar's access log names it.
-    pub rule: String,
-    /// Which agents answered, how often.
-    pub went_to: String,
-    /// HTTP status, or several.
-    pub status: String,
-    /// How long it took.
-    pub time: String,
+pub struct Table {
+    /// Above each column.
+    pub headings: [&'static str; 5],
+    /// The column that says how it went: green when it begins with 1, 2 or `ok`, else yellow.
+    pub verdict: usize,
+    /// The rows.
+    pub rows: Vec<[String; 5]>,
 }
 
-const HEADINGS: [&str; 5] = ["ASKED", "RULE", "WENT TO", "STATUS", "TIME"];
 const BOLD: &str = "1";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
@@ -31,23 +26,26 @@ pub fn use_colour() -> bool {
         && std::env::var("TERM").is_ok_and(|term| term != "dumb")
 }
 
-/// The rows as text, each column as wide as its widest cell; ends with a newline.
-pub fn render(rows: &[Row], colour: bool) -> String {
-    let cells = |row: &Row| {
-        [&row.asked, &row.rule, &row.went_to, &row.status, &row.time].map(|cell| cell.replace('\n', " "))
-    };
-    let mut widths = HEADINGS.map(|heading| heading.chars().count());
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(cells(row)) {
-            *width = (*width).max(cell.chars().count());
+impl Table {
+    /// The rows as text, each column as wide as its widest cell; ends with a newline.
+    pub fn render(&self, colour: bool) -> String {
+        let rows: Vec<[String; 5]> =
+            self.rows.iter().map(|row| row.clone().map(|cell| cell.replace('\n', " "))).collect();
+        let mut widths = self.headings.map(|heading| heading.chars().count());
+        for row in &rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
         }
+        let mut text = line(&self.headings.map(String::from), &widths, [BOLD; 5], colour);
+        for row in &rows {
+            let mut colours = ["", DIM, "", "", ""];
+            colours[self.verdict] =
+                if row[self.verdict].starts_with(['2', '1', 'o']) { GREEN } else { YELLOW };
+            text += &line(row, &widths, colours, colour);
+        }
+        text
     }
-    let mut text = line(&HEADINGS.map(String::from), &widths, [BOLD; 5], colour);
-    for row in rows {
-        let status = if row.status.starts_with(['2', '1']) { GREEN } else { YELLOW };
-        text += &line(&cells(row), &widths, ["", DIM, "", status, ""], colour);
-    }
-    text
 }
 
 fn line(cells: &[String; 5], widths: &[usize; 5], colours: [&str; 5], colour: bool) -> String {
@@ -69,20 +67,14 @@ fn line(cells: &[String; 5], widths: &[usize; 5], colours: [&str; 5], colour: bo
 mod tests {
     use super::*;
 
-    fn row(asked: &str, status: &str) -> Row {
-        let text = |text: &str| text.to_string();
-        Row {
-            asked: text(asked),
-            rule: text("r"),
-            went_to: text("v1"),
-            status: text(status),
-            time: text("1 ms"),
-        }
+    fn table(rows: &[(&str, &str)]) -> Table {
+        let rows = rows.iter().map(|(asked, status)| [asked, "r", "v1", status, "1 ms"].map(String::from));
+        Table { headings: ["ASKED", "RULE", "WENT TO", "STATUS", "TIME"], verdict: 3, rows: rows.collect() }
     }
 
     #[test]
     fn columns_begin_at_the_same_place_in_every_line() {
-        let text = render(&[row("a", "200"), row("a longer question", "404")], false);
+        let text = table(&[("a", "200"), ("a longer question", "404")]).render(false);
         let starts: Vec<_> = text.lines().map(|line| line.find("1 ms").or(line.find("TIME"))).collect();
         assert_eq!(starts, vec![starts[0]; 3], "{text}");
         assert!(text.lines().all(|line| line == line.trim_end()), "{text:?}");
@@ -90,8 +82,8 @@ mod tests {
 
     #[test]
     fn without_colour_there_is_no_escape_and_with_it_the_text_is_the_same() {
-        let rows = [row("a", "200"), row("b", "503")];
-        let (plain, coloured) = (render(&rows, false), render(&rows, true));
+        let table = table(&[("a", "200"), ("b", "503")]);
+        let (plain, coloured) = (table.render(false), table.render(true));
         assert!(!plain.contains('\x1b'));
         let mut stripped = coloured.clone();
         for code in [BOLD, GREEN, YELLOW, DIM, "0"] {

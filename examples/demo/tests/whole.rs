@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// `make test` builds it first; a lone `cargo test -p pilotfish-demo` may have to do it here.
-fn sidecar() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_demo")).with_file_name("pilotfish-proxy");
+/// `make test` builds them first; a lone `cargo test -p pilotfish-demo` may have to do it here.
+fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_demo")).with_file_name(name);
     if !path.is_file() {
-        let built = Command::new(env!("CARGO")).args(["build", "-p", "pilotfish-proxy"]).status().unwrap();
+        let built = Command::new(env!("CARGO")).args(["build", "-p", name]).status().unwrap();
         assert!(built.success());
     }
     path
@@ -19,7 +19,7 @@ fn sidecar() -> PathBuf {
 
 fn demo() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
-    command.arg("--proxy").arg(sidecar()).env_remove("KEEP").stdin(Stdio::null());
+    command.arg("--proxy").arg(program("pilotfish-proxy")).arg("--control").arg(program("pilotfish")).env_remove("KEEP").stdin(Stdio::null());
     command
 }
 
@@ -38,7 +38,15 @@ fn it_shows_every_row_and_ends_by_itself() {
         "refused: no-route",
         "/stream: 20 tokens",
         "WebSocket, 3 messages echoed",
-        "requests, 0 failed, and the split followed",
+        "apply --wait: weights 20/80",
+        "refused: mistake.yaml:16:7: error:",
+        "rollback --wait",
+        "6 new certificates, no connection closed for it",
+        "kill -9 of the control plane",
+        "all 6 sidecars connected again",
+        "$ pilotfish status",
+        "$ pilotfish agents --capability natural_language_understanding",
+        "through all of this, and 0 were lost",
         "every sidecar drained and exited with 0",
     ] {
         assert!(stdout.contains(shown), "no {shown:?} in\n{stdout}");
@@ -68,6 +76,8 @@ fn a_sidecar_that_does_not_start_is_named_with_its_log() {
     let output = Command::new(env!("CARGO_BIN_EXE_demo"))
         .arg("--proxy")
         .arg(&broken)
+        .arg("--control")
+        .arg(program("pilotfish"))
         .env("TMPDIR", folder.path())
         .output()
         .unwrap();
