@@ -4,6 +4,7 @@
 //! what it measures: a request is one `write`, an answer is usually one `read`.
 
 pub mod closed;
+pub mod handshakes;
 pub mod idle;
 pub mod rate;
 pub mod request;

@@ -53,6 +53,8 @@ enum Mode {
     Rate,
     /// Event streams
     Streams,
+    /// A new mutual TLS connection for each request
+    Handshakes,
     /// One request a connection, then nothing until standard input ends
     Idle,
 }
@@ -66,6 +68,9 @@ struct LoadArgs {
     /// Connections, or streams
     #[arg(long, default_value_t = 64)]
     conns: usize,
+    /// handshakes: folder with ca.pem, cert.pem and key.pem
+    #[arg(long, default_value = ".")]
+    certs: std::path::PathBuf,
     /// Seconds
     #[arg(long, default_value_t = 3.0)]
     secs: f64,
@@ -102,6 +107,7 @@ fn make_load(args: LoadArgs) -> std::io::Result<()> {
         Mode::Closed => load::closed::run(args.port, args.conns, args.secs, requests)?,
         Mode::Rate => load::rate::run(args.port, args.conns, args.secs, args.rate, requests)?,
         Mode::Streams => load::streams::run(args.port, args.conns, args.interval, args.secs)?,
+        Mode::Handshakes => load::handshakes::run(args.port, args.conns, args.secs, &args.certs)?,
         Mode::Idle => load::idle::run(args.port, args.conns)?,
     };
     println!("{result}");

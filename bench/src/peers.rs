@@ -1,5 +1,7 @@
 //! The proxies: where their binaries are, and the configuration that each gets for a piece of work.
 
+pub mod mesh;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ pub enum Peer {
     Haproxy,
     /// HAProxy, moving bodies inside the kernel.
     HaproxySplice,
+    /// HAProxy with HTTP/2 between its two processes (mesh workload only).
+    HaproxyH2,
     /// nginx.
     Nginx,
     /// A minimal proxy on pingora-proxy.
@@ -83,12 +87,13 @@ pub fn mesh_yaml(setup: &Setup) -> String {
 
 impl Peer {
     /// All of them, in the order in which a round runs.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Direct,
         Self::Pilotfish,
         Self::PilotfishBig,
         Self::Haproxy,
         Self::HaproxySplice,
+        Self::HaproxyH2,
         Self::Nginx,
         Self::Pingora,
         Self::Envoy,
@@ -102,6 +107,7 @@ impl Peer {
             Self::PilotfishBig => "pilotfish-10k",
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "haproxy-splice",
+            Self::HaproxyH2 => "haproxy-h2",
             Self::Nginx => "nginx",
             Self::Pingora => "pingora",
             Self::Envoy => "envoy",
@@ -115,7 +121,7 @@ impl Peer {
             Self::Pilotfish | Self::PilotfishBig => {
                 ("PILOTFISH_PROXY", "target/release/pilotfish-proxy", &[])
             }
-            Self::Haproxy | Self::HaproxySplice => ("HAPROXY", "", &["haproxy"]),
+            Self::Haproxy | Self::HaproxySplice | Self::HaproxyH2 => ("HAPROXY", "", &["haproxy"]),
             Self::Nginx => ("NGINX", "", &["nginx"]),
             Self::Pingora => ("PINGORA", "target/bench/pingora/release/bench-pingora", &[]),
             Self::Envoy => ("ENVOY", "target/bench/envoy", &["envoy"]),
@@ -135,7 +141,7 @@ impl Peer {
         let flag = match self {
             Self::Direct => return String::new(),
             Self::Pingora => return "pingora-proxy 0.9".to_owned(),
-            Self::Haproxy | Self::HaproxySplice | Self::Nginx => "-v",
+            Self::Haproxy | Self::HaproxySplice | Self::HaproxyH2 | Self::Nginx => "-v",
             _ => "--version",
         };
         let Ok(said) = Command::new(binary).arg(flag).output() else { return "unknown".to_owned() };
@@ -168,7 +174,7 @@ impl Peer {
                 );
                 flags.split(' ').map(str::to_owned).collect()
             }
-            Self::Haproxy | Self::HaproxySplice => {
+            Self::Haproxy | Self::HaproxySplice | Self::HaproxyH2 => {
                 let conf = file("haproxy.cfg", haproxy(setup, self == Self::HaproxySplice))?;
                 vec!["-db".into(), "-f".into(), conf]
             }

@@ -17,10 +17,10 @@ use crate::work::{Bench, Values, Work};
 /// What `make bench` can be asked for.
 #[derive(Args)]
 pub struct RunArgs {
-    /// Workloads, separated by commas: h1 table body h2c hash latency events idle reload
+    /// Workloads, separated by commas: h1 table body h2c hash latency events idle reload mesh handshakes
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
-    /// Peers, separated by commas: pilotfish haproxy haproxy-splice nginx pingora envoy
+    /// Peers, separated by commas: pilotfish haproxy haproxy-splice haproxy-h2 nginx pingora envoy
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// Rounds of each workload; the latency workload runs at least 7

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::machine::Since;
+use crate::peers::mesh::{self, Ports, Side};
 use crate::peers::{BIG_RING, BIG_TABLE, Peer, SMALL_TABLE, Setup};
 use crate::process::{Place, Process, pinned};
 use crate::reload;
@@ -36,6 +37,10 @@ pub enum Work {
     Idle,
     /// A new table of 10,000 rules while requests run.
     Reload,
+    /// Two processes with mutual TLS between them.
+    Mesh,
+    /// New mutual TLS connections to the inbound one.
+    Handshakes,
 }
 
 /// What was measured, by name.
@@ -61,6 +66,8 @@ const PROXY_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 /// Connections of the closed-loop workloads.
 const CONNS: usize = 64;
+/// Handshakes at a time.
+const HANDSHAKES: usize = 16;
 /// Connections of the 1 MiB workload.
 const BODY_CONNS: usize = 16;
 /// Requests a second of the open-loop workload.
@@ -73,7 +80,7 @@ const IDLE_CONNS: usize = 5000;
 
 impl Work {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::H1,
         Self::Table,
         Self::Body,
@@ -83,6 +90,8 @@ impl Work {
         Self::Events,
         Self::Idle,
         Self::Reload,
+        Self::Mesh,
+        Self::Handshakes,
     ];
 
     /// Its name on the command line and in files.
@@ -97,6 +106,8 @@ impl Work {
             Self::Events => "events",
             Self::Idle => "idle",
             Self::Reload => "reload",
+            Self::Mesh => "mesh",
+            Self::Handshakes => "handshakes",
         }
     }
 
@@ -118,12 +129,20 @@ impl Work {
                 "memory: at the start, and for each of 5,000 connections that made a request and went idle"
             }
             Self::Reload => "a table of 10,000 rules rewritten under 2,000 requests/s",
+            Self::Mesh => {
+                "client, sidecar, mutual TLS 1.3, sidecar, agent: HTTP/1.1 keep-alive, 64 connections, 1 KiB (CPU of both processes)"
+            }
+            Self::Handshakes => {
+                "new mutual TLS 1.3 connections, both sides verified, none resumed, 16 at a time (a request is a connection)"
+            }
         }
     }
 
     /// Who takes part.
     pub fn peers(self) -> &'static [Peer] {
-        use Peer::{Direct, Envoy, Haproxy, HaproxySplice, Nginx, Pilotfish, PilotfishBig, Pingora};
+        use Peer::{
+            Direct, Envoy, Haproxy, HaproxyH2, HaproxySplice, Nginx, Pilotfish, PilotfishBig, Pingora,
+        };
         match self {
             Self::H1 => &[Pilotfish, Haproxy, Nginx, Pingora, Envoy],
             Self::Table => &[Pilotfish, PilotfishBig],
@@ -131,6 +150,8 @@ impl Work {
             Self::H2c | Self::Hash | Self::Idle => &[Pilotfish, Haproxy, Nginx, Pingora, Envoy],
             Self::Latency | Self::Events => &[Direct, Pilotfish, Haproxy, Nginx, Pingora, Envoy],
             Self::Reload => &[PilotfishBig],
+            Self::Mesh => &[Pilotfish, Haproxy, HaproxyH2, Envoy],
+            Self::Handshakes => &[Pilotfish, Haproxy, Envoy],
         }
     }
 
@@ -165,8 +186,8 @@ impl Work {
 
 /// A proxy and its upstream, running.
 pub struct Bed {
-    /// The proxy; none: the upstream alone.
-    pub proxy: Option<Process>,
+    /// The proxy's processes; none: the upstream alone.
+    pub proxies: Vec<Process>,
     upstream: Process,
     /// The port that the load goes to.
     pub port: u16,
@@ -193,16 +214,55 @@ impl Bench {
         let mut upstream = Process::start(self.place(LOAD_CORE, work), &args, &dir.join("upstream.log"))?;
         upstream.wait_for_port(setup.upstreams.last().copied().unwrap_or(first))?;
         if peer == Peer::Direct {
-            return Ok(Bed { proxy: None, upstream, port: first, setup });
+            return Ok(Bed { proxies: Vec::new(), upstream, port: first, setup });
         }
-        let command = peer.prepare(binary, &setup, &dir)?;
-        let mut proxy = Process::start(self.place(PROXY_CORE, work), &command, &dir.join("proxy.log"))?;
-        let log = dir.join("proxy.log");
-        proxy.wait_for_port(setup.listen).map_err(|e| {
-            let said = fs::read_to_string(log).unwrap_or_default();
-            io::Error::other(format!("{e}: {}", said.lines().last().unwrap_or("it said nothing")))
-        })?;
-        Ok(Bed { proxy: Some(proxy), upstream, port: setup.listen, setup })
+        let mut proxies = Vec::new();
+        for (name, port, command) in self.commands(work, peer, binary, &setup, &dir)? {
+            let log = dir.join(format!("{name}.log"));
+            let mut proxy = Process::start(self.place(PROXY_CORE, work), &command, &log)?;
+            proxy.wait_for_port(port).map_err(|e| {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                io::Error::other(format!("{e}: {}", said.lines().last().unwrap_or("it said nothing")))
+            })?;
+            proxies.push(proxy);
+        }
+        Ok(Bed { proxies, upstream, port: setup.listen, setup })
+    }
+
+    /// The processes of a proxy in the order of their start: name, port, command line.
+    fn commands(
+        &self,
+        work: Work,
+        peer: Peer,
+        binary: &Path,
+        setup: &Setup,
+        dir: &Path,
+    ) -> io::Result<Vec<(&'static str, u16, Vec<String>)>> {
+        if !matches!(work, Work::Mesh | Work::Handshakes) {
+            return Ok(vec![("proxy", setup.listen, peer.prepare(binary, setup, dir)?)]);
+        }
+        let (certs, agent) = (self.certs(), setup.upstreams.first().copied().unwrap_or_default());
+        if !certs.join("both.pem").exists() {
+            mesh::certificates(&certs)?;
+        }
+        let side = |side, ports: Ports, name: &str| {
+            mesh::prepare(peer, binary, side, ports, &dir.join(name), &certs)
+        };
+        if work == Work::Handshakes {
+            let ports = Ports { listen: setup.listen, next: agent };
+            return Ok(vec![("inbound", ports.listen, side(Side::Inbound, ports, "inbound")?)]);
+        }
+        let inward = Ports { listen: setup.listen + 1, next: agent };
+        let outward = Ports { listen: setup.listen, next: inward.listen };
+        Ok(vec![
+            ("inbound", inward.listen, side(Side::Inbound, inward, "inbound")?),
+            ("outbound", outward.listen, side(Side::Outbound, outward, "outbound")?),
+        ])
+    }
+
+    /// The certificates of the mesh workloads.
+    fn certs(&self) -> PathBuf {
+        self.dir.join("certs")
     }
 
     /// The command line of our own load generator.
@@ -223,11 +283,18 @@ impl Bench {
         let rules = bed.setup.rules;
         let plain = |values| vec![(String::new(), values)];
         match work {
-            Work::H1 | Work::Table | Work::Hash => {
+            Work::H1 | Work::Table | Work::Hash | Work::Mesh => {
                 let keys = if work == Work::Hash { 10_000 } else { 0 };
                 let flags = format!("--conns {CONNS} --rules {rules} --keys {keys}");
                 self.warm(&bed, work, &flags)?;
                 let command = self.load("closed", port, &format!("{flags} --secs {secs}"));
+                self.measured(&bed, work, &command, from_load).map(plain)
+            }
+            Work::Handshakes => {
+                let flags = format!("--conns {HANDSHAKES} --certs {}", self.certs().display());
+                let warm = self.load("handshakes", port, &format!("{flags} --secs 0.5"));
+                pinned(self.place(LOAD_CORE, work), &warm).stdout(Stdio::null()).status()?;
+                let command = self.load("handshakes", port, &format!("{flags} --secs {secs}"));
                 self.measured(&bed, work, &command, from_load).map(plain)
             }
             Work::Body => {
@@ -296,7 +363,7 @@ impl Bench {
         command: &[String],
         read: fn(&str) -> Option<Values>,
     ) -> io::Result<Values> {
-        let cpu = || bed.proxy.as_ref().map_or(0, Process::cpu_ns);
+        let cpu = || bed.proxies.iter().map(Process::cpu_ns).sum::<u64>();
         let (proxy, upstream, since) = (cpu(), bed.upstream.cpu_ns(), Since::now());
         let said = pinned(self.place(LOAD_CORE, work), command).stderr(Stdio::null()).output()?;
         let used = cpu() - proxy;
@@ -314,7 +381,7 @@ impl Bench {
     }
 
     fn idle(&self, bed: &Bed) -> io::Result<Values> {
-        let rss = || bed.proxy.as_ref().map_or(0, Process::rss_kib) as f64;
+        let rss = || bed.proxies.iter().map(Process::rss_kib).sum::<u64>() as f64;
         sleep(Duration::from_millis(700));
         let before = rss();
         let command = self.load("idle", bed.port, &format!("--conns {IDLE_CONNS}"));

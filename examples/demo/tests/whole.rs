@@ -19,7 +19,13 @@ fn program(name: &str) -> PathBuf {
 
 fn demo() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
-    command.arg("--proxy").arg(program("pilotfish-proxy")).arg("--control").arg(program("pilotfish")).env_remove("KEEP").stdin(Stdio::null());
+    command
+        .arg("--proxy")
+        .arg(program("pilotfish-proxy"))
+        .arg("--control")
+        .arg(program("pilotfish"))
+        .env_remove("KEEP")
+        .stdin(Stdio::null());
     command
 }
 
