@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 
 use super::{Peer, fill};
@@ -56,12 +56,19 @@ pub fn certificates(dir: &Path) -> io::Result<()> {
 }
 
 fn make() -> Result<(String, String, String), rcgen::Error> {
-    let mut root = CertificateParams::new(Vec::new())?;
+    // OpenSSL takes a leaf with its issuer's name for self-signed, and both get the same by default.
+    let named = |name: &str| -> Result<CertificateParams, rcgen::Error> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        Ok(params)
+    };
+    let mut root = named("bench root")?;
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     root.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let issuer = CertifiedIssuer::self_signed(root, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let mut leaf = CertificateParams::new(Vec::new())?;
+    let mut leaf = named("bench leaf")?;
     leaf.subject_alt_names = vec![SanType::DnsName(DNS.try_into()?), SanType::URI(SPIFFE.try_into()?)];
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
