@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod bootstrap;
+pub mod control;
 pub mod http;
 pub mod listen;
 pub mod request;

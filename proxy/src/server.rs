@@ -78,8 +78,8 @@ impl Shared {
         let (dns, questions) = Dns::new();
         let (state, clock) = (State::default(), Clock::start());
         let shared = Shared {
+            snapshots: Snapshots::empty(&state, clock.now(), settings.workers)?,
             settings,
-            snapshots: Snapshots::empty(&state, clock.now())?,
             state,
             config: source::Status::default(),
             metrics,

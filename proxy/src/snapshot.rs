@@ -12,6 +12,7 @@ use pilotfish_filters::clock::Micros;
 use pilotfish_filters::compile::{CompileOptions, Resolved, compile};
 use pilotfish_filters::plan::Plan;
 use pilotfish_filters::state::State;
+use tokio::sync::Notify;
 
 /// A compiled plan with its version. A request pins one and keeps it to its end.
 #[derive(Debug)]
@@ -33,19 +34,28 @@ pub struct Snapshot {
 pub struct Snapshots {
     newest: ArcSwap<Snapshot>,
     version: AtomicU64,
+    /// What each worker serves, by worker number.
+    pinned: Box<[AtomicU64]>,
+    /// Rung for workers that have no request to notice a new snapshot by.
+    nudge: Notify,
 }
 
 impl Snapshots {
-    /// A snapshot of nothing, until the first is published.
+    /// A snapshot of nothing for this many workers, until the first is published.
     ///
     /// # Errors
     /// Never in practice: nothing compiles.
-    pub fn empty(state: &State, now: Micros) -> io::Result<Self> {
+    pub fn empty(state: &State, now: Micros, workers: usize) -> io::Result<Self> {
         let compiled =
             compile(&Model::default(), &CompileOptions::default(), &Resolved::default(), state, now);
         let plan = compiled.map_err(|_| io::Error::other("an empty configuration does not compile"))?;
         let empty = Snapshot { version: 0, plan, agent: None, resources: 0, published: SystemTime::now() };
-        Ok(Snapshots { newest: ArcSwap::from_pointee(empty), version: AtomicU64::new(0) })
+        Ok(Snapshots {
+            newest: ArcSwap::from_pointee(empty),
+            version: AtomicU64::new(0),
+            pinned: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            nudge: Notify::new(),
+        })
     }
 
     /// The newest snapshot, with its reference count raised: for workers that cache it by [`Snapshots::version`].
@@ -56,6 +66,28 @@ impl Snapshots {
     /// The newest version: one relaxed load, for a worker to see cheaply that its cached snapshot is stale.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// Worker `index` serves `version` from now on.
+    pub fn pinned(&self, index: usize, version: u64) {
+        if let Some(pinned) = self.pinned.get(index) {
+            pinned.store(version, Ordering::Release);
+        }
+    }
+
+    /// What every worker serves at least.
+    pub fn served(&self) -> u64 {
+        self.pinned.iter().map(|pinned| pinned.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+
+    /// Asks the workers that wait in [`Snapshots::nudged`] to take the newest snapshot.
+    pub fn nudge(&self) {
+        self.nudge.notify_waiters();
+    }
+
+    /// Waits for the next [`Snapshots::nudge`].
+    pub async fn nudged(&self) {
+        self.nudge.notified().await;
     }
 
     /// Makes `snapshot` the newest and gives the one it replaces, which the caller must drop outside the workers.

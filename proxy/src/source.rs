@@ -4,6 +4,7 @@
 //! Only a set that is valid as a whole is published. Otherwise the last good snapshot goes on serving, and the log,
 //! `/config` and a metric say so.
 
+pub mod control;
 pub mod file;
 
 use std::collections::HashSet;
@@ -106,6 +107,8 @@ pub struct Publisher {
     /// Snapshots that were replaced and that a request may still hold. They are dropped here, never on a worker.
     graveyard: Vec<Arc<Snapshot>>,
     said: HashSet<String>,
+    /// Whether a set without documents is taken: a control plane says what it means, a folder may be half deleted.
+    empty_is_meant: bool,
 }
 
 impl Publisher {
@@ -125,6 +128,7 @@ impl Publisher {
             answers: Arc::default(),
             graveyard: Vec::new(),
             said: HashSet::new(),
+            empty_is_meant: false,
             shared,
         }
     }
@@ -172,7 +176,7 @@ impl Publisher {
             let errors = report.diagnostics.iter().filter(|d| d.severity == Severity::Error);
             return Err(Refused { lines: errors.map(ToString::to_string).collect() });
         };
-        if report.resources == 0 && self.shared.snapshots.newest().resources > 0 {
+        if !self.empty_is_meant && report.resources == 0 && self.shared.snapshots.newest().resources > 0 {
             let line = "no document is left; a restart serves without any, if that is meant".to_owned();
             return Err(Refused { lines: vec![line] });
         }

@@ -71,6 +71,7 @@ impl Worker {
         let metrics = shared.metrics[index].clone();
         let version = Cell::new(shared.snapshots.version());
         let pinned = RefCell::new(Rc::new(Pinned(shared.snapshots.newest())));
+        shared.snapshots.pinned(index, version.get());
         Rc::new_cyclic(|this| Worker {
             index,
             metrics,
@@ -96,6 +97,7 @@ impl Worker {
             // replaced, so the last one is never dropped on this thread.
             self.pinned.replace(Rc::new(Pinned(self.shared.snapshots.newest())));
             self.version.set(newest);
+            self.shared.snapshots.pinned(self.index, newest);
         }
         Rc::clone(&self.pinned.borrow())
     }
@@ -114,6 +116,10 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = self.shared.pressure.notified() => {}
+                () = self.shared.snapshots.nudged() => {
+                    drop(self.pin());
+                    continue;
+                }
                 _ = tick.tick() => drop(self.pin()),
             }
             self.pool.sweep(self.shared.clock.now());

@@ -37,6 +37,8 @@ pub enum Event {
     Touched,
     /// Names resolve to other addresses now.
     Resolved,
+    /// The control plane sent something.
+    Update(Box<super::control::Offer>),
     /// The process ends.
     Stop,
 }
@@ -170,7 +172,7 @@ impl FileSource {
                 }
                 Ok(Event::Resolved) => self.resolved(),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Update(_)) | Err(RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
             if now >= look {

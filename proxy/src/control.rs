@@ -1,0 +1,6 @@
+//! The sidecar's side of the control plane: it joins, keeps its identity fresh, follows the stream of updates, says
+//! how its agent is, and keeps all of that on disk so that it starts without the control plane too.
+
+pub mod backoff;
+pub mod disk;
+pub mod set;
