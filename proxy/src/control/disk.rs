@@ -57,7 +57,8 @@ impl StateDir {
     /// It cannot be made or written, or it belongs to somebody else.
     pub fn open(path: &Path) -> io::Result<StateDir> {
         let named = |what: &str, error: io::Error| {
-            let text = format!("{what} the state folder {}: {error}; --state-dir names another", path.display());
+            let text =
+                format!("{what} the state folder {}: {error}; --state-dir names another", path.display());
             io::Error::new(error.kind(), text)
         };
         std::fs::DirBuilder::new()
@@ -107,7 +108,8 @@ impl StateDir {
     pub fn state(&self) -> io::Result<Option<Set>> {
         let Some(bytes) = self.read(STATE)? else { return Ok(None) };
         let corrupt = |why: &str| self.corrupt(STATE, why);
-        let line = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| corrupt("it has no checksum"))?;
+        let line =
+            bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| corrupt("it has no checksum"))?;
         let (checksum, body) = (&bytes[..line], &bytes[line + 1..]);
         if checksum != self::checksum(body).as_bytes() {
             return Err(corrupt("its checksum differs"));

@@ -246,7 +246,10 @@ impl ControlSource {
     fn write(&mut self) {
         let Some((set, _)) = self.unwritten.take() else { return };
         if let Err(error) = self.disk.keep_state(&set) {
-            log::error!("the configuration is not kept on disk, a restart needs the control plane", error = error);
+            log::error!(
+                "the configuration is not kept on disk, a restart needs the control plane",
+                error = error
+            );
         }
     }
 }
