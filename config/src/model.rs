@@ -13,6 +13,7 @@ mod matching;
 mod meta;
 mod observe;
 mod policy;
+mod registration;
 mod route;
 mod security;
 mod service;
@@ -28,6 +29,7 @@ pub use matching::*;
 pub use meta::*;
 pub use observe::*;
 pub use policy::*;
+pub use registration::*;
 pub use route::*;
 pub use security::*;
 pub use service::*;
@@ -45,6 +47,8 @@ pub struct Model {
     pub service_entries: Vec<ServiceEntry>,
     /// Single workloads, chosen by a [`ServiceEntry::workload_selector`].
     pub workload_entries: Vec<WorkloadEntry>,
+    /// Agents that registered with the control plane ([`Model::set_endpoints`]); no document says them.
+    pub registrations: Vec<Registration>,
     /// Templates of workloads.
     pub workload_groups: Vec<WorkloadGroup>,
     /// Agents and what they are able to do.

@@ -110,7 +110,7 @@ fn policies_of_subsets_and_ports_are_merged_as_istio_does() {
     // Settings for a port replace, they do not merge.
     let pool = rule.effective_policy(None, 80).connection_pool.unwrap();
     assert_eq!((pool.tcp.max_connections, pool.http.http2_max_requests), (u32::MAX, 20));
-    assert_eq!(pool.tcp.connect_timeout, Duration::from_secs(10));
+    assert_eq!(pool.tcp.connect_timeout, None);
 }
 
 #[test]

@@ -84,19 +84,22 @@ pub(crate) struct Bound {
 /// Which endpoints are good enough, in the order in which that is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accept {
-    /// Not out, not tried.
+    /// Not out, not tried, not degraded.
     Healthy,
+    /// Not out, not tried.
+    Reachable,
     /// Not tried: when all are out, all are used (Envoy's panic).
     Untried,
     Any,
 }
 
 impl Accept {
-    pub(crate) const ORDER: [Accept; 3] = [Accept::Healthy, Accept::Untried, Accept::Any];
+    pub(crate) const ORDER: [Accept; 4] = [Accept::Healthy, Accept::Reachable, Accept::Untried, Accept::Any];
 
     pub(crate) fn admits(self, endpoint: &Endpoint, pick: &Pick<'_>) -> bool {
         match self {
-            Accept::Healthy => !endpoint.stats.is_out(pick.now) && !pick.tried.contains(&endpoint.addr),
+            Accept::Healthy => !endpoint.degraded && Accept::Reachable.admits(endpoint, pick),
+            Accept::Reachable => !endpoint.stats.is_out(pick.now) && !pick.tried.contains(&endpoint.addr),
             Accept::Untried => !pick.tried.contains(&endpoint.addr),
             Accept::Any => true,
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pilotfish_config::model::HashKey;
 
-mod settings;
+pub(crate) mod settings;
 mod table;
 
 pub use crate::balance::Pick;
@@ -70,6 +70,8 @@ pub struct Cluster {
     endpoints: Box<[Arc<Endpoint>]>,
     levels: Box<[Level]>,
     slow_start: Option<SlowStart>,
+    /// Whether some endpoint is degraded.
+    degraded: bool,
     /// Whether every request is counted in `limits`.
     counts: bool,
     shares: LevelShares,
@@ -134,6 +136,7 @@ impl Cluster {
                 percent: levels.iter().map(|_| AtomicU32::new(0)).collect(),
                 ..LevelShares::default()
             },
+            degraded: endpoints.iter().any(|endpoint| endpoint.degraded),
             endpoints: endpoints.into_boxed_slice(),
             levels,
             slow_start,
@@ -185,6 +188,9 @@ impl Cluster {
             capabilities: Arc::default(),
             namespace: Box::default(),
             mesh: false,
+            identity: None,
+            id: None,
+            degraded: false,
             stats: Arc::new(EndpointStats::new(now)),
             home: Arc::clone(&self.limits),
         };
@@ -256,7 +262,7 @@ impl Cluster {
 
     /// The priority level whose turn it is.
     fn level(&self, pick: &Pick<'_>, rng: &mut fastrand::Rng) -> usize {
-        if self.levels.len() < 2 || pick.now >= self.limits.out_until() {
+        if self.levels.len() < 2 || (!self.degraded && pick.now >= self.limits.out_until()) {
             return 0;
         }
         let stale = pick.now >= Micros(self.shares.at.load(Relaxed)).after(SHARES_LIVE);
@@ -281,7 +287,7 @@ impl Cluster {
         let health = |level: &Level| {
             let all = level.groups.iter().flat_map(|group| &group.endpoints);
             let (healthy, count) = all.fold((0, 0), |(healthy, count), endpoint| {
-                (healthy + u64::from(!endpoint.stats.is_out(now)), count + 1)
+                (healthy + u64::from(!endpoint.degraded && !endpoint.stats.is_out(now)), count + 1)
             });
             (healthy * OVERPROVISIONING / count.max(1)).min(100)
         };

@@ -11,12 +11,12 @@ mod route;
 
 use std::fmt;
 
-use pilotfish_config::model::{Host, Locality, Model, OutboundMode, Source, StringMap};
+use pilotfish_config::model::{Host, Locality, Model, MtlsMode, OutboundMode, Source, StringMap};
 
 use crate::affinity::hash_bytes;
 use crate::balance::locality::Place;
 use crate::clock::Micros;
-use crate::plan::Plan;
+use crate::plan::{Plan, Registered};
 use crate::state::State;
 pub use cluster::Resolved;
 
@@ -33,6 +33,11 @@ pub struct CompileOptions {
     pub locality: Locality,
     /// What happens to calls to unknown hosts when no Sidecar resource says.
     pub outbound: OutboundMode,
+    /// The sidecar's trust domain; `None`: it has no identity.
+    pub trust_domain: Option<String>,
+    /// Whether callers must speak mTLS where no PeerAuthentication says. `None`: they must when the sidecar has an
+    /// identity, else they may not.
+    pub default_mtls: Option<MtlsMode>,
 }
 
 impl CompileOptions {
@@ -79,7 +84,8 @@ pub fn compile(
 ) -> Result<Plan, Vec<CompileError>> {
     let place = options.place();
     let rules = cluster::Rules::new(model, &place);
-    let sources = cluster::Sources { model, resolved, place: &place };
+    let trust_domain = options.trust_domain.as_deref();
+    let sources = cluster::Sources { model, resolved, place: &place, trust_domain };
     let clusters = cluster::clusters(sources, &mut state.begin(now));
     let routes = route::compile(model, options, &rules, &clusters);
     Ok(Plan {
@@ -89,6 +95,7 @@ pub fn compile(
         catalogue: catalogue::compile(&clusters),
         egress: egress::compile(model, options),
         dns_names: cluster::dns_names(model, &place),
+        registered: Registered::new(&clusters),
         clusters: clusters.into_list(),
     })
 }

@@ -40,6 +40,14 @@ pub struct Endpoint {
     pub capabilities: Arc<[Capability]>,
     /// Whether `addr` is its sidecar's inbound port (`pilotfish.dev/mesh: "true"`).
     pub mesh: bool,
+    /// The SPIFFE ID that its certificate must have: its agent's, else its service account's, unless
+    /// `subjectAltNames` name others ([`crate::cluster::ClusterSettings::subject_alt_names`]; then the first of those,
+    /// or its own when it is among them). `None`: it has neither, or the sidecar has no trust domain.
+    pub identity: Option<Arc<str>>,
+    /// Which registration it is, by the control plane's id; `None`: a document says it.
+    pub id: Option<Arc<str>>,
+    /// It says that it is not well: chosen only when no other is ready.
+    pub degraded: bool,
     /// Counters shared by all workers, which outlive the plan.
     pub stats: Arc<EndpointStats>,
     /// The counters of the cluster for which this endpoint was made.
@@ -174,6 +182,11 @@ impl EndpointStats {
     /// Takes in what others measured: counts as 10 samples of one's own, and its weight halves every 10 s.
     pub fn merge_report(&self, now: Micros, latency: Duration, success: f32) {
         self.report.set(now, latency.as_secs_f32() * 1e6, success.clamp(0.0, 1.0));
+    }
+
+    /// What was measured here, without what others reported: latency, and the share of calls that succeeded.
+    pub fn own(&self, now: Micros) -> (Duration, f32) {
+        (Duration::from_secs_f32(self.latency.get(now) / 1e6), self.success.get(now))
     }
 
     /// Latency in microseconds and success rate, others' reports included.

@@ -85,6 +85,9 @@ impl Make {
                 namespace: "default".into(),
                 capabilities: Arc::default(),
                 mesh: false,
+                identity: None,
+                id: None,
+                degraded: false,
                 stats: pass.stats(&name, addr(*n)),
                 home: Arc::clone(&home),
             })

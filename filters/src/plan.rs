@@ -2,6 +2,7 @@
 
 mod describe;
 mod egress;
+mod registered;
 mod why;
 
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use crate::verdict::{Deny, Reason};
 
 pub use egress::Egress;
 pub(crate) use egress::NamedAddress;
+pub use registered::Measured;
+pub(crate) use registered::Registered;
 
 /// A configuration compiled for one sidecar.
 #[derive(Debug)]
@@ -29,6 +32,7 @@ pub struct Plan {
     pub(crate) clusters: Box<[Arc<Cluster>]>,
     pub(crate) catalogue: Catalogue,
     pub(crate) egress: Egress,
+    pub(crate) registered: Registered,
     /// The rule of calls that ask for a capability and whose host has no rule of its own.
     pub(crate) by_capability: Rule,
     /// Names whose addresses have to be looked up, sorted.
@@ -252,6 +256,7 @@ impl Default for Plan {
             clusters: Box::default(),
             catalogue: Catalogue::default(),
             egress: Egress::default(),
+            registered: Registered::default(),
             by_capability: Rule {
                 name: "*.capability.mesh".into(),
                 number: 0,

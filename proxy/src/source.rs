@@ -306,6 +306,7 @@ fn compile_options(settings: &Settings) -> CompileOptions {
             OutboundPolicy::AllowAny => OutboundMode::AllowAny,
             OutboundPolicy::RegistryOnly => OutboundMode::RegistryOnly,
         },
+        ..CompileOptions::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! AgentCluster and AgentSecurityPolicy: agents, what they are able to do, how they are governed.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::{Meta, StringMap};
@@ -45,6 +46,58 @@ pub struct Capability {
     pub name: String,
     /// Its version, when one is written (`name@1.2.0`; `name@2` is 2.0.0).
     pub version: Option<semver::Version>,
+}
+
+impl Capability {
+    /// Reads `name` or `name@version`, as documents, `--capability` and registrations write it.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person.
+    pub fn parse(text: &str) -> Result<Capability, String> {
+        let (name, version) = match text.split_once('@') {
+            Some((name, version)) => (name, Some(version)),
+            None => (text, None),
+        };
+        let version = version
+            .map(|version| {
+                let shown = crate::yaml::clip_text(version);
+                read_version(version)
+                    .ok_or_else(|| format!("`{shown}` is not a version, such as 2, 1.4 or 1.4.2"))
+            })
+            .transpose()?;
+        match is_capability_name(name) {
+            true => Ok(Capability { name: name.to_ascii_lowercase(), version }),
+            false => Err(format!(
+                "`{}` is not a capability: letters, digits, `_` and `-`, then perhaps `@1.2.0`",
+                crate::yaml::clip_text(text)
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    /// As [`Capability::parse`] reads it.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.version {
+            Some(version) => write!(out, "{}@{version}", self.name),
+            None => out.write_str(&self.name),
+        }
+    }
+}
+
+/// A semantic version; missing parts are 0.
+pub(crate) fn read_version(text: &str) -> Option<semver::Version> {
+    let text = text.strip_prefix('v').unwrap_or(text);
+    let core = text.split(['-', '+']).next().unwrap_or_default();
+    let missing = 2usize.checked_sub(core.matches('.').count())?;
+    let full = format!("{core}{}{}", ".0".repeat(missing), &text[core.len()..]);
+    semver::Version::parse(&full).ok()
+}
+
+/// Also in a header list and as a DNS label's neighbour: no comma, space, `@` or dot.
+pub(crate) fn is_capability_name(name: &str) -> bool {
+    let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    !name.is_empty() && name.len() <= 63 && name.bytes().all(valid)
 }
 
 /// What an agent needs, as Kubernetes quantities.

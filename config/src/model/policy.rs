@@ -149,8 +149,8 @@ pub struct ConnectionPool {
 pub struct TcpPool {
     /// Connections to the host (2^32-1 by default).
     pub max_connections: u32,
-    /// Time to connect (10 s, Istio's default).
-    pub connect_timeout: Duration,
+    /// Time to connect; `None`: 10 s, Istio's default, and 1 s to another sidecar.
+    pub connect_timeout: Option<Duration>,
     /// TCP keep-alive probes; `None`: the system's.
     pub keepalive: Option<TcpKeepalive>,
     /// A connection is closed (after its last request) when it is this old.
@@ -163,7 +163,7 @@ impl Default for TcpPool {
     fn default() -> Self {
         TcpPool {
             max_connections: u32::MAX,
-            connect_timeout: Duration::from_secs(10),
+            connect_timeout: None,
             keepalive: None,
             max_connection_duration: None,
             idle_timeout: Some(Duration::from_secs(3600)),

@@ -141,6 +141,8 @@ pub struct Workload {
     pub agent: Option<String>,
     /// Whether its port is its sidecar's inbound port (`pilotfish.dev/mesh: "true"`).
     pub mesh: bool,
+    /// The trust domain of its identity, when that is not the reader's own (`pilotfish.dev/trust-domain`).
+    pub trust_domain: Option<String>,
 }
 
 /// Where a workload is.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::{
     Agent, AgentCluster, AgentRegion, AgentRole, AgentSecurityPolicy, AutoScaling, Capability, Meta,
-    Orchestrator, OrchestratorLevel, Resources,
+    Orchestrator, OrchestratorLevel, Resources, is_capability_name, read_version,
 };
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AgentSpec, AutoScalingSpec, Bool, CapabilitySpec,
@@ -84,9 +84,7 @@ fn capability(cx: &mut Cx<'_>, spec: &CapabilitySpec<'_>) -> Option<Capability> 
         Some((name, version)) => (name, Some(version)),
         None => (spec.name.value, None),
     };
-    // Also in a header list and as a DNS label's neighbour: no comma, space, `@` or dot.
-    let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-    if name.is_empty() || name.len() > 63 || !name.bytes().all(valid) {
+    if !is_capability_name(name) {
         let message = format!("`{}` is not a capability", clip_text(spec.name.value));
         cx.error_hint(spec.name.node, message, "letters, digits, `_` and `-`, then perhaps `@1.2.0`");
         return None;
@@ -100,20 +98,11 @@ fn capability(cx: &mut Cx<'_>, spec: &CapabilitySpec<'_>) -> Option<Capability> 
         (None, Some(version)) => (version.value, version.node),
         (None, None) => return Some(Capability { name: name.to_ascii_lowercase(), version: None }),
     };
-    let Some(version) = version(text) else {
+    let Some(version) = read_version(text) else {
         cx.error_hint(node, format!("`{}` is not a version", clip_text(text)), "such as 2, 1.4 or 1.4.2");
         return None;
     };
     Some(Capability { name: name.to_ascii_lowercase(), version: Some(version) })
-}
-
-/// A semantic version; missing parts are 0.
-fn version(text: &str) -> Option<semver::Version> {
-    let text = text.strip_prefix('v').unwrap_or(text);
-    let core = text.split(['-', '+']).next().unwrap_or_default();
-    let missing = 2usize.checked_sub(core.matches('.').count())?;
-    let full = format!("{core}{}{}", ".0".repeat(missing), &text[core.len()..]);
-    semver::Version::parse(&full).ok()
 }
 
 fn resources(cx: &mut Cx<'_>, spec: Option<&ResourcesSpec<'_>>) -> Resources {
@@ -287,7 +276,8 @@ fn lifetime(cx: &mut Cx<'_>, text: Text<'_>) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_quantity, version};
+    use super::is_quantity;
+    use crate::model::read_version as version;
 
     #[test]
     fn short_versions_are_filled_up() {

@@ -28,7 +28,7 @@ fn tcp_pool(cx: &mut Cx<'_>, spec: &TcpPoolSpec<'_>) -> TcpPool {
     let default = TcpPool::default();
     TcpPool {
         max_connections: limit(cx, spec.max_connections, default.max_connections),
-        connect_timeout: spec.connect_timeout.map_or(default.connect_timeout, |time| cx.duration(time)),
+        connect_timeout: spec.connect_timeout.map(|time| cx.duration(time)),
         keepalive: spec.tcp_keepalive.as_ref().map(|keepalive| TcpKeepalive {
             probes: keepalive.probes.map(|probes| probes.value).filter(|probes| *probes > 0),
             time: keepalive.time.map(|time| cx.duration(time)),

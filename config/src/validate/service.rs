@@ -20,6 +20,9 @@ pub(super) const AGENT: &str = "pilotfish.dev/agent";
 /// The label and annotation that says that a port is a sidecar's inbound port.
 pub(super) const MESH: &str = "pilotfish.dev/mesh";
 
+/// The label and annotation that names the trust domain of an endpoint's identity.
+pub(super) const TRUST_DOMAIN: &str = "pilotfish.dev/trust-domain";
+
 /// Reads a ServiceEntry.
 pub(super) fn service_entry(cx: &mut Cx<'_>, meta: Meta, spec: &ServiceEntrySpec<'_>) -> ServiceEntry {
     let resolution = match spec.resolution.map(|resolution| resolution.value) {
@@ -289,6 +292,11 @@ pub(super) fn workload(
         let hint = "write region/zone/subzone";
         cx.error_hint(locality.node, format!("`{}` is not a locality", clip_text(locality.value)), hint);
     }
+    let trust_domain = note(TRUST_DOMAIN);
+    if let Some(domain) = trust_domain.as_deref().filter(|domain| !is_trust_domain(domain)) {
+        let message = format!("`{}` is not a trust domain ({TRUST_DOMAIN})", clip_text(domain));
+        cx.error_hint(spec.node, message, "lower-case letters, digits, `.`, `-` and `_`");
+    }
     let text =
         |text: Option<Text<'_>>| text.filter(|t| !t.value.is_empty()).map(|text| text.value.to_owned());
     Workload {
@@ -296,6 +304,7 @@ pub(super) fn workload(
         ports,
         agent: note(AGENT),
         mesh: note(MESH).is_some_and(|mesh| mesh == "true"),
+        trust_domain,
         labels,
         network: text(spec.network),
         locality: spec.locality.map(|locality| Locality::parse(locality.value)).unwrap_or_default(),
@@ -303,6 +312,12 @@ pub(super) fn workload(
         weight: spec.weight.map_or(1, |weight| weight.value.max(1)),
         service_account: text(spec.service_account),
     }
+}
+
+/// As the SPIFFE-ID specification (2.1) defines it.
+pub(super) fn is_trust_domain(text: &str) -> bool {
+    let good = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
+    !text.is_empty() && text.len() <= 255 && text.bytes().all(good)
 }
 
 fn address(cx: &mut Cx<'_>, spec: &WorkloadSpec<'_>, needs: Needs<'_>) -> Address {

@@ -1,8 +1,14 @@
 //! `connectionPool` and the like, as the data path uses them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use pilotfish_config::model::{Http2Keepalive, TcpKeepalive};
+use pilotfish_config::model::{ClientTls, Http2Keepalive, TcpKeepalive};
+
+/// Time to connect when no DestinationRule says (Istio's default).
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time to connect to another sidecar when no DestinationRule says: a peer that is gone must not be waited for.
+pub const MESH_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How endpoints of a cluster are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,8 +36,15 @@ pub enum Upstream {
 /// `connectionPool` as the data path uses it. `None` is no limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterSettings {
-    /// Time to connect (10 s, Istio's default).
+    /// Time to connect ([`CONNECT_TIMEOUT`]); see [`ClusterSettings::connect_timeout_to`].
     pub connect_timeout: Duration,
+    /// Time to connect to another sidecar ([`MESH_CONNECT_TIMEOUT`]).
+    pub mesh_connect_timeout: Duration,
+    /// TLS to the endpoints. `None`: nothing is written, so mesh endpoints get mTLS and others plaintext.
+    pub tls: Option<Arc<ClientTls>>,
+    /// Names of which an endpoint's certificate must have one, in place of the endpoint's own identity; empty: its own.
+    /// Those of the DestinationRule's `tls`, else those of the ServiceEntry.
+    pub subject_alt_names: Arc<[Arc<str>]>,
     /// Connections of the whole process.
     pub max_connections: Option<u32>,
     /// Requests of the whole process that wait for a connection (`http1MaxPendingRequests`).
@@ -56,10 +69,20 @@ pub struct ClusterSettings {
     pub max_concurrent_streams: Option<u32>,
 }
 
+impl ClusterSettings {
+    /// Time to connect to an endpoint, which is another sidecar or not ([`crate::endpoint::Endpoint::mesh`]).
+    pub fn connect_timeout_to(&self, mesh: bool) -> Duration {
+        if mesh { self.mesh_connect_timeout } else { self.connect_timeout }
+    }
+}
+
 impl Default for ClusterSettings {
     fn default() -> Self {
         ClusterSettings {
-            connect_timeout: Duration::from_secs(10),
+            connect_timeout: CONNECT_TIMEOUT,
+            mesh_connect_timeout: MESH_CONNECT_TIMEOUT,
+            tls: None,
+            subject_alt_names: Arc::default(),
             max_connections: None,
             max_pending: None,
             max_requests: None,

@@ -31,6 +31,8 @@ pub struct Sources<'m> {
     pub resolved: &'m Resolved,
     /// For whom.
     pub place: &'m Place,
+    /// Its trust domain, when it has an identity.
+    pub trust_domain: Option<&'m str>,
 }
 
 /// All clusters that the sidecar at `place` sees.
@@ -95,7 +97,7 @@ impl Build<'_> {
             port: self.port.number,
             subset: subset_name.map(Box::from),
             kind: if balancing.passthrough { Kind::Original } else { self.port.kind() },
-            settings: policy::settings(&policy, self.port.protocol),
+            settings: policy::settings(&policy, self.port.protocol, self.service.subject_alt_names),
             algorithm: balancing.algorithm,
             hash_key: balancing.hash_key,
             balance_factor: balancing.factor,
@@ -132,11 +134,16 @@ impl Build<'_> {
         if self.port.looks_up_host() && subset.is_none_or(|subset| subset.labels.is_empty()) {
             found.extend(self.port.host_addresses(&self.service.host, self.sources.resolved));
         }
-        // Stable: of equals, the first in the configuration is kept.
+        // Stable: of equals, a registered agent is kept, else the first in the configuration.
         found.sort_by_key(|found| found.addr);
         found.dedup_by_key(|found| found.addr);
         let name = cluster::name(&spec.host, spec.port, spec.subset.as_deref());
-        let home = pass.limits(&name);
+        let limits = pass.limits(&name);
+        let home = workloads::Home {
+            limits: &limits,
+            trust_domain: self.sources.trust_domain,
+            subject_alt_names: &spec.settings.subject_alt_names,
+        };
         found
             .into_iter()
             .map(|found| Arc::new(found.endpoint(pass.stats(&name, found.addr), &home)))

@@ -6,6 +6,7 @@ mod examples;
 mod hosts;
 mod matching;
 mod mesh_example;
+mod registered;
 mod scale;
 
 use pilotfish_config::model::Model;

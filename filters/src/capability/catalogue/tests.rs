@@ -28,6 +28,9 @@ fn agent(port: u16, capabilities: &str, labels: &str, locality: &str) -> Candida
         namespace: "default".into(),
         capabilities: capabilities.collect(),
         mesh: false,
+        identity: None,
+        id: None,
+        degraded: false,
         stats: Arc::new(EndpointStats::new(Micros(0))),
         home: Arc::default(),
     };

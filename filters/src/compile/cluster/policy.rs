@@ -1,5 +1,7 @@
 //! What a traffic policy means for a cluster.
 
+use std::sync::Arc;
+
 use pilotfish_config::model::{
     self, ConnectionPool, H2Upgrade, HashKey, LocalityMode, PortProtocol, TrafficPolicy,
 };
@@ -7,6 +9,7 @@ use pilotfish_config::model::{
 use crate::balance::Algorithm;
 use crate::balance::maglev;
 use crate::balance::slow_start::Warmup;
+use crate::cluster::settings::{CONNECT_TIMEOUT, MESH_CONNECT_TIMEOUT};
 use crate::cluster::{ClusterSettings, Upstream};
 
 /// How a cluster chooses.
@@ -72,7 +75,15 @@ fn locality(policy: &TrafficPolicy) -> Option<LocalityMode> {
     }
 }
 
-pub(super) fn settings(policy: &TrafficPolicy, protocol: PortProtocol) -> ClusterSettings {
+/// `of_service`: names that the ServiceEntry expects of endpoints; those of the policy come before them.
+pub(super) fn settings(
+    policy: &TrafficPolicy,
+    protocol: PortProtocol,
+    of_service: &[String],
+) -> ClusterSettings {
+    let tls = policy.tls.clone().map(Arc::new);
+    let of_policy = tls.as_ref().map(|tls| tls.subject_alt_names.as_slice()).unwrap_or_default();
+    let names = if of_policy.is_empty() { of_service } else { of_policy };
     let ConnectionPool { tcp, http } = policy.connection_pool.clone().unwrap_or_default();
     let limit = |value: u32, unlimited: u32| (value < unlimited).then_some(value);
     let upstream = match http.h2_upgrade {
@@ -83,7 +94,10 @@ pub(super) fn settings(policy: &TrafficPolicy, protocol: PortProtocol) -> Cluste
         H2Upgrade::Default => Upstream::Client,
     };
     ClusterSettings {
-        connect_timeout: tcp.connect_timeout,
+        connect_timeout: tcp.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+        mesh_connect_timeout: tcp.connect_timeout.unwrap_or(MESH_CONNECT_TIMEOUT),
+        subject_alt_names: names.iter().map(|name| Arc::from(name.as_str())).collect(),
+        tls,
         max_connections: limit(tcp.max_connections, u32::MAX),
         max_pending: limit(http.http1_max_pending_requests, u32::MAX),
         max_requests: limit(http.http2_max_requests, u32::MAX),

@@ -21,6 +21,8 @@ pub(super) struct Service<'m> {
     pub(super) ports: Vec<ServicePort<'m>>,
     /// Further numbers for ports: alias, port.
     pub(super) aliases: Vec<(u16, u16)>,
+    /// Names of which an endpoint's certificate must have one, in place of its own.
+    pub(super) subject_alt_names: &'m [String],
 }
 
 /// A port of a host with what serves it.
@@ -45,7 +47,7 @@ impl Service<'_> {
             has_workloads: true,
             seeds: Vec::new(),
         };
-        Service { host: host.into(), ports: vec![port], aliases: Vec::new() }
+        Service { host: host.into(), ports: vec![port], aliases: Vec::new(), subject_alt_names: &[] }
     }
 }
 
@@ -116,11 +118,14 @@ fn service<'m>(
     selected: &mut HashSet<usize>,
 ) -> Service<'m> {
     let mut ports: Vec<ServicePort<'m>> = Vec::new();
+    let mut subject_alt_names: &[String] = &[];
     for entry in entries {
+        if subject_alt_names.is_empty() {
+            subject_alt_names = &entry.subject_alt_names;
+        }
         let workloads = seeds.of_entry(entry, selected);
         for port in &entry.ports {
-            let at =
-                |seed: &Seed<'m>| Seed { port: entry.endpoint_port(seed.workload, port), ..seed.clone() };
+            let at = |seed: &Seed<'m>| seed.at_port(entry.endpoint_port(seed.workload, port));
             let seeds = workloads.iter().map(at);
             match ports.iter_mut().find(|known| known.number == port.number) {
                 Some(known) => {
@@ -138,10 +143,11 @@ fn service<'m>(
             }
         }
     }
-    Service { host: host.into(), ports, aliases: Vec::new() }
+    Service { host: host.into(), ports, aliases: Vec::new(), subject_alt_names }
 }
 
-/// WorkloadEntries that belong to an agent and are in no ServiceEntry make a service named after the agent. Ports of
+/// Registered agents, and WorkloadEntries that belong to an agent, make a service named after the agent when no
+/// ServiceEntry selects them. Ports of
 /// the same name are one port. Callers reach it at 80 when it is the only one or called `http`, and at the workloads'
 /// own numbers too.
 fn agents<'m>(seeds: &Seeds<'m>, selected: &HashSet<usize>) -> Vec<Service<'m>> {
@@ -152,22 +158,24 @@ fn agents<'m>(seeds: &Seeds<'m>, selected: &HashSet<usize>) -> Vec<Service<'m>> 
         let ports = by_host.entry(host).or_default();
         if seed.workload.ports.is_empty() {
             let port = if seed.workload.mesh { INBOUND_PORT } else { HTTP_PORT };
-            ports.entry("http").or_default().push(Seed { port, ..seed.clone() });
+            ports.entry("http").or_default().push(seed.at_port(port));
         }
         for (name, port) in &seed.workload.ports {
-            ports.entry(name.as_str()).or_default().push(Seed { port: *port, ..seed.clone() });
+            ports.entry(name.as_str()).or_default().push(seed.at_port(*port));
         }
     }
     by_host.into_iter().map(|(host, ports)| agent_service(host, ports)).collect()
 }
 
 fn agent_service<'m>(host: String, by_name: BTreeMap<&'m str, Vec<Seed<'m>>>) -> Service<'m> {
-    let mut service = Service { host: host.into(), ports: Vec::new(), aliases: Vec::new() };
+    let mut service =
+        Service { host: host.into(), ports: Vec::new(), aliases: Vec::new(), subject_alt_names: &[] };
     let only = by_name.len() == 1;
     for (name, seeds) in by_name {
-        let first = seeds.first().map_or(HTTP_PORT, |seed| seed.port);
+        let first = seeds.iter().find(|seed| !seed.is_registered()).map_or(HTTP_PORT, |seed| seed.port);
         let number = if only || name == "http" { HTTP_PORT } else { first };
-        service.aliases.extend(seeds.iter().map(|seed| (seed.port, number)));
+        let written = seeds.iter().filter(|seed| !seed.is_registered());
+        service.aliases.extend(written.map(|seed| (seed.port, number)));
         service.ports.push(ServicePort {
             number,
             protocol: protocol(name),

@@ -46,6 +46,7 @@ fn workload(address: &str, labels: &[(&str, &str)]) -> Workload {
         service_account: None,
         agent: None,
         mesh: false,
+        trust_domain: None,
     }
 }
 
@@ -128,7 +129,8 @@ impl World {
     }
 
     fn clusters(&self) -> Clusters {
-        let sources = Sources { model: &self.model, resolved: &self.resolved, place: &self.place };
+        let sources =
+            Sources { model: &self.model, resolved: &self.resolved, place: &self.place, trust_domain: None };
         clusters(sources, &mut self.state.begin(at(0)))
     }
 
@@ -369,7 +371,7 @@ fn the_upstream_protocol_follows_port_and_policy() {
         let mut pool = ConnectionPool::default();
         pool.http.h2_upgrade = h2_upgrade;
         pool.http.use_client_protocol = use_client_protocol;
-        policy::settings(&TrafficPolicy { connection_pool: Some(pool), ..Default::default() }, protocol)
+        policy::settings(&TrafficPolicy { connection_pool: Some(pool), ..Default::default() }, protocol, &[])
             .upstream
     };
     use PortProtocol::{Auto, Grpc, Http, Http2};
@@ -384,7 +386,7 @@ fn the_upstream_protocol_follows_port_and_policy() {
 
 #[test]
 fn without_a_policy_settings_are_istios_defaults() {
-    let settings = policy::settings(&TrafficPolicy::default(), PortProtocol::Http);
+    let settings = policy::settings(&TrafficPolicy::default(), PortProtocol::Http, &[]);
     assert_eq!(settings, crate::cluster::ClusterSettings::default());
     assert_eq!(settings.connect_timeout, Duration::from_secs(10));
     assert_eq!(settings.idle_timeout, Some(Duration::from_secs(3600)));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pilotfish_config::model::{
-    Address, Capability, Locality, Model, Resolution, ServiceEntry, StringMap, Workload, WorkloadEntry,
+    Address, Capability, Locality, Model, Registration, Resolution, ServiceEntry, StringMap, Workload,
     includes,
 };
 
@@ -23,6 +23,7 @@ pub(super) struct Seed<'m> {
     pub(super) labels: Labels,
     pub(super) capabilities: Arc<[Capability]>,
     pub(super) port: u16,
+    registration: Option<&'m Registration>,
 }
 
 /// A seed at one of its addresses.
@@ -32,19 +33,37 @@ pub(super) struct Found<'m> {
     seed: Option<&'m Seed<'m>>,
 }
 
-/// All WorkloadEntries, found by their labels, and what agents are able to do.
+/// All WorkloadEntries and registered agents, found by their labels, and what agents are able to do.
 pub(super) struct Seeds<'m> {
-    entries: &'m [WorkloadEntry],
-    /// Positions in `entries` by namespace, label and value: a selector goes through its rarest pair's only.
+    /// Registered agents first: of equal addresses, theirs is kept.
+    alone: Vec<Alone<'m>>,
+    /// Positions in `alone` by namespace, label and value: a selector goes through its rarest pair's only.
     by_label: HashMap<(&'m str, &'m str, &'m str), Vec<usize>>,
     by_namespace: HashMap<&'m str, Vec<usize>>,
     agents: HashMap<(&'m str, &'m str), Arc<[Capability]>>,
 }
 
+/// A workload that is not written in a service.
+struct Alone<'m> {
+    workload: &'m Workload,
+    namespace: &'m str,
+    registration: Option<&'m Registration>,
+}
+
 impl<'m> Seeds<'m> {
     pub(super) fn new(model: &'m Model) -> Seeds<'m> {
+        let registered = model.registrations.iter().map(|own| Alone {
+            workload: &own.workload,
+            namespace: &own.namespace,
+            registration: Some(own),
+        });
+        let written = model.workload_entries.iter().map(|entry| Alone {
+            workload: &entry.workload,
+            namespace: entry.meta.namespace(),
+            registration: None,
+        });
         let mut seeds = Seeds {
-            entries: &model.workload_entries,
+            alone: registered.chain(written).collect(),
             by_label: HashMap::new(),
             by_namespace: HashMap::new(),
             agents: HashMap::new(),
@@ -55,27 +74,34 @@ impl<'m> Seeds<'m> {
                 seeds.agents.entry(key).or_insert_with(|| agent.capabilities.clone().into());
             }
         }
-        for (at, entry) in model.workload_entries.iter().enumerate() {
-            let namespace = entry.meta.namespace();
-            seeds.by_namespace.entry(namespace).or_default().push(at);
-            for (key, value) in &entry.workload.labels {
-                seeds.by_label.entry((namespace, key, value)).or_default().push(at);
+        // Only those labels that some selector asks for.
+        let asked: HashSet<&str> = model
+            .service_entries
+            .iter()
+            .filter_map(|entry| entry.workload_selector.as_ref())
+            .flat_map(|selector| selector.keys().map(String::as_str))
+            .collect();
+        for (at, alone) in seeds.alone.iter().enumerate() {
+            seeds.by_namespace.entry(alone.namespace).or_default().push(at);
+            for (key, value) in alone.workload.labels.iter().filter(|(key, _)| asked.contains(key.as_str())) {
+                seeds.by_label.entry((alone.namespace, key, value)).or_default().push(at);
             }
         }
         seeds
     }
 
-    /// The workloads of a service; notes in `selected` which WorkloadEntries are among them.
+    /// The workloads of a service; notes in `selected` which of those that stand alone are among them.
     pub(super) fn of_entry(&self, entry: &'m ServiceEntry, selected: &mut HashSet<usize>) -> Vec<Seed<'m>> {
         let namespace = entry.meta.namespace();
-        let mut found: Vec<Seed<'m>> = entry.endpoints.iter().map(|own| self.seed(own, namespace)).collect();
+        let written = |own| self.seed(&Alone { workload: own, namespace, registration: None });
+        let mut found: Vec<Seed<'m>> = entry.endpoints.iter().map(written).collect();
         let Some(selector) = &entry.workload_selector else { return found };
         for at in self.candidates(namespace, selector) {
-            let Some(other) = self.entries.get(*at).filter(|w| includes(&w.workload.labels, selector)) else {
+            let Some(other) = self.alone.get(*at).filter(|w| includes(&w.workload.labels, selector)) else {
                 continue;
             };
             selected.insert(*at);
-            found.push(self.seed(&other.workload, namespace));
+            found.push(self.seed(other));
         }
         found
     }
@@ -88,25 +114,52 @@ impl<'m> Seeds<'m> {
         shortest.or_else(|| self.by_namespace.get(namespace).map(Vec::as_slice)).unwrap_or_default()
     }
 
-    /// The WorkloadEntries that no service selected.
+    /// The WorkloadEntries and registered agents that no service selected.
     pub(super) fn alone<'a>(&'a self, selected: &'a HashSet<usize>) -> impl Iterator<Item = Seed<'m>> + 'a {
-        let alone = self.entries.iter().enumerate().filter(|(at, _)| !selected.contains(at));
-        alone.map(|(_, entry)| self.seed(&entry.workload, entry.meta.namespace()))
+        let alone = self.alone.iter().enumerate().filter(|(at, _)| !selected.contains(at));
+        alone.map(|(_, alone)| self.seed(alone))
     }
 
-    fn seed(&self, workload: &'m Workload, namespace: &'m str) -> Seed<'m> {
-        let capabilities = workload.agent.as_deref().and_then(|agent| self.agents.get(&(namespace, agent)));
+    fn seed(&self, of: &Alone<'m>) -> Seed<'m> {
+        let workload = of.workload;
+        let agent = workload.agent.as_deref();
+        let capabilities = match of.registration {
+            Some(registration) => Some(&registration.capabilities),
+            None => agent.and_then(|agent| self.agents.get(&(of.namespace, agent))),
+        };
         Seed {
             workload,
-            namespace,
+            namespace: of.namespace,
             labels: workload.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
             capabilities: capabilities.cloned().unwrap_or_default(),
-            port: 0,
+            port: of.registration.map_or(0, |registration| registration.port),
+            registration: of.registration,
         }
     }
 }
 
 impl<'m> Seed<'m> {
+    /// This workload at `port`; a registered agent stays at its sidecar's.
+    pub(super) fn at_port(&self, port: u16) -> Seed<'m> {
+        Seed { port: if self.registration.is_some() { self.port } else { port }, ..self.clone() }
+    }
+
+    /// Whether the control plane said it, and no document.
+    pub(super) fn is_registered(&self) -> bool {
+        self.registration.is_some()
+    }
+
+    /// The SPIFFE ID of its agent, else of its service account.
+    fn identity(&self, own_domain: &str) -> Option<Arc<str>> {
+        let domain = self.workload.trust_domain.as_deref().unwrap_or(own_domain);
+        let (kind, name) = match (&self.workload.agent, &self.workload.service_account) {
+            (Some(agent), _) => ("agent", agent),
+            (None, Some(account)) => ("sa", account),
+            (None, None) => return None,
+        };
+        Some(format!("spiffe://{domain}/ns/{}/{kind}/{name}", self.namespace).into())
+    }
+
     /// Where it is now; a name that has no answer yet is nowhere.
     pub(super) fn addresses(&'m self, resolved: &Resolved, resolution: Resolution) -> Vec<Found<'m>> {
         let at =
@@ -137,8 +190,10 @@ impl<'m> Found<'m> {
         Found { addr, hostname: Some(hostname), seed: None }
     }
 
-    pub(super) fn endpoint(&self, stats: Arc<EndpointStats>, home: &Arc<ClusterLimits>) -> Endpoint {
+    /// As an endpoint of a cluster.
+    pub(super) fn endpoint(&self, stats: Arc<EndpointStats>, of: &Home<'_>) -> Endpoint {
         let workload = self.seed.map(|seed| seed.workload);
+        let registration = self.seed.and_then(|seed| seed.registration);
         Endpoint {
             addr: self.addr,
             unix: workload.and_then(|workload| match &workload.address {
@@ -153,8 +208,28 @@ impl<'m> Found<'m> {
             capabilities: self.seed.map(|seed| Arc::clone(&seed.capabilities)).unwrap_or_default(),
             namespace: self.seed.map_or_else(Box::default, |seed| seed.namespace.into()),
             mesh: workload.is_some_and(|workload| workload.mesh),
+            identity: of.expected(self.seed),
+            id: registration.map(|registration| Arc::clone(&registration.id)),
+            degraded: registration.is_some_and(|registration| registration.degraded),
             stats,
-            home: Arc::clone(home),
+            home: Arc::clone(of.limits),
         }
+    }
+}
+
+/// What a cluster's endpoints have in common.
+pub(super) struct Home<'a> {
+    pub(super) limits: &'a Arc<ClusterLimits>,
+    /// The sidecar's own trust domain.
+    pub(super) trust_domain: Option<&'a str>,
+    /// Names that are expected in place of the endpoint's own.
+    pub(super) subject_alt_names: &'a [Arc<str>],
+}
+
+impl Home<'_> {
+    fn expected(&self, seed: Option<&Seed<'_>>) -> Option<Arc<str>> {
+        let own = seed.and_then(|seed| seed.identity(self.trust_domain?));
+        let listed = own.as_ref().is_some_and(|own| self.subject_alt_names.contains(own));
+        if listed { own } else { self.subject_alt_names.first().cloned().or(own) }
     }
 }

@@ -58,6 +58,7 @@ fn entry(name: &str) -> ServiceEntry {
         service_account: None,
         agent: None,
         mesh: false,
+        trust_domain: None,
     };
     ServiceEntry {
         meta: meta(Kind::ServiceEntry, name),
