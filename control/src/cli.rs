@@ -3,6 +3,7 @@
 pub mod check;
 pub mod completion;
 pub mod schema;
+pub mod serve;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the control plane.
+    Serve(Box<serve::Serve>),
     /// Say everything that is wrong with configuration files, at once.
     Check(check::Check),
     /// Print JSON Schema of the kinds that are read.
@@ -29,6 +32,7 @@ enum Command {
 /// Runs the command that the arguments name. Usage errors end with 2.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
+        Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Schema(schema) => schema.run(),
         Command::Completion(completion) => completion.run(),

@@ -3,4 +3,6 @@
 pub mod api;
 pub mod cli;
 pub mod log;
+#[allow(dead_code, reason = "its parts are being wired")]
+pub mod server;
 pub mod store;
