@@ -7,6 +7,8 @@ use std::sync::Arc;
 const LONGEST: usize = 2048;
 /// A trust domain has at most this many bytes (section 2.4).
 const LONGEST_DOMAIN: usize = 255;
+/// The namespace of the mesh's own parts.
+const SYSTEM: &str = "pilotfish-system";
 
 /// Why a text is no SPIFFE ID or no trust domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +93,7 @@ impl SpiffeId {
     /// # Errors
     /// A name that cannot be a segment of a path.
     pub fn agent(domain: &TrustDomain, namespace: &str, agent: &str) -> Result<SpiffeId, NotSpiffe> {
-        SpiffeId::parse(&format!("spiffe://{domain}/ns/{namespace}/agent/{agent}"))
+        SpiffeId::workload(domain, namespace, "agent", agent)
     }
 
     /// The identity of a service account, as Istio writes it.
@@ -103,7 +105,29 @@ impl SpiffeId {
         namespace: &str,
         account: &str,
     ) -> Result<SpiffeId, NotSpiffe> {
-        SpiffeId::parse(&format!("spiffe://{domain}/ns/{namespace}/sa/{account}"))
+        SpiffeId::workload(domain, namespace, "sa", account)
+    }
+
+    /// The identity of a control plane.
+    ///
+    /// # Errors
+    /// A name that cannot be a segment of a path.
+    pub fn control(domain: &TrustDomain, name: &str) -> Result<SpiffeId, NotSpiffe> {
+        SpiffeId::workload(domain, SYSTEM, "control", name)
+    }
+
+    /// A name with a `/` would make another path of it.
+    fn workload(
+        domain: &TrustDomain,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+    ) -> Result<SpiffeId, NotSpiffe> {
+        if let Some(bad) = [namespace, name].iter().find(|part| part.contains('/')) {
+            let shown: String = bad.chars().take(64).collect();
+            return Err(NotSpiffe(format!("`{}` is no name: it has a `/`", shown.escape_debug())));
+        }
+        SpiffeId::parse(&format!("spiffe://{domain}/ns/{namespace}/{kind}/{name}"))
     }
 
     /// The whole ID.
@@ -124,6 +148,11 @@ impl SpiffeId {
     /// Namespace and name, when it is a service account's.
     pub fn as_service_account(&self) -> Option<(&str, &str)> {
         self.named("sa")
+    }
+
+    /// The name, when it is a control plane's.
+    pub fn as_control(&self) -> Option<&str> {
+        self.named("control").filter(|(namespace, _)| *namespace == SYSTEM).map(|(_, name)| name)
     }
 
     fn named(&self, what: &str) -> Option<(&str, &str)> {
@@ -153,6 +182,10 @@ mod tests {
         assert_eq!(read.as_agent(), Some(("production", "planner")));
         assert_eq!(read.as_service_account(), None);
         assert_eq!(read.trust_domain(), &domain);
+        assert_eq!(read.as_control(), None);
+        let control = SpiffeId::control(&domain, "c1").unwrap();
+        assert_eq!((control.as_control(), control.as_agent()), (Some("c1"), None));
+        assert_eq!(SpiffeId::parse("spiffe://d/ns/other/control/c1").unwrap().as_control(), None);
         let account = SpiffeId::service_account(&domain, "n", "s").unwrap();
         assert_eq!(account.as_service_account(), Some(("n", "s")));
     }

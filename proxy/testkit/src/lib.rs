@@ -7,6 +7,7 @@
 //! | the process under test, its YAML and its end | [`sidecar`] |
 //! | an origin that records every byte and answers from a script, well or badly | [`origin`] |
 //! | a well-behaved agent (HTTP/1.1 and h2c) that echoes, streams, delays, upgrades | [`agent`] |
+//! | a throw-away certificate authority, good and bad certificates | [`ca`] |
 //! | a DNS server whose answers a test writes | [`dns`] |
 //! | a raw HTTP/1 client | [`h1`] |
 //! | a raw HTTP/2 client and origin: frames and HPACK by hand | [`h2`] |
@@ -18,6 +19,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod agent;
+pub mod ca;
 pub mod dns;
 pub mod h1;
 pub mod h2;
