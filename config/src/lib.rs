@@ -3,6 +3,7 @@
 //! YAML -> located tree -> `raw` (checked against each kind's field table) -> `validate` -> [`model`].
 //! Every error is reported at once, each with file, line, column and field.
 
+mod canonical;
 pub(crate) mod diagnose;
 mod document;
 pub mod kinds;
@@ -17,7 +18,8 @@ mod validate;
 pub mod wire;
 pub mod yaml;
 
-pub use load::{load, load_bytes, load_texts};
+pub use canonical::{to_json, to_yaml};
+pub use load::{Admitted, admit, load, load_bytes, load_documents, load_texts};
 pub use model::Model;
 pub use report::{Diagnostic, Report, Severity, Unenforced};
 

@@ -1,18 +1,51 @@
 //! Files and folders to a model: read, compose, check, validate; every error of every file in one report.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::diagnose::Diagnose;
-use crate::document;
+use crate::document::{self, Document};
+use crate::model::{Meta, ResourceKey};
 use crate::validate::validate;
-use crate::yaml::{Limits, Tree, compose};
-use crate::{Loaded, Options};
+use crate::yaml::{Limits, Tree, compose_at};
+use crate::{Loaded, Options, canonical};
 
-/// A file's name and text.
-type Text = (Arc<str>, String);
+/// A file's name, the line that its text starts in, and the text.
+struct Text<'t> {
+    name: Arc<str>,
+    line: u32,
+    text: Cow<'t, str>,
+}
+
+impl<'t> Text<'t> {
+    fn new(name: impl Into<Arc<str>>, text: impl Into<Cow<'t, str>>) -> Text<'t> {
+        Text { name: name.into(), line: 1, text: text.into() }
+    }
+
+    /// A document whose author wrote it at `source`, `routes.yaml:12`.
+    fn admitted(source: &str, text: &'t str) -> Text<'t> {
+        let place = source.rsplit_once(':').and_then(|(file, line)| Some((file, line.parse().ok()?)));
+        let (file, line) = place.unwrap_or((source, 1));
+        Text { name: file.into(), line, text: text.into() }
+    }
+}
+
+/// A document that is valid together with those that it came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// What makes it unique.
+    pub key: ResourceKey,
+    /// Its key, labels, annotations and place.
+    pub meta: Meta,
+    /// Where its author wrote it, `routes.yaml:12`.
+    pub source: String,
+    /// The document as JSON on one line: keys sorted, the namespace filled in, without what Kubernetes adds. The same
+    /// content gives the same text; [`load_documents`] reads it.
+    pub json: String,
+}
 
 /// Loads files and folders (their `.yaml` and `.yml` files, by name; not recursive, as kubectl does).
 pub fn load(paths: &[PathBuf], options: &Options) -> Loaded {
@@ -22,32 +55,54 @@ pub fn load(paths: &[PathBuf], options: &Options) -> Loaded {
         let name: Arc<str> = file.display().to_string().into();
         match read(&file, &mut diagnose, &name) {
             Some(bytes) => texts.extend(utf8(name, bytes, &mut diagnose)),
-            None => texts.push((name, String::new())),
+            None => texts.push(Text::new(name, "")),
         }
     }
-    load_all(&texts, options, diagnose)
+    load_all(&texts, options, diagnose, false).0
 }
 
 /// Loads documents from memory: pairs of a name for messages, and text.
 pub fn load_texts(texts: &[(&str, &str)], options: &Options) -> Loaded {
-    let texts: Vec<Text> = texts.iter().map(|(name, text)| ((*name).into(), (*text).to_owned())).collect();
-    load_all(&texts, options, Diagnose::default())
+    let texts: Vec<Text<'_>> = texts.iter().map(|(name, text)| Text::new(*name, *text)).collect();
+    load_all(&texts, options, Diagnose::default(), false).0
+}
+
+/// Loads documents from memory and gives each (the items of a List apart) in the form in which it is stored and sent,
+/// in the order of writing; none when there is any error. What is not for Pilotfish is left out.
+pub fn admit(texts: &[(&str, &str)], options: &Options) -> (Loaded, Vec<Admitted>) {
+    let texts: Vec<Text<'_>> = texts.iter().map(|(name, text)| Text::new(*name, *text)).collect();
+    load_all(&texts, options, Diagnose::default(), true)
+}
+
+/// Loads admitted documents: pairs of [`Admitted::source`] and [`Admitted::json`].
+pub fn load_documents<'d>(
+    documents: impl IntoIterator<Item = (&'d str, &'d str)>,
+    options: &Options,
+) -> Loaded {
+    let texts: Vec<Text<'_>> =
+        documents.into_iter().map(|(source, json)| Text::admitted(source, json)).collect();
+    load_all(&texts, options, Diagnose::default(), false).0
 }
 
 /// Loads one document stream that may not even be text.
 pub fn load_bytes(name: &str, bytes: Vec<u8>, options: &Options) -> Loaded {
     let mut diagnose = Diagnose::default();
-    let texts: Vec<Text> = utf8(name.into(), bytes, &mut diagnose).into_iter().collect();
-    load_all(&texts, options, diagnose)
+    let texts: Vec<Text<'_>> = utf8(name.into(), bytes, &mut diagnose).into_iter().collect();
+    load_all(&texts, options, diagnose, false).0
 }
 
-fn load_all(texts: &[Text], options: &Options, mut diagnose: Diagnose) -> Loaded {
+fn load_all(
+    texts: &[Text<'_>],
+    options: &Options,
+    mut diagnose: Diagnose,
+    admit: bool,
+) -> (Loaded, Vec<Admitted>) {
     let limits = Limits::default();
     let trees: Vec<Tree<'_>> = texts
         .iter()
-        .map(|(name, text)| {
-            let (tree, problems) = compose(name, text, &limits);
-            problems.into_iter().for_each(|problem| diagnose.problem(name, problem));
+        .map(|text| {
+            let (tree, problems) = compose_at(&text.name, text.line, &text.text, &limits);
+            problems.into_iter().for_each(|problem| diagnose.problem(&text.name, problem));
             tree
         })
         .collect();
@@ -56,13 +111,24 @@ fn load_all(texts: &[Text], options: &Options, mut diagnose: Diagnose) -> Loaded
         document::read(node, &options.default_namespace, &mut diagnose, &mut documents);
     }
     let resources = documents.len();
+    let mut admitted: Vec<Admitted> =
+        if admit && diagnose.errors() == 0 { documents.iter().map(admitted).collect() } else { Vec::new() };
     let model = validate(documents, options, &mut diagnose);
     let model = (diagnose.errors() == 0).then_some(model);
-    let names: Vec<Arc<str>> = texts.iter().map(|(name, _)| name.clone()).collect();
+    if model.is_none() {
+        admitted.clear();
+    }
+    let names: Vec<Arc<str>> = texts.iter().map(|text| text.name.clone()).collect();
     let mut report = diagnose.finish(&names);
     report.files = texts.len();
     report.resources = resources;
-    Loaded { model, report }
+    (Loaded { model, report }, admitted)
+}
+
+fn admitted(document: &Document<'_>) -> Admitted {
+    let meta = document.meta.clone();
+    let source = format!("{}:{}", meta.source.file, meta.source.line);
+    Admitted { key: meta.key.clone(), meta, source, json: canonical::document(document) }
 }
 
 /// The files that the paths mean, each once.
@@ -120,13 +186,13 @@ fn read(file: &Path, diagnose: &mut Diagnose, name: &Arc<str>) -> Option<Vec<u8>
     }
 }
 
-fn utf8(name: Arc<str>, bytes: Vec<u8>, diagnose: &mut Diagnose) -> Option<Text> {
+fn utf8(name: Arc<str>, bytes: Vec<u8>, diagnose: &mut Diagnose) -> Option<Text<'static>> {
     // Cutting a file at the limit may cut a character; such a file is refused for its length by `compose`.
     let limit = Limits::default().bytes;
     match String::from_utf8(bytes) {
-        Ok(text) => Some((name, text)),
+        Ok(text) => Some(Text::new(name, text)),
         Err(error) if error.as_bytes().len() > limit && error.utf8_error().valid_up_to() + 4 > limit => {
-            Some((name, String::from_utf8_lossy(error.as_bytes()).into_owned()))
+            Some(Text::new(name, String::from_utf8_lossy(error.as_bytes()).into_owned()))
         }
         Err(error) => {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
@@ -141,7 +207,7 @@ fn utf8(name: Arc<str>, bytes: Vec<u8>, diagnose: &mut Diagnose) -> Option<Text>
             let message = format!("not UTF-8: the byte 0x{bad:02x}");
             let hint = Some("save the file as UTF-8".to_owned());
             diagnose.problem(&name, crate::yaml::Problem { at, message, hint });
-            Some((name, String::new()))
+            Some(Text::new(name, ""))
         }
     }
 }

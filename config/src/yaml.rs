@@ -9,7 +9,7 @@ mod place;
 mod print;
 mod tree;
 
-pub use compose::{Limits, Problem, compose};
+pub use compose::{Limits, Problem, compose, compose_at};
 pub use print::print;
 pub use tree::{At, Entries, Node, Scalar, Tree, Type};
 

@@ -3,6 +3,7 @@
 // Helpers outside of #[test] functions may panic too; hostile input is timed.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod canonical;
 mod examples;
 mod hostile;
 mod invalid;

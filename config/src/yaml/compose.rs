@@ -44,6 +44,16 @@ pub struct Problem {
 
 /// Builds the tree of all documents. A document with a problem is left out; the next `---` starts afresh.
 pub fn compose<'t>(file: &Arc<str>, text: &'t str, limits: &Limits) -> (Tree<'t>, Vec<Problem>) {
+    compose_at(file, 1, text, limits)
+}
+
+/// [`compose`] for a text that starts in that line of the file.
+pub fn compose_at<'t>(
+    file: &Arc<str>,
+    line: u32,
+    text: &'t str,
+    limits: &Limits,
+) -> (Tree<'t>, Vec<Problem>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut composer = Composer {
         limits,
@@ -53,7 +63,7 @@ pub fn compose<'t>(file: &Arc<str>, text: &'t str, limits: &Limits) -> (Tree<'t>
         open: Vec::new(),
         anchors: HashMap::new(),
         copied: 0,
-        base: 0,
+        base: line.saturating_sub(1).min(u32::MAX / 2),
     };
     if text.len() > limits.bytes {
         let message = format!("the file has {} bytes; the limit is {}", text.len(), limits.bytes);
