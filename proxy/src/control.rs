@@ -2,5 +2,8 @@
 //! how its agent is, and keeps all of that on disk so that it starts without the control plane too.
 
 pub mod backoff;
+pub mod connect;
 pub mod disk;
+pub mod join;
+pub mod member;
 pub mod set;

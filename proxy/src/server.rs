@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::state::State;
+use pilotfish_identity::{Identity, LiveIdentity};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::Notify;
@@ -57,6 +58,8 @@ pub struct Shared {
     pub access_log: Option<AccessLog>,
     /// Names to addresses.
     pub dns: Arc<Dns>,
+    /// Who this sidecar is and whom it trusts; nobody, until it has joined a mesh or has read its files.
+    pub identity: Arc<LiveIdentity>,
     /// Where the process listens; empty until it does.
     pub listening: OnceLock<Listening>,
     /// The one clock of the process.
@@ -87,6 +90,7 @@ impl Shared {
             clusters: Names::default(),
             access_log,
             dns: Arc::new(dns),
+            identity: LiveIdentity::new(Identity::default()),
             listening: OnceLock::new(),
             clock,
             drain: Drain::default(),

@@ -9,12 +9,14 @@
 //! | read whom to trust | [`Bundles`] |
 //! | keep all of it, replaceable at any time | [`LiveIdentity`] |
 //! | open or accept mesh connections | [`tls::client_config`], [`tls::server_config`] |
+//! | know a control plane by a fingerprint | [`pinned_client_config`], [`verify_pinned`] |
 //! | know who is at the other end | [`tls::peer_of`], then [`tls::expect`] |
 
 mod bundles;
 mod certificate;
 mod credentials;
 mod live;
+mod pinned;
 mod refused;
 mod request;
 mod seen;
@@ -26,6 +28,7 @@ mod verify;
 pub use bundles::{Bundles, Fingerprint, fingerprint, hex};
 pub use credentials::{Credentials, IdentityError};
 pub use live::{Identity, LiveIdentity};
+pub use pinned::{pinned_client_config, verify_pinned};
 pub use refused::Refused;
 pub use request::KeyAndRequest;
 pub use spiffe::{SpiffeId, TrustDomain};

@@ -10,31 +10,41 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// Doubles with each failure. Randomness is passed in.
 #[derive(Debug)]
-pub struct Backoff(Duration);
+pub struct Backoff {
+    step: Duration,
+    first: Duration,
+    longest: Duration,
+}
 
 impl Default for Backoff {
+    /// For what is wanted at once: 50 ms, at most 5 s.
     fn default() -> Self {
-        Backoff(FIRST)
+        Backoff::new(FIRST, LONGEST)
     }
 }
 
 impl Backoff {
+    /// Waits from `first` up to `longest`.
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Backoff { step: first, first, longest }
+    }
+
     /// It worked: the next failure is the first again.
     pub fn reset(&mut self) {
-        *self = Backoff::default();
+        self.step = self.first;
     }
 
     /// How long to wait after one more failure: half to all of the current step.
     pub fn next(&mut self, rng: &mut fastrand::Rng) -> Duration {
-        let step = self.0;
-        self.0 = (step * 2).min(LONGEST);
+        let step = self.step;
+        self.step = (step * 2).min(self.longest);
         step.mul_f64(0.5 + rng.f64() / 2.0)
     }
 
     /// How long to wait after a refusal that the same request would get again.
     pub fn slow(&mut self, rng: &mut fastrand::Rng) -> Duration {
-        self.0 = LONGEST;
-        LONGEST.mul_f64(2.0 + 2.0 * rng.f64())
+        self.step = self.longest;
+        self.longest.mul_f64(2.0 + 2.0 * rng.f64())
     }
 }
 
