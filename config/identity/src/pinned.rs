@@ -77,10 +77,8 @@ impl ServerCertVerifier for Pinned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
-        let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf)
-            .chain(others)
-            .map(|der| CertificateDer::from(der.as_ref()))
-            .collect();
+        let chain: Vec<CertificateDer<'_>> =
+            std::iter::once(leaf).chain(others).map(|der| CertificateDer::from(der.as_ref())).collect();
         verify_pinned(&chain, &self.0, now)?;
         Ok(ServerCertVerified::assertion())
     }

@@ -92,8 +92,10 @@ impl fmt::Debug for Connection {
 /// # Errors
 /// It is away, or it is none.
 pub async fn connect(dns: &Dns, address: &ControlAddress, proof: &Proof) -> Result<Connection, Problem> {
-    let addresses =
-        dns.lookup(&address.0.host).await.map_err(|why| Problem::Away(format!("cannot resolve: {}", why.0)))?;
+    let addresses = dns
+        .lookup(&address.0.host)
+        .await
+        .map_err(|why| Problem::Away(format!("cannot resolve: {}", why.0)))?;
     let mut last = Problem::Away("its name has no address".into());
     for ip in addresses.iter() {
         match tokio::time::timeout(CONNECT, TcpStream::connect((*ip, address.0.port))).await {
@@ -142,10 +144,7 @@ fn config(proof: &Proof) -> Result<Arc<ClientConfig>, rustls::Error> {
 }
 
 /// Who answers: a control plane, and one of the own trust domain.
-fn peer(
-    chain: Option<&[rustls::pki_types::CertificateDer<'_>]>,
-    proof: &Proof,
-) -> Result<SpiffeId, Problem> {
+fn peer(chain: Option<&[rustls::pki_types::CertificateDer<'_>]>, proof: &Proof) -> Result<SpiffeId, Problem> {
     let impostor = |why: String| Problem::Impostor(why);
     let (peer, domain) = match proof {
         Proof::Pinned(root) => {
@@ -173,10 +172,9 @@ fn peer(
 fn failed(error: &std::io::Error, proof: &Proof) -> Problem {
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match (cause, proof) {
-        (Some(rustls::Error::InvalidCertificate(_)), Proof::Pinned(root)) => Problem::Impostor(format!(
-            "its certificate does not lead to the root {}: {error}",
-            hex(root)
-        )),
+        (Some(rustls::Error::InvalidCertificate(_)), Proof::Pinned(root)) => {
+            Problem::Impostor(format!("its certificate does not lead to the root {}: {error}", hex(root)))
+        }
         (Some(rustls::Error::InvalidCertificate(_)), Proof::Live(_)) => {
             Problem::Impostor(format!("its certificate is not taken: {error}"))
         }

@@ -75,7 +75,9 @@ fn restore(member: &Member) -> Result<bool, String> {
     }
     let bundles = Bundles::from_wire(&stored.bundles).map_err(|error| error.to_string())?;
     if expired {
-        log::error!("the certificate on disk has expired: no mesh call can work until a new --token joins again");
+        log::error!(
+            "the certificate on disk has expired: no mesh call can work until a new --token joins again"
+        );
     }
     put_in_force(member, credentials, Some(bundles));
     Ok(true)
@@ -99,7 +101,8 @@ pub async fn join(member: &Member, token: &Secret) -> Result<(), NoIdentity> {
                 Ok(()) => return Ok(()),
                 Err(Problem::Away(why)) => wait.say(address, &why),
                 Err(Problem::Impostor(why)) => {
-                    let why = format!("{address} is no control plane of this mesh: {why}; the token was not sent");
+                    let why =
+                        format!("{address} is no control plane of this mesh: {why}; the token was not sent");
                     return Err(NoIdentity::Refused(why));
                 }
                 Err(Problem::Refused(why)) => {
@@ -261,7 +264,10 @@ async fn join_again(member: &Member) -> bool {
             Err(NoIdentity::Refused(why) | NoIdentity::Unusable(why)) => why,
         },
     };
-    log::error!("the certificate has expired, no mesh call can work: start again with a new --token", why = why);
+    log::error!(
+        "the certificate has expired, no mesh call can work: start again with a new --token",
+        why = why
+    );
     false
 }
 
