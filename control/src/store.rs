@@ -2,6 +2,8 @@
 //!
 //! Keys are `/`-separated texts, values are bytes. Every change has a revision; revisions count up over the whole store.
 
+pub mod memory;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
