@@ -11,7 +11,7 @@ use crate::document::{self, Document};
 use crate::model::{Meta, ResourceKey};
 use crate::validate::validate;
 use crate::yaml::{Limits, Tree, compose_at};
-use crate::{Loaded, Options, canonical};
+use crate::{Loaded, Options, Report, canonical};
 
 /// A file's name, the line that its text starts in, and the text.
 struct Text<'t> {
@@ -50,15 +50,29 @@ pub struct Admitted {
 /// Loads files and folders (their `.yaml` and `.yml` files, by name; not recursive, as kubectl does).
 pub fn load(paths: &[PathBuf], options: &Options) -> Loaded {
     let mut diagnose = Diagnose::default();
+    let texts = texts(paths, &mut diagnose);
+    load_all(&texts, options, diagnose, false).0
+}
+
+/// The files that [`load`] would read, with their texts, and what is wrong with those that cannot be read.
+pub fn read_texts(paths: &[PathBuf]) -> (Vec<(Arc<str>, String)>, Report) {
+    let mut diagnose = Diagnose::default();
+    let texts = texts(paths, &mut diagnose);
+    let names: Vec<Arc<str>> = texts.iter().map(|text| text.name.clone()).collect();
+    let texts = texts.into_iter().map(|text| (text.name, text.text.into_owned())).collect();
+    (texts, diagnose.finish(&names))
+}
+
+fn texts(paths: &[PathBuf], diagnose: &mut Diagnose) -> Vec<Text<'static>> {
     let mut texts = Vec::new();
-    for file in files(paths, &mut diagnose) {
+    for file in files(paths, diagnose) {
         let name: Arc<str> = file.display().to_string().into();
-        match read(&file, &mut diagnose, &name) {
-            Some(bytes) => texts.extend(utf8(name, bytes, &mut diagnose)),
+        match read(&file, diagnose, &name) {
+            Some(bytes) => texts.extend(utf8(name, bytes, diagnose)),
             None => texts.push(Text::new(name, "")),
         }
     }
-    load_all(&texts, options, diagnose, false).0
+    texts
 }
 
 /// Loads documents from memory: pairs of a name for messages, and text.

@@ -1,40 +1,169 @@
 //! Commands and their flags.
 
+pub mod agents;
+pub mod apply;
+pub mod backup;
+mod changes;
 pub mod check;
+pub mod client;
 pub mod completion;
+pub mod delete;
+pub mod diff;
+pub mod edit;
+pub mod explain;
+pub mod failed;
+pub mod files;
+pub mod get;
+pub mod history;
+pub mod human;
+pub mod kinds;
+pub mod man;
+pub mod members;
+pub mod output;
 pub mod schema;
 pub mod serve;
+pub mod status;
+pub mod table;
+pub mod terminal;
+pub mod token;
+pub mod trust;
+pub mod ui;
+pub mod version;
+pub mod wait;
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use self::failed::{EXIT_CODES, Failed};
 
 /// Pilotfish: a service mesh for AI agents.
 #[derive(Debug, Parser)]
-#[command(name = "pilotfish", version, about, arg_required_else_help = true)]
+#[command(name = "pilotfish", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+/// Each variant has its place in [`GROUPS`].
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the control plane.
     Serve(Box<serve::Serve>),
-    /// Say everything that is wrong with configuration files, at once.
+    Apply(apply::Apply),
+    Diff(diff::Diff),
+    Get(get::Get),
+    Edit(edit::Edit),
+    Delete(delete::Delete),
+    History(history::History),
+    Rollback(history::Rollback),
+    Status(status::Status),
+    Agents(agents::Agents),
+    Explain(explain::Explain),
+    Ui(ui::Ui),
+    Token(token::Token),
+    Revoke(members::Revoke),
+    Readmit(members::Readmit),
+    Trust(trust::Trust),
+    Backup(backup::Backup),
     Check(check::Check),
-    /// Print JSON Schema of the kinds that are read.
     Schema(schema::Schema),
-    /// Print a completion script for a shell.
     Completion(completion::Completion),
+    Version(version::Version),
+    #[command(hide = true)]
+    Man(man::Man),
+}
+
+/// Commands as `--help` lists them.
+const GROUPS: &[(&str, &[&str])] = &[
+    ("Run it", &["serve", "ca", "backup", "restore"]),
+    ("Change the mesh", &["apply", "diff", "get", "edit", "delete", "history", "rollback"]),
+    ("Look at it", &["status", "agents", "explain", "ui"]),
+    ("Who belongs to it", &["token", "revoke", "readmit", "trust"]),
+    ("Without a control plane", &["check", "schema", "completion", "version"]),
+];
+
+/// The whole command line; its help lists the commands in groups.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{}\nOptions:\n{{options}}{{after-help}}",
+        groups(&command)
+    );
+    command.help_template(template)
+}
+
+/// The commands that are there, in groups; one that has no group comes last.
+fn groups(command: &clap::Command) -> String {
+    let line = |sub: &clap::Command| {
+        let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+        // The first sentence is enough here; the rest is in the command's own help.
+        let about = about.split(". ").next().unwrap_or_default().trim_end_matches('.');
+        format!("  {:<11} {about}\n", sub.get_name())
+    };
+    let mut text = String::new();
+    for (title, names) in GROUPS {
+        let _ = write!(text, "\n{title}:\n");
+        let subs = names.iter().filter_map(|name| command.find_subcommand(name));
+        text.extend(subs.map(line));
+    }
+    let grouped = |name: &str| GROUPS.iter().any(|(_, names)| names.contains(&name));
+    let others = command.get_subcommands().filter(|sub| !sub.is_hide_set() && !grouped(sub.get_name()));
+    text.extend(others.map(line));
+    text
 }
 
 /// Runs the command that the arguments name. Usage errors end with 2.
 pub fn run() -> ExitCode {
-    match Cli::parse().command {
-        Command::Serve(serve) => serve.run(),
-        Command::Check(check) => check.run(),
-        Command::Schema(schema) => schema.run(),
-        Command::Completion(completion) => completion.run(),
+    let matches = command().get_matches();
+    let name = matches.subcommand_name().unwrap_or_default().to_owned();
+    let done = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => dispatch(cli.command),
+        Err(error) => error.exit(),
+    };
+    done.unwrap_or_else(|failed| failed.report(&name))
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, Failed> {
+    match command {
+        Command::Serve(serve) => Ok(serve.run()),
+        Command::Check(check) => Ok(check.run()),
+        Command::Schema(schema) => Ok(schema.run()),
+        Command::Completion(completion) => Ok(completion.run()),
+        Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
+        other => ask(other).map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// Commands that ask a control plane.
+fn ask(command: Command) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failed::refused(format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        match command {
+            Command::Apply(it) => it.run().await,
+            Command::Diff(it) => it.run().await,
+            Command::Get(it) => it.run().await,
+            Command::Edit(it) => it.run().await,
+            Command::Delete(it) => it.run().await,
+            Command::History(it) => it.run().await,
+            Command::Rollback(it) => it.run().await,
+            Command::Status(it) => it.run().await,
+            Command::Agents(it) => it.run().await,
+            Command::Explain(it) => it.run().await,
+            Command::Ui(it) => it.run().await,
+            Command::Token(it) => it.run().await,
+            Command::Revoke(it) => it.run().await,
+            Command::Readmit(it) => it.run().await,
+            Command::Trust(it) => it.run().await,
+            Command::Backup(it) => it.run().await,
+            Command::Version(it) => it.run().await,
+            // `dispatch` has these.
+            Command::Serve(_)
+            | Command::Check(_)
+            | Command::Schema(_)
+            | Command::Completion(_)
+            | Command::Man(_) => Ok(()),
+        }
+    })
 }

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cli;
 pub mod log;
+pub mod paths;
 #[allow(dead_code, reason = "its parts are being wired")]
 pub mod server;
 pub mod store;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
 /// Print a completion script for a shell.
@@ -15,7 +15,7 @@ pub struct Completion {
 impl Completion {
     /// Prints.
     pub fn run(self) -> ExitCode {
-        clap_complete::generate(self.shell, &mut super::Cli::command(), "pilotfish", &mut std::io::stdout());
+        clap_complete::generate(self.shell, &mut super::command(), "pilotfish", &mut std::io::stdout());
         ExitCode::SUCCESS
     }
 }
