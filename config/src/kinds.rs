@@ -48,7 +48,7 @@ pub static KINDS: &[KindInfo] = &[
     info::<AgentClusterSpec>(Kind::AgentCluster, OURS, true, true),
     info::<AgentSecurityPolicySpec>(Kind::AgentSecurityPolicy, OURS, true, false),
     info::<SidecarSpec>(Kind::Sidecar, NETWORKING, false, true),
-    info::<PeerAuthenticationSpec>(Kind::PeerAuthentication, SECURITY, false, false),
+    info::<PeerAuthenticationSpec>(Kind::PeerAuthentication, SECURITY, false, true),
     info::<AuthorizationPolicySpec>(Kind::AuthorizationPolicy, SECURITY, false, false),
     info::<RequestAuthenticationSpec>(Kind::RequestAuthentication, SECURITY, false, false),
     info::<TelemetrySpec>(Kind::Telemetry, TELEMETRY, false, false),

@@ -57,7 +57,7 @@ pub struct Model {
     pub agent_security_policies: Vec<AgentSecurityPolicy>,
     /// What a sidecar may reach.
     pub sidecars: Vec<Sidecar>,
-    /// Who must speak mTLS (not enforced yet).
+    /// Who must speak mTLS.
     pub peer_authentications: Vec<PeerAuthentication>,
     /// Who may call what (not enforced yet).
     pub authorization_policies: Vec<AuthorizationPolicy>,

@@ -197,9 +197,8 @@ spec: {host: a, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}
 fn security_kinds_are_noted_for_whoever_serves_traffic() {
     let text = "
 apiVersion: security.istio.io/v1
-kind: PeerAuthentication
+kind: RequestAuthentication
 metadata: {name: strict, namespace: prod}
-spec: {mtls: {mode: STRICT}}
 ---
 apiVersion: telemetry.istio.io/v1
 kind: Telemetry

@@ -7,6 +7,7 @@ mod catalogue;
 pub mod cluster;
 mod destination;
 mod egress;
+mod inbound;
 mod route;
 
 use std::fmt;
@@ -88,10 +89,13 @@ pub fn compile(
     let sources = cluster::Sources { model, resolved, place: &place, trust_domain };
     let clusters = cluster::clusters(sources, &mut state.begin(now));
     let routes = route::compile(model, options, &rules, &clusters);
+    let (inbound, mut warnings) = inbound::compile(model, options);
+    warnings.extend(routes.warnings);
     Ok(Plan {
         routes: routes.table,
         by_capability: routes.by_capability,
-        warnings: routes.warnings.into(),
+        warnings: warnings.into(),
+        inbound,
         catalogue: catalogue::compile(&clusters),
         egress: egress::compile(model, options),
         dns_names: cluster::dns_names(model, &place),

@@ -2,6 +2,7 @@
 
 mod describe;
 mod egress;
+mod inbound;
 mod registered;
 mod why;
 
@@ -22,6 +23,7 @@ use crate::verdict::{Deny, Reason};
 
 pub use egress::Egress;
 pub(crate) use egress::NamedAddress;
+pub(crate) use inbound::InboundMtls;
 pub use registered::Measured;
 pub(crate) use registered::Registered;
 
@@ -33,6 +35,7 @@ pub struct Plan {
     pub(crate) catalogue: Catalogue,
     pub(crate) egress: Egress,
     pub(crate) registered: Registered,
+    pub(crate) inbound: InboundMtls,
     /// The rule of calls that ask for a capability and whose host has no rule of its own.
     pub(crate) by_capability: Rule,
     /// Names whose addresses have to be looked up, sorted.
@@ -257,6 +260,7 @@ impl Default for Plan {
             catalogue: Catalogue::default(),
             egress: Egress::default(),
             registered: Registered::default(),
+            inbound: InboundMtls::default(),
             by_capability: Rule {
                 name: "*.capability.mesh".into(),
                 number: 0,

@@ -234,6 +234,16 @@ impl Publisher {
         let shared = &self.shared;
         let plan = compile(model, &self.compile, &answers, &shared.state, shared.clock.now())
             .map_err(|errors| Refused { lines: errors.iter().map(ToString::to_string).collect() })?;
+        if let Some(strict) = plan.strict_by()
+            && self.compile.trust_domain.is_none()
+            && !shared.settings.allow_unenforced
+        {
+            let line = format!(
+                "{strict}: error: mode STRICT, but this sidecar has no identity: join a control plane, or give \
+                 --identity-cert, --identity-key and --trust-bundle"
+            );
+            return Err(Refused { lines: vec![line] });
+        }
         let version = shared.snapshots.version() + 1;
         let agent = self.agent(&answers);
         let snapshot = Snapshot { version, plan, agent, resources, published: SystemTime::now() };

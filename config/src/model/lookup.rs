@@ -4,6 +4,9 @@ use super::{
     Agent, Capability, DestinationRule, Host, Model, OutboundMode, ServiceEntry, StringMap, Workload,
 };
 
+/// Namespaces whose documents for all workloads hold for the whole mesh: ours before Istio's.
+pub const ROOT_NAMESPACES: [&str; 2] = ["pilotfish-system", "istio-system"];
+
 impl Model {
     /// The DestinationRule that a caller in `namespace` uses for `host`: the caller's namespace first, then the
     /// host's own, then any that is exported to the caller; in each, exact hosts before longer wildcards.

@@ -14,7 +14,7 @@ pub struct TrafficPolicy {
     pub connection_pool: Option<ConnectionPool>,
     /// When an endpoint is put aside (not enforced yet).
     pub outlier_detection: Option<OutlierDetection>,
-    /// TLS to the upstream (not enforced yet).
+    /// TLS to the upstream. `None`: mTLS to other sidecars, plaintext to others.
     pub tls: Option<ClientTls>,
     /// Settings for single ports; they replace, they do not merge.
     pub port_level: Vec<(u16, TrafficPolicy)>,

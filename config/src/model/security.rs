@@ -1,4 +1,4 @@
-//! PeerAuthentication, AuthorizationPolicy and RequestAuthentication. Not enforced yet.
+//! PeerAuthentication; AuthorizationPolicy and RequestAuthentication, which are not enforced yet.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub struct PeerAuthentication {
 pub enum MtlsMode {
     /// Plaintext.
     Disable,
-    /// Either. The mesh's default.
+    /// Either. Istio's default; here STRICT once a sidecar has an identity.
     Permissive,
     /// mTLS only.
     Strict,

@@ -37,7 +37,7 @@ object! {
         /// When an endpoint is put aside.
         outlier_detection = "outlierDetection": Box<OutlierSpec<'n>>, later;
         /// TLS to the upstream.
-        tls = "tls": Box<ClientTlsSpec<'n>>, later;
+        tls = "tls": Box<ClientTlsSpec<'n>>;
         /// Settings for single ports; they replace those above.
         port_level_settings = "portLevelSettings": List<PortPolicySpec<'n>>;
         /// Tunnel to the upstream.
@@ -59,7 +59,7 @@ object! {
         /// When an endpoint is put aside.
         outlier_detection = "outlierDetection": Box<OutlierSpec<'n>>, later;
         /// TLS to the upstream.
-        tls = "tls": Box<ClientTlsSpec<'n>>, later;
+        tls = "tls": Box<ClientTlsSpec<'n>>;
     }
 
     /// How an endpoint is chosen.
@@ -301,7 +301,7 @@ object! {
         /// Do not verify the peer.
         insecure_skip_verify = "insecureSkipVerify": Bool<'n>;
         /// Path of the revocation list.
-        ca_crl = "caCrl": Text<'n>;
+        ca_crl = "caCrl": Text<'n>, later;
     }
 
     /// Tunnel to the upstream.

@@ -22,7 +22,7 @@ object! {
         /// Namespaces that see it: `.`, `*` (the default), `~`, or names.
         export_to = "exportTo": List<Text<'n>>;
         /// Names of which an endpoint's certificate must have one.
-        subject_alt_names = "subjectAltNames": List<Text<'n>>, later;
+        subject_alt_names = "subjectAltNames": List<Text<'n>>;
     }
 
     /// A port of a service.

@@ -164,30 +164,50 @@ fn client_tls(cx: &mut Cx<'_>, spec: &ClientTlsSpec<'_>) -> ClientTls {
     tls
 }
 
+/// What Istio's validation refuses, and what would be read and not done.
 fn tls_rules(cx: &mut Cx<'_>, node: Node<'_>, tls: &ClientTls) {
-    let files = tls.client_certificate.is_some() || tls.private_key.is_some();
+    let at = |field: &str| node.get(field).unwrap_or(node);
     let simple_or_mutual = matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual);
-    if tls.insecure_skip_verify == Some(true) && simple_or_mutual {
-        let named = tls.mode == TlsMode::Simple && tls.credential_name.is_some();
-        if tls.ca_certificates.is_some() || !tls.subject_alt_names.is_empty() || named {
-            cx.error(node, "`insecureSkipVerify` and what is verified exclude each other");
-        }
+    let files = [
+        ("clientCertificate", tls.client_certificate.is_some()),
+        ("privateKey", tls.private_key.is_some()),
+        ("caCertificates", tls.ca_certificates.is_some()),
+        ("caCrl", tls.ca_crl.is_some()),
+    ];
+    let skips = tls.insecure_skip_verify == Some(true);
+    if tls.credential_name.is_some() && tls.mode != TlsMode::Disable {
+        let hint =
+            "there are no secrets here: give files by caCertificates, clientCertificate and privateKey";
+        cx.error_hint(at("credentialName"), "`credentialName` is not supported", hint);
     }
-    if simple_or_mutual && tls.credential_name.is_some() {
-        if files || tls.ca_certificates.is_some() || tls.ca_crl.is_some() {
-            cx.error(node, "`credentialName` and paths of certificates exclude each other");
-        }
-        return;
-    }
-    if tls.mode == TlsMode::Mutual {
-        for (name, value) in
-            [("clientCertificate", &tls.client_certificate), ("privateKey", &tls.private_key)]
-        {
-            if value.is_none() {
-                cx.error(node, format!("the mode MUTUAL needs `{name}`"));
+    match tls.mode {
+        TlsMode::IstioMutual => {
+            let others = [("insecureSkipVerify", skips)];
+            for (field, _) in files.into_iter().chain(others).filter(|(_, written)| *written) {
+                let message = format!("the mode ISTIO_MUTUAL takes no `{field}`");
+                cx.error_hint(at(field), message, "it uses the mesh's own certificates; MUTUAL takes files");
             }
         }
+        TlsMode::Mutual => {
+            for (field, _) in files.into_iter().take(2).filter(|(_, written)| !written) {
+                cx.error(node, format!("the mode MUTUAL needs `{field}`"));
+            }
+        }
+        TlsMode::Simple => {
+            for (field, _) in files.into_iter().take(2).filter(|(_, written)| *written) {
+                cx.warn(at(field), "does nothing with the mode SIMPLE", "write the mode MUTUAL");
+            }
+        }
+        TlsMode::Disable => {}
     }
+    if !skips || !simple_or_mutual {
+        return;
+    }
+    if tls.ca_certificates.is_some() || !tls.subject_alt_names.is_empty() {
+        cx.error(node, "`insecureSkipVerify` and what is verified exclude each other");
+    }
+    let hint = "write caCertificates, or leave it out when the system's authorities know the host";
+    cx.warn(at("insecureSkipVerify"), "whoever answers there is believed: nothing is verified", hint);
 }
 
 fn tunnel(cx: &mut Cx<'_>, spec: &TunnelSpec<'_>) -> Option<Tunnel> {

@@ -8,6 +8,7 @@ mod matching;
 mod mesh_example;
 mod registered;
 mod scale;
+mod security;
 
 use pilotfish_config::model::Model;
 use pilotfish_config::{Options, load_texts};
