@@ -8,7 +8,8 @@ use crate::model::{Kind, Meta, ResourceKey, StringMap};
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AuthorizationPolicySpec, DestinationRuleSpec, Metadata,
     PeerAuthenticationSpec, Raw, Reader, RequestAuthenticationSpec, ServiceEntrySpec, ServiceEntryStatusSpec,
-    SidecarSpec, TelemetrySpec, TextMap, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec, nearest,
+    SidecarSpec, TelemetrySpec, TextMap, TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec,
+    WorkloadSpec, nearest,
 };
 use crate::validate::check::is_dns_label;
 use crate::yaml::{Node, Type, clip_text};
@@ -36,6 +37,7 @@ pub(crate) enum Spec<'n> {
     AuthorizationPolicy(AuthorizationPolicySpec<'n>),
     RequestAuthentication(RequestAuthenticationSpec<'n>),
     Telemetry(TelemetrySpec<'n>),
+    TrustDomain(TrustDomainSpec<'n>),
 }
 
 /// Reads a document, or the items of a List, into `out`.
@@ -147,6 +149,7 @@ fn read_spec<'n>(node: Node<'n>, kind: Kind, diagnose: &mut Diagnose) -> Option<
         Kind::AuthorizationPolicy => Spec::AuthorizationPolicy(Raw::read(node, reader)?),
         Kind::RequestAuthentication => Spec::RequestAuthentication(Raw::read(node, reader)?),
         Kind::Telemetry => Spec::Telemetry(Raw::read(node, reader)?),
+        Kind::TrustDomain => Spec::TrustDomain(Raw::read(node, reader)?),
     })
 }
 

@@ -4,7 +4,7 @@ use crate::model::Kind;
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AuthorizationPolicySpec, DestinationRuleSpec, Object,
     PeerAuthenticationSpec, Raw, RequestAuthenticationSpec, ServiceEntrySpec, Shape, SidecarSpec,
-    TelemetrySpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec,
+    TelemetrySpec, TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec,
 };
 
 /// What is known of a kind.
@@ -26,6 +26,7 @@ const NETWORKING: &[&str] =
     &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 const SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1beta1"];
 const TELEMETRY: &[&str] = &["telemetry.istio.io/v1", "telemetry.istio.io/v1alpha1"];
+const OURS_ONLY: &[&str] = &["pilotfish.dev/v1"];
 const OURS: &[&str] = &["pilotfish.dev/v1", "v1"];
 
 const fn info<'n, S: Raw<'n>>(
@@ -52,6 +53,7 @@ pub static KINDS: &[KindInfo] = &[
     info::<AuthorizationPolicySpec>(Kind::AuthorizationPolicy, SECURITY, false, false),
     info::<RequestAuthenticationSpec>(Kind::RequestAuthentication, SECURITY, false, false),
     info::<TelemetrySpec>(Kind::Telemetry, TELEMETRY, false, false),
+    info::<TrustDomainSpec>(Kind::TrustDomain, OURS_ONLY, true, true),
 ];
 
 /// What is known of `kind`.

@@ -18,6 +18,7 @@ mod route;
 mod security;
 mod service;
 mod sidecar;
+mod trust;
 mod virtual_service;
 
 pub use agent::*;
@@ -34,6 +35,7 @@ pub use route::*;
 pub use security::*;
 pub use service::*;
 pub use sidecar::*;
+pub use trust::*;
 pub use virtual_service::*;
 
 /// A whole, valid configuration. Lists are in load order: files by name, documents in file order.
@@ -65,4 +67,6 @@ pub struct Model {
     pub request_authentications: Vec<RequestAuthentication>,
     /// Tracing, metrics and access logs (not enforced yet).
     pub telemetries: Vec<Telemetry>,
+    /// Other meshes whose certificates are taken; no two have one name.
+    pub trust_domains: Vec<TrustDomain>,
 }

@@ -23,6 +23,7 @@ mod security;
 mod service;
 mod shape;
 mod sidecar;
+mod trust;
 mod virtual_service;
 mod word;
 
@@ -35,6 +36,7 @@ pub use security::*;
 pub use service::*;
 pub use shape::*;
 pub use sidecar::*;
+pub use trust::*;
 pub use virtual_service::*;
 pub use word::nearest;
 

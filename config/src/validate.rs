@@ -20,6 +20,7 @@ mod references;
 mod security;
 mod service;
 mod sidecar;
+mod trust;
 mod virtual_service;
 
 use std::collections::HashMap;
@@ -27,7 +28,7 @@ use std::collections::HashMap;
 use crate::Options;
 use crate::diagnose::Diagnose;
 use crate::document::{Document, Spec};
-use crate::model::{Model, ResourceKey};
+use crate::model::{Model, ResourceKey, TrustDomain};
 use crate::yaml::Node;
 
 use check::Cx;
@@ -42,6 +43,7 @@ struct Drafts<'n> {
     /// The place of each ServiceEntry and WorkloadEntry, in the model's order.
     services: Vec<Node<'n>>,
     workloads: Vec<Node<'n>>,
+    trust_domains: Vec<(TrustDomain, Node<'n>)>,
 }
 
 /// Validates all documents. The model is only good if no error was reported.
@@ -59,6 +61,8 @@ pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose
     delegate::merge(&mut cx, &mut drafts.virtual_services);
     additions::spell_out(&mut cx, &mut drafts, options);
     references::check(&mut cx, &drafts, &model);
+    trust::unique(&mut cx, &drafts.trust_domains);
+    model.trust_domains = drafts.trust_domains.into_iter().map(|(domain, _)| domain).collect();
     model.virtual_services = drafts.virtual_services.into_iter().map(|draft| draft.service).collect();
     model.destination_rules = drafts.destination_rules.into_iter().map(|draft| draft.rule).collect();
     model
@@ -103,6 +107,9 @@ fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &
             model.request_authentications.push(security::request_authentication(cx, meta, &spec));
         }
         Spec::Telemetry(spec) => model.telemetries.push(observe::telemetry(cx, meta, &spec)),
+        Spec::TrustDomain(spec) => {
+            drafts.trust_domains.extend(trust::trust_domain(cx, meta, &spec).map(|domain| (domain, node)));
+        }
     }
 }
 

@@ -46,6 +46,8 @@ kinds! {
     RequestAuthentication,
     /// Tracing, metrics, access logs.
     Telemetry,
+    /// Another mesh whose certificates are taken.
+    TrustDomain,
 }
 
 impl fmt::Display for Kind {

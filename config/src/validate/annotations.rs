@@ -19,6 +19,7 @@ const KNOWN: &[(&str, &[Kind])] = &[
     ("load-balancer", &[Kind::DestinationRule]),
     ("agent", &[Kind::ServiceEntry, Kind::WorkloadEntry]),
     ("mesh", &[Kind::ServiceEntry, Kind::WorkloadEntry]),
+    ("trust-domain", &[Kind::ServiceEntry, Kind::WorkloadEntry]),
     ("retry-safety", &[Kind::DestinationRule, Kind::VirtualService]),
 ];
 

@@ -50,7 +50,7 @@ fn destinations(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
         if !known && said.insert(host) {
             let at = mention.node.get("host").unwrap_or(mention.node);
             let message = format!("no ServiceEntry here has the host {host}");
-            cx.warn(at, message, "without one, requests get 503");
+            cx.warn(at, message, "without one, and no agent that registers as it, requests get 503");
         }
         if let (Some(port), Some(entry)) = (mention.destination.port, service_of(model, host))
             && entry.port(Some(port)).is_none()
@@ -76,7 +76,8 @@ fn workloads(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
                     .as_ref()
                     .is_some_and(|labels| includes(&entry.workload.labels, labels))
         });
-        if !selected {
+        // An agent's workload makes a service of its own.
+        if !selected && entry.workload.agent.is_none() {
             let hint = "a ServiceEntry of its namespace has to select its labels by `workloadSelector`";
             cx.warn(*node, "no ServiceEntry here selects this workload, so nothing is sent to it", hint);
         }
@@ -84,7 +85,11 @@ fn workloads(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
     for (service, node) in model.service_entries.iter().zip(&drafts.services) {
         if service.workload_selector.is_some() && model.workloads_of(service).next().is_none() {
             let at = node.get("workloadSelector").unwrap_or(*node);
-            cx.warn(at, "selects no WorkloadEntry here", "without one, requests get 503");
+            cx.warn(
+                at,
+                "selects no WorkloadEntry here",
+                "without one, and no registered agent with these labels, requests get 503",
+            );
         }
     }
 }
