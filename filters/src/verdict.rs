@@ -64,6 +64,10 @@ reasons! {
     ConnectFailed = "connect-failed", 503, Upstream;
     /// The connection to the endpoint was not made in time.
     ConnectTimeout = "connect-timeout", 504, Upstream;
+    /// The endpoint is not who it should be, or nobody knows who it should be.
+    UpstreamIdentity = "upstream-identity", 503, Upstream;
+    /// TLS with the endpoint could not be set up.
+    TlsHandshakeFailed = "tls-handshake-failed", 503, Upstream;
     /// The route's timeout passed.
     Timeout = "timeout", 504, Upstream;
     /// The upstream closed or reset before a whole answer.

@@ -44,7 +44,7 @@ impl Forward {
 
     async fn connect(&self) -> Option<ClientConn> {
         loop {
-            let Some(conn) = self.idle.borrow_mut().pop() else { break };
+            let Some(mut conn) = self.idle.borrow_mut().pop() else { break };
             if conn.is_idle_healthy() {
                 return Some(conn);
             }

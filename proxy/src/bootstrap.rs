@@ -110,6 +110,23 @@ pub struct Settings {
     #[arg(long, env = "PILOTFISH_ACCESS_LOG_FILE", value_name = "PATH")]
     pub access_log_file: Option<PathBuf>,
 
+    /// Certificate chain of this sidecar's identity, leaf first (PEM), with one SPIFFE ID as its URI name. With it calls
+    /// within the mesh are mutual TLS in both directions. The three files are watched: what is valid is taken at once.
+    #[arg(long, env = "PILOTFISH_IDENTITY_CERT", value_name = "PATH", requires_all = ["identity_key", "trust_bundle"])]
+    pub identity_cert: Option<PathBuf>,
+
+    /// Private key of that certificate (PEM).
+    #[arg(long, env = "PILOTFISH_IDENTITY_KEY", value_name = "PATH", requires = "identity_cert")]
+    pub identity_key: Option<PathBuf>,
+
+    /// Root certificates of the trust domain (PEM).
+    #[arg(long, env = "PILOTFISH_TRUST_BUNDLE", value_name = "PATH", requires = "identity_cert")]
+    pub trust_bundle: Option<PathBuf>,
+
+    /// The trust domain that the certificate has to be of. [default: the certificate's own]
+    #[arg(long, env = "PILOTFISH_TRUST_DOMAIN", value_name = "NAME")]
+    pub trust_domain: Option<String>,
+
     /// DNS server for ServiceEntries with `resolution: DNS`. [default: those of /etc/resolv.conf]
     #[arg(long, env = "PILOTFISH_DNS_SERVER", value_name = "ADDR")]
     pub dns_server: Option<SocketAddr>,

@@ -48,6 +48,6 @@ pub use headers::Headers;
 pub use io::Io;
 pub use limits::Limits;
 pub use relay::{Pump, exchange, relay};
-pub use serve::{ConnContext, Handler, serve};
+pub use serve::{Accepted, ConnContext, Handler, serve};
 pub use tunnel::{Tunnel, tunnel};
 pub use upstream::Upstream;

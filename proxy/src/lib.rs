@@ -14,5 +14,6 @@ pub mod shutdown;
 pub mod snapshot;
 pub mod source;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod worker;

@@ -22,11 +22,12 @@ pub mod tunnel;
 use std::rc::Weak;
 
 use bytes::Bytes;
-use pilotfish_filters::plan::{Action, Plan};
+use pilotfish_filters::plan::Action;
 use pilotfish_filters::verdict::{Deny, Reason};
 
 use crate::http::{Bad, ConnContext, Downstream, Handler, RequestHead, ResponseHead};
 use crate::listen::Direction;
+use crate::snapshot::Snapshot;
 use crate::worker::Worker;
 use ctx::Ctx;
 use respond::Failed;
@@ -54,7 +55,7 @@ impl Handler for Service {
         let snapshot = worker.pin();
         let mut ctx = Ctx::begin(worker, self.direction, conn, &head);
         let grpc = answer::is_grpc(&head);
-        if let Err(failed) = serve(worker, &snapshot.plan, &mut ctx, head, &mut down).await {
+        if let Err(failed) = serve(worker, &snapshot, &mut ctx, head, &mut down).await {
             respond::fail(&mut ctx, &mut down, failed, grpc).await;
         }
         record::record(worker, &snapshot, &ctx);
@@ -73,11 +74,12 @@ impl Handler for Service {
 /// The stages.
 async fn serve<'p>(
     worker: &Worker,
-    plan: &'p Plan,
+    snapshot: &'p Snapshot,
     ctx: &mut Ctx<'p>,
     mut head: RequestHead,
     down: &mut Downstream<'_>,
 ) -> Result<(), Failed> {
+    let plan = &snapshot.plan;
     let caller = identify::identify(ctx, &mut head);
     let call = decode::decode(ctx, &head, down, plan).await;
     let way = route::route(plan, ctx, &head, &call, &caller)?;
@@ -91,7 +93,15 @@ async fn serve<'p>(
         Action::Redirect(redirect) => respond::redirect(ctx, &matched, redirect, &head, &caller, down).await,
         Action::Respond(fixed) => respond::fixed(ctx, &matched, fixed, down).await,
         Action::Forward(split) => {
-            let task = repeat::Task { plan, matched, split, call: &call, caller: &caller, permit };
+            let task = repeat::Task {
+                plan,
+                matched,
+                split,
+                call: &call,
+                caller: &caller,
+                permit,
+                outside: &snapshot.outside,
+            };
             let answered = repeat::by_rule(worker, &task, ctx, head, down);
             match matched.rule.timeout {
                 None => answered.await,

@@ -29,6 +29,8 @@ use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::series::Names;
 use crate::telemetry::text::push_sentence;
+use crate::tls::Tls;
+use crate::tls::files::IdentityFiles;
 use crate::worker::Worker;
 
 /// How long the end of the process waits for the access log's reader.
@@ -56,6 +58,8 @@ pub struct Shared {
     pub clusters: Names,
     /// The access log, when it is asked for.
     pub access_log: Option<AccessLog>,
+    /// Who the sidecar is, and whom it trusts.
+    pub tls: Tls,
     /// Names to addresses.
     pub dns: Arc<Dns>,
     /// Who this sidecar is and whom it trusts; nobody, until it has joined a mesh or has read its files.
@@ -89,6 +93,7 @@ impl Shared {
             rules: Names::default(),
             clusters: Names::default(),
             access_log,
+            tls: Tls::new()?,
             dns: Arc::new(dns),
             identity: LiveIdentity::new(Identity::default()),
             listening: OnceLock::new(),
@@ -181,6 +186,7 @@ pub fn run(mut settings: Settings) -> Result<(), Failure> {
 async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure> {
     let mut signals = Signals::take()?;
     let (configuration, events) = mpsc::channel();
+    start_identity(&shared)?;
     start_resolver(&shared, questions, configuration.clone());
     start_configuration(&shared, configuration.clone(), events).await?;
     let settings = &shared.settings;
@@ -224,6 +230,16 @@ async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure>
     result
 }
 
+/// Takes the identity that files give, and follows them. The first has to be good: without it nothing could be verified.
+fn start_identity(shared: &Shared) -> Result<(), Failure> {
+    let Some(files) = IdentityFiles::of(&shared.settings) else { return Ok(()) };
+    files
+        .take(&shared.tls.live)
+        .map_err(|why| Failure::Io(io::Error::other(format!("no identity: {why}"))))?;
+    files.follow(shared.tls.live.clone())?;
+    Ok(())
+}
+
 /// Keeps names resolved; tells the configuration thread of other addresses.
 fn start_resolver(shared: &Arc<Shared>, questions: Questions, configuration: mpsc::Sender<Event>) {
     let lookup = SystemLookup::new(shared.settings.dns_server);
@@ -241,6 +257,10 @@ async fn start_configuration(
 ) -> Result<(), Failure> {
     let path = shared.settings.config.clone().unwrap_or_default();
     let mut publisher = Publisher::new(shared.clone());
+    let told = bell.clone();
+    shared.tls.live.watch(move || {
+        let _ = told.send(Event::Resolved);
+    });
     let (taken, first) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("configuration".into()).spawn(move || {
         let read = fingerprint(&path);

@@ -14,6 +14,8 @@ use pilotfish_filters::plan::Plan;
 use pilotfish_filters::state::State;
 use tokio::sync::Notify;
 
+use crate::tls::outside::OutsideSet;
+
 /// A compiled plan with its version. A request pins one and keeps it to its end.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -21,6 +23,8 @@ pub struct Snapshot {
     pub version: u64,
     /// The compiled configuration.
     pub plan: Plan,
+    /// TLS settings of clusters outside of the mesh.
+    pub outside: OutsideSet,
     /// Where the local agent listens (`--app`), when there is one and its name resolves.
     pub agent: Option<SocketAddr>,
     /// How many documents it was made of.
@@ -49,7 +53,14 @@ impl Snapshots {
         let compiled =
             compile(&Model::default(), &CompileOptions::default(), &Resolved::default(), state, now);
         let plan = compiled.map_err(|_| io::Error::other("an empty configuration does not compile"))?;
-        let empty = Snapshot { version: 0, plan, agent: None, resources: 0, published: SystemTime::now() };
+        let empty = Snapshot {
+            version: 0,
+            plan,
+            outside: OutsideSet::default(),
+            agent: None,
+            resources: 0,
+            published: SystemTime::now(),
+        };
         Ok(Snapshots {
             newest: ArcSwap::from_pointee(empty),
             version: AtomicU64::new(0),

@@ -24,6 +24,7 @@ use crate::resolve::Answers;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
 use crate::telemetry::log;
+use crate::tls::outside::OutsideSet;
 
 /// How long a configuration waits for names that it is the first to use; then it is published without them.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
@@ -104,6 +105,8 @@ pub struct Publisher {
     following: Vec<Box<str>>,
     /// The addresses that the newest plan was compiled with.
     answers: Arc<Answers>,
+    /// The sidecar's trust domain, by which it was compiled.
+    trust_domain: Option<String>,
     /// Snapshots that were replaced and that a request may still hold. They are dropped here, never on a worker.
     graveyard: Vec<Arc<Snapshot>>,
     said: HashSet<String>,
@@ -126,6 +129,7 @@ impl Publisher {
             resources: 0,
             following: Vec::new(),
             answers: Arc::default(),
+            trust_domain: None,
             graveyard: Vec::new(),
             said: HashSet::new(),
             empty_is_meant: false,
@@ -228,14 +232,21 @@ impl Publisher {
         Some(SocketAddr::new(ip, app.port))
     }
 
+    /// Who the plan is for, by the identity of the moment.
+    fn options_now(&self) -> CompileOptions {
+        let trust_domain = self.shared.tls.own().map(|own| own.id.trust_domain().to_string());
+        CompileOptions { trust_domain, ..self.compile.clone() }
+    }
+
     /// Compiles `model` and makes it the newest snapshot.
     fn publish(&mut self, model: &Model, resources: usize) -> Result<(), Refused> {
         let answers = self.shared.dns.answers();
         let shared = &self.shared;
-        let plan = compile(model, &self.compile, &answers, &shared.state, shared.clock.now())
+        let options = self.options_now();
+        let plan = compile(model, &options, &answers, &shared.state, shared.clock.now())
             .map_err(|errors| Refused { lines: errors.iter().map(ToString::to_string).collect() })?;
         if let Some(strict) = plan.strict_by()
-            && self.compile.trust_domain.is_none()
+            && options.trust_domain.is_none()
             && !shared.settings.allow_unenforced
         {
             let line = format!(
@@ -244,21 +255,24 @@ impl Publisher {
             );
             return Err(Refused { lines: vec![line] });
         }
+        let outside = OutsideSet::of_plan(&plan).map_err(|lines| Refused { lines })?;
         let version = shared.snapshots.version() + 1;
         let agent = self.agent(&answers);
-        let snapshot = Snapshot { version, plan, agent, resources, published: SystemTime::now() };
+        let snapshot = Snapshot { version, plan, outside, agent, resources, published: SystemTime::now() };
         self.answers = answers;
+        self.trust_domain = options.trust_domain;
         self.graveyard.push(self.shared.snapshots.publish(Arc::new(snapshot)));
         self.bury();
         Ok(())
     }
 
-    /// Compiles the same documents again if their names resolve to other addresses than before.
+    /// Compiles the same documents again if their names resolve to other addresses than before, or the sidecar is of another
+    /// trust domain.
     ///
     /// # Errors
     /// Why the plan cannot be compiled; the last good snapshot goes on serving.
     pub fn republish(&mut self) -> Result<(), Refused> {
-        if self.answers == self.shared.dns.answers() {
+        if self.answers == self.shared.dns.answers() && self.trust_domain == self.options_now().trust_domain {
             return Ok(());
         }
         let model = std::mem::take(&mut self.model);

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pilotfish_config::model::MtlsMode;
 use pilotfish_filters::cluster::ClusterSettings;
 use tokio::net::TcpStream;
 
@@ -17,6 +18,8 @@ use crate::shutdown::Phase;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::series::{NumberedSlots, Slots};
+use crate::tls::accept::{self, HalfOpen};
+use crate::tls::peers::Peers;
 use crate::upstream::pool::Pool;
 
 /// How often kept connections are looked through.
@@ -40,6 +43,10 @@ pub struct Worker {
     pub clusters: Slots,
     /// Settings of connections that belong to no cluster: Istio's defaults.
     pub plain_settings: ClusterSettings,
+    /// Open connections within the mesh.
+    pub peers: Peers,
+    /// Handshakes under way on the inbound port.
+    pub half_open: HalfOpen,
     closing: Closing,
     services: [Rc<Service>; 2],
     rng: RefCell<fastrand::Rng>,
@@ -80,6 +87,8 @@ impl Worker {
             rules: NumberedSlots::default(),
             clusters: Slots::default(),
             plain_settings: ClusterSettings::default(),
+            peers: Peers::default(),
+            half_open: HalfOpen::default(),
             closing: Closing::new(),
             services: Direction::ALL.map(|direction| Rc::new(Service::new(this.clone(), direction))),
             rng: RefCell::new(fastrand::Rng::new()),
@@ -116,12 +125,14 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = self.shared.pressure.notified() => {}
+                () = self.shared.tls.changed.notified() => {}
                 () = self.shared.snapshots.nudged() => {
                     drop(self.pin());
                     continue;
                 }
                 _ = tick.tick() => drop(self.pin()),
             }
+            self.peers.judge(&self.shared.tls.live);
             self.pool.sweep(self.shared.clock.now());
         }
     }
@@ -130,11 +141,34 @@ impl Worker {
     pub async fn close_when_draining(self: Rc<Self>) {
         self.shared.drain.reached(Phase::Closing).await;
         self.closing.start();
+        self.peers.close();
+    }
+
+    /// What the inbound port takes now. PeerAuthentication counts by the agent's own port.
+    pub fn inbound_mode(&self) -> MtlsMode {
+        let port = self.shared.settings.app.as_ref().map_or(0, |app| app.port);
+        self.pin().plan.inbound_mtls(port)
     }
 
     /// Serves one accepted connection to its end.
     pub async fn serve(self: Rc<Self>, stream: TcpStream, direction: Direction) {
         let service = Rc::clone(&self.services[direction as usize]);
-        http::serve(Io::Tcp(stream), Rc::clone(&self.limits), service, self.closing.clone()).await;
+        let limits = Rc::clone(&self.limits);
+        let mut closing = self.closing.clone();
+        let accepted = match direction {
+            Direction::Outbound => Some(Io::Tcp(stream).into()),
+            // On the heap, and gone before the connection is idle.
+            Direction::Inbound => Box::pin(accept::arrive(&self, stream)).await,
+        };
+        let Some(accepted) = accepted else { return };
+        if let (Some(peer), Some(tls)) = (&accepted.mesh, accepted.io.as_tls()) {
+            closing = Closing::new();
+            if self.closing.is_started() {
+                closing.start();
+            }
+            self.peers.add(Rc::clone(peer), tls.fuse(), Some(closing.clone()));
+        }
+        drop(self);
+        http::serve(accepted, limits, service, closing).await;
     }
 }

@@ -24,3 +24,4 @@ mod repeats;
 mod routes;
 mod streams;
 mod support;
+mod tls;

@@ -27,10 +27,23 @@ pub(super) fn render(shared: &Shared) -> String {
             "published": time(snapshot.published),
             "documents": snapshot.resources,
         },
+        "identity": identity(shared),
         "last_reload": last_reload(shared),
         "plan": plan,
     });
     format!("{value:#}\n")
+}
+
+/// Who the sidecar is and whom it trusts; never a key.
+fn identity(shared: &Shared) -> Value {
+    let live = shared.tls.live.load();
+    let own = live.credentials.as_ref();
+    json!({
+        "id": own.map(|own| own.id.to_string()),
+        "expires": own.map(|own| time(own.not_after)),
+        "trust_domains": live.bundles.domains().map(ToString::to_string).collect::<Vec<_>>(),
+        "revoked": live.revoked.len(),
+    })
 }
 
 /// One cluster as it is now: its load, and what is known of each endpoint.

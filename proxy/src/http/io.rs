@@ -1,5 +1,10 @@
 //! The network seam: what the engine needs of a connection. An enum, so that TLS is one more variant and no call is dynamic.
 
+mod fuse;
+pub mod handshake;
+mod session;
+mod tls;
+
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -10,6 +15,9 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+pub use fuse::Fuse;
+pub use tls::TlsIo;
+
 /// One connection.
 #[derive(Debug)]
 pub enum Io {
@@ -17,6 +25,8 @@ pub enum Io {
     Tcp(TcpStream),
     /// A Unix socket, as local upstreams may have.
     Unix(UnixStream),
+    /// TLS over TCP, its handshake done.
+    Tls(Box<TlsIo>),
     /// What is left when the connection was handed over to a tunnel; every operation fails with `NotConnected`.
     Gone,
 }
@@ -38,18 +48,34 @@ impl Io {
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match self {
             Io::Tcp(stream) => Some(stream),
-            Io::Unix(_) | Io::Gone => None,
+            Io::Unix(_) | Io::Tls(_) | Io::Gone => None,
+        }
+    }
+
+    /// The TLS connection, if it is one.
+    pub fn as_tls(&self) -> Option<&TlsIo> {
+        match self {
+            Io::Tls(tls) => Some(tls),
+            Io::Tcp(_) | Io::Unix(_) | Io::Gone => None,
         }
     }
 
     /// The peer's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.as_tcp().ok_or_else(gone)?.peer_addr()
+        match self {
+            Io::Tcp(stream) => stream.peer_addr(),
+            Io::Tls(tls) => tls.peer_addr(),
+            Io::Unix(_) | Io::Gone => Err(gone()),
+        }
     }
 
     /// This side's address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.as_tcp().ok_or_else(gone)?.local_addr()
+        match self {
+            Io::Tcp(stream) => stream.local_addr(),
+            Io::Tls(tls) => tls.local_addr(),
+            Io::Unix(_) | Io::Gone => Err(gone()),
+        }
     }
 
     /// Ready when a read would give bytes, an end or an error. No system call: the reactor's last word is used.
@@ -58,27 +84,33 @@ impl Io {
         match self {
             Io::Tcp(stream) => stream.poll_read_ready(cx),
             Io::Unix(stream) => stream.poll_read_ready(cx),
+            Io::Tls(tls) => tls.poll_readable(cx),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
 
-    /// Reads into the spare room of `buf`, which must have some; 0 is the end.
+    /// Reads into the spare room of `buf`, which must have some; 0 is the end. TLS may give more than there was room for.
     #[inline]
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         match self {
             Io::Tcp(stream) => pin!(stream.read_buf(buf)).poll(cx),
             Io::Unix(stream) => pin!(stream.read_buf(buf)).poll(cx),
+            Io::Tls(tls) => tls.poll_read_into(cx, buf),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
 
-    /// Reads without waiting: `WouldBlock` when the reactor knows of nothing, without a system call.
-    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Io::Tcp(stream) => stream.try_read(buf),
-            Io::Unix(stream) => stream.try_read(buf),
-            Io::Gone => Err(gone()),
-        }
+    /// Whether the connection is open and nothing came that the engine did not ask for. No system call unless the reactor has seen
+    /// something.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0; 1];
+        let read = match self {
+            Io::Tcp(stream) => stream.try_read(&mut byte),
+            Io::Unix(stream) => stream.try_read(&mut byte),
+            Io::Tls(tls) => return tls.is_quiet(),
+            Io::Gone => return false,
+        };
+        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
@@ -91,6 +123,7 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Tls(tls) => tls.poll_read(cx, buf),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -101,6 +134,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Tls(tls) => tls.poll_write(cx, &[IoSlice::new(buf)]),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -113,6 +147,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Io::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Io::Tls(tls) => tls.poll_write(cx, bufs),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -125,6 +160,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Io::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Tls(tls) => tls.poll_flush(cx),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -133,6 +169,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Tls(tls) => tls.poll_shutdown(cx),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }

@@ -19,6 +19,7 @@ use super::h2;
 use super::head::{RequestHead, ResponseHead};
 use super::io::{Io, poll_fill};
 use super::limits::Limits;
+use crate::tls::MeshPeer;
 
 /// What is known of a client's connection.
 #[derive(Debug, Clone)]
@@ -29,6 +30,25 @@ pub struct ConnContext {
     pub local: SocketAddr,
     /// Whether it speaks HTTP/2.
     pub h2: bool,
+    /// Who it is, when it is another sidecar that proved so.
+    pub mesh: Option<Rc<MeshPeer>>,
+}
+
+/// A connection, and what is known of it before it is served.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub io: Io,
+    /// What was read of it already.
+    pub first: BytesMut,
+    /// Who it is, when it is another sidecar that proved so.
+    pub mesh: Option<Rc<MeshPeer>>,
+}
+
+impl From<Io> for Accepted {
+    fn from(io: Io) -> Self {
+        Accepted { io, first: BytesMut::new(), mesh: None }
+    }
 }
 
 /// What answers requests. One per worker and listener; runs on the worker's thread only.
@@ -48,11 +68,16 @@ pub trait Handler: 'static {
 /// Serves one connection to its end: HTTP/2 when it opens with the HTTP/2 preface, else HTTP/1.
 ///
 /// The future is small while the connection is idle; a request's own state lives on the heap only while it is served.
-pub async fn serve<H: Handler>(mut io: Io, limits: Rc<Limits>, handler: Rc<H>, closing: Closing) {
+pub async fn serve<H: Handler>(
+    accepted: impl Into<Accepted>,
+    limits: Rc<Limits>,
+    handler: Rc<H>,
+    closing: Closing,
+) {
+    let Accepted { mut io, mut first, mesh } = accepted.into();
     let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let peer = io.peer_addr().unwrap_or(unknown);
-    let mut context = ConnContext { peer, local: io.local_addr().unwrap_or(unknown), h2: false };
-    let mut first = BytesMut::new();
+    let mut context = ConnContext { peer, local: io.local_addr().unwrap_or(unknown), h2: false, mesh };
     match sniff(&mut io, &mut first, &limits, &closing).await {
         Some(Opening::H1) => {
             let conn = h1::server::Conn::new(io, first, limits, closing.clone());

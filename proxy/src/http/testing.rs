@@ -48,7 +48,7 @@ impl Forward {
             shared.replace(Some(conn));
             return Ok(exchange.into());
         }
-        while let Some(conn) = { self.idle.borrow_mut().pop() } {
+        while let Some(mut conn) = { self.idle.borrow_mut().pop() } {
             if conn.is_idle_healthy() {
                 return Ok(conn.into());
             }

@@ -10,6 +10,7 @@ use crate::http::{ConnContext, RequestHead};
 use crate::listen::Direction;
 use crate::shutdown::Phase;
 use crate::telemetry::log;
+use crate::tls::MeshPeer;
 use crate::worker::Worker;
 
 /// The record of one request, from its head to its last byte.
@@ -18,8 +19,8 @@ pub struct Ctx<'p> {
     pub direction: Direction,
     /// listen: the downstream peer.
     pub peer: SocketAddr,
-    /// listen: whether the peer is a verified sidecar. Never, until mTLS (`tls`) gives peers an identity.
-    pub from_mesh: bool,
+    /// listen: the peer, when it is a sidecar that proved who it is.
+    pub mesh: Option<&'p MeshPeer>,
     /// listen: when the head was complete.
     pub started: Micros,
     /// route: the rule that matched; none for inbound and for egress to unknown hosts.
@@ -58,7 +59,12 @@ pub struct Asked {
 
 impl<'p> Ctx<'p> {
     /// A fresh record for a head that just arrived.
-    pub fn begin(worker: &'p Worker, direction: Direction, conn: &ConnContext, head: &RequestHead) -> Self {
+    pub fn begin(
+        worker: &'p Worker,
+        direction: Direction,
+        conn: &'p ConnContext,
+        head: &RequestHead,
+    ) -> Self {
         let started = worker.shared.clock.now();
         worker.metrics.direction(direction).active_requests.add(1);
         let asked = worker.shared.access_log.is_some().then(|| {
@@ -75,7 +81,7 @@ impl<'p> Ctx<'p> {
         Ctx {
             direction,
             peer: conn.peer,
-            from_mesh: false,
+            mesh: conn.mesh.as_deref(),
             started,
             rule: None,
             cluster: None,

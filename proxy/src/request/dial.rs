@@ -1,6 +1,7 @@
 //! dial: from a chosen endpoint to a connection that is ready for one exchange, kept or new.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,18 @@ use pilotfish_filters::verdict::{Deny, Reason};
 
 use crate::http::h1::client::ClientConn;
 use crate::http::{Io, Upstream, h2::client as h2};
+use crate::tls::dial::{Proved, Secure, secure};
+use crate::tls::outside::OutsideSet;
 use crate::upstream::connect::{Address, connect};
 use crate::upstream::pool::{Key, Lifetime, Meta};
 use crate::worker::Worker;
 
 /// How often a request that waits for a place looks whether another worker has freed one.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// How another sidecar is pinged: it is noticed within 2 s when it died.
+const MESH_PINGS: h2::KeepAlive =
+    h2::KeepAlive { interval: Duration::from_secs(1), timeout: Duration::from_secs(1) };
 
 /// The protocol of one exchange with an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,18 +47,34 @@ pub struct Way<'a> {
     pub cluster: Option<&'a Cluster>,
     /// What to speak.
     pub protocol: Protocol,
+    /// What the other end has to prove.
+    pub secure: Secure<'a>,
+    /// Whether the other end is another sidecar.
+    pub mesh: bool,
 }
 
 impl<'a> Way<'a> {
     /// The way to an endpoint of a cluster.
-    pub fn to_endpoint(cluster: &'a Cluster, endpoint: &'a Endpoint, protocol: Protocol) -> Self {
-        Way {
+    ///
+    /// # Errors
+    /// `upstream-identity`: nobody knows who it should be.
+    pub fn to_endpoint(
+        worker: &Worker,
+        outside: &'a OutsideSet,
+        cluster: &'a Cluster,
+        endpoint: &'a Endpoint,
+        protocol: Protocol,
+    ) -> Result<Self, Deny> {
+        let secure = Secure::of_endpoint(worker, outside, cluster, endpoint)?;
+        Ok(Way {
+            mesh: endpoint.mesh || secure.is_mesh(),
+            secure,
             key: Key::Endpoint(Arc::clone(&endpoint.stats)),
             address: address(endpoint),
             settings: &cluster.settings,
             cluster: Some(cluster),
             protocol,
-        }
+        })
     }
 
     /// The way to an address.
@@ -60,8 +83,20 @@ impl<'a> Way<'a> {
         settings: &'a ClusterSettings,
         cluster: Option<&'a Cluster>,
         protocol: Protocol,
+        secure: Secure<'a>,
     ) -> Self {
-        Way { key: Key::Address(address), address: Address::Tcp(address), settings, cluster, protocol }
+        let (key, mesh) = (Key::Address(address), secure.is_mesh());
+        Way { key, address: Address::Tcp(address), settings, cluster, protocol, secure, mesh }
+    }
+}
+
+impl Way<'_> {
+    /// The same way for CONNECT: whoever asks for a tunnel to a host outside of the mesh speaks TLS through it.
+    pub fn for_tunnel(mut self) -> Self {
+        if matches!(self.secure, Secure::Outside(..)) {
+            self.secure = Secure::Plain;
+        }
+        self
     }
 }
 
@@ -108,19 +143,21 @@ pub async fn dial(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
 }
 
 async fn dial_h1(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
-    let (connection, meta, reused) = match worker.pool.take_h1(&way.key, worker.shared.clock.now()) {
-        Some((connection, meta)) => {
-            worker.metrics.upstream_reuses.add(1);
-            (connection, meta, true)
-        }
-        None => match place(worker, way).await? {
-            Place::Connection(connection, meta) => (connection, meta, true),
-            Place::Permit(permit) => {
-                let io = open(worker, way).await?;
-                (ClientConn::new(io, worker.limits.clone()), meta(worker, way, permit), false)
+    let (connection, meta, reused) =
+        match worker.pool.take_h1(&way.key, &way.secure, worker.shared.clock.now()) {
+            Some((connection, meta)) => {
+                worker.metrics.upstream_reuses.add(1);
+                (connection, meta, true)
             }
-        },
-    };
+            None => match place(worker, way).await? {
+                Place::Connection(connection, meta) => (connection, meta, true),
+                Place::Permit(permit) => {
+                    let (io, proved) = open(worker, way).await?;
+                    let meta = meta(worker, way, permit, proved, &io);
+                    (ClientConn::new(io, worker.limits.clone()), meta, false)
+                }
+            },
+        };
     let back = Some(Back { key: way.key.clone(), meta });
     Ok(Dialed { upstream: connection.into(), reused, back })
 }
@@ -144,7 +181,9 @@ pub(super) async fn place(worker: &Worker, way: &Way<'_>) -> Result<Place, Deny>
     loop {
         // Not an error: a place that another worker freed is found by looking again.
         let _ = tokio::time::timeout(LOOK_AGAIN, waiter.freed()).await;
-        if let Some((connection, meta)) = worker.pool.take_h1(&way.key, worker.shared.clock.now()) {
+        if let Some((connection, meta)) =
+            worker.pool.take_h1(&way.key, &way.secure, worker.shared.clock.now())
+        {
             worker.metrics.upstream_reuses.add(1);
             return Ok(Place::Connection(connection, meta));
         }
@@ -155,7 +194,7 @@ pub(super) async fn place(worker: &Worker, way: &Way<'_>) -> Result<Place, Deny>
 }
 
 async fn dial_h2(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
-    let kept = worker.pool.take_h2(&way.key, worker.shared.clock.now());
+    let kept = worker.pool.take_h2(&way.key, &way.secure, worker.shared.clock.now());
     let reused = kept.is_some();
     let connection = match kept {
         Some(connection) => {
@@ -171,7 +210,7 @@ async fn dial_h2(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
 async fn shared_h2(worker: &Worker, way: &Way<'_>) -> Result<h2::ClientConn, Deny> {
     let dialing = worker.pool.dialing(&way.key);
     let _one_at_a_time = dialing.lock().await;
-    if let Some(connection) = worker.pool.take_h2(&way.key, worker.shared.clock.now()) {
+    if let Some(connection) = worker.pool.take_h2(&way.key, &way.secure, worker.shared.clock.now()) {
         return Ok(connection);
     }
     let permit = match place(worker, way).await? {
@@ -179,20 +218,27 @@ async fn shared_h2(worker: &Worker, way: &Way<'_>) -> Result<h2::ClientConn, Den
         // A kept HTTP/1.1 connection of the same endpoint, from before a change of protocol, gives up its place.
         Place::Connection(_, meta) => meta.permit,
     };
-    let io = open(worker, way).await?;
+    let (io, proved) = open(worker, way).await?;
+    let meta = meta(worker, way, permit, proved, &io);
     let keepalive = way.settings.http2_keepalive.as_ref();
     let keepalive = keepalive.map(|times| h2::KeepAlive { interval: times.interval, timeout: times.timeout });
+    let keepalive = keepalive.or(way.mesh.then_some(MESH_PINGS));
     let handshake = h2::ClientConn::handshake(io, worker.limits.clone(), keepalive);
     let connection = handshake
         .await
         .map_err(|error| Deny::with(Reason::ConnectFailed, format!("{}: {error}", way.address)))?;
-    worker.pool.put_h2(&way.key, connection.clone(), meta(worker, way, permit));
+    worker.pool.put_h2(&way.key, connection.clone(), meta);
     Ok(connection)
 }
 
-pub(super) async fn open(worker: &Worker, way: &Way<'_>) -> Result<Io, Deny> {
-    let opened =
-        connect(way.address, way.settings.connect_timeout, way.settings.tcp_keepalive.as_ref()).await;
+/// A new connection whose other end proved what it has to.
+pub(super) async fn open(worker: &Worker, way: &Way<'_>) -> Result<(Io, Proved), Deny> {
+    let patience = way.settings.connect_timeout_to(way.mesh);
+    let opened = connect(way.address, patience, way.settings.tcp_keepalive.as_ref(), way.mesh).await;
+    let opened = match opened {
+        Ok(io) => secure(worker, io, &way.secure, way.protocol, way.settings.connect_timeout).await,
+        Err(deny) => Err(deny),
+    };
     match opened {
         Ok(_) => worker.metrics.upstream_connects.add(1),
         Err(_) => {
@@ -206,9 +252,11 @@ pub(super) async fn open(worker: &Worker, way: &Way<'_>) -> Result<Io, Deny> {
     opened
 }
 
-fn meta(worker: &Worker, way: &Way<'_>, permit: Option<ConnectionPermit>) -> Meta {
+fn meta(worker: &Worker, way: &Way<'_>, permit: Option<ConnectionPermit>, proved: Proved, io: &Io) -> Meta {
     Meta {
         permit,
+        proved,
+        fuse: io.as_tls().map(|tls| Rc::clone(tls.fuse())),
         made: worker.shared.clock.now(),
         requests: 1,
         lifetime: Lifetime {

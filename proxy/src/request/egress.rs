@@ -56,6 +56,11 @@ pub fn is_host(head: &RequestHead, host: &str) -> bool {
     split(head).is_ok_and(|(asked, _)| asked.eq_ignore_ascii_case(host))
 }
 
+/// The host that a request names, without its port.
+pub fn host(head: &RequestHead) -> Result<&str, Deny> {
+    split(head).map(|(host, _)| host)
+}
+
 fn split(head: &RequestHead) -> Result<(&str, u16), Deny> {
     let authority = head.authority();
     let bad = || Deny::with(Reason::BadRequest, format!("{authority:?} is not host:port"));

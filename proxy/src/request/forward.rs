@@ -25,7 +25,7 @@ pub fn add_own_headers(worker: &Worker, ctx: &mut Ctx<'_>, head: &mut RequestHea
             head.headers.set("x-forwarded-for", &chain);
         }
     }
-    if !ctx.from_mesh || !head.headers.contains("x-forwarded-proto") {
+    if ctx.mesh.is_none() || !head.headers.contains("x-forwarded-proto") {
         let scheme = head.scheme();
         head.headers.set("x-forwarded-proto", scheme.as_bytes());
     }

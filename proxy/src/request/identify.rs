@@ -16,8 +16,12 @@ fn is_mesh_header(name: &[u8]) -> bool {
 
 /// Establishes the caller, and strips what a caller that is not in the mesh must not say.
 pub fn identify(ctx: &Ctx<'_>, head: &mut RequestHead) -> Caller {
-    if !ctx.from_mesh {
-        head.headers.retain(|name, _| !is_mesh_header(name));
+    match ctx.mesh {
+        None => head.headers.retain(|name, _| !is_mesh_header(name)),
+        // Whatever the caller says of itself, its certificate says better (Envoy's SANITIZE_SET).
+        Some(peer) => {
+            head.headers.set("x-forwarded-client-cert", peer.forwarded.as_bytes());
+        }
     }
     Caller { ip: ctx.peer.ip(), port: port(head) }
 }

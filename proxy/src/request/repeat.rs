@@ -20,7 +20,8 @@ use crate::request::dial::{self, Dialed, Protocol};
 use crate::request::respond::{self, Edits, Failed};
 use crate::request::select::{self, Selected, Wish};
 use crate::request::{egress, forward, tunnel};
-use crate::upstream::connect::Address;
+use crate::tls::dial::Secure;
+use crate::tls::outside::OutsideSet;
 use crate::worker::Worker;
 
 /// Tries of one call: the first and Istio's two more.
@@ -40,6 +41,8 @@ pub struct Task<'p, 'a> {
     pub caller: &'a Caller,
     /// That it may.
     pub permit: Permit,
+    /// TLS settings of clusters outside of the mesh.
+    pub outside: &'p OutsideSet,
 }
 
 /// Sends a call to one of its rule's destinations.
@@ -76,28 +79,28 @@ pub async fn by_rule<'p>(
             Selected::Endpoint(cluster, lease) => (cluster, lease),
             Selected::Original(cluster) => {
                 ctx.cluster = Some(&cluster.name);
-                return to_original(worker, task.plan, cluster, ctx, head, down, &edits).await;
+                return to_original(worker, task, cluster, ctx, head, down, &edits).await;
             }
         };
         ctx.cluster = Some(&cluster.name);
         ctx.endpoint = Some(lease.endpoint().addr);
         if head.method == Method::CONNECT {
-            let address = dial::address(lease.endpoint());
-            return tunnel::connect_through(worker, ctx, &[address], &cluster.settings, Some(cluster), down)
-                .await;
+            let way =
+                dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), Protocol::Http1)?;
+            return tunnel::connect_through(worker, ctx, &[way.for_tunnel()], down).await;
         }
         let protocol = protocol(cluster.settings.upstream, &head, down)?;
-        let way = dial::Way::to_endpoint(cluster, lease.endpoint(), protocol);
+        let way = dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), protocol);
         let began = worker.shared.clock.now();
-        let sent = match dial::dial(worker, &way).await {
-            Ok(dialed) => send(&head, down, dialed).await,
+        edits.from_sidecar = way.as_ref().is_ok_and(|way| way.secure.is_mesh());
+        let sent = match way {
+            Ok(way) => try_way(worker, &way, &head, down).await,
             Err(deny) => Err(Unsent::NotConnected(deny)),
         };
         let now = worker.shared.clock.now();
         match sent {
             Ok(sent) => {
                 let failed = sent.head.status.is_server_error();
-                edits.from_sidecar = lease.endpoint().mesh;
                 lease.record(now, if failed { Outcome::Failed } else { Outcome::Ok }, now.since(began));
                 return respond::respond(worker, ctx, sent, down, &edits, &cluster.settings).await;
             }
@@ -129,7 +132,8 @@ pub async fn to_agent(
         return Err(Deny::with(Reason::NoEndpoint, detail).into());
     };
     forward::add_own_headers(worker, ctx, &mut head);
-    to_addresses(worker, &[agent], &worker.plain_settings, None, ctx, head, down, &Edits::default()).await
+    let to = Addresses::plain(worker, std::slice::from_ref(&agent));
+    to_addresses(worker, &to, ctx, head, down, &Edits::default()).await
 }
 
 /// Sends a call to a host that no document names.
@@ -143,13 +147,13 @@ pub async fn to_unknown(
 ) -> Result<(), Failed> {
     let addresses = egress::resolve(&head, plan, &worker.shared, false).await?;
     forward::add_own_headers(worker, ctx, &mut head);
-    to_addresses(worker, &addresses, &worker.plain_settings, None, ctx, head, down, &Edits::default()).await
+    to_addresses(worker, &Addresses::plain(worker, &addresses), ctx, head, down, &Edits::default()).await
 }
 
 /// Sends a call to the host that it names itself, under a cluster's settings (resolution NONE).
 async fn to_original(
     worker: &Worker,
-    plan: &Plan,
+    task: &Task<'_, '_>,
     cluster: &pilotfish_filters::cluster::Cluster,
     ctx: &mut Ctx<'_>,
     head: RequestHead,
@@ -158,47 +162,75 @@ async fn to_original(
 ) -> Result<(), Failed> {
     // The document names its own host only: another that a wider rule leads here is judged by its address.
     let named = egress::is_host(&head, &cluster.host);
-    let addresses = egress::resolve(&head, plan, &worker.shared, named).await?;
-    to_addresses(worker, &addresses, &cluster.settings, Some(cluster), ctx, head, down, edits).await
+    let addresses = egress::resolve(&head, task.plan, &worker.shared, named).await?;
+    let host = egress::host(&head).unwrap_or_default().to_owned();
+    let secure = Secure::of_host(task.outside, cluster, &host)?;
+    let to = Addresses { list: &addresses, settings: &cluster.settings, cluster: Some(cluster), secure };
+    to_addresses(worker, &to, ctx, head, down, edits).await
+}
+
+/// Addresses of one destination, and what holds for all of them.
+struct Addresses<'a> {
+    list: &'a [SocketAddr],
+    settings: &'a ClusterSettings,
+    cluster: Option<&'a pilotfish_filters::cluster::Cluster>,
+    secure: Secure<'a>,
+}
+
+impl<'a> Addresses<'a> {
+    /// Addresses of no cluster.
+    fn plain(worker: &'a Worker, list: &'a [SocketAddr]) -> Self {
+        Addresses { list, settings: &worker.plain_settings, cluster: None, secure: Secure::Plain }
+    }
+
+    fn way(&self, address: SocketAddr, protocol: Protocol) -> dial::Way<'a> {
+        dial::Way::to_address(address, self.settings, self.cluster, protocol, self.secure)
+    }
 }
 
 /// Tries addresses in their order.
-#[expect(clippy::too_many_arguments, reason = "what a call carries; a struct would only rename it")]
 async fn to_addresses(
     worker: &Worker,
-    addresses: &[SocketAddr],
-    settings: &ClusterSettings,
-    cluster: Option<&pilotfish_filters::cluster::Cluster>,
+    to: &Addresses<'_>,
     ctx: &mut Ctx<'_>,
     head: RequestHead,
     down: &mut Downstream<'_>,
     edits: &Edits<'_>,
 ) -> Result<(), Failed> {
     if head.method == Method::CONNECT {
-        let addresses: Vec<Address<'_>> = addresses.iter().copied().map(Address::Tcp).collect();
-        return tunnel::connect_through(worker, ctx, &addresses, settings, cluster, down).await;
+        let ways: Vec<_> =
+            to.list.iter().map(|address| to.way(*address, Protocol::Http1).for_tunnel()).collect();
+        return tunnel::connect_through(worker, ctx, &ways, down).await;
     }
     let mut tries = 0;
     let mut at = 0;
     loop {
-        let address = *addresses.get(at).ok_or(Reason::NoEndpoint)?;
+        let address = *to.list.get(at).ok_or(Reason::NoEndpoint)?;
         ctx.endpoint = Some(address);
-        let protocol = protocol(settings.upstream, &head, down)?;
-        let way = dial::Way::to_address(address, settings, cluster, protocol);
-        let sent = match dial::dial(worker, &way).await {
-            Ok(dialed) => send(&head, down, dialed).await,
-            Err(deny) => Err(Unsent::NotConnected(deny)),
-        };
-        match sent {
-            Ok(sent) => return respond::respond(worker, ctx, sent, down, edits, settings).await,
+        let protocol = protocol(to.settings.upstream, &head, down)?;
+        match try_way(worker, &to.way(address, protocol), &head, down).await {
+            Ok(sent) => return respond::respond(worker, ctx, sent, down, edits, to.settings).await,
             Err(unsent) => {
                 tries += 1;
                 at += usize::from(matches!(unsent, Unsent::NotConnected(_)));
-                if !unsent.may_repeat(&head, down) || tries == TRIES || at == addresses.len() {
+                if !unsent.may_repeat(&head, down) || tries == TRIES || at == to.list.len() {
                     return Err(unsent.into());
                 }
             }
         }
+    }
+}
+
+/// One try: a connection, then the request and the head of its answer.
+async fn try_way(
+    worker: &Worker,
+    way: &dial::Way<'_>,
+    head: &RequestHead,
+    down: &mut Downstream<'_>,
+) -> Result<Sent, Unsent> {
+    match dial::dial(worker, way).await {
+        Ok(dialed) => send(head, down, dialed).await,
+        Err(deny) => Err(Unsent::NotConnected(deny)),
     }
 }
 

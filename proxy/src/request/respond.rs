@@ -65,7 +65,7 @@ pub struct Edits<'a> {
     pub destination: Option<&'a WeightedDestination>,
     /// The cookie of an affinity that was just begun.
     pub cookie: Option<&'a str>,
-    /// The endpoint is another sidecar (`pilotfish.dev/mesh`), whose reasons are as good as ours.
+    /// The endpoint is another sidecar that proved so, whose reasons are as good as ours.
     pub from_sidecar: bool,
 }
 

@@ -5,33 +5,34 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::StatusCode;
-use pilotfish_filters::cluster::{Cluster, ClusterSettings};
+use pilotfish_filters::cluster::Cluster;
 use pilotfish_filters::verdict::{Deny, Reason};
 
 use crate::http::{Downstream, Error, Framing, Io, ResponseHead, Sink, Tunnel, tunnel};
 use crate::request::ctx::Ctx;
+use crate::request::dial::{self, Way};
 use crate::request::respond::Failed;
-use crate::upstream::connect::{Address, connect};
 use crate::worker::Worker;
 
-/// Connects to the first address that accepts, answers 200, and moves bytes until both ends have closed.
+/// Connects by the first way that accepts, answers 200, and moves bytes until both ends have closed. Where a sidecar is at the
+/// other end they go inside its mutual TLS: a tunnel is no way around it.
 ///
 /// # Errors
 /// As for any connection; nothing was answered then.
 pub async fn connect_through(
     worker: &Worker,
     ctx: &mut Ctx<'_>,
-    addresses: &[Address<'_>],
-    settings: &ClusterSettings,
-    cluster: Option<&Cluster>,
+    ways: &[Way<'_>],
     down: &mut Downstream<'_>,
 ) -> Result<(), Failed> {
+    let cluster = ways.first().and_then(|way| way.cluster);
+    let idle = ways.first().and_then(|way| way.settings.tunnel_idle_timeout);
     let _permit = cluster.map(Cluster::connection_permit).transpose()?;
-    let io = first_that_accepts(worker, addresses, settings).await?;
+    let io = first_that_accepts(worker, ways).await?;
     down.respond(&ResponseHead::new(StatusCode::OK), Framing::None);
     ctx.status = Some(StatusCode::OK.as_u16());
     let upstream = Tunnel::raw((io, BytesMut::new()));
-    run(ctx, down, upstream, settings.tunnel_idle_timeout).await
+    run(ctx, down, upstream, idle).await
 }
 
 /// Moves bytes both ways after 101, or 2xx to CONNECT, was queued downstream.
@@ -52,22 +53,12 @@ pub async fn run(
     Ok(())
 }
 
-async fn first_that_accepts(
-    worker: &Worker,
-    addresses: &[Address<'_>],
-    settings: &ClusterSettings,
-) -> Result<Io, Deny> {
+async fn first_that_accepts(worker: &Worker, ways: &[Way<'_>]) -> Result<Io, Deny> {
     let mut last = Deny::from(Reason::NoEndpoint);
-    for address in addresses {
-        match connect(*address, settings.connect_timeout, settings.tcp_keepalive.as_ref()).await {
-            Ok(io) => {
-                worker.metrics.upstream_connects.add(1);
-                return Ok(io);
-            }
-            Err(deny) => {
-                worker.metrics.upstream_connect_failures.add(1);
-                last = deny;
-            }
+    for way in ways {
+        match dial::open(worker, way).await {
+            Ok((io, _)) => return Ok(io),
+            Err(deny) => last = deny,
         }
     }
     Err(last)

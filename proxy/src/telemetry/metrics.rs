@@ -98,12 +98,74 @@ pub struct ClusterMetrics {
     pub connect_failures: Counter,
 }
 
+/// How a TLS handshake ended. Reasons that have no word of their own count as `tls`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// A caller was verified.
+    Accepted,
+    /// An upstream was verified.
+    Dialled,
+    /// A caller was refused; the number of its reason.
+    AcceptFailed(usize),
+    /// An upstream was not used; the number of its reason.
+    DialFailed(usize),
+}
+
+/// Why handshakes fail, as labels; the last is for everything else.
+const HANDSHAKE_REASONS: [&str; 20] = [
+    "mtls-required",
+    "timeout",
+    "too-many-handshakes",
+    "closed",
+    "too-long",
+    "refused-by-peer",
+    "no-certificate",
+    "chain-too-long",
+    "certificate-unreadable",
+    "no-spiffe-id",
+    "several-uri-names",
+    "unknown-trust-domain",
+    "untrusted",
+    "expired",
+    "not-yet-valid",
+    "leaf-is-authority",
+    "wrong-usage",
+    "revoked",
+    "wrong-identity",
+    "tls",
+];
+
+impl Handshake {
+    /// A caller was refused for this reason.
+    pub fn accept_failed(word: &str) -> Handshake {
+        Handshake::AcceptFailed(reason_number(word))
+    }
+
+    /// An upstream was not used for this reason.
+    pub fn dial_failed(word: &str) -> Handshake {
+        Handshake::DialFailed(reason_number(word))
+    }
+}
+
+fn reason_number(word: &str) -> usize {
+    HANDSHAKE_REASONS.iter().position(|known| *known == word).unwrap_or(HANDSHAKE_REASONS.len() - 1)
+}
+
+/// Handshakes of one direction by their end.
+#[derive(Debug, Default)]
+struct Handshakes {
+    good: Counter,
+    failed: [Counter; HANDSHAKE_REASONS.len()],
+}
+
 /// One worker's counters. Only that worker writes, and no other worker's counters are on its cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct WorkerMetrics {
     directions: [DirectionMetrics; 2],
     refusals: [Counter; Reason::ALL.len()],
+    /// By [`Direction`].
+    handshakes: [Handshakes; 2],
     rules: Box<[ByClass]>,
     clusters: Box<[ClusterMetrics]>,
     /// Upstream connections made.
@@ -119,6 +181,7 @@ impl Default for WorkerMetrics {
         WorkerMetrics {
             directions: Default::default(),
             refusals: std::array::from_fn(|_| Counter::default()),
+            handshakes: Default::default(),
             rules: (0..SLOTS).map(|_| ByClass::default()).collect(),
             clusters: (0..SLOTS).map(|_| ClusterMetrics::default()).collect(),
             upstream_connects: Counter::default(),
@@ -137,6 +200,18 @@ impl WorkerMetrics {
     /// Counts a refusal by the proxy itself.
     pub fn refused(&self, reason: Reason) {
         self.refusals[reason as usize].add(1);
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshake(&self, end: Handshake) {
+        let [outbound, inbound] = &self.handshakes;
+        let counter = match end {
+            Handshake::Dialled => &outbound.good,
+            Handshake::Accepted => &inbound.good,
+            Handshake::DialFailed(reason) => &outbound.failed[reason.min(HANDSHAKE_REASONS.len() - 1)],
+            Handshake::AcceptFailed(reason) => &inbound.failed[reason.min(HANDSHAKE_REASONS.len() - 1)],
+        };
+        counter.add(1);
     }
 
     /// Counts a finished request; `status` is `None` when no head was sent.

@@ -21,7 +21,11 @@ pub enum Address<'a> {
     Unix(&'a Path),
 }
 
-/// Connects within `timeout`. Small writes are never held back (TCP_NODELAY).
+/// How long a sidecar may leave bytes unacknowledged before its connection is given up; it is asked for a sign of life
+/// after a second of silence. So a peer that died is noticed within 2 s, while a request waits for its answer too.
+pub const MESH_SILENCE: Duration = Duration::from_secs(2);
+
+/// Connects within `timeout`. Small writes are never held back (TCP_NODELAY). `mesh`: to another sidecar.
 ///
 /// # Errors
 /// `connect-failed`, `connect-timeout`.
@@ -29,6 +33,7 @@ pub async fn connect(
     address: Address<'_>,
     timeout: Duration,
     keepalive: Option<&TcpKeepalive>,
+    mesh: bool,
 ) -> Result<Io, Deny> {
     let connecting = async {
         match address {
@@ -37,6 +42,13 @@ pub async fn connect(
                 stream.set_nodelay(true)?;
                 if let Some(keepalive) = keepalive {
                     set_keepalive(&stream, keepalive)?;
+                } else if mesh {
+                    let second = Duration::from_secs(1);
+                    let often = socket2::TcpKeepalive::new().with_time(second).with_interval(second);
+                    SockRef::from(&stream).set_tcp_keepalive(&often)?;
+                }
+                if mesh {
+                    SockRef::from(&stream).set_tcp_user_timeout(Some(MESH_SILENCE))?;
                 }
                 Ok(Io::Tcp(stream))
             }

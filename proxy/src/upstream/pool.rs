@@ -19,6 +19,8 @@ use tokio::sync::Notify;
 
 use crate::http::h1::client::ClientConn;
 use crate::http::h2::client as h2;
+use crate::http::io::Fuse;
+use crate::tls::dial::{Proved, Secure};
 
 /// Whose connections they are. An endpoint is known by its counters, which outlive a change of the configuration.
 #[derive(Debug, Clone)]
@@ -93,10 +95,17 @@ pub struct Meta {
     pub requests: u32,
     /// Its limits, as of the configuration that made it.
     pub lifetime: Lifetime,
+    /// What the other end proved when it was made.
+    pub proved: Proved,
+    /// What cuts or retires it.
+    pub fuse: Option<Rc<Fuse>>,
 }
 
 impl Meta {
     fn is_spent(&self, now: Micros) -> bool {
+        if self.fuse.as_ref().is_some_and(|fuse| fuse.is_retired()) {
+            return true;
+        }
         let old = self.lifetime.age.is_some_and(|age| now.since(self.made) >= age);
         old || self.lifetime.requests.is_some_and(|most| self.requests >= most)
     }
@@ -170,11 +179,12 @@ impl Drop for Waiter<'_> {
 }
 
 impl Pool {
-    /// An HTTP/1.1 connection that was kept and is still good, most recently used first.
-    pub fn take_h1(&self, key: &Key, now: Micros) -> Option<(ClientConn, Meta)> {
+    /// An HTTP/1.1 connection that was kept, is still good and proved what is wanted; most recently used first.
+    pub fn take_h1(&self, key: &Key, wanted: &Secure<'_>, now: Micros) -> Option<(ClientConn, Meta)> {
         let mut slots = self.slots.borrow_mut();
         let idle = &mut slots.get_mut(&key.slot())?.idle;
-        while let Some(Idle { connection, mut meta, since }) = idle.pop_back() {
+        while let Some(at) = idle.iter().rposition(|idle| idle.meta.proved.suits(wanted)) {
+            let Idle { mut connection, mut meta, since } = idle.remove(at)?;
             if meta.is_fresh(since, now) && connection.is_idle_healthy() {
                 meta.requests += 1;
                 return Some((connection, meta));
@@ -195,14 +205,16 @@ impl Pool {
         self.freed.notify_waiters();
     }
 
-    /// A shared HTTP/2 connection with room for another stream.
-    pub fn take_h2(&self, key: &Key, now: Micros) -> Option<h2::ClientConn> {
+    /// A shared HTTP/2 connection with room for another stream, which proved what is wanted.
+    pub fn take_h2(&self, key: &Key, wanted: &Secure<'_>, now: Micros) -> Option<h2::ClientConn> {
         let mut slots = self.slots.borrow_mut();
         let shared = &mut slots.get_mut(&key.slot())?.h2;
         shared.retain(|one| {
             !one.connection.is_closed() && (!one.meta.is_spent(now) || one.connection.open_streams() > 0)
         });
-        let one = shared.iter_mut().find(|one| one.has_room() && !one.meta.is_spent(now))?;
+        let one = shared
+            .iter_mut()
+            .find(|one| one.meta.proved.suits(wanted) && one.has_room() && !one.meta.is_spent(now))?;
         one.meta.requests += 1;
         Some(one.connection.clone())
     }
@@ -229,7 +241,7 @@ impl Pool {
     /// clusters for whose places other workers wait. Called about once a second, and when someone waits.
     pub fn sweep(&self, now: Micros) {
         self.slots.borrow_mut().retain(|_, slot| {
-            slot.idle.retain(|idle| {
+            slot.idle.retain_mut(|idle| {
                 let wanted = idle.meta.is_wanted();
                 idle.meta.is_fresh(idle.since, now) && !wanted && idle.connection.is_idle_healthy()
             });

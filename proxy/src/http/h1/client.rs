@@ -79,11 +79,9 @@ impl ClientConn {
 
     /// Whether an idle connection can be used: open, and nothing came that nobody asked for. Costs no system call unless the
     /// reactor has seen something.
-    pub fn is_idle_healthy(&self) -> bool {
-        let mut byte = [0u8; 1];
-        self.0.transport.inbuf.is_empty()
-            && self.0.transport.out.is_empty()
-            && matches!(self.0.transport.io.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    pub fn is_idle_healthy(&mut self) -> bool {
+        let transport = &mut self.0.transport;
+        transport.inbuf.is_empty() && transport.out.is_empty() && transport.io.is_quiet()
     }
 
     /// Ready when an idle connection was closed or spoke unasked; either way it is of no use any more. For pools that want

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pilotfish_filters::verdict::Reason;
 
-use super::{BUCKETS, CLASSES, Counter, DirectionMetrics, WorkerMetrics};
+use super::{BUCKETS, CLASSES, Counter, DirectionMetrics, HANDSHAKE_REASONS, WorkerMetrics};
 use crate::listen::Direction;
 use crate::server::Shared;
 use crate::shutdown::Phase;
@@ -17,6 +17,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn render(shared: &Shared) -> String {
     let mut page = Page::default();
     traffic(&mut page, &shared.metrics);
+    handshakes(&mut page, shared);
     by_rule(&mut page, &shared.metrics, &shared.rules.list());
     by_cluster(&mut page, &shared.metrics, &shared.clusters.list());
     configuration(&mut page, shared);
@@ -125,6 +126,29 @@ fn requests(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
             let labels = format!("direction=\"{}\",status=\"{status}\"", direction.word());
             page.sample(&labels, sum(workers, |worker| &worker.direction(direction).requests[class]));
         }
+    }
+}
+
+/// Reasons are told once they occurred: most never do.
+fn handshakes(page: &mut Page, shared: &Shared) {
+    let workers = &shared.metrics;
+    let help = "TLS handshakes by direction and result: ok, or why not.";
+    page.family("pilotfish_tls_handshakes_total", "counter", help);
+    for direction in Direction::ALL {
+        let (word, number) = (direction.word(), direction as usize);
+        let good = sum(workers, |worker| &worker.handshakes[number].good);
+        page.sample(&format!("direction=\"{word}\",result=\"ok\""), good);
+        for (reason, result) in HANDSHAKE_REASONS.iter().enumerate() {
+            let count = sum(workers, |worker| &worker.handshakes[number].failed[reason]);
+            if count > 0 {
+                page.sample(&format!("direction=\"{word}\",result=\"{result}\""), count);
+            }
+        }
+    }
+    if let Some(own) = shared.tls.own() {
+        let left = own.not_after.duration_since(shared.tls.live.now()).unwrap_or_default();
+        let help = "Seconds until the sidecar's own certificate ends.";
+        page.single("pilotfish_certificate_expires_seconds", "gauge", help, left.as_secs());
     }
 }
 

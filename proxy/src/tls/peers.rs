@@ -1,0 +1,97 @@
+//! The open connections of one worker by peer, in both directions: what is to be done with them when trust changes.
+//!
+//! A connection is verified once, by its handshake. Afterwards a revocation or the removal of a root cuts it, in-flight
+//! requests included; the end of the peer's certificate lets nothing new begin, and cuts a little later.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, SystemTime};
+
+use pilotfish_identity::{LiveIdentity, Refused};
+
+use super::MeshPeer;
+use crate::http::Closing;
+use crate::http::io::Fuse;
+use crate::telemetry::log;
+
+/// How long a connection may outlive its peer's certificate.
+pub const GRACE: Duration = Duration::from_secs(300);
+/// Connections below which nobody looks for closed ones before the next second.
+const FEW: usize = 64;
+
+/// One open connection.
+#[derive(Debug)]
+struct Open {
+    peer: Rc<MeshPeer>,
+    fuse: Weak<Fuse>,
+    /// Tells an accepted connection to end after its present request.
+    closing: Option<Closing>,
+}
+
+/// The open mesh connections of one worker.
+#[derive(Debug, Default)]
+pub struct Peers {
+    open: RefCell<Vec<Open>>,
+    /// When the list is so long, closed connections are looked for.
+    tidy_at: Cell<usize>,
+    /// The version of the identity by which all were judged last.
+    judged: Cell<u64>,
+}
+
+impl Peers {
+    /// Watches a connection until it is closed.
+    pub fn add(&self, peer: Rc<MeshPeer>, fuse: &Rc<Fuse>, closing: Option<Closing>) {
+        let mut open = self.open.borrow_mut();
+        if open.len() >= self.tidy_at.get().max(FEW) {
+            open.retain(|one| one.fuse.strong_count() > 0);
+            self.tidy_at.set(2 * open.len());
+        }
+        open.push(Open { peer, fuse: Rc::downgrade(fuse), closing });
+    }
+
+    /// Judges every connection by what is trusted now. Called once a second, and at once when trust changes.
+    pub fn judge(&self, live: &LiveIdentity) {
+        let version = live.version();
+        let changed = self.judged.replace(version) != version;
+        let now = live.now();
+        let mut cut: Vec<(Rc<Fuse>, Rc<MeshPeer>, Refused)> = Vec::new();
+        self.open.borrow_mut().retain(|one| {
+            let Some(fuse) = one.fuse.upgrade() else { return false };
+            let trusted = if changed { live.still_trusted(&one.peer.peer) } else { Ok(()) };
+            match trusted.and_then(|()| one.age(&fuse, now)) {
+                Ok(()) => true,
+                Err(why) => {
+                    cut.push((fuse, one.peer.clone(), why));
+                    false
+                }
+            }
+        });
+        // Outside of the borrow: a woken task may close what it holds.
+        for (fuse, peer, why) in cut {
+            fuse.blow();
+            log::warn!("connection cut", peer = peer.peer.id, reason = why.reason());
+        }
+    }
+
+    /// Lets every accepted connection end after its present request: the process drains.
+    pub fn close(&self) {
+        for one in self.open.borrow().iter() {
+            one.closing.iter().for_each(Closing::start);
+        }
+    }
+}
+
+impl Open {
+    fn age(&self, fuse: &Fuse, now: SystemTime) -> Result<(), Refused> {
+        let peer = &self.peer.peer;
+        let Ok(over) = now.duration_since(peer.not_after) else { return Ok(()) };
+        if over > GRACE {
+            return Err(Refused::Expired(peer.id.clone()));
+        }
+        if !over.is_zero() && !fuse.is_retired() {
+            fuse.retire();
+            self.closing.iter().for_each(Closing::start);
+        }
+        Ok(())
+    }
+}
