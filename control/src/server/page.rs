@@ -1,0 +1,190 @@
+//! The page, and reads of the API for it: on a loopback port, for a session that `pilotfish ui` opened.
+//!
+//! Every program of this machine reaches the port, and every page in the user's browser can send requests to it. So
+//! each request has to name the port as its host (else it came by a rebound DNS name), must not come from another
+//! origin, and needs the session; a write needs an administrator's token besides.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONTENT_SECURITY_POLICY, COOKIE, HOST, LOCATION, ORIGIN, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use hyper::body::Incoming;
+
+use super::answer::{Answer, Denied, typed};
+use super::auth::Caller;
+use super::connection::Activity;
+use super::route::{self, Needs, Query};
+use super::sessions::SESSION;
+use super::{Control, handle};
+use crate::log;
+
+const HTML: &str = include_str!("page/page.html");
+const CLOSED: &str = include_str!("page/closed.html");
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str = include_str!("page/page.js");
+
+/// Scripts and styles are files of their own, nothing comes from elsewhere, nobody may frame it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Carries the session's key.
+const KEY: &str = "x-pilotfish-session";
+
+/// The page's own address.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Page {
+    address: SocketAddr,
+}
+
+impl Page {
+    /// The page at a listener's address.
+    pub(super) fn new(address: SocketAddr) -> Page {
+        Page { address }
+    }
+
+    /// The URL that opens a session once.
+    pub(super) fn link(&self, code: &str) -> String {
+        format!("http://{}/login?code={code}", self.address)
+    }
+
+    /// Answers one request.
+    pub(super) async fn answer(
+        self,
+        control: Arc<Control>,
+        from: SocketAddr,
+        request: Request<Incoming>,
+        activity: Arc<Activity>,
+    ) -> Answer {
+        let (head, body) = request.into_parts();
+        let answered = match self.is_own(&head) {
+            Ok(()) if head.uri.path().starts_with("/v1/") => self.api(&control, from, head, body, activity).await,
+            Ok(()) => self.file(&control, &head),
+            Err(denied) => {
+                log::warn!("the page refused a request that is not its own", from = from);
+                Err(denied)
+            }
+        };
+        secured(answered.unwrap_or_else(Denied::answer))
+    }
+
+    /// Whether a request was meant for this port and comes from its own page, or from none.
+    fn is_own(&self, head: &Parts) -> Result<(), Denied> {
+        let host = only(&head.headers, &HOST).unwrap_or_default();
+        let target = head.uri.authority().is_none_or(|authority| authority.as_str() == host);
+        if !target || !self.hosts().iter().any(|own| own == host) {
+            let expected = format!("the host must be {}; use the link of `pilotfish ui`", self.address);
+            return Err(Denied::new(StatusCode::MISDIRECTED_REQUEST, expected));
+        }
+        let foreign = || Denied::forbidden("requests of other pages are not answered");
+        match head.headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
+            None | Some(b"same-origin" | b"none") => {}
+            Some(_) => return Err(foreign()),
+        }
+        let origin = head.headers.get_all(ORIGIN).iter().map(HeaderValue::as_bytes);
+        let own = format!("http://{host}");
+        if origin.into_iter().any(|origin| origin != own.as_bytes()) {
+            return Err(foreign());
+        }
+        Ok(())
+    }
+
+    /// The names under which a browser reaches this port.
+    fn hosts(&self) -> [String; 2] {
+        [self.address.to_string(), format!("localhost:{}", self.address.port())]
+    }
+
+    /// A cookie belongs to a host, whatever the port: its name holds the port, so that two control planes do not meet.
+    fn cookie_name(&self) -> String {
+        format!("pilotfish_{}", self.address.port())
+    }
+
+    fn cookie<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let name = self.cookie_name();
+        let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+        let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
+    }
+
+    fn file(&self, control: &Control, head: &Parts) -> Result<Answer, Denied> {
+        if head.method != Method::GET && head.method != Method::HEAD {
+            return Err(Denied::method("GET, HEAD"));
+        }
+        let open = self.cookie(&head.headers).is_some_and(|cookie| control.sessions.has(cookie, Instant::now()));
+        match head.uri.path() {
+            "/page.css" => Ok(typed(StatusCode::OK, "text/css; charset=utf-8", STYLE)),
+            "/login" if head.method == Method::GET => self.login(control, head),
+            "/" if open => Ok(typed(StatusCode::OK, "text/html; charset=utf-8", HTML)),
+            "/page.js" if open => Ok(typed(StatusCode::OK, "text/javascript; charset=utf-8", SCRIPT)),
+            "/" | "/page.js" | "/login" => Ok(closed()),
+            _ => Err(Denied::not_found("there is only the page, at /")),
+        }
+    }
+
+    /// Spends the link's code; a session's cookie and key go to the browser.
+    fn login(&self, control: &Control, head: &Parts) -> Result<Answer, Denied> {
+        let query = Query::read(head.uri.query(), &["code"])?;
+        let opened = control.sessions.open(query.get("code").unwrap_or_default(), Instant::now());
+        let failed = |why: String| Denied::new(StatusCode::INTERNAL_SERVER_ERROR, why);
+        let Some(opened) = opened.map_err(|failure| failed(failure.to_string()))? else { return Ok(closed()) };
+        let (name, seconds) = (self.cookie_name(), SESSION.as_secs());
+        let cookie = format!("{name}={}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}", opened.cookie);
+        let mut answer = typed(StatusCode::SEE_OTHER, "text/plain", "");
+        let value = |text: String| HeaderValue::try_from(text).map_err(|error| failed(error.to_string()));
+        answer.headers_mut().insert(SET_COOKIE, value(cookie)?);
+        answer.headers_mut().insert(LOCATION, value(format!("/#{}", opened.key))?);
+        log::info!("a session of the page was opened");
+        Ok(answer)
+    }
+
+    async fn api(
+        &self,
+        control: &Arc<Control>,
+        from: SocketAddr,
+        head: Parts,
+        body: Incoming,
+        activity: Arc<Activity>,
+    ) -> Result<Answer, Denied> {
+        let (route, segments) = route::find(&head.method, head.uri.path())?;
+        let key = head.headers.get(KEY).and_then(|key| key.to_str().ok()).unwrap_or_default();
+        let cookie = self.cookie(&head.headers);
+        if !cookie.is_some_and(|cookie| control.sessions.admits(cookie, key, Instant::now())) {
+            return Err(Denied::new(StatusCode::UNAUTHORIZED, "no session: run `pilotfish ui` and open its link"));
+        }
+        if route.needs != Needs::Administrator {
+            return Err(Denied::forbidden("sidecars use the TLS listener"));
+        }
+        let caller = if head.method == Method::GET {
+            Caller::Administrator("page".into())
+        } else if head.headers.contains_key(ORIGIN) {
+            control.by_token(from, &head.headers).await?
+        } else {
+            return Err(Denied::forbidden("a write needs an Origin header, which browsers send"));
+        };
+        handle::perform(control, route, segments, caller, &head, body, activity).await
+    }
+}
+
+/// The value of a header that is there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut all = headers.get_all(name).iter();
+    let (first, second) = (all.next()?, all.next());
+    if second.is_some() { None } else { first.to_str().ok() }
+}
+
+/// What a browser without a session sees.
+fn closed() -> Answer {
+    typed(StatusCode::UNAUTHORIZED, "text/html; charset=utf-8", CLOSED)
+}
+
+fn secured(mut answer: Answer) -> Answer {
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
+    headers.insert("x-frame-options", HeaderValue::from_static("DENY"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    answer
+}
