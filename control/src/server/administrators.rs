@@ -1,15 +1,26 @@
-//! Administrators' tokens: shown once, kept as hashes.
+//! Administrators' tokens: shown once, kept in the store as hashes.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use serde::{Deserialize, Serialize};
 
 use super::Failure;
+use crate::store::{Store, StoreError};
 
 /// What an administrator's token begins with, so that people and scanners know it.
 const PREFIX: &str = "pfadmin_";
+
+/// What is kept of a token, under its hash.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Administrator {
+    /// For history and log.
+    pub(super) name: String,
+    /// Seconds since 1970.
+    pub(super) created: u64,
+}
 
 /// 256 random bits as text.
 ///
@@ -34,25 +45,21 @@ pub(super) fn token() -> Result<String, Failure> {
     Ok(format!("{PREFIX}{}", secret()?))
 }
 
-/// Who may administrate by token.
-#[derive(Debug, Default)]
-pub(super) struct Administrators {
-    known: Mutex<Vec<String>>,
+/// Where the store keeps what is known of a token.
+pub(super) fn key(token: &str) -> String {
+    format!("admin/{}", hash(token))
 }
 
-impl Administrators {
-    /// One more token.
-    pub(super) fn add(&self, token: &str) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).push(hash(token));
+/// The name of the administrator who has a token; `None` when nobody has it.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn named(store: &Arc<dyn Store>, token: &str) -> Result<Option<String>, StoreError> {
+    if !token.starts_with(PREFIX) {
+        return Ok(None);
     }
-
-    /// The name of the administrator with this token.
-    pub(super) async fn named(&self, token: &str) -> Option<String> {
-        if !token.starts_with(PREFIX) {
-            return None;
-        }
-        let hash = hash(token);
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.contains(&hash).then(|| "admin".into())
-    }
+    let Some(entry) = store.get(&key(token)).await? else { return Ok(None) };
+    let known: Administrator =
+        serde_json::from_slice(&entry.value).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    Ok(Some(known.name))
 }

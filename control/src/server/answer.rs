@@ -86,6 +86,16 @@ impl Denied {
         Denied::new(StatusCode::FORBIDDEN, error)
     }
 
+    /// 500.
+    pub(super) fn failed(error: impl Into<String>) -> Denied {
+        Denied::new(StatusCode::INTERNAL_SERVER_ERROR, error)
+    }
+
+    /// 503.
+    pub(super) fn unavailable(error: impl Into<String>) -> Denied {
+        Denied::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+
     /// 404.
     pub(super) fn not_found(error: impl Into<String>) -> Denied {
         Denied::new(StatusCode::NOT_FOUND, error)
@@ -104,11 +114,6 @@ impl Denied {
             Denied::new(StatusCode::TOO_MANY_REQUESTS, "too many attempts; wait, then try again");
         denied.header = Some((RETRY_AFTER, HeaderValue::from(seconds.max(1))));
         denied
-    }
-
-    /// Whether the one who asked is not known: an attempt that counts against its address.
-    pub(super) fn is_unknown(&self) -> bool {
-        self.status == StatusCode::UNAUTHORIZED
     }
 
     /// As an answer.

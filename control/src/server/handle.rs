@@ -1,24 +1,31 @@
 //! One request: its row, its caller, its body, its answer; and a line in the log for each write.
 
+mod documents;
+mod fleet;
+mod identity;
+
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::Request;
+use http::request::Parts;
 use hyper::body::Incoming;
+use pilotfish_config::wire;
 
 use super::Control;
 use super::answer::{Answer, Denied, json};
 use super::auth::{Caller, Peer};
 use super::body;
 use super::connection::Activity;
-use super::route::{self, Asks, Query};
-use crate::api::types::Version;
-use pilotfish_config::wire;
+use super::route::{self, Asks, Query, Route};
+use super::stream;
+use crate::api::types::{Done, Link, Version};
+use crate::log;
 
 /// What a handler may look at.
 #[derive(Debug)]
 struct Asked {
-    asks: Asks,
     caller: Caller,
     /// The segments that stand for `{}` in the row.
     segments: Vec<String>,
@@ -31,6 +38,18 @@ impl Asked {
     fn query(&self, known: &[&str]) -> Result<Query, Denied> {
         Query::read(self.query.as_deref(), known)
     }
+
+    fn segment(&self, index: usize) -> &str {
+        self.segments.get(index).map_or("", String::as_str)
+    }
+
+    /// The line in the log that every write leaves.
+    fn wrote(&self, what: &str, version: Option<u64>) {
+        match version {
+            Some(version) => log::info!("administration", who = self.caller.name(), did = what, version = version),
+            None => log::info!("administration", who = self.caller.name(), did = what),
+        }
+    }
 }
 
 /// Answers one request of the API.
@@ -40,10 +59,9 @@ pub(super) async fn answer(
     request: Request<Incoming>,
     activity: Arc<Activity>,
 ) -> Answer {
-    match admitted(&control, &peer, request, activity).await {
-        Ok(answer) => answer,
-        Err(denied) => denied.answer(),
-    }
+    let answered = admitted(&control, &peer, request, activity).await.unwrap_or_else(Denied::answer);
+    control.metrics.answered(answered.status());
+    answered
 }
 
 async fn admitted(
@@ -55,24 +73,75 @@ async fn admitted(
     let (head, incoming) = request.into_parts();
     let (route, segments) = route::find(&head.method, head.uri.path())?;
     let caller = control.admit(route.needs, peer, &head.headers).await?;
-    let body = body::read(incoming, route.longest, &activity).await?;
-    let query = head.uri.query().map(str::to_owned);
-    let asked = Asked { asks: route.asks, caller, segments, query, body, activity };
-    dispatch(control, asked).await
+    perform(control, route, segments, caller, &head, incoming, activity).await
 }
 
-async fn dispatch(control: &Arc<Control>, asked: Asked) -> Result<Answer, Denied> {
-    match asked.asks {
-        Asks::Version => {
-            asked.query(&[])?;
-            json(&Version {
-                build: env!("CARGO_PKG_VERSION").into(),
-                wire: format!("{}.{}", wire::MAJOR, wire::MINOR),
-                documents: 0,
-                control: control.id.clone(),
-                trust_domain: control.trust_domain.to_string(),
-            })
-        }
-        _ => Err(Denied::new(StatusCode::NOT_IMPLEMENTED, "not in this build yet")),
+/// Does what a row says, for a caller who may.
+pub(super) async fn perform(
+    control: &Arc<Control>,
+    route: &Route,
+    segments: Vec<String>,
+    caller: Caller,
+    head: &Parts,
+    incoming: Incoming,
+    activity: Arc<Activity>,
+) -> Result<Answer, Denied> {
+    if let (Asks::Stream, Caller::Sidecar(peer)) = (route.asks, &caller) {
+        return stream::admit(control, peer, head, incoming, &activity);
     }
+    let body = body::read(incoming, route.longest, &activity).await?;
+    let asked = Asked { caller, segments, query: head.uri.query().map(str::to_owned), body, activity };
+    dispatch(control, route.asks, &asked).await
+}
+
+async fn dispatch(control: &Arc<Control>, asks: Asks, asked: &Asked) -> Result<Answer, Denied> {
+    match asks {
+        Asks::Version => version(control, asked),
+        Asks::Apply => documents::apply(control, asked).await,
+        Asks::Diff => documents::diff(control, asked).await,
+        Asks::Resources => documents::list(control, asked),
+        Asks::Delete => documents::delete(control, asked).await,
+        Asks::History => documents::history(control, asked).await,
+        Asks::Rollback => documents::rollback(control, asked).await,
+        Asks::Backup => documents::backup(control, asked).await,
+        Asks::Status => fleet::status(control, asked),
+        Asks::Wait => fleet::wait(control, asked).await,
+        Asks::Agents => fleet::agents(control, asked),
+        Asks::Explain => fleet::explain(control, asked),
+        Asks::NewToken => identity::new_token(control, asked).await,
+        Asks::Revoke => identity::revoke(control, asked).await,
+        Asks::Readmit => identity::readmit(control, asked).await,
+        Asks::Trust => identity::trust(control, asked),
+        Asks::AddRoot => identity::add_root(control, asked).await,
+        Asks::RemoveRoot => identity::remove_root(control, asked).await,
+        Asks::Join => identity::join(control, asked).await,
+        Asks::Renew => identity::renew(control, asked).await,
+        Asks::Ui => link(control, asked),
+        Asks::Stream => Err(Denied::forbidden("this needs a sidecar's certificate, over TLS")),
+    }
+}
+
+fn version(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
+    asked.query(&[])?;
+    json(&Version {
+        build: env!("CARGO_PKG_VERSION").into(),
+        wire: format!("{}.{}", wire::MAJOR, wire::MINOR),
+        documents: control.resources.newest().version,
+        control: control.id.clone(),
+        trust_domain: control.trust_domain.to_string(),
+    })
+}
+
+/// A link that opens the page once.
+fn link(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
+    let Some(page) = &control.page else {
+        return Err(Denied::not_found("this control plane has no page; start it with --local ADDR"));
+    };
+    let code = control.sessions.link(Instant::now()).map_err(|failure| Denied::failed(failure.to_string()))?;
+    asked.wrote("link to the page", None);
+    json(&Link { url: page.link(&code) })
+}
+
+fn done(message: impl Into<String>) -> Result<Answer, Denied> {
+    json(&Done { message: message.into() })
 }

@@ -1,0 +1,74 @@
+//! Documents: apply, diff, get, delete, history, rollback, backup.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use pilotfish_config::wire::Key;
+
+use super::Asked;
+use crate::api::types::{Applied, Diff, Rollback, Submission};
+use crate::resources::Refusal;
+use crate::server::Control;
+use crate::server::answer::{Answer, Denied, json, typed};
+use crate::server::body::parse;
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Denied {
+        match refusal {
+            Refusal::Invalid(failure) => Denied::invalid(failure),
+            Refusal::Conflict(why) => Denied::new(StatusCode::CONFLICT, why),
+            Refusal::NotFound(why) => Denied::not_found(why),
+            Refusal::Store(error) => error.into(),
+        }
+    }
+}
+
+pub(super) async fn apply(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
+    let submission: Submission = parse(&asked.body)?;
+    let applied = control.resources.apply(&submission, asked.caller.name()).await?;
+    if !submission.dry_run {
+        wrote(asked, "apply", &applied);
+    }
+    json(&applied)
+}
+
+fn wrote(asked: &Asked, what: &str, applied: &Applied) {
+    asked.wrote(what, Some(applied.version));
+}
+
+pub(super) async fn diff(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
+    let submission: Submission = parse(&asked.body)?;
+    let planned = control.resources.plan(&submission).await?;
+    let sidecars = control.fleet.preview(&planned);
+    json(&Diff { documents: planned.differences(), sidecars, warnings: planned.warnings.clone() })
+}
+
+pub(super) fn list(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
+    let query = asked.query(&["kind", "namespace", "name"])?;
+    json(&control.resources.get(query.get("kind"), query.get("namespace"), query.get("name")))
+}
+
+pub(super) async fn delete(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
+    let (kind, namespace, name) = (asked.segment(0), asked.segment(1), asked.segment(2));
+    let key = Key { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+    let applied = control.resources.delete(&[key.clone()], asked.caller.name()).await?;
+    wrote(asked, &format!("delete {key}"), &applied);
+    json(&applied)
+}
+
+pub(super) async fn history(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
+    let limit = asked.query(&["limit"])?.number("limit", 20)?.clamp(1, 1000);
+    json(&control.resources.history(limit as usize).await?)
+}
+
+pub(super) async fn rollback(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
+    let Rollback { version } = parse(&asked.body)?;
+    let applied = control.resources.rollback(version, asked.caller.name()).await?;
+    wrote(asked, &format!("rollback to {version}"), &applied);
+    json(&applied)
+}
+
+pub(super) async fn backup(control: &Arc<Control>, asked: &Asked) -> Result<Answer, Denied> {
+    asked.wrote("backup", None);
+    Err(Denied::new(StatusCode::NOT_IMPLEMENTED, "not in this build yet"))
+}

@@ -1,0 +1,100 @@
+//! One sidecar's stream: frames of its request's body in, frames of its answer's body out, both at once.
+//!
+//! At most one frame is held in each direction: a sidecar that does not read is slowed by HTTP/2's flow control, and one
+//! that sends too much by this side not reading on.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, Incoming};
+use pilotfish_config::wire::{Frames, LONGEST_TO_CONTROL, ToControl, WireError};
+use pilotfish_identity::SpiffeId;
+use tokio::sync::mpsc;
+
+use super::Control;
+use super::answer::{Answer, typed};
+use super::connection::{Activity, Long};
+use crate::log;
+
+/// Messages that wait for the registry.
+const WAITING: usize = 1;
+
+/// Opens the stream: 200 at once, then frames.
+pub(super) fn open(control: &Arc<Control>, peer: SpiffeId, body: Incoming, activity: &Arc<Activity>) -> Answer {
+    let (outgoing, frames) = mpsc::channel(1);
+    tokio::spawn(run(control.clone(), peer, body, outgoing));
+    let body = Outgoing { frames, _long: activity.long() }.boxed_unsync();
+    let (mut head, _) = typed(StatusCode::OK, "application/vnd.pilotfish.frames", "").into_parts();
+    head.headers.remove(http::header::CONTENT_LENGTH);
+    Response::from_parts(head, body)
+}
+
+/// Reads and serves until either ends, or the process is about to.
+async fn run(control: Arc<Control>, peer: SpiffeId, body: Incoming, outgoing: mpsc::Sender<Bytes>) {
+    let mut closing = control.closing.subscribe();
+    let (messages, incoming) = mpsc::channel(WAITING);
+    let mut serving = pin!(control.fleet.serve(peer.clone(), incoming, outgoing));
+    let reading = read(body, messages, &peer);
+    tokio::select! {
+        () = serving.as_mut() => return,
+        () = reading => {}
+        _ = closing.wait_for(|closing| *closing) => return,
+    }
+    tokio::select! {
+        () = serving => {}
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+}
+
+/// Hands on each message of a body; ends with the body, or with the first thing that is none.
+async fn read(mut body: Incoming, messages: mpsc::Sender<Result<ToControl, WireError>>, peer: &SpiffeId) {
+    let mut frames = Frames::new(LONGEST_TO_CONTROL);
+    let wrong = loop {
+        match frames.next() {
+            Ok(Some(message)) => {
+                if messages.send(Ok(message)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Ok(None) => {}
+            Err(error) => break error,
+        }
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    frames.push(&data);
+                }
+            }
+            // A connection that broke is no message that is wrong.
+            Some(Err(_)) => return,
+            None => match frames.end() {
+                Ok(()) => return,
+                Err(error) => break error,
+            },
+        }
+    };
+    log::warn!("a stream was ended: what came is no message", peer = peer, why = wrong);
+    let _ = messages.send(Err(wrong)).await;
+}
+
+/// Frames as the body of an answer.
+#[derive(Debug)]
+struct Outgoing {
+    frames: mpsc::Receiver<Bytes>,
+    _long: Long,
+}
+
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.frames.poll_recv(cx).map(|frame| frame.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
