@@ -5,6 +5,5 @@ pub mod ca;
 pub mod cli;
 pub mod log;
 pub mod paths;
-#[allow(dead_code, reason = "its parts are being wired")]
 pub mod server;
 pub mod store;

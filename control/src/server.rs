@@ -6,44 +6,44 @@ mod auth;
 mod body;
 mod connection;
 mod data;
+mod founding;
 mod handle;
 mod listen;
+mod measured;
+mod page;
+mod pending;
+mod places;
 mod rate;
 mod route;
+mod sessions;
 mod settings;
 mod shutdown;
+mod status;
+mod stream;
 mod tls;
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pilotfish_identity::TrustDomain;
-use tokio::net::{TcpListener, UnixListener};
+use pilotfish_identity::{LiveIdentity, TrustDomain};
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 
+use pending::fleet::Fleet;
 use crate::log;
-use administrators::Administrators;
-use auth::Peer;
-use connection::Protocol;
+use pending::resources::Resources;
+use crate::store::Store;
 use data::DataFolder;
-use listen::Places;
+use listen::Listening;
+use page::Page;
 use rate::Guard;
+use sessions::Sessions;
 pub use settings::{Listener, Settings};
 use shutdown::Signals;
+use status::Metrics;
 
-/// How long a connection may be silent: one whose peer has a certificate or owns the folder, and any other.
-const IDLE: Duration = Duration::from_secs(120);
-const IDLE_STRANGER: Duration = Duration::from_secs(15);
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long open requests may take to end after the first signal.
 const ENDING: Duration = Duration::from_secs(4);
-/// The trust domain when nobody says one (Istio's).
-const TRUST_DOMAIN: &str = "cluster.local";
 
 /// Why the process cannot start or go on: one sentence with what to do.
 #[derive(Debug)]
@@ -60,20 +60,23 @@ impl std::error::Error for Failure {}
 /// What every request may use.
 #[derive(Debug)]
 struct Control {
+    /// The name of this control plane.
     id: String,
     trust_domain: TrustDomain,
-    administrators: Administrators,
+    store: Arc<dyn Store>,
+    store_calls: measured::Ledger,
+    resources: Arc<Resources>,
+    fleet: Arc<Fleet>,
+    /// Own certificate, and whose certificates are taken.
+    live: Arc<LiveIdentity>,
+    /// Rings after each change of `live`.
+    trust_changes: watch::Sender<()>,
     guard: Guard,
+    page: Option<Page>,
+    sessions: Sessions,
+    metrics: Metrics,
+    /// Turns true once; who subscribes keeps the process waiting for it.
     closing: watch::Sender<bool>,
-}
-
-/// The open listeners.
-#[derive(Debug)]
-struct Listening {
-    api: TcpListener,
-    address: SocketAddr,
-    socket: UnixListener,
-    path: PathBuf,
 }
 
 /// Serves until a signal.
@@ -96,96 +99,89 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
 async fn serve(settings: Settings) -> Result<(), Failure> {
     let mut signals =
         Signals::take().map_err(|error| Failure(format!("cannot watch for signals: {error}")))?;
-    let data = DataFolder::open(&settings.data)?;
+    let data = DataFolder::open(&settings.data())?;
     let listening = Listening::open(&settings, &data)?;
-    let trust_domain = settings.trust_domain.clone().or_else(|| TrustDomain::parse(TRUST_DOMAIN).ok());
-    let control = Arc::new(Control {
-        id: data.control_id(settings.id.as_deref())?,
-        trust_domain: trust_domain.ok_or_else(|| Failure("no trust domain".into()))?,
-        administrators: Administrators::default(),
-        guard: Guard::new(),
-        closing: watch::Sender::new(false),
-    });
-    let token = administrators::token()?;
-    control.administrators.add(&token);
-    println!("{token}");
-    eprintln!("pilotfish: this is the administrator's token; it is shown this once");
-    let config = tls::config(&control)?;
-    eprintln!(
-        "pilotfish: serving listen={} local=off socket={} trust-domain={} store=none",
-        listening.address,
-        listening.path.display(),
-        control.trust_domain
-    );
-    let path = listening.path.clone();
-    let accepting = listening.start(&control, config);
+    let control = start(&settings, &data, &listening).await?;
+    let acceptor = tls::acceptor(&control)?;
+    announce(&control, &listening, &settings);
+    let accepting = listening.start(&control, acceptor);
     let signal = signals.next().await;
     log::info!("closing", why = signal);
     let _ = control.closing.send(true);
-    accepting.abort_all_listeners();
-    let ended = tokio::select! {
+    drop(accepting);
+    tokio::select! {
         biased;
         signal = signals.again() => Err(Failure(format!("stopped at once by a second {signal}"))),
-        () = ended(&control) => Ok(()),
+        // Every connection holds a receiver until it has ended.
+        _ = tokio::time::timeout(ENDING, control.closing.closed()) => Ok(()),
+    }
+}
+
+/// The line that says what serves where.
+fn announce(control: &Control, listening: &Listening, settings: &Settings) {
+    let or_off =
+        |address: Option<std::net::SocketAddr>| address.map_or("off".into(), |address| address.to_string());
+    eprintln!(
+        "pilotfish: serving listen={} local={} socket={} status={} trust-domain={} store={}",
+        listening.address,
+        or_off(listening.local_address),
+        listening.socket_path().display(),
+        or_off(listening.status_address),
+        control.trust_domain,
+        settings.store.as_deref().map_or("file", without_password),
+    );
+}
+
+/// A URL without what stands before `@`.
+fn without_password(url: &str) -> &str {
+    url.rsplit_once('@').map_or(url, |(_, rest)| rest)
+}
+
+async fn start(
+    settings: &Settings,
+    data: &DataFolder,
+    listening: &Listening,
+) -> Result<Arc<Control>, Failure> {
+    let id = data.control_id(settings.id.as_deref())?;
+    let (store, store_calls) = measured::Measured::new(open_store(settings, data).await?);
+    let unusable = |error| founding::unusable(&error);
+    let trust_domain = founding::trust_domain(&store, settings.trust_domain.as_ref()).await?;
+    let live = LiveIdentity::new(Default::default());
+    let trust_changes = watch::Sender::new(());
+    let bell = trust_changes.clone();
+    live.watch(move || bell.send_replace(()));
+    if let Some(token) = founding::found(&store, &trust_domain).await? {
+        println!("{token}");
+        eprintln!(
+            "pilotfish: the line on standard output is the administrator's token; it is shown this once"
+        );
+    }
+    let resources = Resources::open(store.clone()).await.map_err(unusable)?;
+    let trust = watch::Sender::new(Arc::default());
+    let fleet = pending::fleet::Settings {
+        control: id.clone(),
+        trust_domain: trust_domain.clone(),
+        lease: settings.lease,
     };
-    let _ = std::fs::remove_file(path);
-    drop(data);
-    ended
+    let fleet =
+        Fleet::start(store.clone(), resources.clone(), trust.subscribe(), fleet).await.map_err(unusable)?;
+    Ok(Arc::new(Control {
+        id,
+        trust_domain,
+        store,
+        store_calls,
+        resources,
+        fleet,
+        live,
+        trust_changes,
+        guard: Guard::new(),
+        page: listening.local_address.map(Page::new),
+        sessions: Sessions::default(),
+        metrics: Metrics::default(),
+        closing: watch::Sender::new(false),
+    }))
 }
 
-/// Waits until every connection has ended, for a while.
-async fn ended(control: &Control) {
-    let _ = tokio::time::timeout(ENDING, control.closing.closed()).await;
-}
-
-/// The tasks that accept.
-struct Accepting(Vec<tokio::task::JoinHandle<()>>);
-
-impl Accepting {
-    fn abort_all_listeners(self) {
-        self.0.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-}
-
-impl Listening {
-    fn open(settings: &Settings, data: &DataFolder) -> Result<Listening, Failure> {
-        let api = listen::tcp(settings.listen, "--listen")?;
-        let address = api.local_addr().map_err(|error| Failure(error.to_string()))?;
-        let path =
-            std::path::absolute(data.file("pilotfish.sock")).unwrap_or_else(|_| data.file("pilotfish.sock"));
-        let socket = listen::unix(&path)?;
-        Ok(Listening { api, address, socket, path })
-    }
-
-    fn start(self, control: &Arc<Control>, config: TlsAcceptor) -> Accepting {
-        let network = tokio::spawn(accept_network(self.api, config, control.clone()));
-        let owner = tokio::spawn(accept_owner(self.socket, control.clone()));
-        Accepting(vec![network, owner])
-    }
-}
-
-async fn accept_owner(listener: UnixListener, control: Arc<Control>) {
-    let places = Arc::new(tokio::sync::Semaphore::new(listen::FEW));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let (stream, user) = listen::accept_owner(&listener).await;
-        let (control, closing) = (control.clone(), control.closing.subscribe());
-        tokio::spawn(async move {
-            let answer = move |request, activity| {
-                handle::answer(control.clone(), Peer::Owner(user.clone()), request, activity)
-            };
-            connection::serve(stream, Protocol::Either, IDLE, closing, answer).await;
-            drop(place);
-        });
-    }
-}
-
-async fn accept_network(listener: TcpListener, tls: TlsAcceptor, control: Arc<Control>) {
-    let places = Places::new();
-    loop {
-        let (stream, address) = listen::accept(&listener).await;
-        // Closed at once, so that those who take every place cannot make others wait.
-        let Some(stranger) = places.stranger(address.ip()) else { continue };
-        tokio::spawn(tls::serve(stream, address, tls.clone(), control.clone(), places.clone(), stranger));
-    }
+async fn open_store(_settings: &Settings, _data: &DataFolder) -> Result<Arc<dyn Store>, Failure> {
+    Ok(Arc::new(crate::store::memory::Memory::new()))
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use pilotfish_identity::SpiffeId;
+use pilotfish_identity::{Peer as Identified, SpiffeId};
 
-use super::Control;
 use super::answer::Denied;
 use super::route::Needs;
+use super::{Control, administrators};
 
 /// The namespace of administrators' identities: `spiffe://<trust domain>/ns/pilotfish-system/admin/<name>`.
 const ADMINISTRATORS: &str = "/ns/pilotfish-system/admin/";
@@ -18,7 +18,7 @@ const ADMINISTRATORS: &str = "/ns/pilotfish-system/admin/";
 #[derive(Debug, Clone)]
 pub(super) enum Peer {
     /// Somebody on the network, with the identity that a certificate proved.
-    Network(SocketAddr, Option<Arc<SpiffeId>>),
+    Network(SocketAddr, Option<Arc<Identified>>),
     /// The owner of the data folder, or root, on its Unix socket.
     Owner(String),
 }
@@ -39,7 +39,7 @@ pub(super) enum Caller {
     /// An administrator, by a name for history and log.
     Administrator(String),
     /// A sidecar.
-    Sidecar(Arc<SpiffeId>),
+    Sidecar(Arc<Identified>),
     /// One whose token is still to be looked at.
     Joining,
 }
@@ -49,7 +49,7 @@ impl Caller {
     pub(super) fn name(&self) -> &str {
         match self {
             Caller::Administrator(name) => name,
-            Caller::Sidecar(id) => id.as_str(),
+            Caller::Sidecar(peer) => peer.id.as_str(),
             Caller::Joining => "joining",
         }
     }
@@ -68,11 +68,17 @@ impl Control {
     ) -> Result<Caller, Denied> {
         match (needs, peer) {
             (Needs::Token, _) => Ok(Caller::Joining),
-            (Needs::Sidecar, Peer::Network(_, Some(id))) => self.sidecar(id),
+            (Needs::Sidecar, Peer::Network(_, Some(peer))) => {
+                self.still_trusted(peer)?;
+                Ok(Caller::Sidecar(peer.clone()))
+            }
             (Needs::Sidecar, _) => Err(Denied::forbidden("this needs a sidecar's certificate, over TLS")),
             (Needs::Administrator, Peer::Owner(name)) => Ok(Caller::Administrator(name.clone())),
-            (Needs::Administrator, Peer::Network(address, id)) => {
-                if let Some(name) = id.as_ref().and_then(|id| self.administrator(id)) {
+            (Needs::Administrator, Peer::Network(address, peer)) => {
+                if let Some((peer, name)) =
+                    peer.as_ref().and_then(|peer| Some((peer, self.administrator(&peer.id)?)))
+                {
+                    self.still_trusted(peer)?;
                     return Ok(Caller::Administrator(name));
                 }
                 self.by_token(*address, headers).await
@@ -80,11 +86,13 @@ impl Control {
         }
     }
 
-    fn sidecar(&self, id: &Arc<SpiffeId>) -> Result<Caller, Denied> {
-        if *id.trust_domain() != self.trust_domain {
-            return Err(Denied::forbidden("the certificate is of another trust domain"));
+    /// What the handshake found may have changed since: revoked, expired, its root not trusted any more.
+    fn still_trusted(&self, peer: &Identified) -> Result<(), Denied> {
+        self.live.still_trusted(peer).map_err(|refused| Denied::forbidden(refused.to_string()))?;
+        if peer.not_after < self.live.now() {
+            return Err(Denied::forbidden("the certificate has expired; join again with a new token"));
         }
-        Ok(Caller::Sidecar(id.clone()))
+        Ok(())
     }
 
     /// The name in an administrator's certificate.
@@ -98,7 +106,7 @@ impl Control {
     pub(super) async fn by_token(&self, address: SocketAddr, headers: &HeaderMap) -> Result<Caller, Denied> {
         let Some(token) = bearer(headers) else { return Err(Denied::unknown()) };
         self.guard.may_try(address.ip())?;
-        match self.administrators.named(token).await {
+        match administrators::named(&self.store, token).await? {
             Some(name) => Ok(Caller::Administrator(name)),
             None => {
                 self.guard.failed(address.ip());

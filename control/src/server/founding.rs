@@ -38,7 +38,8 @@ pub(super) async fn trust_domain(
             None => TrustDomain::parse(TRUST_DOMAIN).map_err(|error| Failure(error.to_string())),
         };
     };
-    let kept = TrustDomain::parse(&mesh.trust_domain).map_err(|error| Failure(format!("the store's {error}")))?;
+    let kept =
+        TrustDomain::parse(&mesh.trust_domain).map_err(|error| Failure(format!("the store's {error}")))?;
     match flag {
         Some(domain) if *domain != kept => Err(Failure(format!(
             "the trust domain of this store is {kept} and cannot become {domain}: every identity holds it; leave \

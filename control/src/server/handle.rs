@@ -4,6 +4,7 @@ mod documents;
 mod fleet;
 mod identity;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,6 +27,8 @@ use crate::log;
 /// What a handler may look at.
 #[derive(Debug)]
 struct Asked {
+    /// From where, on the network.
+    from: Option<SocketAddr>,
     caller: Caller,
     /// The segments that stand for `{}` in the row.
     segments: Vec<String>,
@@ -46,7 +49,9 @@ impl Asked {
     /// The line in the log that every write leaves.
     fn wrote(&self, what: &str, version: Option<u64>) {
         match version {
-            Some(version) => log::info!("administration", who = self.caller.name(), did = what, version = version),
+            Some(version) => {
+                log::info!("administration", who = self.caller.name(), did = what, version = version)
+            }
             None => log::info!("administration", who = self.caller.name(), did = what),
         }
     }
@@ -73,24 +78,33 @@ async fn admitted(
     let (head, incoming) = request.into_parts();
     let (route, segments) = route::find(&head.method, head.uri.path())?;
     let caller = control.admit(route.needs, peer, &head.headers).await?;
-    perform(control, route, segments, caller, &head, incoming, activity).await
+    perform(control, Admitted { route, segments, caller, from: peer.address(), head }, incoming, activity)
+        .await
 }
 
-/// Does what a row says, for a caller who may.
+/// A request that may be made.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) route: &'static Route,
+    pub(super) segments: Vec<String>,
+    pub(super) caller: Caller,
+    pub(super) from: Option<SocketAddr>,
+    pub(super) head: Parts,
+}
+
+/// Does what a row says.
 pub(super) async fn perform(
     control: &Arc<Control>,
-    route: &Route,
-    segments: Vec<String>,
-    caller: Caller,
-    head: &Parts,
+    admitted: Admitted,
     incoming: Incoming,
     activity: Arc<Activity>,
 ) -> Result<Answer, Denied> {
+    let Admitted { route, segments, caller, from, head } = admitted;
     if let (Asks::Stream, Caller::Sidecar(peer)) = (route.asks, &caller) {
-        return stream::admit(control, peer, head, incoming, &activity);
+        return stream::open(control, peer, &head, incoming, &activity);
     }
     let body = body::read(incoming, route.longest, &activity).await?;
-    let asked = Asked { caller, segments, query: head.uri.query().map(str::to_owned), body, activity };
+    let asked = Asked { from, caller, segments, query: head.uri.query().map(str::to_owned), body, activity };
     dispatch(control, route.asks, &asked).await
 }
 
@@ -137,7 +151,8 @@ fn link(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
     let Some(page) = &control.page else {
         return Err(Denied::not_found("this control plane has no page; start it with --local ADDR"));
     };
-    let code = control.sessions.link(Instant::now()).map_err(|failure| Denied::failed(failure.to_string()))?;
+    let code =
+        control.sessions.link(Instant::now()).map_err(|failure| Denied::failed(failure.to_string()))?;
     asked.wrote("link to the page", None);
     json(&Link { url: page.link(&code) })
 }

@@ -1,38 +1,44 @@
 //! The listeners: how many connections there may be, who is at their other end, and what they get.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use rustix::fs::{Mode, fchmod};
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol as Transport, SockAddr, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
-use super::Failure;
+use super::answer::Answer;
+use super::auth::Peer;
+use super::connection::{self, Activity, Protocol};
+use super::data::DataFolder;
+use super::settings::{Listener, Settings};
+use super::{Control, Failure, handle, status, tls};
 use crate::log;
 
 /// Connections that the kernel keeps until they are accepted; `net.core.somaxconn` caps it.
 const BACKLOG: i32 = 4096;
 /// How long a listener rests after the kernel refused an accept for want of descriptors or memory (nginx: 500 ms).
 const REST: Duration = Duration::from_millis(100);
-/// Connections at a time whose peer has shown no certificate, together and from one address; more are closed at once.
-const STRANGERS: usize = 1024;
-const STRANGERS_OF_ONE: usize = 256;
-/// Connections at a time of peers with a certificate: 10,000 sidecars, and as many again while they reconnect.
-const MEMBERS: usize = 20_000;
 /// Connections at a time on the Unix socket, the page and the status listener, each.
-pub(super) const FEW: usize = 256;
+const FEW: usize = 256;
+/// How long a connection of these may be silent: the Unix socket's, and the others'.
+const IDLE: Duration = Duration::from_secs(120);
+const IDLE_PLAIN: Duration = Duration::from_secs(30);
 
 /// Opens a TCP listener.
 ///
 /// # Errors
 /// The kernel's, with address and advice.
-pub(super) fn tcp(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+fn tcp(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     open(address).and_then(TcpListener::from_std).map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => {
@@ -46,7 +52,7 @@ pub(super) fn tcp(address: SocketAddr, flag: &str) -> Result<TcpListener, Failur
 }
 
 fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Transport::TCP))?;
     socket.set_reuse_address(true)?;
     // Linux gives these two to every accepted socket.
     socket.set_tcp_nodelay(true)?;
@@ -61,7 +67,7 @@ fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 ///
 /// # Errors
 /// The kernel's, with the path.
-pub(super) fn unix(path: &Path) -> Result<UnixListener, Failure> {
+fn unix(path: &Path) -> Result<UnixListener, Failure> {
     let bind = || {
         // The folder is locked, so whatever socket lies here is a dead process's.
         if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
@@ -82,6 +88,136 @@ pub(super) fn unix(path: &Path) -> Result<UnixListener, Failure> {
     })
 }
 
+/// The open listeners.
+#[derive(Debug)]
+pub(super) struct Listening {
+    api: TcpListener,
+    pub(super) address: SocketAddr,
+    local: Option<TcpListener>,
+    pub(super) local_address: Option<SocketAddr>,
+    status: Option<TcpListener>,
+    pub(super) status_address: Option<SocketAddr>,
+    socket: UnixListener,
+    file: SocketFile,
+}
+
+/// The tasks that accept; dropping this ends them and removes the Unix socket.
+#[derive(Debug)]
+pub(super) struct Accepting {
+    tasks: Vec<JoinHandle<()>>,
+    _file: SocketFile,
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// The Unix socket's file; dropping it removes the file.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Listening {
+    /// Opens all that the settings ask for.
+    ///
+    /// # Errors
+    /// One cannot be opened.
+    pub(super) fn open(settings: &Settings, data: &DataFolder) -> Result<Listening, Failure> {
+        let (api, address) = named(settings.listen, "--listen")?;
+        let (local, local_address) = optional(settings.local, "--local")?;
+        let (status, status_address) = optional(settings.status, "--status")?;
+        let path = data.file(crate::paths::SOCKET);
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let socket = unix(&path)?;
+        let file = SocketFile(path);
+        Ok(Listening { api, address, local, local_address, status, status_address, socket, file })
+    }
+
+    /// The Unix socket's path.
+    pub(super) fn socket_path(&self) -> &Path {
+        &self.file.0
+    }
+
+    /// Serves on all of them from now on.
+    pub(super) fn start(self, control: &Arc<Control>, acceptor: TlsAcceptor) -> Accepting {
+        let mut tasks = vec![
+            tokio::spawn(tls::accept(self.api, acceptor, control.clone())),
+            tokio::spawn(serve_owner(self.socket, control.clone())),
+        ];
+        if let (Some(listener), Some(page)) = (self.local, control.page) {
+            let control = control.clone();
+            tasks.push(tokio::spawn(serve_plain(
+                listener,
+                control.clone(),
+                move |from, request, activity| page.answer(control.clone(), from, request, activity),
+            )));
+        }
+        if let Some(listener) = self.status {
+            let control = control.clone();
+            tasks.push(tokio::spawn(serve_plain(listener, control.clone(), move |_, request, _| {
+                let control = control.clone();
+                async move { status::answer(&control, &request) }
+            })));
+        }
+        Accepting { tasks, _file: self.file }
+    }
+}
+
+fn named(address: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let listener = tcp(address, flag)?;
+    let address =
+        listener.local_addr().map_err(|error| Failure(format!("cannot listen on {address}: {error}")))?;
+    Ok((listener, address))
+}
+
+fn optional(listener: Listener, flag: &str) -> Result<(Option<TcpListener>, Option<SocketAddr>), Failure> {
+    let Listener::On(address) = listener else { return Ok((None, None)) };
+    named(address, flag).map(|(listener, address)| (Some(listener), Some(address)))
+}
+
+/// Serves the owner of the data folder: everything, without a token.
+async fn serve_owner(listener: UnixListener, control: Arc<Control>) {
+    let places = Arc::new(Semaphore::new(FEW));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let (stream, user) = accept_owner(&listener).await;
+        let (control, closing) = (control.clone(), control.closing.subscribe());
+        tokio::spawn(async move {
+            let peer = Peer::Owner(user);
+            let answer =
+                move |request, activity| handle::answer(control.clone(), peer.clone(), request, activity);
+            connection::serve(stream, Protocol::Either, IDLE, closing, answer).await;
+            drop(place);
+        });
+    }
+}
+
+/// Serves HTTP/1.1 in plain text.
+async fn serve_plain<A, F>(listener: TcpListener, control: Arc<Control>, answer: A)
+where
+    A: Fn(SocketAddr, Request<Incoming>, Arc<Activity>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(FEW));
+    loop {
+        let (stream, address) = accept(&listener).await;
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let (closing, answer) = (control.closing.subscribe(), answer.clone());
+        tokio::spawn(async move {
+            let answer = move |request, activity| answer(address, request, activity);
+            connection::serve(stream, Protocol::Http1, IDLE_PLAIN, closing, answer).await;
+            drop(place);
+        });
+    }
+}
+
 /// The next connection of a TCP listener.
 pub(super) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
@@ -93,7 +229,7 @@ pub(super) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// The next connection of a Unix listener, with its user, when that is this process's or root.
-pub(super) async fn accept_owner(listener: &UnixListener) -> (UnixStream, String) {
+async fn accept_owner(listener: &UnixListener) -> (UnixStream, String) {
     let own = rustix::process::geteuid().as_raw();
     loop {
         let stream = match listener.accept().await {
@@ -131,87 +267,4 @@ fn user_name(uid: u32) -> String {
         (fields.nth(1)? == number).then(|| name.to_owned())
     });
     found.unwrap_or_else(|| format!("uid {number}"))
-}
-
-/// The places for connections of the TLS listener.
-#[derive(Debug)]
-pub(super) struct Places {
-    strangers: Mutex<Strangers>,
-    members: Arc<Semaphore>,
-}
-
-#[derive(Debug, Default)]
-struct Strangers {
-    all: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-/// A stranger's place; dropping it gives it back.
-#[derive(Debug)]
-pub(super) struct Stranger {
-    places: Arc<Places>,
-    address: IpAddr,
-}
-
-impl Places {
-    pub(super) fn new() -> Arc<Places> {
-        Arc::new(Places { strangers: Mutex::default(), members: Arc::new(Semaphore::new(MEMBERS)) })
-    }
-
-    /// A place for a peer that is not known yet; none when too many are there.
-    pub(super) fn stranger(self: &Arc<Places>, address: IpAddr) -> Option<Stranger> {
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = network(address);
-        if strangers.all >= STRANGERS
-            || strangers.by_address.get(&address).is_some_and(|n| *n >= STRANGERS_OF_ONE)
-        {
-            return None;
-        }
-        strangers.all += 1;
-        *strangers.by_address.entry(address).or_default() += 1;
-        Some(Stranger { places: self.clone(), address })
-    }
-
-    /// A place for a peer with a certificate.
-    pub(super) fn member(&self) -> Option<OwnedSemaphorePermit> {
-        self.members.clone().try_acquire_owned().ok()
-    }
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        let mut strangers = self.places.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        strangers.all -= 1;
-        if let Some(count) = strangers.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                strangers.by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// One owner's addresses: an IPv4 address, or the /64 that an IPv6 host can choose from.
-pub(super) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-        v4 => v4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_cannot_take_every_place() {
-        let places = Places::new();
-        let one: IpAddr = "2001:db8::1".parse().unwrap();
-        let held: Vec<_> = std::iter::from_fn(|| places.stranger(one)).take(STRANGERS).collect();
-        assert_eq!(held.len(), STRANGERS_OF_ONE);
-        assert!(places.stranger("2001:db8::2".parse().unwrap()).is_none(), "the same /64");
-        assert!(places.stranger("2001:db8:0:1::1".parse().unwrap()).is_some());
-        drop(held);
-        assert!(places.stranger(one).is_some());
-    }
 }

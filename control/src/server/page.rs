@@ -60,7 +60,9 @@ impl Page {
     ) -> Answer {
         let (head, body) = request.into_parts();
         let answered = match self.is_own(&head) {
-            Ok(()) if head.uri.path().starts_with("/v1/") => self.api(&control, from, head, body, activity).await,
+            Ok(()) if head.uri.path().starts_with("/v1/") => {
+                self.api(&control, from, head, body, activity).await
+            }
             Ok(()) => self.file(&control, &head),
             Err(denied) => {
                 log::warn!("the page refused a request that is not its own", from = from);
@@ -112,7 +114,8 @@ impl Page {
         if head.method != Method::GET && head.method != Method::HEAD {
             return Err(Denied::method("GET, HEAD"));
         }
-        let open = self.cookie(&head.headers).is_some_and(|cookie| control.sessions.has(cookie, Instant::now()));
+        let open =
+            self.cookie(&head.headers).is_some_and(|cookie| control.sessions.has(cookie, Instant::now()));
         match head.uri.path() {
             "/page.css" => Ok(typed(StatusCode::OK, "text/css; charset=utf-8", STYLE)),
             "/login" if head.method == Method::GET => self.login(control, head),
@@ -128,9 +131,12 @@ impl Page {
         let query = Query::read(head.uri.query(), &["code"])?;
         let opened = control.sessions.open(query.get("code").unwrap_or_default(), Instant::now());
         let failed = |why: String| Denied::new(StatusCode::INTERNAL_SERVER_ERROR, why);
-        let Some(opened) = opened.map_err(|failure| failed(failure.to_string()))? else { return Ok(closed()) };
+        let Some(opened) = opened.map_err(|failure| failed(failure.to_string()))? else {
+            return Ok(closed());
+        };
         let (name, seconds) = (self.cookie_name(), SESSION.as_secs());
-        let cookie = format!("{name}={}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}", opened.cookie);
+        let cookie =
+            format!("{name}={}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}", opened.cookie);
         let mut answer = typed(StatusCode::SEE_OTHER, "text/plain", "");
         let value = |text: String| HeaderValue::try_from(text).map_err(|error| failed(error.to_string()));
         answer.headers_mut().insert(SET_COOKIE, value(cookie)?);
@@ -151,7 +157,10 @@ impl Page {
         let key = head.headers.get(KEY).and_then(|key| key.to_str().ok()).unwrap_or_default();
         let cookie = self.cookie(&head.headers);
         if !cookie.is_some_and(|cookie| control.sessions.admits(cookie, key, Instant::now())) {
-            return Err(Denied::new(StatusCode::UNAUTHORIZED, "no session: run `pilotfish ui` and open its link"));
+            return Err(Denied::new(
+                StatusCode::UNAUTHORIZED,
+                "no session: run `pilotfish ui` and open its link",
+            ));
         }
         if route.needs != Needs::Administrator {
             return Err(Denied::forbidden("sidecars use the TLS listener"));
@@ -163,7 +172,8 @@ impl Page {
         } else {
             return Err(Denied::forbidden("a write needs an Origin header, which browsers send"));
         };
-        handle::perform(control, route, segments, caller, &head, body, activity).await
+        let admitted = handle::Admitted { route, segments, caller, from: Some(from), head };
+        handle::perform(control, admitted, body, activity).await
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::Denied;
-use super::listen::network;
+use super::places::network;
 
 /// Wrong secrets that one address may send at once, and how often one more.
 const WRONG: Pace = Pace { burst: 10.0, every: Duration::from_secs(1) };

@@ -12,9 +12,10 @@ use pilotfish_identity::TrustDomain;
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     /// Folder of this control plane: its store, its signing key, its Unix socket. Made (mode 0700) when it is not
-    /// there. One process at a time uses it.
+    /// there. One process at a time uses it. [default: /var/lib/pilotfish for root, else $XDG_DATA_HOME/pilotfish or
+    /// ~/.local/share/pilotfish]
     #[arg(long, env = "PILOTFISH_DATA", value_name = "DIR")]
-    pub data: PathBuf,
+    pub data: Option<PathBuf>,
 
     /// Listener for sidecars and for command lines on other machines; TLS 1.3. Port 0 takes a free port, here and
     /// below; the ready line names it.
@@ -81,6 +82,13 @@ pub struct Settings {
     /// Threads that serve; one is enough for thousands of sidecars.
     #[arg(long, env = "PILOTFISH_WORKERS", value_name = "N", default_value_t = 2, value_parser = workers)]
     pub workers: usize,
+}
+
+impl Settings {
+    /// The data folder: where the commands on the same machine look for it when nobody says.
+    pub fn data(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(crate::paths::default_data)
+    }
 }
 
 /// A listener that can be turned off.

@@ -9,29 +9,46 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::request::Parts;
+use http::{Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming};
 use pilotfish_config::wire::{Frames, LONGEST_TO_CONTROL, ToControl, WireError};
-use pilotfish_identity::SpiffeId;
+use pilotfish_identity::{Peer as Identified, SpiffeId};
 use tokio::sync::mpsc;
 
 use super::Control;
-use super::answer::{Answer, typed};
+use super::answer::{Answer, Denied, typed};
 use super::connection::{Activity, Long};
+use super::status::count;
 use crate::log;
 
 /// Messages that wait for the registry.
 const WAITING: usize = 1;
 
 /// Opens the stream: 200 at once, then frames.
-pub(super) fn open(control: &Arc<Control>, peer: SpiffeId, body: Incoming, activity: &Arc<Activity>) -> Answer {
+///
+/// # Errors
+/// 403 for an identity that is no agent's, 426 over HTTP/1.1, whose answers cannot begin before the request ended.
+pub(super) fn open(
+    control: &Arc<Control>,
+    peer: &Identified,
+    head: &Parts,
+    body: Incoming,
+    activity: &Arc<Activity>,
+) -> Result<Answer, Denied> {
+    if head.version != Version::HTTP_2 {
+        return Err(Denied::new(StatusCode::UPGRADE_REQUIRED, "a stream needs HTTP/2"));
+    }
+    if peer.id.as_agent().is_none() {
+        return Err(Denied::forbidden(format!("{} is no agent's identity", peer.id)));
+    }
+    count(&control.metrics.streams);
     let (outgoing, frames) = mpsc::channel(1);
-    tokio::spawn(run(control.clone(), peer, body, outgoing));
+    tokio::spawn(run(control.clone(), peer.id.clone(), body, outgoing));
     let body = Outgoing { frames, _long: activity.long() }.boxed_unsync();
-    let (mut head, _) = typed(StatusCode::OK, "application/vnd.pilotfish.frames", "").into_parts();
-    head.headers.remove(http::header::CONTENT_LENGTH);
-    Response::from_parts(head, body)
+    let head = typed(StatusCode::OK, "application/vnd.pilotfish.frames", "").into_parts().0;
+    Ok(Response::from_parts(head, body))
 }
 
 /// Reads and serves until either ends, or the process is about to.
@@ -94,7 +111,10 @@ impl HttpBody for Outgoing {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.frames.poll_recv(cx).map(|frame| frame.map(|bytes| Ok(Frame::data(bytes))))
     }
 }

@@ -1,53 +1,109 @@
-//! The TLS listener: who is at the other end, and which protocol they speak.
+//! The TLS listener: who is at the other end, which protocol they speak, and when their connection has to end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
-use tokio::net::TcpStream;
+use pilotfish_identity::tls::{ClientAuth, peer_of, server_config};
+use pilotfish_identity::{Peer as Identified, Usage};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::auth::Peer;
 use super::connection::{self, Protocol};
-use super::listen::{Places, Stranger};
-use super::{Control, Failure, HANDSHAKE, IDLE, IDLE_STRANGER, handle};
+use super::listen;
+use super::places::{Places, Stranger};
+use super::status::count;
+use super::{Control, Failure, handle};
+use crate::log;
 
-/// Until the authority is there: a certificate of nobody's.
-pub(super) fn config(_control: &Control) -> Result<TlsAcceptor, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure(format!("no certificate: {error}"));
-    let made =
-        rcgen::generate_simple_self_signed(vec!["localhost".into()]).map_err(|error| failed(&error))?;
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(|error| failed(&error))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| failed(&error))?
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .map_err(|error| failed(&error))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may be silent: of a peer with a certificate, and of any other.
+const IDLE: Duration = Duration::from_secs(120);
+const IDLE_STRANGER: Duration = Duration::from_secs(15);
+/// How long a connection may outlive its peer's certificate.
+const GRACE: Duration = Duration::from_secs(300);
+
+/// What accepts handshakes: TLS 1.3, with a certificate or without.
+///
+/// # Errors
+/// The cryptography cannot do it.
+pub(super) fn acceptor(control: &Control) -> Result<TlsAcceptor, Failure> {
+    let config = server_config(control.live.clone(), ClientAuth::Optional, &[b"h2", b"http/1.1"]);
+    config.map(TlsAcceptor::from).map_err(|error| Failure(format!("cannot set TLS up: {error}")))
+}
+
+/// Accepts for ever.
+pub(super) async fn accept(listener: TcpListener, tls: TlsAcceptor, control: Arc<Control>) {
+    let places = Places::new();
+    loop {
+        let (stream, address) = listen::accept(&listener).await;
+        match places.stranger(address.ip()) {
+            Some(stranger) => {
+                tokio::spawn(serve(stream, address, tls.clone(), control.clone(), places.clone(), stranger));
+            }
+            // Closed at once, so that those who take every place cannot make others wait.
+            None => count(&control.metrics.turned_away),
+        }
+    }
 }
 
 /// Serves one connection: handshake, then requests.
-pub(super) async fn serve(
+async fn serve(
     stream: TcpStream,
     address: SocketAddr,
     tls: TlsAcceptor,
     control: Arc<Control>,
-    _places: Arc<Places>,
+    places: Arc<Places>,
     stranger: Stranger,
 ) {
     let closing = control.closing.subscribe();
-    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await else { return };
-    let protocol = match stream.get_ref().1.alpn_protocol() {
-        Some(b"h2") => Protocol::Http2,
-        _ => Protocol::Http1,
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await else {
+        count(&control.metrics.handshakes_failed);
+        return;
     };
-    let peer = Peer::Network(address, None);
-    let idle = if matches!(peer, Peer::Network(_, None)) { IDLE_STRANGER } else { IDLE };
-    let answer = move |request, activity| handle::answer(control.clone(), peer.clone(), request, activity);
-    connection::serve(stream, protocol, idle, closing, answer).await;
-    drop(stranger);
+    let session = stream.get_ref().1;
+    let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+    let identified = peer_of(session.peer_certificates(), &control.live, Usage::Client).ok().map(Arc::new);
+    let member = identified.as_ref().map(|_| places.member());
+    // Without a certificate it stays a stranger.
+    let (_stranger, idle) = match member {
+        None => (Some(stranger), IDLE_STRANGER),
+        Some(Some(_)) => (None, IDLE),
+        Some(None) => {
+            count(&control.metrics.turned_away);
+            return;
+        }
+    };
+    let (peer, asked) = (Peer::Network(address, identified.clone()), control.clone());
+    let answer = move |request, activity| handle::answer(asked.clone(), peer.clone(), request, activity);
+    let served = connection::serve(stream, protocol, idle, closing, answer);
+    tokio::select! {
+        () = served => {}
+        () = distrusted(&control, identified.as_deref()) => {}
+    }
+    drop(member);
+}
+
+/// Waits until a peer that was taken would not be taken any more: revoked, its root removed, its certificate over.
+async fn distrusted(control: &Control, peer: Option<&Identified>) {
+    let Some(peer) = peer else { return std::future::pending().await };
+    let mut changes = control.trust_changes.subscribe();
+    loop {
+        if let Err(refused) = control.live.still_trusted(peer) {
+            log::warn!("a connection was closed", peer = peer.id, why = refused);
+            return;
+        }
+        let now = control.live.now();
+        let left = (peer.not_after + GRACE).duration_since(now).unwrap_or_default();
+        if left.is_zero() {
+            log::warn!("a connection was closed", peer = peer.id, why = "it outlived its certificate");
+            return;
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(left) => {}
+        }
+    }
 }

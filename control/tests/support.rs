@@ -1,0 +1,11 @@
+//! The control plane as a process, and clients of it.
+
+#![allow(dead_code, reason = "shared by tests that each need a part")]
+
+pub mod http;
+pub mod serve;
+pub mod sidecar;
+
+pub use http::{Http, Reply};
+pub use serve::Serve;
+pub use sidecar::Stream;
