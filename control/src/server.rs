@@ -3,6 +3,7 @@
 mod administrators;
 mod answer;
 mod auth;
+mod authority;
 mod body;
 mod connection;
 mod data;
@@ -26,16 +27,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pilotfish_identity::{LiveIdentity, TrustDomain};
+use pilotfish_identity::{Bundles, Identity, LiveIdentity, TrustDomain};
 use tokio::sync::watch;
 
-use pending::fleet::Fleet;
+use crate::ca::Authority;
 use crate::log;
-use pending::resources::Resources;
 use crate::store::Store;
 use data::DataFolder;
 use listen::Listening;
+use measured::Measured;
 use page::Page;
+use pending::fleet::{self, Fleet};
+use pending::resources::Resources;
 use rate::Guard;
 use sessions::Sessions;
 pub use settings::{Listener, Settings};
@@ -65,6 +68,9 @@ struct Control {
     trust_domain: TrustDomain,
     store: Arc<dyn Store>,
     store_calls: measured::Ledger,
+    /// How long sidecars' certificates are valid.
+    leaf_ttl: Duration,
+    authority: Authority,
     resources: Arc<Resources>,
     fleet: Arc<Fleet>,
     /// Own certificate, and whose certificates are taken.
@@ -143,33 +149,34 @@ async fn start(
     listening: &Listening,
 ) -> Result<Arc<Control>, Failure> {
     let id = data.control_id(settings.id.as_deref())?;
-    let (store, store_calls) = measured::Measured::new(open_store(settings, data).await?);
-    let unusable = |error| founding::unusable(&error);
-    let trust_domain = founding::trust_domain(&store, settings.trust_domain.as_ref()).await?;
-    let live = LiveIdentity::new(Default::default());
+    let (store, store_calls) = Measured::new(open_store(settings, data).await?);
+    let (authority, live) = identity(settings, data, &store, &id, listening).await?;
+    let trust_domain = authority.domain().clone();
     let trust_changes = watch::Sender::new(());
     let bell = trust_changes.clone();
-    live.watch(move || bell.send_replace(()));
+    live.watch(move || {
+        bell.send_replace(());
+    });
     if let Some(token) = founding::found(&store, &trust_domain).await? {
         println!("{token}");
         eprintln!(
             "pilotfish: the line on standard output is the administrator's token; it is shown this once"
         );
     }
+    let unusable = |error| founding::unusable(&error);
     let resources = Resources::open(store.clone()).await.map_err(unusable)?;
     let trust = watch::Sender::new(Arc::default());
-    let fleet = pending::fleet::Settings {
-        control: id.clone(),
-        trust_domain: trust_domain.clone(),
-        lease: settings.lease,
-    };
+    let fleet =
+        fleet::Settings { control: id.clone(), trust_domain: trust_domain.clone(), lease: settings.lease };
     let fleet =
         Fleet::start(store.clone(), resources.clone(), trust.subscribe(), fleet).await.map_err(unusable)?;
-    Ok(Arc::new(Control {
+    let control = Arc::new(Control {
         id,
         trust_domain,
+        leaf_ttl: settings.leaf_ttl,
         store,
         store_calls,
+        authority,
         resources,
         fleet,
         live,
@@ -179,7 +186,30 @@ async fn start(
         sessions: Sessions::default(),
         metrics: Metrics::default(),
         closing: watch::Sender::new(false),
-    }))
+    });
+    tokio::spawn(authority::look_after(
+        Arc::downgrade(&control),
+        authority::names(settings, listening.address),
+    ));
+    Ok(control)
+}
+
+/// The authority, and the identity that this control plane shows and takes.
+async fn identity(
+    settings: &Settings,
+    data: &DataFolder,
+    store: &Arc<dyn Store>,
+    id: &str,
+    listening: &Listening,
+) -> Result<(Authority, Arc<LiveIdentity>), Failure> {
+    let flag = settings.trust_domain.as_ref();
+    let founded = founding::trust_domain(store, flag).await?;
+    let authority = authority::open(settings, data, founded.as_ref().or(flag), founded.is_some())?;
+    let bundles =
+        Bundles::one(authority.domain(), authority.root_pem()).map_err(|error| Failure(error.to_string()))?;
+    let live = LiveIdentity::new(Identity { bundles: Arc::new(bundles), ..Identity::default() });
+    authority::credential(&authority, &live, id, &authority::names(settings, listening.address))?;
+    Ok((authority, live))
 }
 
 async fn open_store(_settings: &Settings, _data: &DataFolder) -> Result<Arc<dyn Store>, Failure> {

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use pilotfish_identity::{Identity, LiveIdentity, TrustDomain};
 
@@ -31,8 +31,7 @@ pub(super) fn open(
     others: bool,
 ) -> Result<Authority, Failure> {
     if let (Some(certificates), Some(key)) = (&settings.ca_cert, &settings.ca_key) {
-        let clock = Arc::new(SystemTime::now);
-        return Authority::bring(data.path(), domain, certificates, key, clock).map_err(|error| failure(&error));
+        return Authority::bring(data.path(), domain, certificates, key).map_err(|error| failure(&error));
     }
     if others && !data.file("ca/root.pem").exists() {
         return Err(Failure(
@@ -47,7 +46,8 @@ pub(super) fn open(
 /// What clients call this control plane by.
 pub(super) fn names(settings: &Settings, listen: SocketAddr) -> Vec<Name> {
     let mut names = vec![Name::Dns("localhost".into()), Name::Dns(host_name())];
-    let advertised = settings.advertise.as_deref().and_then(|text| text.rsplit_once(':')).map(|(host, _)| host);
+    let advertised =
+        settings.advertise.as_deref().and_then(|text| text.rsplit_once(':')).map(|(host, _)| host);
     if let Some(host) = advertised {
         let host = host.trim_matches(['[', ']']);
         names.push(host.parse().map_or_else(|_| Name::Dns(host.to_owned()), Name::Ip));
@@ -111,6 +111,7 @@ pub(super) async fn look_after(control: Weak<Control>, names: Vec<Name>) {
 /// Whether less than half of a leaf's usual life is left of the own certificate.
 fn half_over(control: &Control) -> bool {
     let identity = control.live.load();
-    let left = identity.credentials.as_ref().and_then(|own| own.not_after.duration_since(control.live.now()).ok());
+    let left =
+        identity.credentials.as_ref().and_then(|own| own.not_after.duration_since(control.live.now()).ok());
     left.unwrap_or_default() < ca::LEAF / 2
 }

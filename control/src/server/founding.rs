@@ -13,8 +13,6 @@ use crate::store::{Batch, Expect, Store, StoreError};
 
 /// Where the mesh's constants are kept.
 const KEY: &str = "mesh";
-/// The trust domain when nobody says one (Istio's).
-const TRUST_DOMAIN: &str = "cluster.local";
 
 /// What the first start fixed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,20 +22,15 @@ struct Mesh {
     founded: u64,
 }
 
-/// The trust domain of a store: what its first start fixed, else what the flag says, else the default.
+/// The trust domain that a store's first start fixed; none before.
 ///
 /// # Errors
-/// The flag says another one than the first start fixed, or the store does not answer.
+/// The flag says another one, or the store does not answer.
 pub(super) async fn trust_domain(
     store: &Arc<dyn Store>,
     flag: Option<&TrustDomain>,
-) -> Result<TrustDomain, Failure> {
-    let Some(mesh) = read(store).await? else {
-        return match flag {
-            Some(domain) => Ok(domain.clone()),
-            None => TrustDomain::parse(TRUST_DOMAIN).map_err(|error| Failure(error.to_string())),
-        };
-    };
+) -> Result<Option<TrustDomain>, Failure> {
+    let Some(mesh) = read(store).await? else { return Ok(None) };
     let kept =
         TrustDomain::parse(&mesh.trust_domain).map_err(|error| Failure(format!("the store's {error}")))?;
     match flag {
@@ -45,7 +38,7 @@ pub(super) async fn trust_domain(
             "the trust domain of this store is {kept} and cannot become {domain}: every identity holds it; leave \
              --trust-domain away, or begin with an empty store"
         ))),
-        _ => Ok(kept),
+        _ => Ok(Some(kept)),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -216,5 +217,6 @@ fn process(page: &mut Page) {
 
 fn authority(page: &mut Page, control: &Control) {
     let help = "When the certificate of the authority that signs here ends, seconds since 1970.";
-    page.single("pilotfish_control_issuer_expires_seconds", "gauge", help, 0);
+    let expires = control.authority.ends().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    page.single("pilotfish_control_issuer_expires_seconds", "gauge", help, expires);
 }

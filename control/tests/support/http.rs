@@ -48,7 +48,8 @@ pub struct Reply {
 impl Reply {
     /// The body as JSON.
     pub fn json<T: DeserializeOwned>(&self) -> T {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}: {}", self.status, self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in {}: {}", self.status, self.text()))
     }
 
     /// The body as text.
@@ -75,7 +76,11 @@ impl Reply {
 ///
 /// # Errors
 /// The handshake fails.
-pub async fn handshake(address: SocketAddr, own: Option<&Issued>, alpn: &[&[u8]]) -> io::Result<TlsStream<TcpStream>> {
+pub async fn handshake(
+    address: SocketAddr,
+    own: Option<&Issued>,
+    alpn: &[&[u8]],
+) -> io::Result<TlsStream<TcpStream>> {
     let config = Ca::new("of.the.test").client(own, alpn);
     let name = ServerName::IpAddress(std::net::IpAddr::from([127, 0, 0, 1]).into());
     TlsConnector::from(config).connect(name, TcpStream::connect(address).await?).await
@@ -93,7 +98,8 @@ impl Http {
     /// No connection.
     pub async fn try_tls(address: SocketAddr, own: Option<&Issued>) -> io::Result<Http> {
         let stream = handshake(address, own, &[b"h2"]).await?;
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::spawn(connection);
         let mut sender = sender;
         sender.ready().await.map_err(io::Error::other)?;
@@ -131,7 +137,12 @@ impl Http {
     ///
     /// # Errors
     /// The connection broke.
-    pub async fn send(&mut self, method: Method, path: &str, body: Body) -> hyper::Result<Response<Incoming>> {
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> hyper::Result<Response<Incoming>> {
         let uri = match &self.sender {
             Sender::One(_) => path.to_owned(),
             Sender::Two(_) => format!("https://control{path}"),
@@ -165,7 +176,12 @@ impl Http {
     ///
     /// # Errors
     /// The connection broke.
-    pub async fn try_ask(&mut self, method: &str, path: &str, body: impl Into<Bytes>) -> hyper::Result<Reply> {
+    pub async fn try_ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> hyper::Result<Reply> {
         let answer = self.send(method.parse().unwrap(), path, Full::new(body.into()).boxed()).await?;
         let (head, body) = answer.into_parts();
         Ok(Reply { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })

@@ -8,7 +8,9 @@ use http::Method;
 use http_body_util::BodyExt;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Incoming;
-use pilotfish_config::wire::{self, Frames, Hello, Join, Joined, Renew, Status, ToControl, ToSidecar, Versions};
+use pilotfish_config::wire::{
+    self, Frames, Hello, Join, Joined, Renew, Status, ToControl, ToSidecar, Versions,
+};
 use pilotfish_control::api::types::{NewToken, Token};
 use pilotfish_identity::{KeyAndRequest, SpiffeId, TrustDomain};
 use pilotfish_testkit::ca::Issued;
@@ -30,8 +32,12 @@ pub async fn token(serve: &Serve, namespace: &str, agent: &str) -> String {
 /// Joins by a token: the answer, and the identity when it was good.
 pub async fn join(serve: &Serve, token: &str, namespace: &str, agent: &str) -> (Reply, Option<Issued>) {
     let own = request(namespace, agent);
-    let join =
-        Join { token: token.into(), agent: agent.into(), namespace: namespace.into(), csr: own.csr_pem.clone() };
+    let join = Join {
+        token: token.into(),
+        agent: agent.into(),
+        namespace: namespace.into(),
+        csr: own.csr_pem.clone(),
+    };
     let reply = Http::tls(serve, None).await.post("/v1/join", &join).await;
     let issued = (reply.status == 200)
         .then(|| Issued { chain: reply.json::<Joined>().chain, key: own.key_pem.to_string() });
