@@ -6,4 +6,6 @@ pub mod connect;
 pub mod disk;
 pub mod join;
 pub mod member;
+pub mod reports;
 pub mod set;
+pub mod stream;

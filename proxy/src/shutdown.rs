@@ -24,11 +24,12 @@ pub enum Phase {
 pub struct Drain {
     phase: watch::Sender<Phase>,
     request: Notify,
+    confirmed: Notify,
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Drain { phase: watch::Sender::new(Phase::Serving), request: Notify::new() }
+        Drain { phase: watch::Sender::new(Phase::Serving), request: Notify::new(), confirmed: Notify::new() }
     }
 }
 
@@ -46,6 +47,11 @@ impl Drain {
     /// Waits until a drain is asked for by [`Drain::request`].
     pub async fn requested(&self) {
         self.request.notified().await;
+    }
+
+    /// Nobody chooses this sidecar any more: there is nothing left to wait for while unready.
+    pub fn confirm(&self) {
+        self.confirmed.notify_one();
     }
 
     /// Moves on to `phase`; never back.
@@ -114,11 +120,14 @@ impl Signals {
 /// Signals that come together are one: `timeout` and terminals signal a process and its whole group.
 const TOGETHER: Duration = Duration::from_millis(100);
 
-/// Takes the drain through its phases: unready for `delay`, closing until `served` ends or `deadline` passes, cut.
+/// Takes the drain through its phases: unready for `delay` (less when [`Drain::confirm`] is called), closing until `served` ends or `deadline` passes, cut.
 pub async fn run(drain: &Drain, delay: Duration, deadline: Duration, served: impl Future<Output = ()>) {
     drain.advance(Phase::Unready);
     let mut served = std::pin::pin!(served);
-    tokio::time::sleep(delay).await;
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        () = drain.confirmed.notified() => {}
+    }
     drain.advance(Phase::Closing);
     if tokio::time::timeout(deadline, &mut served).await.is_err() {
         drain.advance(Phase::Cut);

@@ -29,6 +29,8 @@ const MOST_REASONS: usize = 20;
 pub struct Offer {
     /// What the control plane sent.
     pub update: Update,
+    /// Why it cannot be taken, whatever its documents are.
+    pub problem: Option<String>,
     /// Dropped when the update is taken or refused.
     pub place: OwnedSemaphorePermit,
 }
@@ -49,6 +51,10 @@ pub struct Progress {
 pub struct ControlSource {
     publisher: Publisher,
     events: Receiver<Event>,
+    /// What updates touched since the last good version.
+    untaken: Touched,
+    /// Why the newest cannot be taken, whatever its documents are.
+    problem: Option<String>,
     /// What came while updates were collected.
     held: Option<Event>,
     progress: Arc<watch::Sender<Progress>>,
@@ -75,6 +81,8 @@ impl ControlSource {
         ControlSource {
             publisher,
             events,
+            untaken: Touched::default(),
+            problem: None,
             held: None,
             progress,
             disk,
@@ -135,14 +143,20 @@ impl ControlSource {
     /// Applies one update and those that wait behind it, then publishes where that leads.
     fn update(&mut self, offer: Offer) {
         let start = Instant::now();
-        let mut touched = self.set.apply(offer.update);
+        self.problem = offer.problem;
+        self.untaken = self.untaken.and(self.set.apply(offer.update));
         drop(offer.place);
-        touched = touched.and(self.waiting());
-        let result = self.take(touched);
+        self.waiting();
+        let touched = self.untaken;
+        let result = match self.problem.take() {
+            Some(problem) => Err(Refused { lines: vec![problem] }),
+            None => self.take(touched),
+        };
         if touched.documents || touched.endpoints || result.is_err() {
             self.say(&result, start.elapsed());
         }
         if result.is_ok() {
+            self.untaken = Touched::default();
             let due = self.unwritten.take().map_or_else(|| Instant::now() + WRITE_AFTER, |(_, due)| due);
             self.unwritten = Some((self.set.clone(), due));
         }
@@ -172,12 +186,16 @@ impl ControlSource {
     }
 
     /// Applies what is in the queue already, so that a burst is compiled once.
-    fn waiting(&mut self) -> Touched {
-        let mut touched = Touched::default();
+    fn waiting(&mut self) {
         // Places are given back as updates are applied, so the stream could fill the queue for ever.
         for _ in 0..64 {
             match self.events.try_recv() {
-                Ok(Event::Update(offer)) => touched = touched.and(self.set.apply(offer.update)),
+                Ok(Event::Update(offer)) => {
+                    let touched = self.set.apply(offer.update);
+                    self.untaken = self.untaken.and(touched);
+                    // Trust that came later and is good is all that counts.
+                    self.problem = offer.problem.or(self.problem.take().filter(|_| !touched.trust));
+                }
                 Ok(Event::Touched) => {}
                 Ok(other) => {
                     self.held = Some(other);
@@ -186,7 +204,6 @@ impl ControlSource {
                 Err(_) => break,
             }
         }
-        touched
     }
 
     /// Publishes the set as it is, if it is good.
@@ -261,6 +278,5 @@ fn name(document: &Document) -> String {
 
 /// What documents mean, with the agents that registered.
 fn with_endpoints(model: &Model, set: &Set) -> Model {
-    let _ = set;
-    model.clone()
+    model.clone().with_endpoints(set.endpoints())
 }

@@ -1,0 +1,324 @@
+//! One stream from its hello to its end.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Ping, PingPong, RecvStream, SendStream};
+use pilotfish_config::wire::{
+    Frames, Heartbeat, Hello, LONGEST_TO_SIDECAR, MAJOR, Rank, Resume, Status, ToControl, ToSidecar, Update,
+    Versions, Welcome, frame,
+};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Stream;
+use crate::bootstrap::ControlAddress;
+use crate::control::connect::{Connection, Problem, Proof, connect, reachable, refusal, request};
+use crate::control::reports::Reports;
+use crate::listen::Direction;
+use crate::shutdown::Phase;
+use crate::source::control::Offer;
+use crate::source::file::Event;
+use crate::telemetry::log;
+
+/// From the hello to the welcome.
+const WELCOME: Duration = Duration::from_secs(5);
+/// Between two pings, and for each answer: together, within 2 s a dead control plane is noticed.
+const PING: (Duration, Duration) = (Duration::from_millis(1000), Duration::from_millis(900));
+/// A control plane that takes nothing for so long is dead.
+const TAKES_NOTHING: Duration = Duration::from_secs(5);
+/// Heartbeats come at least this often and at most this rarely, whatever a control plane asks for.
+const HEARTBEAT: (u64, u64) = (100, 60_000);
+/// How often there may be something to report.
+const TICK: Duration = Duration::from_secs(1);
+/// The longest answer that is read when a stream is refused.
+const LONGEST_REFUSAL: usize = 64 << 10;
+
+/// Why a stream ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The control plane is away, or went away.
+    Lost(String),
+    /// It does not serve this sidecar.
+    Refused {
+        /// Why, for people.
+        reason: String,
+        /// Whether that may change by itself.
+        retry: bool,
+    },
+    /// What it sends is no message.
+    Broken(String),
+}
+
+fn lost(error: impl std::fmt::Display) -> Ended {
+    Ended::Lost(error.to_string())
+}
+
+impl From<Problem> for Ended {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::Away(why) => Ended::Lost(why),
+            Problem::Impostor(reason) | Problem::Refused(reason) => Ended::Refused { reason, retry: false },
+        }
+    }
+}
+
+/// The two halves of an open stream.
+struct Halves {
+    outgoing: SendStream<Bytes>,
+    incoming: RecvStream,
+    frames: Frames<ToSidecar>,
+}
+
+impl Stream {
+    /// One stream to this control plane.
+    pub(super) async fn session(&mut self, address: &ControlAddress) -> Ended {
+        match self.serve(address).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    async fn serve(&mut self, address: &ControlAddress) -> Result<std::convert::Infallible, Ended> {
+        let proof = Proof::Live(self.member.identity().clone());
+        let mut connection = connect(&self.member.shared.dns, address, &proof).await?;
+        let hello = self.hello(&connection).await?;
+        let ping = connection.ping.take();
+        let opened = open(&mut connection, &hello);
+        let (mut halves, welcome) =
+            tokio::time::timeout(WELCOME, opened).await.map_err(|_| lost("it did not answer the hello"))??;
+        if welcome.versions.major != MAJOR {
+            let (theirs, own) = (welcome.versions.major, MAJOR);
+            return Err(Ended::Broken(format!("it speaks version {theirs} of the protocol, this sidecar {own}")));
+        }
+        self.member.set_connected(true);
+        log::info!("control plane connected", control = address, name = welcome.control, build = welcome.versions.build);
+        tokio::select! {
+            ended = self.exchange(&mut halves, &welcome) => ended,
+            ended = alive(ping) => Err(ended),
+        }
+    }
+
+    async fn hello(&self, connection: &Connection) -> Result<Hello, Ended> {
+        let settings = &self.member.shared.settings;
+        let control = &settings.control;
+        let address = match &control.advertise {
+            Some(advertise) => {
+                let addresses = self.member.shared.dns.lookup(&advertise.host).await;
+                let addresses = addresses.map_err(|why| lost(format!("cannot resolve --advertise: {}", why.0)))?;
+                addresses.first().map(|ip| std::net::SocketAddr::new(*ip, advertise.port))
+            }
+            None => settings.app.as_ref().map(|_| reachable(self.member.inbound, connection.local)),
+        };
+        let instance = self.member.instance.clone();
+        Ok(Hello {
+            versions: Versions::own(),
+            agent: settings.agent.clone(),
+            namespace: settings.namespace.clone(),
+            instance,
+            labels: settings.labels.iter().cloned().collect(),
+            locality: settings.locality.clone(),
+            address,
+            weight: 1,
+            capabilities: control.capabilities.clone(),
+            status: self.status().0,
+            resume: self.resume.clone(),
+            certificate_expires: self.member.certificate_expires(),
+        })
+    }
+
+    /// How the agent is, and why.
+    fn status(&self) -> (Status, Option<String>) {
+        if self.member.shared.drain.phase() >= Phase::Unready {
+            return (Status::Draining, None);
+        }
+        let health = self.member.health.borrow();
+        (health.status, health.detail.clone())
+    }
+
+    /// Everything after the welcome.
+    async fn exchange(
+        &mut self,
+        halves: &mut Halves,
+        welcome: &Welcome,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let every = Duration::from_millis(welcome.heartbeat_ms.clamp(HEARTBEAT.0, HEARTBEAT.1));
+        let member = self.member.clone();
+        let (mut state, mut health) = (member.state.subscribe(), member.health.subscribe());
+        let mut phase = member.shared.drain.watch();
+        let mut tick = tokio::time::interval(TICK.min(every));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut reports, mut beat) = (Reports::default(), Instant::now());
+        // A new control plane has to be told, whether or not it changed since.
+        state.mark_changed();
+        loop {
+            while let Some(message) = halves.frames.next().map_err(|error| Ended::Broken(error.to_string()))? {
+                self.take(message).await?;
+            }
+            tokio::select! {
+                chunk = halves.incoming.data() => receive(halves, chunk)?,
+                Ok(()) = state.changed() => {
+                    let now = state.borrow_and_update().clone();
+                    if now != pilotfish_config::wire::State::default() {
+                        send(&mut halves.outgoing, &ToControl::State(now)).await?;
+                    }
+                }
+                Ok(()) = health.changed() => {
+                    send(&mut halves.outgoing, &self.heartbeat(Vec::new())).await?;
+                    beat = Instant::now() + every;
+                }
+                Ok(()) = phase.changed() => {
+                    send(&mut halves.outgoing, &self.heartbeat(Vec::new())).await?;
+                }
+                _ = tick.tick() => {
+                    let shared = &member.shared;
+                    let newest = shared.snapshots.newest();
+                    let new = reports.collect(&newest.plan, shared.clock.now(), std::time::Instant::now());
+                    if !new.is_empty() || Instant::now() >= beat {
+                        send(&mut halves.outgoing, &self.heartbeat(new)).await?;
+                        beat = Instant::now() + every.saturating_sub(TICK.min(every) / 2);
+                    }
+                }
+            }
+        }
+    }
+
+    fn heartbeat(&self, reports: Vec<pilotfish_config::wire::Report>) -> ToControl {
+        let (status, detail) = self.status();
+        let workers = self.member.shared.metrics.iter();
+        let in_flight: u64 =
+            workers.map(|worker| worker.direction(Direction::Inbound).active_requests.get()).sum();
+        ToControl::Heartbeat(Heartbeat {
+            status,
+            detail,
+            in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
+            reports,
+            certificate_expires: self.member.certificate_expires(),
+        })
+    }
+
+    async fn take(&mut self, message: ToSidecar) -> Result<(), Ended> {
+        match message {
+            ToSidecar::Update(update) => self.update(*update).await,
+            ToSidecar::Ranks(ranks) => {
+                let shared = &self.member.shared;
+                let newest = shared.snapshots.newest();
+                for Rank { endpoint, latency_us, success, .. } in ranks.ranks {
+                    if success.is_finite() {
+                        let latency = Duration::from_micros(latency_us);
+                        newest.plan.merge_report(shared.clock.now(), &endpoint, latency, success.clamp(0.0, 1.0));
+                    }
+                }
+                Ok(())
+            }
+            ToSidecar::Drained {} => {
+                self.member.shared.drain.confirm();
+                Ok(())
+            }
+            ToSidecar::Refused(refused) => Err(Ended::Refused { reason: refused.reason, retry: refused.retry }),
+            ToSidecar::Welcome(_) => Err(Ended::Broken("a second welcome".into())),
+            ToSidecar::Unknown => Ok(()),
+        }
+    }
+
+    async fn update(&mut self, mut update: Update) -> Result<(), Ended> {
+        if !update.full && self.resume.is_none() {
+            return Err(Ended::Broken("the first update is not a full one".into()));
+        }
+        // Whom not to trust any more does not wait for documents to be compiled.
+        let trusted = update.trust.as_ref().map_or(Ok(()), |trust| self.member.trust(trust));
+        let problem = trusted.err().map(|why| format!("whom to trust: {why}"));
+        if problem.is_some() {
+            update.trust = None;
+        }
+        self.resume = Some(Resume { version: update.version, digest: update.digest.clone() });
+        let place = self.places.clone().acquire_owned().await.map_err(lost)?;
+        let offer = Offer { update, problem, place };
+        self.configuration.send(Event::Update(Box::new(offer))).map_err(|_| lost("the process ends"))
+    }
+}
+
+/// Sends the hello and waits for what it comes to.
+async fn open(connection: &mut Connection, hello: &Hello) -> Result<(Halves, Welcome), Ended> {
+    let mut requests = connection.requests.clone().ready().await.map_err(lost)?;
+    let (answer, mut outgoing) = requests.send_request(request("/v1/stream")?, false).map_err(lost)?;
+    send(&mut outgoing, &ToControl::Hello(Box::new(hello.clone()))).await?;
+    let incoming = answered(answer).await?;
+    let mut halves = Halves { outgoing, incoming, frames: Frames::new(LONGEST_TO_SIDECAR) };
+    loop {
+        match halves.frames.next().map_err(|error| Ended::Broken(error.to_string()))? {
+            Some(ToSidecar::Welcome(welcome)) => return Ok((halves, welcome)),
+            Some(ToSidecar::Refused(refused)) => {
+                return Err(Ended::Refused { reason: refused.reason, retry: refused.retry });
+            }
+            Some(ToSidecar::Unknown) => {}
+            Some(_) => return Err(Ended::Broken("its first message is no welcome".into())),
+            None => {
+                let chunk = halves.incoming.data().await;
+                receive(&mut halves, chunk)?;
+            }
+        }
+    }
+}
+
+/// The answer's body, when the answer is 200.
+async fn answered(answer: ResponseFuture) -> Result<RecvStream, Ended> {
+    let answer = answer.await.map_err(lost)?;
+    let status = answer.status().as_u16();
+    let mut incoming = answer.into_body();
+    if status == 200 {
+        return Ok(incoming);
+    }
+    let mut said = Vec::new();
+    while let Some(Ok(chunk)) = incoming.data().await {
+        let _ = incoming.flow_control().release_capacity(chunk.len());
+        said.extend_from_slice(&chunk);
+        if said.len() > LONGEST_REFUSAL {
+            break;
+        }
+    }
+    Err(refusal(status, &said).into())
+}
+
+fn receive(halves: &mut Halves, chunk: Option<Result<Bytes, h2::Error>>) -> Result<(), Ended> {
+    match chunk {
+        Some(Ok(chunk)) => {
+            halves.frames.push(&chunk);
+            halves.incoming.flow_control().release_capacity(chunk.len()).map_err(lost)
+        }
+        Some(Err(error)) => Err(lost(error)),
+        None => Err(match halves.frames.end() {
+            Ok(()) => lost("it ended the stream"),
+            Err(error) => Ended::Broken(error.to_string()),
+        }),
+    }
+}
+
+/// Sends one message, as the other end takes it.
+async fn send(outgoing: &mut SendStream<Bytes>, message: &ToControl) -> Result<(), Ended> {
+    let mut bytes = Bytes::from(frame(message).map_err(lost)?);
+    let all = async {
+        while !bytes.is_empty() {
+            outgoing.reserve_capacity(bytes.len());
+            let granted = std::future::poll_fn(|cx| outgoing.poll_capacity(cx)).await;
+            let room = granted.ok_or_else(|| lost("it takes no more"))?.map_err(lost)?;
+            let part = bytes.split_to(room.min(bytes.len()));
+            outgoing.send_data(part, false).map_err(lost)?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(TAKES_NOTHING, all).await.unwrap_or_else(|_| Err(lost("it takes nothing any more")))
+}
+
+/// Ends when the control plane does not answer pings any more.
+async fn alive(ping: Option<PingPong>) -> Ended {
+    let Some(mut ping) = ping else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(PING.0).await;
+        match tokio::time::timeout(PING.1, ping.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return lost(error),
+            Err(_) => return lost("it does not answer any more"),
+        }
+    }
+}
