@@ -1,5 +1,5 @@
 //! What operators ask the sidecar. On TCP only what may be read by anyone on the loopback: `/ready`, `/live` and
-//! `/metrics`. The rest is on a Unix socket that only this user may open: `/config`, `/why`, and `/drain` by POST.
+//! `/metrics`; `--status` opens one more listener with the same three. The rest is on a Unix socket that only this user may open: `/config`, `/why`, and `/drain` by POST.
 //!
 //! It runs on the background runtime with a small responder of its own, so it answers while the workers are busy.
 
@@ -13,6 +13,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pilotfish_config::wire::Status;
 use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
@@ -23,11 +24,12 @@ use crate::shutdown::Phase;
 use crate::telemetry::metrics;
 use responder::Answer;
 
-/// The two listeners of the administration. Dropping it removes the Unix socket.
+/// The listeners of the administration. Dropping it removes the Unix socket.
 #[derive(Debug)]
 pub struct Admin {
     tcp: std::net::TcpListener,
     address: SocketAddr,
+    status: Option<(std::net::TcpListener, SocketAddr)>,
     socket: std::os::unix::net::UnixListener,
     path: PathBuf,
 }
@@ -42,18 +44,26 @@ enum Surface {
 }
 
 impl Admin {
-    /// Opens both listeners.
+    /// Opens the listeners.
     ///
     /// # Errors
     /// The kernel's, with the address or path in the text.
     pub fn bind(settings: &Settings) -> io::Result<Self> {
         let tcp = crate::listen::bind(settings.admin, 1)?.remove(0);
         let address = tcp.local_addr()?;
+        let status = match settings.control.status {
+            Some(status) => {
+                let listener = crate::listen::bind(status, 1)?.remove(0);
+                let address = listener.local_addr()?;
+                Some((listener, address))
+            }
+            None => None,
+        };
         let path = settings.admin_socket_path();
         let socket = bind_private(&path).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {}: {error}", path.display()))
         })?;
-        Ok(Admin { tcp, address, socket, path })
+        Ok(Admin { tcp, address, status, socket, path })
     }
 
     /// The TCP address, with the port that the kernel chose.
@@ -61,24 +71,31 @@ impl Admin {
         self.address
     }
 
+    /// The address of `--status`, when there is one.
+    pub fn status(&self) -> Option<SocketAddr> {
+        self.status.as_ref().map(|(_, address)| *address)
+    }
+
     /// The Unix socket's path.
     pub fn socket_path(&self) -> &Path {
         &self.path
     }
 
-    /// Answers on both listeners from now on, in tasks of the current runtime; they end with the guard's drop.
+    /// Answers on all listeners from now on, in tasks of the current runtime; they end with the guard's drop.
     ///
     /// # Errors
     /// The listeners cannot be registered with the runtime.
     pub fn start(self, shared: &Arc<Shared>) -> io::Result<SocketFile> {
         let file = SocketFile(self.path);
-        let tcp = TcpListener::from_std(self.tcp)?;
+        for listener in [self.tcp].into_iter().chain(self.status.map(|(listener, _)| listener)) {
+            let tcp = TcpListener::from_std(listener)?;
+            let anyone = shared.clone();
+            tokio::spawn(responder::serve(
+                async move || Ok(tcp.accept().await?.0),
+                move |method, path| answer(&anyone, Surface::Anyone, method, path),
+            ));
+        }
         let socket = UnixListener::from_std(self.socket)?;
-        let anyone = shared.clone();
-        tokio::spawn(responder::serve(
-            async move || Ok(tcp.accept().await?.0),
-            move |method, path| answer(&anyone, Surface::Anyone, method, path),
-        ));
         let owner = shared.clone();
         tokio::spawn(responder::serve(
             async move || Ok(socket.accept().await?.0),
@@ -126,10 +143,7 @@ fn answer(shared: &Shared, surface: Surface, method: &str, path: &str) -> Answer
     let reads = matches!(method, "GET" | "HEAD");
     match (path, surface) {
         ("/live", _) if reads => Answer::text(200, "live\n"),
-        ("/ready", _) if reads => match shared.drain.phase() {
-            Phase::Serving => Answer::text(200, "ready\n"),
-            _ => Answer::text(503, "draining\n"),
-        },
+        ("/ready", _) if reads => ready(shared),
         ("/metrics", _) if reads => Answer::new(200, metrics::CONTENT_TYPE, metrics::render(shared)),
         ("/config", Surface::Owner) if reads => Answer::new(200, "application/json", config::render(shared)),
         ("/why", Surface::Owner) if reads => why::answer(shared, query),
@@ -148,6 +162,22 @@ fn answer(shared: &Shared, surface: Surface, method: &str, path: &str) -> Answer
             Answer::text(404, "/ready /live /metrics /config /why, POST /drain\n")
         }
         _ => Answer::text(404, "/ready /live /metrics\n"),
+    }
+}
+
+/// Whether calls should come here: it serves, and its agent is well.
+fn ready(shared: &Shared) -> Answer {
+    if shared.drain.phase() != Phase::Serving {
+        return Answer::text(503, "draining\n");
+    }
+    if shared.listening.get().is_none() && !shared.settings.control.addresses.is_empty() {
+        return Answer::text(503, "waiting for the control plane\n");
+    }
+    let health = shared.health.borrow().clone();
+    match (health.status, health.detail) {
+        (Status::Ready, _) => Answer::text(200, "ready\n"),
+        (status, None) => Answer::text(503, &format!("the agent is {}\n", status.word())),
+        (status, Some(why)) => Answer::text(503, &format!("the agent is {}: {why}\n", status.word())),
     }
 }
 

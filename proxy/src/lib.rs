@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod bootstrap;
 pub mod control;
+pub mod health;
 pub mod http;
 pub mod listen;
 pub mod request;

@@ -5,19 +5,22 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use pilotfish_config::model::Probe;
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::state::State;
 use pilotfish_identity::{Identity, LiveIdentity};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admin::Admin;
 use crate::bootstrap::Settings;
+use crate::control::{self, NoMember};
+use crate::health::{self, Health};
 use crate::listen::{self, Direction, Slots};
 use crate::resolve::{self, Dns, Questions, SystemLookup};
 use crate::shutdown::{self, Drain, Phase, Signals};
@@ -64,6 +67,10 @@ pub struct Shared {
     pub dns: Arc<Dns>,
     /// Who this sidecar is and whom it trusts; nobody, until it has joined a mesh or has read its files.
     pub identity: Arc<LiveIdentity>,
+    /// How the agent is.
+    pub health: watch::Sender<Health>,
+    /// How the newest documents want that to be found out.
+    pub probe: Mutex<Option<Probe>>,
     /// Where the process listens; empty until it does.
     pub listening: OnceLock<Listening>,
     /// The one clock of the process.
@@ -83,6 +90,7 @@ impl Shared {
         let metrics = (0..settings.workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
         let access_log = AccessLog::open(&settings)?;
         let (dns, questions) = Dns::new();
+        let health = watch::Sender::new(Health::at_start(&settings));
         let (state, clock) = (State::default(), Clock::start());
         let shared = Shared {
             snapshots: Snapshots::empty(&state, clock.now(), settings.workers)?,
@@ -96,6 +104,8 @@ impl Shared {
             tls: Tls::new()?,
             dns: Arc::new(dns),
             identity: LiveIdentity::new(Identity::default()),
+            health,
+            probe: Mutex::default(),
             listening: OnceLock::new(),
             clock,
             drain: Drain::default(),
@@ -139,6 +149,8 @@ pub enum Failure {
     Refused(source::Refused),
     /// The kernel refused something: an address, a file, a thread.
     Io(io::Error),
+    /// It cannot become a member of its mesh.
+    Mesh(NoMember),
     /// A worker ended although nobody asked it to.
     WorkerDied(usize),
     /// A second signal cut what was in flight.
@@ -148,6 +160,16 @@ pub enum Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Failure::Io(error)
+    }
+}
+
+impl Failure {
+    /// The exit code: 3 for a join that is refused, so that a supervisor can tell it from what a restart helps.
+    pub fn code(&self) -> u8 {
+        match self {
+            Failure::Mesh(NoMember::Refused(_)) => 3,
+            _ => 1,
+        }
     }
 }
 
@@ -164,6 +186,7 @@ impl fmt::Display for Failure {
                 write!(out, "pilotfish-proxy: the configuration is not valid, nothing is served")
             }
             Failure::Io(error) => write!(out, "pilotfish-proxy: {error}"),
+            Failure::Mesh(why) => write!(out, "pilotfish-proxy: {why}"),
             Failure::WorkerDied(index) => write!(out, "pilotfish-proxy: worker {index} died"),
             Failure::Interrupted(signal) => {
                 write!(out, "pilotfish-proxy: stopped at once by a second {signal}")
@@ -188,8 +211,14 @@ async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure>
     let (configuration, events) = mpsc::channel();
     start_identity(&shared)?;
     start_resolver(&shared, questions, configuration.clone());
-    start_configuration(&shared, configuration.clone(), events).await?;
     let settings = &shared.settings;
+    let mut events = Some(events);
+    if settings.control.addresses.is_empty()
+        && let Some(events) = events.take()
+    {
+        start_configuration(&shared, configuration.clone(), events).await?;
+        tokio::spawn(health::run(shared.clone()));
+    }
     let outbound = listen::bind(settings.outbound, settings.workers)?;
     let inbound = listen::bind(settings.inbound, settings.workers)?;
     let admin = Admin::bind(settings)?;
@@ -198,10 +227,23 @@ async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure>
         inbound: inbound[0].local_addr()?,
         admin: admin.address(),
     };
-    let listening = shared.listening.get_or_init(|| listening);
-    let mut workers = start_workers(&shared, outbound, inbound)?;
-    announce(&shared.settings, listening, &admin);
+    let announcement = announcement(settings, &listening, &admin);
     let _socket_file = admin.start(&shared)?;
+    if let Some(events) = events {
+        // Callers that come earlier wait in the kernel: there is nothing to answer them by yet.
+        let member = control::start(&shared, listening.inbound, configuration.clone(), events);
+        tokio::select! {
+            biased;
+            signal = signals.next() => {
+                log::info!("stopped before it was a member of the mesh", why = signal);
+                return Ok(());
+            }
+            result = member => result.map_err(Failure::Mesh)?,
+        }
+    }
+    let _ = shared.listening.set(listening);
+    let mut workers = start_workers(&shared, outbound, inbound)?;
+    eprintln!("{announcement}");
 
     let why = tokio::select! {
         biased;
@@ -340,13 +382,14 @@ fn work(index: usize, shared: Arc<Shared>, listeners: [std::net::TcpListener; 2]
 }
 
 /// The one line that says that everything listens; scripts and tests read it.
-fn announce(settings: &Settings, listening: &Listening, admin: &Admin) {
+fn announcement(settings: &Settings, listening: &Listening, admin: &Admin) -> String {
     let Listening { outbound, inbound, admin: address } = listening;
-    eprintln!(
-        "pilotfish-proxy: listening outbound={outbound} inbound={inbound} admin={address} admin-socket={} workers={}",
+    let status = admin.status().map(|status| format!(" status={status}")).unwrap_or_default();
+    format!(
+        "pilotfish-proxy: listening outbound={outbound} inbound={inbound} admin={address}{status} admin-socket={} workers={}",
         admin.socket_path().display(),
         settings.workers
-    );
+    )
 }
 
 /// Lets the process open as many descriptors as it is allowed to. Each proxied connection takes two, so the listeners
@@ -368,6 +411,6 @@ fn fit_descriptors(settings: &mut Settings) {
 }
 
 /// Lowers this thread's priority, so that compiling a large configuration takes no time from requests.
-fn yield_to_workers() {
+pub(crate) fn yield_to_workers() {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
 }

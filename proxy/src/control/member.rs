@@ -7,22 +7,13 @@ use std::time::SystemTime;
 
 use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
-use pilotfish_config::wire::{State, Status, Trust};
+use pilotfish_config::wire::{State, Trust};
 use pilotfish_identity::{Bundles, IdentityError, LiveIdentity, SpiffeId};
 use tokio::sync::watch;
 
 use super::disk::StateDir;
 use crate::server::Shared;
 use crate::source::control::Progress;
-
-/// How the agent is, as its probes say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Health {
-    /// In one word.
-    pub status: Status,
-    /// Why, when it is not ready.
-    pub detail: Option<String>,
-}
 
 /// A sidecar of a mesh.
 #[derive(Debug)]
@@ -39,8 +30,6 @@ pub struct Member {
     pub progress: Arc<watch::Sender<Progress>>,
     /// What the control plane is to know of that.
     pub state: watch::Sender<State>,
-    /// How the agent is.
-    pub health: watch::Sender<Health>,
     /// Whether whom to trust is for the control plane to say; not so when the Workload API says it.
     pub trust_from_control: bool,
     connected: AtomicBool,
@@ -62,7 +51,6 @@ impl Member {
             inbound,
             progress: Arc::new(watch::Sender::new(Progress::default())),
             state: watch::Sender::new(State::default()),
-            health: watch::Sender::new(Health::default()),
             trust_from_control,
             connected: AtomicBool::new(false),
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use pilotfish_config::wire::{Document, RefusedVersion, Update};
+use pilotfish_config::wire::{Document, RefusedVersion, Resume, Update};
 use pilotfish_config::{Loaded, Model};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -93,8 +93,8 @@ impl ControlSource {
         }
     }
 
-    /// Serves what an earlier process left on the disk. Gives whether it is good.
-    pub fn restore(&mut self, set: Set) -> bool {
+    /// Serves what an earlier process left on the disk. Gives what the control plane is to know of it.
+    pub fn restore(&mut self, set: Set) -> Option<Resume> {
         self.set = set;
         let everything = Touched { documents: true, endpoints: true, trust: true };
         match self.take(everything) {
@@ -105,7 +105,7 @@ impl ControlSource {
                 (self.set, self.loaded) = (Set::default(), None);
             }
         }
-        self.set.version > 0
+        self.set.resume()
     }
 
     /// Serves events until [`Event::Stop`].

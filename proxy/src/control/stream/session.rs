@@ -132,7 +132,7 @@ impl Stream {
         if self.member.shared.drain.phase() >= Phase::Unready {
             return (Status::Draining, None);
         }
-        let health = self.member.health.borrow();
+        let health = self.member.shared.health.borrow();
         (health.status, health.detail.clone())
     }
 
@@ -144,7 +144,7 @@ impl Stream {
     ) -> Result<std::convert::Infallible, Ended> {
         let every = Duration::from_millis(welcome.heartbeat_ms.clamp(HEARTBEAT.0, HEARTBEAT.1));
         let member = self.member.clone();
-        let (mut state, mut health) = (member.state.subscribe(), member.health.subscribe());
+        let (mut state, mut health) = (member.state.subscribe(), member.shared.health.subscribe());
         let mut phase = member.shared.drain.watch();
         let mut tick = tokio::time::interval(TICK.min(every));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
