@@ -117,8 +117,7 @@ async fn start_configuration(
     events: mpsc::Receiver<Event>,
 ) -> Result<Option<pilotfish_config::wire::Resume>, NoMember> {
     let publisher = Publisher::new(member.shared.clone());
-    let mut source =
-        ControlSource::new(publisher, member.disk.clone(), member.progress.clone(), events);
+    let mut source = ControlSource::new(publisher, member.disk.clone(), member.progress.clone(), events);
     let (restored, serving) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("configuration".into()).spawn(move || {
         let resume = kept.and_then(|set| source.restore(set));

@@ -58,10 +58,20 @@ pub struct Plan {
 
 #[derive(Debug, Clone, PartialEq)]
 enum What {
-    Http { address: HostPort, request: http::Request },
-    Grpc { address: HostPort, service: String },
-    Tcp { address: HostPort },
-    Exec { command: Vec<String> },
+    Http {
+        address: HostPort,
+        request: http::Request,
+    },
+    Grpc {
+        address: HostPort,
+        service: String,
+    },
+    Tcp {
+        address: HostPort,
+    },
+    Exec {
+        command: Vec<String>,
+    },
     /// A probe that cannot be done, and why.
     Impossible(String),
 }
@@ -101,9 +111,9 @@ impl Plan {
             port,
         };
         let what = match &probe.method {
-            ProbeMethod::HttpGet { scheme, .. } if scheme.eq_ignore_ascii_case("https") => {
-                What::Impossible("a WorkloadGroup's probe by HTTPS is not supported: use HTTP, TCP or exec".into())
-            }
+            ProbeMethod::HttpGet { scheme, .. } if scheme.eq_ignore_ascii_case("https") => What::Impossible(
+                "a WorkloadGroup's probe by HTTPS is not supported: use HTTP, TCP or exec".into(),
+            ),
             ProbeMethod::HttpGet { path, port, host, headers, .. } => {
                 let address = HostPort { host: own(), port: *port };
                 let name = host.clone().filter(|host| !host.is_empty());
@@ -129,7 +139,10 @@ impl Plan {
 
 fn what(kind: ProbeKind, app: Option<&HostPort>) -> What {
     let at_app = |ask: &dyn Fn(HostPort) -> What| {
-        app.cloned().map_or_else(|| What::Impossible("--probe asks the agent at --app, and there is none".into()), ask)
+        app.cloned().map_or_else(
+            || What::Impossible("--probe asks the agent at --app, and there is none".into()),
+            ask,
+        )
     };
     match kind {
         ProbeKind::Http(path) => at_app(&|address| {
@@ -230,7 +243,8 @@ async fn ask(dns: &Dns, plan: &Plan) -> Result<(), String> {
         }
     };
     // A command is killed by its own limit, before this one.
-    let limit = plan.timeout + if matches!(plan.what, What::Exec { .. }) { exec::KILLED } else { Duration::ZERO };
+    let limit =
+        plan.timeout + if matches!(plan.what, What::Exec { .. }) { exec::KILLED } else { Duration::ZERO };
     match tokio::time::timeout(limit, probing).await {
         Ok(result) => result,
         Err(_) => Err(format!("no answer within {:?}", plan.timeout)),
@@ -240,7 +254,9 @@ async fn ask(dns: &Dns, plan: &Plan) -> Result<(), String> {
 async fn connect(dns: &Dns, address: &HostPort) -> Result<TcpStream, String> {
     let addresses = dns.lookup(&address.host).await.map_err(|why| format!("cannot resolve: {}", why.0))?;
     let ip = addresses.first().ok_or("the name has no address")?;
-    TcpStream::connect(SocketAddr::new(*ip, address.port)).await.map_err(|error| format!("{address}: {error}"))
+    TcpStream::connect(SocketAddr::new(*ip, address.port))
+        .await
+        .map_err(|error| format!("{address}: {error}"))
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use pilotfish_filters::state::State;
 use pilotfish_identity::{Identity, LiveIdentity};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Notify, watch};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, watch};
 
 use crate::admin::Admin;
 use crate::bootstrap::Settings;

@@ -80,17 +80,29 @@ impl Said {
     fn ended(&mut self, address: &ControlAddress, ended: &Ended, was_connected: bool) {
         match ended {
             Ended::Refused { reason, retry: false } => {
-                log::error!("the control plane refuses this sidecar, what it has goes on serving", control = address, why = reason);
+                log::error!(
+                    "the control plane refuses this sidecar, what it has goes on serving",
+                    control = address,
+                    why = reason
+                );
                 self.0 = Some(Instant::now());
             }
             Ended::Refused { reason: why, .. } | Ended::Lost(why) => {
                 if was_connected || self.0.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
-                    log::warn!("no control plane, what it sent goes on serving", control = address, why = why);
+                    log::warn!(
+                        "no control plane, what it sent goes on serving",
+                        control = address,
+                        why = why
+                    );
                     self.0 = Some(Instant::now());
                 }
             }
             Ended::Broken(why) => {
-                log::error!("what the control plane sends cannot be read, the stream is closed", control = address, why = why);
+                log::error!(
+                    "what the control plane sends cannot be read, the stream is closed",
+                    control = address,
+                    why = why
+                );
                 self.0 = Some(Instant::now());
             }
         }

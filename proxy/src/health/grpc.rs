@@ -109,7 +109,9 @@ mod tests {
         let message = HealthCheckRequest { service: "a".into() };
         assert_eq!(&frame(&message)[..], [0, 0, 0, 0, 3, 0x0a, 1, b'a']);
         assert_eq!(judge(&[0, 0, 0, 0, 2, 8, 1]), Ok(()));
-        for bad in [&[][..], &[0, 0, 0, 0, 0], &[0, 0, 0, 0, 2, 8, 2], &[1, 0, 0, 0, 2, 8, 1], &[0, 0, 0, 0, 1, 8]] {
+        for bad in
+            [&[][..], &[0, 0, 0, 0, 0], &[0, 0, 0, 0, 2, 8, 2], &[1, 0, 0, 0, 2, 8, 1], &[0, 0, 0, 0, 1, 8]]
+        {
             assert!(judge(bad).is_err(), "{bad:?}");
         }
     }

@@ -85,14 +85,22 @@ impl Stream {
         let hello = self.hello(&connection).await?;
         let ping = connection.ping.take();
         let opened = open(&mut connection, &hello);
-        let (mut halves, welcome) =
-            tokio::time::timeout(WELCOME, opened).await.map_err(|_| lost("it did not answer the hello"))??;
+        let (mut halves, welcome) = tokio::time::timeout(WELCOME, opened)
+            .await
+            .map_err(|_| lost("it did not answer the hello"))??;
         if welcome.versions.major != MAJOR {
             let (theirs, own) = (welcome.versions.major, MAJOR);
-            return Err(Ended::Broken(format!("it speaks version {theirs} of the protocol, this sidecar {own}")));
+            return Err(Ended::Broken(format!(
+                "it speaks version {theirs} of the protocol, this sidecar {own}"
+            )));
         }
         self.member.set_connected(true);
-        log::info!("control plane connected", control = address, name = welcome.control, build = welcome.versions.build);
+        log::info!(
+            "control plane connected",
+            control = address,
+            name = welcome.control,
+            build = welcome.versions.build
+        );
         tokio::select! {
             ended = self.exchange(&mut halves, &welcome) => ended,
             ended = alive(ping) => Err(ended),
@@ -105,7 +113,8 @@ impl Stream {
         let address = match &control.advertise {
             Some(advertise) => {
                 let addresses = self.member.shared.dns.lookup(&advertise.host).await;
-                let addresses = addresses.map_err(|why| lost(format!("cannot resolve --advertise: {}", why.0)))?;
+                let addresses =
+                    addresses.map_err(|why| lost(format!("cannot resolve --advertise: {}", why.0)))?;
                 addresses.first().map(|ip| std::net::SocketAddr::new(*ip, advertise.port))
             }
             None => settings.app.as_ref().map(|_| reachable(self.member.inbound, connection.local)),
@@ -152,7 +161,9 @@ impl Stream {
         // A new control plane has to be told, whether or not it changed since.
         state.mark_changed();
         loop {
-            while let Some(message) = halves.frames.next().map_err(|error| Ended::Broken(error.to_string()))? {
+            while let Some(message) =
+                halves.frames.next().map_err(|error| Ended::Broken(error.to_string()))?
+            {
                 self.take(message).await?;
             }
             tokio::select! {
@@ -206,7 +217,12 @@ impl Stream {
                 for Rank { endpoint, latency_us, success, .. } in ranks.ranks {
                     if success.is_finite() {
                         let latency = Duration::from_micros(latency_us);
-                        newest.plan.merge_report(shared.clock.now(), &endpoint, latency, success.clamp(0.0, 1.0));
+                        newest.plan.merge_report(
+                            shared.clock.now(),
+                            &endpoint,
+                            latency,
+                            success.clamp(0.0, 1.0),
+                        );
                     }
                 }
                 Ok(())
@@ -215,7 +231,9 @@ impl Stream {
                 self.member.shared.drain.confirm();
                 Ok(())
             }
-            ToSidecar::Refused(refused) => Err(Ended::Refused { reason: refused.reason, retry: refused.retry }),
+            ToSidecar::Refused(refused) => {
+                Err(Ended::Refused { reason: refused.reason, retry: refused.retry })
+            }
             ToSidecar::Welcome(_) => Err(Ended::Broken("a second welcome".into())),
             ToSidecar::Unknown => Ok(()),
         }
