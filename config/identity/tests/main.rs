@@ -1,5 +1,12 @@
 //! Tests from outside: certificates of a throw-away authority, and whole handshakes in memory.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "tests fail by it, and have a clock"
+)]
+
 mod certificates;
 mod handshakes;
 
