@@ -249,8 +249,7 @@ fn no_session_is_resumed() {
             while accepted.wants_write() {
                 accepted.write_tls(&mut bytes).unwrap();
             }
-            let state =
-                client.read_tls(&mut &bytes[..]).map(|_| client.process_new_packets().unwrap());
+            let state = client.read_tls(&mut &bytes[..]).map(|_| client.process_new_packets().unwrap());
             assert_eq!(state.map(|state| state.tls_bytes_to_write()).unwrap_or(0), 0);
             assert_eq!(client.handshake_kind(), Some(rustls::HandshakeKind::Full));
         }
