@@ -1,9 +1,7 @@
 //! The flag `-o`: the same answer as a table, as JSON or as YAML.
 
-use std::sync::Arc;
-
 use clap::{Args, ValueEnum};
-use pilotfish_config::yaml::{Limits, compose, print};
+use pilotfish_config::to_yaml;
 use serde::Serialize;
 
 use super::failed::Failed;
@@ -67,12 +65,7 @@ pub fn json<T: Serialize>(value: &T) -> Result<String, Failed> {
 /// The value has no JSON.
 pub fn yaml<T: Serialize>(value: &T) -> Result<String, Failed> {
     let text = json(value)?;
-    // JSON is YAML; the limits are for hostile text, and this is our own.
-    let all = usize::MAX;
-    let limits = Limits { bytes: all, depth: 128, nodes: all, scalar: all, copied_bytes: all };
-    let (tree, problems) = compose(&Arc::from("answer"), &text, &limits);
-    let yaml = tree.documents().next().filter(|_| problems.is_empty()).map(|document| print(document, 0));
-    Ok(yaml.unwrap_or_else(|| text.clone()))
+    Ok(to_yaml(&text).unwrap_or(text))
 }
 
 #[cfg(test)]

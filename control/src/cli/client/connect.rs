@@ -179,7 +179,7 @@ impl Remote {
             .await
             .map_err(|error| no_connection(place, &error))?;
         let _ = stream.set_nodelay(true);
-        spoken(self.tls.connect(stream, &place.host, &place.authority()).await?).await
+        spoken(self.tls.connect(stream, &place.authority()).await?).await
     }
 }
 
