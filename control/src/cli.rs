@@ -97,8 +97,8 @@ fn command() -> clap::Command {
 fn groups(command: &clap::Command) -> String {
     let line = |sub: &clap::Command| {
         let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
-        // The first sentence is enough here; the rest is in the command's own help.
-        let about = about.split(". ").next().unwrap_or_default().trim_end_matches('.');
+        // The first clause is enough here; the rest is in the command's own help.
+        let about = about.split(['.', ':']).next().unwrap_or_default();
         format!("  {:<11} {about}\n", sub.get_name())
     };
     let mut text = String::new();

@@ -1,4 +1,7 @@
 //! Tests from outside: the real process, real sockets, real files.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod cli;
 mod server;
 mod support;

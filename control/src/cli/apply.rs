@@ -14,8 +14,7 @@ use crate::api::types::{Applied, Waited};
 
 /// Validate documents and store all of them, or none.
 ///
-/// They are stored under one new version.///
-/// The control plane validates them together with what it has, and compiles them as sidecars do: what a sidecar would
+/// They are stored under one new version. The control plane validates them together with what it has, and compiles them as sidecars do: what a sidecar would
 /// refuse is refused here, with file, line and column. Sidecars that they concern get them at once.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -6,7 +6,14 @@ use clap::Args;
 use clap_complete::Shell;
 
 /// Print a completion script for a shell.
+///
+/// It knows commands, flags, formats and kinds; packages install it.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  source <(pilotfish completion bash)
+  pilotfish completion zsh > ~/.zfunc/_pilotfish
+  pilotfish completion fish > ~/.config/fish/completions/pilotfish.fish")]
 pub struct Completion {
     /// The shell.
     shell: Shell,

@@ -31,7 +31,7 @@ Prints:
   @@ -7,5 +7,5 @@
   -        weight: 90
   +        weight: 50
-  1 sidecar would get something else:
+  the sidecars of 1 agent would get something else:
     production/web (2 instances): VirtualService production/chat changed")]
 pub struct Diff {
     #[command(flatten)]
@@ -81,12 +81,8 @@ fn table(diff: &Answer, terminal: &Terminal) -> String {
         text.push_str("no sidecar would get something else\n");
         return text;
     }
-    let number = diff.sidecars.len();
-    let _ = writeln!(
-        text,
-        "{} would get something else:",
-        count(number, "agent's sidecar").replace("agent's sidecars", "agents' sidecars")
-    );
+    let agents = count(diff.sidecars.len(), "agent");
+    let _ = writeln!(text, "the sidecars of {agents} would get something else:");
     for sidecar in &diff.sidecars {
         let _ = writeln!(text, "  {}", concerned(sidecar, terminal));
     }

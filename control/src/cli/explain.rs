@@ -13,7 +13,7 @@ use crate::api::types::{Explanation, Question};
 
 /// Say which rule and endpoint a request would get, and why.
 ///
-/// Nothing is sent. /// The control plane answers with the router that sidecars use and with what it knows: measurements of the sidecar
+/// Nothing is sent. The control plane answers with the router that sidecars use and with what it knows: measurements of the sidecar
 /// itself may change the order of candidates. The sidecar's own `/why` knows those.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -77,10 +77,9 @@ mod tests {
     fn yaml_says_what_json_says() {
         let value = json!({"name": "chat", "port": 15006, "up": true, "why": null, "list": [], "rows": [{"a": "no"}, [1.5, 2]], "text": "a: b\nc"});
         let text = yaml(&value).unwrap();
-        let expected = concat!(
-            "list: []\nname: \"chat\"\nport: 15006\nrows:\n  -\n    a: \"no\"\n  -\n    - 1.5\n    - 2\n",
-            "text: \"a: b\\nc\"\nup: true\nwhy: null\n"
-        );
-        assert_eq!(text, expected);
+        assert!(text.contains("\nport: 15006\n") && !text.starts_with('{'), "{text}");
+        let read: serde_json::Value =
+            serde_json::from_str(&pilotfish_config::to_json(&text).unwrap()).unwrap();
+        assert_eq!(read, value);
     }
 }

@@ -14,7 +14,7 @@ use crate::api::types::Version as Server;
 
 /// Show the versions of this program and of the control plane.
 ///
-/// /// The protocol's versions may differ in the second number.
+/// The protocol's versions may differ in the second number.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints:

@@ -90,6 +90,9 @@ impl Tls {
 
 fn impostor(place: &str, why: &CertificateError) -> Failed {
     let why = match why {
+        CertificateError::UnknownIssuer => "no root that was named vouches for it".into(),
+        CertificateError::Expired => "its certificate has expired".into(),
+        CertificateError::NotValidYet => "its certificate is not valid yet (compare the clocks)".into(),
         CertificateError::Other(OtherError(inner)) => inner.to_string(),
         other => format!("{other:?}"),
     };
@@ -151,7 +154,8 @@ impl Verifier {
         match &self.known {
             Known::Pinned(root) => verify_pinned(chain, root, now),
             Known::Roots(pem) => {
-                let domain = chain.first().and_then(trust_domain).ok_or(Refused::NoCertificate)?;
+                let domain = chain.first().and_then(trust_domain);
+                let domain = domain.ok_or_else(|| Refused::NoIdentity("it has no SPIFFE ID".into()))?;
                 let bundles =
                     Bundles::one(&domain, pem).map_err(|why| Refused::Unreadable(why.to_string()))?;
                 verify_peer(chain, &bundles, Usage::Server, now)

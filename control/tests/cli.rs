@@ -1,0 +1,9 @@
+//! The command line against a control plane whose answers are written here.
+
+mod changing;
+mod editing;
+mod looking;
+mod reaching;
+mod scripted;
+mod terminals;
+mod texts;
