@@ -11,6 +11,7 @@
 
 mod files;
 mod issue;
+pub mod offline;
 #[cfg(test)]
 mod tests;
 pub mod tokens;

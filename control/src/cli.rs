@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod apply;
 pub mod backup;
+pub mod ca;
 mod changes;
 pub mod check;
 pub mod client;
@@ -50,6 +51,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::Serve>),
+    Ca(ca::Ca),
     Apply(apply::Apply),
     Diff(diff::Diff),
     Get(get::Get),
@@ -130,6 +132,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failed> {
         Command::Check(check) => Ok(check.run()),
         Command::Schema(schema) => Ok(schema.run()),
         Command::Completion(completion) => Ok(completion.run()),
+        Command::Ca(ca) => ca.run().map(|()| ExitCode::SUCCESS),
         Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
         other => ask(other).map(|()| ExitCode::SUCCESS),
     }
@@ -160,6 +163,7 @@ fn ask(command: Command) -> Result<(), Failed> {
             Command::Version(it) => it.run().await,
             // `dispatch` has these.
             Command::Serve(_)
+            | Command::Ca(_)
             | Command::Check(_)
             | Command::Schema(_)
             | Command::Completion(_)

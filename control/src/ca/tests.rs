@@ -249,18 +249,40 @@ fn a_brought_intermediate_signs_when_peers_would_take_its_leaves() {
 
 #[test]
 fn several_control_planes_share_a_root_and_no_key() {
-    let data = tempfile::tempdir().unwrap();
+    let (data, out, other) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let first = Authority::open(data.path(), None).unwrap();
-    let root_key = fs::read_to_string(data.path().join("ca/root.key")).unwrap();
-    let made =
-        issue_intermediate(first.root_pem(), &root_key, first.domain(), SystemTime::now(), YEAR).unwrap();
-    let second = bring(&(made.certificate + first.root_pem()), &made.key).unwrap();
+    let now = SystemTime::now();
+    let made = offline::Root::of_data(data.path()).unwrap().issue_into(out.path(), None, now, YEAR).unwrap();
+    assert_eq!(fs::metadata(&made.key).unwrap().permissions().mode() & 0o777, 0o600);
+    let second = Authority::bring(other.path(), None, &made.certificates, &made.key).unwrap();
     assert_eq!(first.fingerprint(), second.fingerprint());
     let signed = second.sign(&request().csr_pem, &agent(), LEAF).unwrap();
-    assert_eq!(verify(&first, &signed.chain, SystemTime::now()), Ok(agent()));
-    // It signs leaves, not authorities.
-    let further = issue_intermediate(first.root_pem(), &made.key, first.domain(), SystemTime::now(), YEAR);
-    assert!(matches!(further, Err(CaError::Unusable(_))));
+    assert_eq!(verify(&first, &signed.chain, now), Ok(agent()));
+    // It signs leaves, not authorities; and a key that is there is never written over.
+    let root = data.path().join("ca/root.pem");
+    let further = offline::Root::read(&root, &made.key).unwrap();
+    assert!(matches!(
+        further.issue_into(&other.path().join("x"), None, now, YEAR),
+        Err(CaError::Unusable(_))
+    ));
+    let again = offline::Root::of_data(data.path()).unwrap().issue_into(out.path(), None, now, YEAR);
+    assert!(matches!(again, Err(CaError::File { .. })));
+    fs::remove_file(data.path().join("ca/root.key")).unwrap();
+    assert!(offline::Root::of_data(data.path()).is_err());
+}
+
+#[test]
+fn a_root_is_made_to_replace_another() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let domain = TrustDomain::parse(TRUST_DOMAIN).unwrap();
+    let now = SystemTime::now();
+    let root = offline::new_root_into(out.path(), &domain, now).unwrap();
+    let root = offline::Root::read(&root.certificates, &root.key).unwrap();
+    let made = root.issue_into(out.path(), None, now, YEAR).unwrap();
+    let authority = Authority::bring(data.path(), None, &made.certificates, &made.key).unwrap();
+    let signed = authority.sign(&request().csr_pem, &agent(), LEAF).unwrap();
+    assert_eq!(verify(&authority, &signed.chain, now), Ok(agent()));
 }
 
 #[test]
