@@ -22,6 +22,7 @@ mod shutdown;
 mod status;
 mod stream;
 mod tls;
+mod trusted;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ use pilotfish_identity::{Bundles, Identity, LiveIdentity, TrustDomain};
 use tokio::sync::watch;
 
 use crate::ca::Authority;
+use crate::ca::tokens::Tokens;
+use crate::ca::trust::Trust;
 use crate::log;
 use crate::store::Store;
 use data::DataFolder;
@@ -71,6 +74,8 @@ struct Control {
     /// How long sidecars' certificates are valid.
     leaf_ttl: Duration,
     authority: Authority,
+    tokens: Tokens,
+    trust: Arc<Trust>,
     resources: Arc<Resources>,
     fleet: Arc<Fleet>,
     /// Own certificate, and whose certificates are taken.
@@ -165,18 +170,22 @@ async fn start(
     }
     let unusable = |error| founding::unusable(&error);
     let resources = Resources::open(store.clone()).await.map_err(unusable)?;
-    let trust = watch::Sender::new(Arc::default());
+    let trust = Trust::open(store.clone(), &authority).await.map_err(|error| Failure(error.to_string()))?;
+    trusted::apply(&live, &trust_domain, &trust.newest());
+    tokio::spawn(trusted::follow_documents(resources.clone(), Arc::downgrade(&trust)));
     let fleet =
         fleet::Settings { control: id.clone(), trust_domain: trust_domain.clone(), lease: settings.lease };
     let fleet =
-        Fleet::start(store.clone(), resources.clone(), trust.subscribe(), fleet).await.map_err(unusable)?;
+        Fleet::start(store.clone(), resources.clone(), trust.watch(), fleet).await.map_err(unusable)?;
     let control = Arc::new(Control {
         id,
         trust_domain,
         leaf_ttl: settings.leaf_ttl,
+        tokens: Tokens::new(store.clone(), &authority),
         store,
         store_calls,
         authority,
+        trust,
         resources,
         fleet,
         live,
@@ -187,6 +196,7 @@ async fn start(
         metrics: Metrics::default(),
         closing: watch::Sender::new(false),
     });
+    tokio::spawn(trusted::follow_store(Arc::downgrade(&control)));
     tokio::spawn(authority::look_after(
         Arc::downgrade(&control),
         authority::names(settings, listening.address),

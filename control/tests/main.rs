@@ -4,4 +4,6 @@
 
 mod cli;
 mod server;
+mod server_identity;
+mod server_page;
 mod support;

@@ -101,9 +101,9 @@ impl Http {
         let (sender, connection) =
             http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::spawn(connection);
-        let mut sender = sender;
-        sender.ready().await.map_err(io::Error::other)?;
-        Ok(Http { sender: Sender::Two(sender), headers: HeaderMap::new() })
+        let mut http = Http { sender: Sender::Two(sender), headers: HeaderMap::new() };
+        http.try_ask("GET", "/", "").await.map_err(io::Error::other)?;
+        Ok(http)
     }
 
     /// Over the Unix socket.

@@ -31,7 +31,7 @@ pub async fn token(serve: &Serve, namespace: &str, agent: &str) -> String {
 
 /// Joins by a token: the answer, and the identity when it was good.
 pub async fn join(serve: &Serve, token: &str, namespace: &str, agent: &str) -> (Reply, Option<Issued>) {
-    let own = request(namespace, agent);
+    let own = request("of", "the-key");
     let join = Join {
         token: token.into(),
         agent: agent.into(),
