@@ -45,7 +45,7 @@ pub static KINDS: &[KindInfo] = &[
     info::<DestinationRuleSpec>(Kind::DestinationRule, NETWORKING, true, true),
     info::<ServiceEntrySpec>(Kind::ServiceEntry, NETWORKING, true, true),
     info::<WorkloadSpec>(Kind::WorkloadEntry, NETWORKING, true, true),
-    info::<WorkloadGroupSpec>(Kind::WorkloadGroup, NETWORKING, true, false),
+    info::<WorkloadGroupSpec>(Kind::WorkloadGroup, NETWORKING, true, true),
     info::<AgentClusterSpec>(Kind::AgentCluster, OURS, true, true),
     info::<AgentSecurityPolicySpec>(Kind::AgentSecurityPolicy, OURS, true, false),
     info::<SidecarSpec>(Kind::Sidecar, NETWORKING, false, true),

@@ -19,6 +19,7 @@ use crate::balance::locality::Place;
 use crate::clock::Micros;
 use crate::plan::{Plan, Registered};
 use crate::state::State;
+use crate::view::View;
 pub use cluster::Resolved;
 
 /// Who the plan is for.
@@ -85,10 +86,11 @@ pub fn compile(
 ) -> Result<Plan, Vec<CompileError>> {
     let place = options.place();
     let rules = cluster::Rules::new(model, &place);
+    let view = View::new(model, &options.namespace, &options.labels);
     let trust_domain = options.trust_domain.as_deref();
-    let sources = cluster::Sources { model, resolved, place: &place, trust_domain };
+    let sources = cluster::Sources { model, resolved, view: &view, place: &place, trust_domain };
     let clusters = cluster::clusters(sources, &mut state.begin(now));
-    let routes = route::compile(model, options, &rules, &clusters);
+    let routes = route::compile(model, options, &view, &rules, &clusters);
     let (inbound, mut warnings) = inbound::compile(model, options);
     warnings.extend(routes.warnings);
     Ok(Plan {
@@ -97,7 +99,7 @@ pub fn compile(
         warnings: warnings.into(),
         inbound,
         catalogue: catalogue::compile(&clusters),
-        egress: egress::compile(model, options),
+        egress: egress::compile(model, options, &view),
         dns_names: cluster::dns_names(model, &place),
         registered: Registered::new(&clusters),
         clusters: clusters.into_list(),

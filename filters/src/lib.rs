@@ -29,5 +29,7 @@ pub mod inflight;
 pub mod plan;
 pub mod rewrite;
 pub mod route;
+pub mod scope;
 pub mod state;
 pub mod verdict;
+mod view;

@@ -1,6 +1,6 @@
 //! DestinationRule: load balancing, limits and subsets of one host.
 
-use super::{ExportTo, Host, Meta, StringMap, TrafficPolicy};
+use super::{ExportTo, Host, Meta, ResourceKey, StringMap, TrafficPolicy};
 
 /// Policies and subsets of one host.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct DestinationRule {
     pub export_to: ExportTo,
     /// Only callers with these labels use it; empty: all.
     pub workload_selector: StringMap,
+    /// Further documents for this host that are part of it.
+    pub merged: Vec<ResourceKey>,
 }
 
 impl DestinationRule {

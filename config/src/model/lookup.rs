@@ -1,7 +1,8 @@
 //! Look-ups over a [`Model`], with Istio's precedence.
 
 use super::{
-    Agent, Capability, DestinationRule, Host, Model, OutboundMode, ServiceEntry, StringMap, Workload,
+    Agent, Capability, DestinationRule, Host, Model, OutboundMode, Probe, ServiceEntry, Sidecar, StringMap,
+    Workload,
 };
 
 /// Namespaces whose documents for all workloads hold for the whole mesh: ours before Istio's.
@@ -58,16 +59,40 @@ impl Model {
         agent.map(|agent| agent.capabilities.as_slice()).unwrap_or_default()
     }
 
-    /// What happens to unknown destinations for a workload of `namespace` with `labels`: the Sidecar that selects
-    /// it, else the namespace's, else `None`.
+    /// What happens to unknown destinations for a workload of `namespace` with `labels`, when its Sidecar says.
     pub fn outbound_mode(&self, namespace: &str, labels: &StringMap) -> Option<OutboundMode> {
+        self.sidecar(namespace, labels)?.outbound
+    }
+
+    /// The Sidecar for a workload of `namespace` with `labels`: one that selects it, else its namespace's, else the
+    /// mesh's, which is the one without a selector in a root namespace.
+    pub fn sidecar(&self, namespace: &str, labels: &StringMap) -> Option<&Sidecar> {
         let own = || self.sidecars.iter().filter(|sidecar| sidecar.meta.namespace() == namespace);
+        let wide = |sidecar: &&Sidecar| sidecar.workload_selector.is_empty();
+        let of_mesh = || {
+            ROOT_NAMESPACES.iter().find_map(|root| {
+                self.sidecars.iter().filter(wide).find(|sidecar| sidecar.meta.namespace() == *root)
+            })
+        };
         own()
             .find(|sidecar| {
                 !sidecar.workload_selector.is_empty() && includes(labels, &sidecar.workload_selector)
             })
-            .or_else(|| own().find(|sidecar| sidecar.workload_selector.is_empty()))
-            .and_then(|sidecar| sidecar.outbound)
+            .or_else(|| own().find(wide))
+            .or_else(of_mesh)
+    }
+
+    /// How the readiness of a workload of `namespace` with `labels` is probed: as the WorkloadGroup says whose template
+    /// has most of these labels, all of its own among them.
+    pub fn probe_for(&self, namespace: &str, labels: &StringMap) -> Option<&Probe> {
+        let own = self.workload_groups.iter().filter(|group| group.meta.namespace() == namespace);
+        let fits = own.filter_map(|group| {
+            let wanted = group.workload_labels();
+            let count = wanted.clone().count();
+            let all = wanted.clone().all(|(key, value)| labels.get(key) == Some(value));
+            (count > 0 && all).then_some((count, group.probe.as_ref()?))
+        });
+        fits.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, probe)| probe)
     }
 }
 

@@ -167,7 +167,7 @@ pub struct WorkloadEntry {
     pub workload: Workload,
 }
 
-/// A template of workloads (not enforced yet).
+/// A template of workloads. Its `probe` is enforced, for workloads that have its labels.
 #[derive(Debug, Clone)]
 pub struct WorkloadGroup {
     /// Key, labels, annotations, place.
@@ -180,6 +180,14 @@ pub struct WorkloadGroup {
     pub template: Workload,
     /// How readiness is probed.
     pub probe: Option<Probe>,
+}
+
+impl WorkloadGroup {
+    /// The labels that its workloads have: those of its template, and those that `metadata` adds.
+    pub fn workload_labels(&self) -> impl Iterator<Item = (&String, &String)> + Clone {
+        let added = self.labels.iter().filter(|(key, _)| !self.template.labels.contains_key(*key));
+        self.template.labels.iter().chain(added)
+    }
 }
 
 /// How readiness is probed.

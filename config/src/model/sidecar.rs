@@ -1,4 +1,4 @@
-//! Sidecar: what a sidecar listens to and may reach. Only `outboundTrafficPolicy` is enforced yet.
+//! Sidecar: what a sidecar listens to and may reach. Only `outboundTrafficPolicy.mode` and `egress.hosts` are enforced yet.
 
 use super::{ConnectionPool, Destination, Meta, StringMap};
 
@@ -11,7 +11,7 @@ pub struct Sidecar {
     pub workload_selector: StringMap,
     /// Ports that it serves (not enforced yet).
     pub ingress: Vec<SidecarIngress>,
-    /// What it may reach (not enforced yet).
+    /// What it may reach: the `hosts` of all listeners together. Empty: all that is exported to it.
     pub egress: Vec<SidecarEgress>,
     /// Limits towards the agent (not enforced yet).
     pub inbound_connection_pool: Option<ConnectionPool>,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    Cors, ExportTo, Fault, HeaderEdits, Host, Meta, Mirror, Retry, Source, StringMap, StringMatch,
-    UriRegexRewrite,
+    Cors, ExportTo, Fault, HeaderEdits, Host, Meta, Mirror, ResourceKey, Retry, Source, StringMap,
+    StringMatch, UriRegexRewrite,
 };
 
 /// Routing rules for one or more hosts.
@@ -25,6 +25,8 @@ pub struct VirtualService {
     pub tcp: Vec<TcpRoute>,
     /// Who sees it.
     pub export_to: ExportTo,
+    /// The delegates whose rules are in `http`.
+    pub delegates: Vec<ResourceKey>,
 }
 
 impl VirtualService {

@@ -10,7 +10,7 @@ object! {
         /// Ports that it serves.
         ingress = "ingress": List<IngressSpec<'n>>, later;
         /// What it may reach.
-        egress = "egress": List<EgressSpec<'n>>, later;
+        egress = "egress": List<EgressSpec<'n>>;
         /// Limits towards the agent.
         inbound_connection_pool = "inboundConnectionPool": ConnectionPoolSpec<'n>, later;
         /// What happens to calls to unknown destinations.
@@ -36,11 +36,11 @@ object! {
     /// What a sidecar may reach.
     struct EgressSpec<'n> "IstioEgressListener" {
         /// The port.
-        port = "port": SidecarPortSpec<'n>;
+        port = "port": SidecarPortSpec<'n>, later;
         /// Address to bind.
-        bind = "bind": Text<'n>;
+        bind = "bind": Text<'n>, later;
         /// How traffic gets there.
-        capture_mode = "captureMode": One<'n, CaptureMode>;
+        capture_mode = "captureMode": One<'n, CaptureMode>, later;
         /// `namespace/host`.
         hosts = "hosts": List<Text<'n>>, required;
     }

@@ -49,6 +49,7 @@ fn new_rule<'n>(host: &Host, of: &Meta, what: &str, node: Node<'n>) -> Destinati
         subsets: Vec::new(),
         export_to: ExportTo::All,
         workload_selector: BTreeMap::new(),
+        merged: Vec::new(),
     };
     DestinationRuleDraft { rule, host: node, policy: None }
 }

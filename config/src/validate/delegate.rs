@@ -50,6 +50,8 @@ pub(super) fn merge(cx: &mut Cx<'_>, drafts: &mut [VirtualServiceDraft<'_>]) {
                 cx.warn(delegate.node, message, "conditions of a delegate must be narrower than its root's");
             }
             drafts[target].used = true;
+            let key = drafts[target].service.meta.key.clone();
+            drafts[index].service.delegates.push(key);
         }
         drafts[index].service.http = http;
     }

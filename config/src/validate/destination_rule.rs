@@ -61,7 +61,9 @@ pub(super) fn destination_rule<'n>(
         }
     }
     let resolved = cx.host(host);
-    let rule = DestinationRule { meta, host: resolved, policy, subsets, export_to, workload_selector };
+    let merged = Vec::new();
+    let rule =
+        DestinationRule { meta, host: resolved, policy, subsets, export_to, workload_selector, merged };
     Some(DestinationRuleDraft { rule, host: host.node, policy: spec.node.get("trafficPolicy") })
 }
 

@@ -24,6 +24,7 @@ pub(super) fn destination_rules(cx: &mut Cx<'_>, drafts: &mut Vec<DestinationRul
             continue;
         };
         let target = &mut kept[index].rule;
+        target.merged.push(rule.meta.key.clone());
         for subset in &rule.subsets {
             if target.subset(&subset.name).is_some() {
                 let message = format!(

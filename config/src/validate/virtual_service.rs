@@ -53,7 +53,8 @@ pub(super) fn virtual_service<'n>(
     let tls = spec.tls.iter().flatten().map(|route| l4::tls_route(cx, route, spec)).collect();
     let tcp = spec.tcp.iter().flatten().map(|route| l4::tcp_route(cx, route)).collect();
     let export_to = cx.export_to(spec.export_to.as_ref(), false);
-    let service = VirtualService { meta, hosts, gateways, http: Vec::new(), tls, tcp, export_to };
+    let (merged, delegates) = (Vec::new(), Vec::new());
+    let service = VirtualService { meta, hosts, gateways, http: merged, tls, tcp, export_to, delegates };
     let node = spec.node.get("hosts").unwrap_or(spec.node);
     VirtualServiceDraft { service, http, mentions, node, used: false }
 }

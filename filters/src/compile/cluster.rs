@@ -15,6 +15,7 @@ use crate::balance::locality::{self, Place};
 use crate::cluster::{self, Cluster, ClusterSpec, Clusters, Kind};
 use crate::endpoint::Endpoint;
 use crate::state::Pass;
+use crate::view::View;
 pub(crate) use rules::{EVERY_CAPABILITY, Rules};
 use services::{Service, ServicePort};
 use workloads::Seeds;
@@ -24,11 +25,13 @@ pub type Resolved = HashMap<Box<str>, Vec<IpAddr>>;
 
 /// What a model's clusters are compiled from.
 #[derive(Debug, Clone, Copy)]
-pub struct Sources<'m> {
+pub(crate) struct Sources<'m> {
     /// The configuration.
     pub model: &'m Model,
     /// Addresses of the names that [`dns_names`] lists.
     pub resolved: &'m Resolved,
+    /// What the sidecar may reach.
+    pub view: &'m View<'m>,
     /// For whom.
     pub place: &'m Place,
     /// Its trust domain, when it has an identity.
@@ -36,11 +39,11 @@ pub struct Sources<'m> {
 }
 
 /// All clusters that the sidecar at `place` sees.
-pub fn clusters(sources: Sources<'_>, pass: &mut Pass<'_>) -> Clusters {
+pub(crate) fn clusters(sources: Sources<'_>, pass: &mut Pass<'_>) -> Clusters {
     let rules = Rules::new(sources.model, sources.place);
     let seeds = Seeds::new(sources.model);
     let mut clusters = Clusters::default();
-    let services = services::services(sources.model, sources.place, &seeds);
+    let services = services::services(sources.model, sources.view, sources.place, &seeds);
     // Settings for a capability's host; who serves it is known by capability only.
     let capabilities = rules.capability_hosts().map(|host| Service::empty(host));
     for service in services.into_iter().chain(capabilities) {
@@ -62,8 +65,9 @@ pub fn clusters(sources: Sources<'_>, pass: &mut Pass<'_>) -> Clusters {
 /// Names whose addresses have to be looked up, sorted.
 pub fn dns_names(model: &Model, place: &Place) -> Box<[Box<str>]> {
     let seeds = Seeds::new(model);
+    let view = View::new(model, &place.namespace, &place.labels);
     let mut names = BTreeSet::new();
-    for service in services::services(model, place, &seeds) {
+    for service in services::services(model, &view, place, &seeds) {
         for port in &service.ports {
             for seed in &port.seeds {
                 if let Address::Name(name) = &seed.workload.address {

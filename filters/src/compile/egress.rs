@@ -5,11 +5,13 @@ use pilotfish_config::model::Model;
 
 use super::CompileOptions;
 use crate::plan::{Egress, NamedAddress};
+use crate::view::View;
 
-pub(super) fn compile(model: &Model, options: &CompileOptions) -> Egress {
+pub(super) fn compile(model: &Model, options: &CompileOptions, view: &View<'_>) -> Egress {
     let mode = model.outbound_mode(&options.namespace, &options.labels).unwrap_or(options.outbound);
     let mut named = Vec::new();
-    for entry in &model.service_entries {
+    let entries = model.service_entries.iter();
+    for entry in entries.filter(|entry| entry.hosts.iter().any(|host| view.sees_service(entry, host))) {
         let ports: Vec<u16> = entry.ports.iter().map(|port| port.number).collect();
         let hosts = entry.hosts.iter().map(|host| host.as_str());
         for text in hosts.chain(entry.addresses.iter().map(String::as_str)) {

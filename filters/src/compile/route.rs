@@ -12,6 +12,7 @@ use crate::plan::{self, CapabilityTarget, Rule, Split, Target, WeightedDestinati
 use crate::route::block::{Block, PathMatch};
 use crate::route::hash::FixedMap;
 use crate::route::{RouteTable, VirtualHost};
+use crate::view::View;
 
 /// Routes, and what is wrong with them without being an error.
 pub(super) struct Routes {
@@ -24,21 +25,20 @@ pub(super) struct Routes {
 pub(super) fn compile(
     model: &Model,
     options: &CompileOptions,
+    view: &View<'_>,
     rules: &Rules<'_>,
     clusters: &Clusters,
 ) -> Routes {
     let mut compiler = Compiler {
         options,
+        view,
         destinations: Destinations::new(rules, clusters, options),
         table: RouteTable::default(),
         owners: Vec::new(),
         warnings: Vec::new(),
         numbers: 0,
     };
-    let visible = model.virtual_services.iter().filter(|service| {
-        let namespace = service.meta.namespace();
-        namespace == options.namespace || service.export_to.reaches(&options.namespace)
-    });
+    let visible = model.virtual_services.iter().filter(|service| view.sees_rules(service));
     for service in visible.filter(|service| service.is_for_mesh() && !service.http.is_empty()) {
         compiler.virtual_service(service);
     }
@@ -49,6 +49,7 @@ pub(super) fn compile(
 
 struct Compiler<'a> {
     options: &'a CompileOptions,
+    view: &'a View<'a>,
     destinations: Destinations<'a>,
     table: RouteTable,
     /// The VirtualService of each virtual host, `namespace/name`.
@@ -154,10 +155,14 @@ impl<'a> Compiler<'a> {
     /// covers the host is more than nothing: its rules hold, as in Istio.
     fn default_routes(&mut self, model: &Model, clusters: &Clusters) {
         let mut entries: FixedMap<&str, &pilotfish_config::model::ServiceEntry> = FixedMap::default();
-        for entry in &model.service_entries {
-            entry.hosts.iter().for_each(|host| {
+        // Those of the sidecar's own namespace count before others.
+        let own =
+            |entry: &&pilotfish_config::model::ServiceEntry| entry.meta.namespace() == self.options.namespace;
+        let all = || model.service_entries.iter();
+        for entry in all().filter(own).chain(all().filter(|entry| !own(entry))) {
+            for host in entry.hosts.iter().filter(|host| self.view.sees_service(entry, host)) {
                 entries.entry(host).or_insert(entry);
-            });
+            }
         }
         let mut claims: Vec<(Host, u32)> = Vec::new();
         // A capability's host is among them when a DestinationRule names it.

@@ -8,6 +8,7 @@ mod matching;
 mod mesh_example;
 mod registered;
 mod scale;
+mod scoped;
 mod security;
 
 use pilotfish_config::model::Model;

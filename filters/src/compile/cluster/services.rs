@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 
-use pilotfish_config::model::{Model, PortProtocol, Resolution, ServiceEntry};
+use pilotfish_config::model::{Host, Model, PortProtocol, Resolution, ServiceEntry};
 
 use super::workloads::{Found, Seed, Seeds};
 use super::{Resolved, first_only};
 use crate::balance::locality::Place;
 use crate::cluster::Kind;
+use crate::view::View;
 
 /// The inbound port of a sidecar, for a mesh workload that names no port.
 const INBOUND_PORT: u16 = 15006;
@@ -74,14 +75,16 @@ impl ServicePort<'_> {
 }
 
 /// Every service that a sidecar at `place` sees, each host once.
-pub(super) fn services<'m>(model: &'m Model, place: &Place, seeds: &Seeds<'m>) -> Vec<Service<'m>> {
+pub(super) fn services<'m>(
+    model: &'m Model,
+    view: &View<'_>,
+    place: &Place,
+    seeds: &Seeds<'m>,
+) -> Vec<Service<'m>> {
     let mut by_host: HashMap<&str, Vec<&ServiceEntry>> = HashMap::new();
     let mut hosts = Vec::new();
     for entry in &model.service_entries {
-        if entry.meta.namespace() != place.namespace && !entry.export_to.reaches(&place.namespace) {
-            continue;
-        }
-        for host in &entry.hosts {
+        for host in entry.hosts.iter().filter(|host| view.sees_service(entry, host)) {
             let known = by_host.entry(host.as_str()).or_default();
             if known.is_empty() {
                 hosts.push(host.as_str());
@@ -95,7 +98,7 @@ pub(super) fn services<'m>(model: &'m Model, place: &Place, seeds: &Seeds<'m>) -
         let entries = by_host.get(host).map(Vec::as_slice).unwrap_or_default();
         services.push(service(host, of_one_namespace(entries, &place.namespace), seeds, &mut selected));
     }
-    let agents = agents(seeds, &selected);
+    let agents = agents(seeds, &selected, view);
     services.extend(agents.into_iter().filter(|agent| !by_host.contains_key(&*agent.host)));
     services
 }
@@ -150,11 +153,14 @@ fn service<'m>(
 /// ServiceEntry selects them. Ports of
 /// the same name are one port. Callers reach it at 80 when it is the only one or called `http`, and at the workloads'
 /// own numbers too.
-fn agents<'m>(seeds: &Seeds<'m>, selected: &HashSet<usize>) -> Vec<Service<'m>> {
+fn agents<'m>(seeds: &Seeds<'m>, selected: &HashSet<usize>, view: &View<'_>) -> Vec<Service<'m>> {
     let mut by_host: BTreeMap<String, BTreeMap<&'m str, Vec<Seed<'m>>>> = BTreeMap::new();
     for seed in seeds.alone(selected) {
         let Some(agent) = &seed.workload.agent else { continue };
         let host = format!("{}.{}.svc.cluster.local", agent.to_ascii_lowercase(), seed.namespace);
+        if !view.is_wide() && !view.sees_host(seed.namespace, &Host::verbatim(&host)) {
+            continue;
+        }
         let ports = by_host.entry(host).or_default();
         if seed.workload.ports.is_empty() {
             let port = if seed.workload.mesh { INBOUND_PORT } else { HTTP_PORT };

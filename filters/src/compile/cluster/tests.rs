@@ -82,6 +82,7 @@ fn rule(namespace: &str, host: &str, policy: TrafficPolicy, subsets: Vec<Subset>
         subsets,
         export_to: ExportTo::All,
         workload_selector: StringMap::new(),
+        merged: Vec::new(),
     }
 }
 
@@ -129,8 +130,14 @@ impl World {
     }
 
     fn clusters(&self) -> Clusters {
-        let sources =
-            Sources { model: &self.model, resolved: &self.resolved, place: &self.place, trust_domain: None };
+        let view = View::new(&self.model, &self.place.namespace, &self.place.labels);
+        let sources = Sources {
+            model: &self.model,
+            resolved: &self.resolved,
+            view: &view,
+            place: &self.place,
+            trust_domain: None,
+        };
         clusters(sources, &mut self.state.begin(at(0)))
     }
 

@@ -92,6 +92,7 @@ fn destination_rule(name: &str) -> DestinationRule {
         subsets: vec![subset("v1"), subset("v2")],
         export_to: ExportTo::All,
         workload_selector: StringMap::new(),
+        merged: Vec::new(),
     }
 }
 
@@ -109,6 +110,7 @@ fn large(routes: usize) -> Model {
             tls: Vec::new(),
             tcp: Vec::new(),
             export_to: ExportTo::All,
+            delegates: Vec::new(),
         }],
         ..Model::default()
     }
