@@ -1,24 +1,23 @@
 //! Knowing a control plane by nothing but the SHA-256 of its root certificate: for the first join, over a network that
 //! nobody trusts. The chain that is presented has to contain that root, and has to lead up to it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use data_encoding::BASE64;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, PeerMisbehaved, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use crate::bundles::{Bundles, Fingerprint, fingerprint};
 use crate::certificate;
 use crate::refused::Refused;
-use crate::tls::provider;
+use crate::tls::{provider, system_time, tls12_signature, tls13_signature, whole_chain};
 use crate::verify::{Peer, Usage, algorithms, check_size, verify_peer};
 
-/// Verifies a server's chain that has to contain, and lead up to, the root with this fingerprint.
+/// Verifies a control plane's chain that has to contain, and lead up to, the root with this fingerprint. Anybody else of
+/// the mesh is refused: a token would be theirs.
 ///
 /// # Errors
 /// Why the server is not taken.
@@ -29,15 +28,15 @@ pub fn verify_pinned(
 ) -> Result<Peer, Refused> {
     check_size(chain)?;
     let leaf = chain.first().ok_or(Refused::NoCertificate)?;
-    let id = certificate::identity(&certificate::parse(leaf).map_err(Refused::Unreadable)?)?;
+    let id = certificate::identity_of(leaf)?;
     let pinned = chain.iter().find(|certificate| fingerprint(certificate) == *root);
     let pinned = pinned.ok_or_else(|| Refused::Untrusted(id.clone()))?;
-    let bundle = BTreeMap::from([(id.trust_domain().clone(), pem(pinned))]);
-    let bundles = Bundles::from_pem(&bundle).map_err(|why| Refused::Unreadable(why.to_string()))?;
-    verify_peer(chain, &bundles, Usage::Server, now)
+    let bundles = Bundles::single(id.trust_domain(), pinned).map_err(Refused::Unreadable)?;
+    let peer = verify_peer(chain, &bundles, Usage::Server, now)?;
+    if peer.id.as_control().is_some() { Ok(peer) } else { Err(Refused::NoControlPlane(peer.id)) }
 }
 
-/// What opens connections to a server that is known by its root alone. No certificate of one's own is shown.
+/// What opens connections to a control plane that is known by its root alone. No certificate of one's own is shown.
 ///
 /// # Errors
 /// The cryptography that this program was built with has no TLS 1.3.
@@ -53,17 +52,6 @@ pub fn pinned_client_config(root: Fingerprint, alpn: &[&[u8]]) -> Result<Arc<Cli
     Ok(Arc::new(config))
 }
 
-fn pem(certificate: &CertificateDer<'_>) -> String {
-    let text = BASE64.encode(certificate);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in text.as_bytes().chunks(64) {
-        pem.push_str(&String::from_utf8_lossy(line));
-        pem.push('\n');
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
-}
-
 #[derive(Debug)]
 struct Pinned(Fingerprint);
 
@@ -76,10 +64,7 @@ impl ServerCertVerifier for Pinned {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
-        let chain: Vec<CertificateDer<'_>> =
-            std::iter::once(leaf).chain(others).map(|der| CertificateDer::from(der.as_ref())).collect();
-        verify_pinned(&chain, &self.0, now)?;
+        verify_pinned(&whole_chain(leaf, others), &self.0, system_time(now))?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -89,7 +74,7 @@ impl ServerCertVerifier for Pinned {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerMisbehaved(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme))
+        tls12_signature()
     }
 
     fn verify_tls13_signature(
@@ -98,7 +83,7 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &algorithms())
+        tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

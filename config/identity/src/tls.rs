@@ -19,12 +19,10 @@ use rustls::{
     SignatureScheme,
 };
 
-use crate::bundles::{Bundles, Fingerprint, fingerprint};
-use crate::certificate::identity_of;
 use crate::live::LiveIdentity;
 use crate::refused::Refused;
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::verify::{Peer, Usage, algorithms, check_size, verify_peer};
+use crate::verify::{Peer, Usage, algorithms};
 
 /// Whether clients have to have a certificate. One that they have is always verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,23 +71,6 @@ pub fn client_config(live: Arc<LiveIdentity>, alpn: &[&[u8]]) -> Result<Arc<Clie
     Ok(Arc::new(config))
 }
 
-/// What joins: nothing is known of the control plane but the fingerprint of its root, which the chain that it sends has
-/// to contain. Its SPIFFE ID has to be a control plane's. We have no certificate yet.
-///
-/// # Errors
-/// The cryptography that this program was built with has no TLS 1.3.
-pub fn joining_config(root: Fingerprint, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned(root)))
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    config.resumption = Resumption::disabled();
-    config.enable_sni = false;
-    Ok(Arc::new(config))
-}
-
 /// The name that rustls wants for each connection; it is neither sent nor compared.
 pub fn any_name() -> ServerName<'static> {
     ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())
@@ -134,11 +115,11 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-fn system_time(time: UnixTime) -> SystemTime {
+pub(crate) fn system_time(time: UnixTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
 }
 
-fn whole_chain<'a>(
+pub(crate) fn whole_chain<'a>(
     leaf: &'a CertificateDer<'a>,
     others: &'a [CertificateDer<'a>],
 ) -> Vec<CertificateDer<'a>> {
@@ -146,7 +127,7 @@ fn whole_chain<'a>(
     std::iter::once(leaf).chain(others).map(borrowed).collect()
 }
 
-fn tls13_signature(
+pub(crate) fn tls13_signature(
     message: &[u8],
     certificate: &CertificateDer<'_>,
     signed: &DigitallySignedStruct,
@@ -155,7 +136,7 @@ fn tls13_signature(
 }
 
 /// TLS 1.2 is never offered.
-fn tls12_signature() -> Result<HandshakeSignatureValid, Error> {
+pub(crate) fn tls12_signature() -> Result<HandshakeSignatureValid, Error> {
     Err(Error::PeerMisbehaved(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme))
 }
 
@@ -198,61 +179,6 @@ impl ServerCertVerifier for Servers {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         self.0.verify_at(&whole_chain(leaf, others), Usage::Server, system_time(now))?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls12_signature()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
-    }
-}
-
-/// A control plane whose chain ends at the one root with this fingerprint.
-#[derive(Debug)]
-struct Pinned(Fingerprint);
-
-impl Pinned {
-    fn verify(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<Peer, Refused> {
-        check_size(chain)?;
-        let id = chain.first().ok_or(Refused::NoCertificate).and_then(identity_of)?;
-        let root = chain.iter().find(|der| fingerprint(der) == self.0);
-        let root = root.ok_or_else(|| Refused::Untrusted(id.clone()))?;
-        let bundles = Bundles::single(id.trust_domain(), root).map_err(Refused::Unreadable)?;
-        let peer = verify_peer(chain, &bundles, Usage::Server, now)?;
-        if peer.id.as_control().is_none() {
-            return Err(Refused::NoControlPlane(peer.id));
-        }
-        Ok(peer)
-    }
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.verify(&whole_chain(leaf, others), system_time(now))?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use pilotfish_identity::tls::{
-    ClientAuth, any_name, client_config, expect, expect_control, joining_config, peer_of, server_config,
+    ClientAuth, any_name, client_config, expect, expect_control, peer_of, server_config,
 };
-use pilotfish_identity::{Bundles, Identity, LiveIdentity, Refused, TrustDomain, Usage, fingerprint};
+use pilotfish_identity::{
+    Bundles, Identity, LiveIdentity, Refused, TrustDomain, Usage, fingerprint, pinned_client_config,
+};
 use pilotfish_testkit::ca::{Ca, Issued, Leaf};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
@@ -265,7 +267,7 @@ fn joining_needs_the_root_of_the_token_and_a_control_plane() {
         issued.chain.push_str(&ca.root_pem());
         issued
     };
-    let joining = joining_config(fingerprint(&ca.root_der()), ALPN).unwrap();
+    let joining = pinned_client_config(fingerprint(&ca.root_der()), ALPN).unwrap();
     let against = |ca: &Ca, issued: &Issued| reason(&joining, &ca.server(issued, false, ALPN));
     assert_eq!(against(&ca, &with_root(&ca, &control)), "taken");
     assert_eq!(against(&ca, &ca.issue(&control)), "untrusted");
@@ -279,7 +281,7 @@ fn joining_needs_the_root_of_the_token_and_a_control_plane() {
     assert_eq!(against(&stranger, &forged), "untrusted");
     // A leaf of the known root, pinned as if it were one.
     let agent = ca.issue(&leaf());
-    let pinned = joining_config(fingerprint(&agent.chain_der()[0]), ALPN).unwrap();
+    let pinned = pinned_client_config(fingerprint(&agent.chain_der()[0]), ALPN).unwrap();
     assert_ne!(reason(&pinned, &ca.server(&agent, false, ALPN)), "taken");
 }
 
