@@ -4,13 +4,14 @@
 //! length (big-endian), then one JSON object. A reader ignores fields and message types that it does not know, so
 //! minor versions mix; another major version is refused by the hello.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// The version of the protocol; one that differs is refused.
@@ -38,7 +39,7 @@ pub enum ToControl {
 }
 
 /// From the control plane to a sidecar. The first message is a [`ToSidecar::Welcome`] or [`ToSidecar::Refused`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ToSidecar {
     /// The hello was taken.
@@ -52,8 +53,31 @@ pub enum ToSidecar {
     /// Not served; the stream ends.
     Refused(Refused),
     /// Something of a later minor version.
-    #[serde(other)]
     Unknown,
+}
+
+/// By hand: what serde derives for a tagged enum keeps values in a form of its own, which has no place for the text of
+/// documents. So the type is read first, then the message. Works on text and bytes, as frames are, not on streams.
+impl<'de> Deserialize<'de> for ToSidecar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Tagged<'a> {
+            #[serde(rename = "type", borrow)]
+            kind: Cow<'a, str>,
+        }
+        fn read<'a, T: Deserialize<'a>, E: de::Error>(text: &'a str) -> Result<T, E> {
+            serde_json::from_str(text).map_err(E::custom)
+        }
+        let text = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(match &*read::<Tagged<'_>, D::Error>(text)?.kind {
+            "welcome" => ToSidecar::Welcome(read(text)?),
+            "update" => ToSidecar::Update(read(text)?),
+            "ranks" => ToSidecar::Ranks(read(text)?),
+            "drained" => ToSidecar::Drained {},
+            "refused" => ToSidecar::Refused(read(text)?),
+            _ => ToSidecar::Unknown,
+        })
+    }
 }
 
 /// Versions of protocol and program.
@@ -475,5 +499,52 @@ impl<T: DeserializeOwned> Frames<T> {
     /// It came within a frame.
     pub fn end(&self) -> Result<(), WireError> {
         if self.buffer.is_empty() { Ok(()) } else { Err(WireError::Truncated) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a reader makes of this frame.
+    fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, WireError> {
+        let mut frames = Frames::new(LONGEST_TO_CONTROL);
+        frames.push(bytes);
+        frames.next()
+    }
+
+    #[test]
+    fn what_a_control_plane_sends_reads_back() {
+        let body = RawValue::from_string(r#"{"spec": {"x":1.50}}"#.into()).unwrap();
+        let key = Key { kind: "K".into(), namespace: "n".into(), name: "x".into() };
+        let update = Update {
+            version: 3,
+            digest: "d".into(),
+            full: false,
+            documents: vec![Document { key, source: "a.yaml:1".into(), body }],
+            documents_gone: Vec::new(),
+            endpoints: Vec::new(),
+            endpoints_gone: vec!["e".into()],
+            trust: None,
+        };
+        let sent = frame(&ToSidecar::Update(Box::new(update))).unwrap();
+        let Some(ToSidecar::Update(read)) = self::read(&sent).unwrap() else { panic!("no update") };
+        assert_eq!(read.documents[0].body.get(), r#"{"spec": {"x":1.50}}"#, "a document's text stays as it is");
+        assert_eq!((read.version, read.endpoints_gone), (3, vec!["e".to_owned()]));
+        let sent = frame(&ToSidecar::Drained {}).unwrap();
+        assert!(matches!(self::read(&sent), Ok(Some(ToSidecar::Drained {}))));
+    }
+
+    #[test]
+    fn later_messages_are_passed_over_and_bad_ones_refused() {
+        let with = |text: &str| {
+            let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+            read::<ToSidecar>(&[&length, text.as_bytes()].concat())
+        };
+        assert!(matches!(with(r#"{"type":"later","x":[1]}"#), Ok(Some(ToSidecar::Unknown))));
+        assert!(matches!(with(r#"{"type":"refused","reason":"r","retry":true,"later":1}"#), Ok(Some(ToSidecar::Refused(_)))));
+        for bad in ["", "[]", "{}", "{\"type\":7}", r#"{"type":"update"}"#, r#"{"type":"drained""#] {
+            assert!(matches!(with(bad), Err(WireError::NotAMessage(_))), "{bad}");
+        }
     }
 }

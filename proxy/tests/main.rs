@@ -7,6 +7,7 @@
 
 mod balancing;
 mod capabilities;
+mod control;
 mod conversations;
 mod egress;
 mod fragments;

@@ -8,6 +8,7 @@
 //! | an origin that records every byte and answers from a script, well or badly | [`origin`] |
 //! | a well-behaved agent (HTTP/1.1 and h2c) that echoes, streams, delays, upgrades | [`agent`] |
 //! | a throw-away certificate authority, good and bad certificates | [`ca`] |
+//! | a control plane that says what a test says, and records what it received | [`control`] |
 //! | a DNS server whose answers a test writes | [`dns`] |
 //! | a raw HTTP/1 client | [`h1`] |
 //! | a raw HTTP/2 client and origin: frames and HPACK by hand | [`h2`] |
@@ -20,6 +21,7 @@
 
 pub mod agent;
 pub mod ca;
+pub mod control;
 pub mod dns;
 pub mod h1;
 pub mod h2;
@@ -29,6 +31,7 @@ pub mod sidecar;
 pub mod strict;
 
 pub use agent::Agent;
+pub use control::Control;
 pub use dns::Dns;
 pub use h1::H1;
 pub use h2::H2;

@@ -22,7 +22,65 @@ pub struct Builder {
     namespace: String,
     app: Option<SocketAddr>,
     workers: usize,
+    /// Whether its documents come from the configuration directory.
+    with_config: bool,
     args: Vec<String>,
+}
+
+/// A sidecar that was started and may not listen yet. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Launched(Option<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    child: Child,
+    dir: TempDir,
+    log: Arc<Log>,
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- stderr of the sidecar (last 40 lines)");
+            let lines = self.log.all();
+            for line in &lines[lines.len().saturating_sub(40)..] {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+impl Launched {
+    /// Waits, without blocking the runtime, until it listens.
+    pub async fn ready(mut self) -> Sidecar {
+        let parts = self.0.take().expect("parts until now");
+        tokio::task::spawn_blocking(move || Builder::listening(parts)).await.expect("a sidecar that listens")
+    }
+
+    /// What it wrote to stderr so far.
+    pub fn stderr(&self) -> Vec<String> {
+        self.0.as_ref().map(|parts| parts.log.all()).unwrap_or_default()
+    }
+
+    /// Waits for a line on stderr that fits.
+    pub async fn said(&self, fits: impl Fn(&str) -> bool) -> String {
+        let until = tokio::time::Instant::now() + START;
+        loop {
+            if let Some(line) = self.stderr().into_iter().find(|line| fits(line)) {
+                return line;
+            }
+            assert!(tokio::time::Instant::now() < until, "it never said so: {:#?}", self.stderr());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits for its end: its exit status and stderr.
+    pub async fn exit(mut self) -> (ExitStatus, String) {
+        let mut parts = self.0.take().expect("parts until now");
+        tokio::task::spawn_blocking(move || Builder::end(&mut parts)).await.expect("an end")
+    }
 }
 
 /// Lines of stderr as they come, and a bell for each.
@@ -35,9 +93,7 @@ struct Log {
 /// A running sidecar. Dropping it kills the process and removes its directory.
 #[derive(Debug)]
 pub struct Sidecar {
-    child: Child,
-    dir: TempDir,
-    log: Arc<Log>,
+    parts: Parts,
     /// Where the agent's own calls go in.
     pub outbound: SocketAddr,
     /// Where the mesh's calls go in.
@@ -91,7 +147,19 @@ impl Builder {
         self
     }
 
-    fn spawn(&self) -> (Child, TempDir, Arc<Log>) {
+    /// Its documents come from elsewhere: no `--config`.
+    #[must_use]
+    pub fn without_config(mut self) -> Self {
+        self.with_config = false;
+        self
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn launch(self) -> Launched {
+        Launched(Some(self.spawn()))
+    }
+
+    fn spawn(&self) -> Parts {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let config = dir.path().join("config");
         std::fs::create_dir(&config).expect("a configuration directory");
@@ -99,7 +167,10 @@ impl Builder {
             std::fs::write(config.join(name), text).expect("a configuration file");
         }
         let mut command = Command::new(&self.binary);
-        command.arg("--config").arg(&config).args(["--agent", &self.agent, "--namespace", &self.namespace]);
+        if self.with_config {
+            command.arg("--config").arg(&config);
+        }
+        command.args(["--agent", &self.agent, "--namespace", &self.namespace]);
         for listener in ["--outbound", "--inbound", "--admin"] {
             if !self.args.iter().any(|a| a == listener) {
                 command.args([listener, "127.0.0.1:0"]);
@@ -122,16 +193,17 @@ impl Builder {
             sink.lines.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
             sink.bell.notify_all();
         });
-        (child, dir, log)
+        Parts { child, dir, log }
     }
 
     /// Starts it and waits until it listens; fails the test with its stderr when it does not.
     pub fn start(self) -> Sidecar {
-        let (mut child, dir, log) = self.spawn();
-        let Some(ready) = log.wait(START, |l| l.starts_with("pilotfish-proxy: listening ")) else {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("the sidecar did not get ready; stderr:\n{}", log.all().join("\n"));
+        Builder::listening(self.spawn())
+    }
+
+    fn listening(parts: Parts) -> Sidecar {
+        let Some(ready) = parts.log.wait(START, |l| l.starts_with("pilotfish-proxy: listening ")) else {
+            panic!("the sidecar did not get ready; stderr:\n{}", parts.log.all().join("\n"));
         };
         let word = |name: &str| -> String {
             let found = ready.split(' ').find_map(|w| w.strip_prefix(name)?.strip_prefix('='));
@@ -143,26 +215,23 @@ impl Builder {
             inbound: addr("inbound"),
             admin: addr("admin"),
             admin_socket: word("admin-socket").into(),
-            child,
-            dir,
-            log,
+            parts,
         }
     }
 
     /// Starts it in the expectation that it refuses: its exit status and stderr.
     pub fn start_to_fail(self) -> (ExitStatus, String) {
-        let (mut child, _dir, log) = self.spawn();
+        Builder::end(&mut self.spawn())
+    }
+
+    fn end(parts: &mut Parts) -> (ExitStatus, String) {
         let until = Instant::now() + START;
         loop {
-            if let Some(status) = child.try_wait().expect("a child to wait for") {
-                log.wait_end(Duration::from_secs(2));
-                return (status, log.all().join("\n"));
+            if let Some(status) = parts.child.try_wait().expect("a child to wait for") {
+                parts.log.wait_end(Duration::from_secs(2));
+                return (status, parts.log.all().join("\n"));
             }
-            if Instant::now() > until {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("the sidecar did not exit; stderr:\n{}", log.all().join("\n"));
-            }
+            assert!(Instant::now() < until, "the sidecar did not exit; stderr:\n{}", parts.log.all().join("\n"));
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -205,36 +274,37 @@ impl Sidecar {
             namespace: "default".into(),
             app: None,
             workers: 1,
+            with_config: true,
             args: Vec::new(),
         }
     }
 
     /// The configuration directory.
     pub fn config(&self) -> PathBuf {
-        self.dir.path().join("config")
+        self.parts.dir.path().join("config")
     }
 
     /// Replaces or adds a configuration file in one step (written beside, then renamed).
     pub fn rewrite(&self, name: &str, text: &str) {
-        let beside = self.dir.path().join(name);
+        let beside = self.parts.dir.path().join(name);
         std::fs::write(&beside, text).expect("a configuration file");
         std::fs::rename(beside, self.config().join(name)).expect("a configuration file in place");
     }
 
     /// What it wrote to stderr so far.
     pub fn stderr(&self) -> Vec<String> {
-        self.log.all()
+        self.parts.log.all()
     }
 
     /// Waits for a line on stderr that fits (also one already written). Blocks the thread: for use outside a runtime
     /// or in `spawn_blocking`.
     pub fn wait_stderr(&self, time: Duration, fits: impl Fn(&str) -> bool) -> Option<String> {
-        self.log.wait(time, fits)
+        self.parts.log.wait(time, fits)
     }
 
     /// The process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.parts.child.id()
     }
 
     /// Resident memory in bytes, from `/proc`; 0 when it is over.
@@ -251,12 +321,12 @@ impl Sidecar {
 
     /// Whether the process still runs.
     pub fn alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        matches!(self.parts.child.try_wait(), Ok(None))
     }
 
     /// Sends SIGTERM: the sidecar drains.
     pub fn terminate(&self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        let pid = i32::try_from(self.parts.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
         let _ = kill_process(pid, Signal::TERM);
     }
 
@@ -264,27 +334,13 @@ impl Sidecar {
     pub async fn exit(&mut self, time: Duration) -> Option<ExitStatus> {
         let until = tokio::time::Instant::now() + time;
         loop {
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Ok(Some(status)) = self.parts.child.try_wait() {
                 return Some(status);
             }
             if tokio::time::Instant::now() > until {
                 return None;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- stderr of the sidecar (last 40 lines)");
-            let lines = self.stderr();
-            for line in &lines[lines.len().saturating_sub(40)..] {
-                eprintln!("{line}");
-            }
         }
     }
 }
