@@ -529,7 +529,11 @@ mod tests {
         };
         let sent = frame(&ToSidecar::Update(Box::new(update))).unwrap();
         let Some(ToSidecar::Update(read)) = self::read(&sent).unwrap() else { panic!("no update") };
-        assert_eq!(read.documents[0].body.get(), r#"{"spec": {"x":1.50}}"#, "a document's text stays as it is");
+        assert_eq!(
+            read.documents[0].body.get(),
+            r#"{"spec": {"x":1.50}}"#,
+            "a document's text stays as it is"
+        );
         assert_eq!((read.version, read.endpoints_gone), (3, vec!["e".to_owned()]));
         let sent = frame(&ToSidecar::Drained {}).unwrap();
         assert!(matches!(self::read(&sent), Ok(Some(ToSidecar::Drained {}))));
@@ -542,7 +546,10 @@ mod tests {
             read::<ToSidecar>(&[&length, text.as_bytes()].concat())
         };
         assert!(matches!(with(r#"{"type":"later","x":[1]}"#), Ok(Some(ToSidecar::Unknown))));
-        assert!(matches!(with(r#"{"type":"refused","reason":"r","retry":true,"later":1}"#), Ok(Some(ToSidecar::Refused(_)))));
+        assert!(matches!(
+            with(r#"{"type":"refused","reason":"r","retry":true,"later":1}"#),
+            Ok(Some(ToSidecar::Refused(_)))
+        ));
         for bad in ["", "[]", "{}", "{\"type\":7}", r#"{"type":"update"}"#, r#"{"type":"drained""#] {
             assert!(matches!(with(bad), Err(WireError::NotAMessage(_))), "{bad}");
         }

@@ -26,7 +26,12 @@ fn member(control: &Control, state: &Path) -> Builder {
 /// The same without a token: it has an identity already.
 fn offline(control: &Control, state: &Path) -> Builder {
     let state = state.to_str().unwrap();
-    support::sidecar().without_config().agent("caller").args(&["--control", &control.url(), "--state-dir", state])
+    support::sidecar().without_config().agent("caller").args(&[
+        "--control",
+        &control.url(),
+        "--state-dir",
+        state,
+    ])
 }
 
 /// A ServiceEntry for `host` on port 80 that is 127.0.0.1 at `port`.

@@ -293,12 +293,7 @@ fn joined(state: &State, request: &Value) -> Value {
     })
 }
 
-async fn stream(
-    incoming: RecvStream,
-    mut answer: SendResponse<Bytes>,
-    state: &State,
-    has_certificate: bool,
-) {
+async fn stream(incoming: RecvStream, mut answer: SendResponse<Bytes>, state: &State, has_certificate: bool) {
     if !has_certificate || state.streams_refused.load(Ordering::Relaxed) {
         return respond(answer, 403, &json!({ "error": "this sidecar is not known" }));
     }
@@ -318,7 +313,8 @@ impl Link {
             if let Some(length) = self.buffer.first_chunk::<4>() {
                 let length = u32::from_be_bytes(*length) as usize;
                 if self.buffer.len() >= 4 + length {
-                    let message = serde_json::from_slice(&self.buffer[4..4 + length]).expect("JSON in a frame");
+                    let message =
+                        serde_json::from_slice(&self.buffer[4..4 + length]).expect("JSON in a frame");
                     self.buffer.drain(..4 + length);
                     return Some(message);
                 }
@@ -392,7 +388,8 @@ impl Link {
 
     /// Sends an update: a full one, unless `what` says otherwise.
     pub async fn update(&mut self, version: u64, what: Value) {
-        let mut update = json!({ "type": "update", "version": version, "digest": format!("d{version}"), "full": true });
+        let mut update =
+            json!({ "type": "update", "version": version, "digest": format!("d{version}"), "full": true });
         update.as_object_mut().unwrap().extend(what.as_object().cloned().unwrap_or_default());
         self.send(&update).await;
     }

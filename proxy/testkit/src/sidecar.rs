@@ -231,7 +231,11 @@ impl Builder {
                 parts.log.wait_end(Duration::from_secs(2));
                 return (status, parts.log.all().join("\n"));
             }
-            assert!(Instant::now() < until, "the sidecar did not exit; stderr:\n{}", parts.log.all().join("\n"));
+            assert!(
+                Instant::now() < until,
+                "the sidecar did not exit; stderr:\n{}",
+                parts.log.all().join("\n")
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }

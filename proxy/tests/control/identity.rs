@@ -14,7 +14,10 @@ async fn a_token_gives_an_identity_and_the_hello_says_who_it_is() {
     let mut link = control.link().await;
     let join = &control.joins()[0];
     assert_eq!((&join["agent"], &join["namespace"]), (&json!("caller"), &json!("default")));
-    assert!(join["csr"].as_str().unwrap().contains("CERTIFICATE REQUEST") && !join.to_string().contains("PRIVATE"));
+    assert!(
+        join["csr"].as_str().unwrap().contains("CERTIFICATE REQUEST")
+            && !join.to_string().contains("PRIVATE")
+    );
     let hello = link.hello.clone();
     assert_eq!((&hello["agent"], &hello["type"]), (&json!("caller"), &json!("hello")));
     assert_eq!(hello["capabilities"], json!(["nlu@1.2"]));
@@ -104,7 +107,10 @@ async fn the_state_of_another_agent_is_not_used() {
     drop(launched);
     let (status, said) = offline(&control, state.path()).agent("other").launch().exit().await;
     assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("agent/caller") && said.contains("default/other") && said.contains("--state-dir"), "{said}");
+    assert!(
+        said.contains("agent/caller") && said.contains("default/other") && said.contains("--state-dir"),
+        "{said}"
+    );
     let empty = tempfile::tempdir().unwrap();
     let (status, said) = offline(&control, empty.path()).launch().exit().await;
     assert!(status.code() == Some(1) && said.contains("pilotfish token create"), "{said}");
@@ -118,7 +124,8 @@ async fn a_certificate_is_renewed_while_the_stream_goes_on() {
     let (sidecar, mut link) = serving(&control, state.path(), "w.test", &agent).await;
     let before = link.hello["certificate_expires"].as_u64().unwrap();
     control.sign_for(3600);
-    let beat = link.wait("heartbeat", |beat| beat["certificate_expires"].as_u64() > Some(before + 1000)).await;
+    let beat =
+        link.wait("heartbeat", |beat| beat["certificate_expires"].as_u64() > Some(before + 1000)).await;
     assert!(beat["status"] == "ready" && control.renewals().len() == 1);
     assert_ne!(control.renewals()[0]["csr"], control.joins()[0]["csr"], "a new key each time");
     assert_eq!(call(&sidecar, "w.test").await, 200);

@@ -32,7 +32,10 @@ async fn a_refused_update_leaves_the_last_good_one_and_says_why() {
     bad["body"]["spec"]["hosts"] = json!(7);
     link.update(2, json!({ "full": false, "documents": [bad] })).await;
     let told = link.state(|state| !state["refused"].is_null()).await;
-    assert_eq!((&told["accepted"], &told["serving"], &told["refused"]["version"]), (&json!(1), &json!(1), &json!(2)));
+    assert_eq!(
+        (&told["accepted"], &told["serving"], &told["refused"]["version"]),
+        (&json!(1), &json!(1), &json!(2))
+    );
     assert!(told["refused"]["reasons"][0].as_str().unwrap().contains("bad-test.yaml:1"), "{told}");
     assert_eq!(call(&sidecar, "w.test").await, 200);
     link.update(3, json!({ "full": false, "documents_gone": [bad["key"]] })).await;
@@ -128,7 +131,8 @@ async fn endpoints_are_agents_that_can_be_chosen() {
     link.send(&json!({ "type": "ranks", "ranks": [
         { "endpoint": "default/nlu/1", "latency_us": 1000, "success": 0.9, "in_flight": 3 },
         { "endpoint": "nobody", "latency_us": 1, "success": 7.0, "in_flight": 0 },
-    ] })).await;
+    ] }))
+    .await;
     link.update(3, json!({ "full": false, "endpoints_gone": ["default/nlu/1"] })).await;
     link.state(|state| state["serving"] == 3).await;
     let answer = h1::get(sidecar.outbound, "understanding.capability.mesh", "/", capability).await.unwrap();
