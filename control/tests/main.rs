@@ -4,6 +4,7 @@
 
 mod cli;
 mod server;
+mod server_hostile;
 mod server_identity;
 mod server_page;
 mod support;

@@ -106,6 +106,11 @@ impl Http {
         Ok(http)
     }
 
+    /// Over TLS, HTTP/1.1.
+    pub async fn tls_http1(serve: &Serve, own: Option<&Issued>) -> Http {
+        Http::one(handshake(serve.listen, own, &[b"http/1.1"]).await.unwrap()).await
+    }
+
     /// Over the Unix socket.
     pub async fn socket(serve: &Serve) -> Http {
         Http::one(UnixStream::connect(&serve.socket).await.unwrap()).await
