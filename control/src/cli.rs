@@ -1,5 +1,6 @@
 //! Commands and their flags.
 
+pub mod admin;
 pub mod agents;
 pub mod apply;
 pub mod backup;
@@ -67,6 +68,7 @@ enum Command {
     Revoke(members::Revoke),
     Readmit(members::Readmit),
     Trust(trust::Trust),
+    Admin(admin::Admin),
     Backup(backup::Backup),
     Check(check::Check),
     Schema(schema::Schema),
@@ -81,7 +83,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Run it", &["serve", "ca", "backup", "restore"]),
     ("Change the mesh", &["apply", "diff", "get", "edit", "delete", "history", "rollback"]),
     ("Look at it", &["status", "agents", "explain", "ui"]),
-    ("Who belongs to it", &["token", "revoke", "readmit", "trust"]),
+    ("Who belongs to it", &["token", "revoke", "readmit", "trust", "admin"]),
     ("Without a control plane", &["check", "schema", "completion", "version"]),
 ];
 
@@ -159,6 +161,7 @@ fn ask(command: Command) -> Result<(), Failed> {
             Command::Revoke(it) => it.run().await,
             Command::Readmit(it) => it.run().await,
             Command::Trust(it) => it.run().await,
+            Command::Admin(it) => it.run().await,
             Command::Backup(it) => it.run().await,
             Command::Version(it) => it.run().await,
             // `dispatch` has these.

@@ -189,3 +189,38 @@ async fn an_administrators_certificate_needs_no_token() {
     let mut stream = Http::tls(&serve, Some(&alice)).await;
     stream.ask("POST", "/v1/stream", "").await.refused(403);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_makes_an_administrators_certificate() {
+    let serve = Serve::start(&[]);
+    let out = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pilotfish"));
+        command.args(args).env_clear();
+        command.output().unwrap()
+    };
+    let (data, folder) = (serve.data(), out.path().to_str().unwrap());
+    let create = ["admin", "create", "alice", "--out", folder, "--data", data.to_str().unwrap()];
+    let made = run(&create);
+    assert!(made.status.success(), "{made:?}");
+    let (certificate, key) = (format!("{folder}/alice.pem"), format!("{folder}/alice.key"));
+    let control = format!("https://{}", serve.listen);
+    let root = data.join("ca/root.pem");
+    let used = run(&[
+        "history",
+        "--control",
+        &control,
+        "--ca-file",
+        root.to_str().unwrap(),
+        "--client-cert",
+        &certificate,
+        "--client-key",
+        &key,
+    ]);
+    assert!(used.status.success(), "{used:?}");
+    let again = run(&create);
+    assert!(
+        !again.status.success() && String::from_utf8_lossy(&again.stderr).contains("alice.key"),
+        "{again:?}"
+    );
+}

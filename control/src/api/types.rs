@@ -20,6 +20,7 @@
 //! | `POST /v1/trust/roots` | [`Pem`] | [`TrustStatus`]: trusts one more root |
 //! | `DELETE /v1/trust/roots/{fingerprint}` | | [`TrustStatus`] |
 //! | `POST /v1/backup` | | the archive's bytes |
+//! | `POST /v1/administrators` | [`NewAdministrator`] | [`Joined`]: a certificate instead of the token |
 //! | `POST /v1/ui` | | [`Link`] |
 //! | `POST /v1/join` | [`Join`] | [`Joined`], 403 [`Failure`] for every bad token alike, 429 |
 //! | `POST /v1/renew` | [`Renew`] | [`Joined`] |
@@ -402,6 +403,17 @@ pub struct Root {
 pub struct Pem {
     /// The text.
     pub pem: String,
+}
+
+/// A certificate for an administrator is wanted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewAdministrator {
+    /// The name, for history and log: `spiffe://<trust domain>/ns/pilotfish-system/admin/<name>`.
+    pub name: String,
+    /// A certificate signing request, PEM; its key never leaves the one who asks.
+    pub csr: String,
+    /// How long it is valid, seconds (at most 90 days): it cannot be renewed.
+    pub ttl_seconds: u64,
 }
 
 /// A link that opens the page once.

@@ -59,16 +59,20 @@ struct Create {
     connection: Connection,
 }
 
-/// `1h`, `30m`, and days as people write them: `7d`.
 fn ttl(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+    days_or_duration(text, 30)
+}
+
+/// `1h`, `30m`, and days as people write them: `7d`; from a second to `most` days.
+pub(super) fn days_or_duration(text: &str, most: u32) -> Result<Duration, String> {
+    let of_days = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
     let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
     let ttl = match days {
-        Some(days) => Duration::from_secs(u64::from(days) * 86_400),
+        Some(days) => of_days(days),
         None => units::duration(text)?,
     };
-    if ttl < Duration::from_secs(1) || ttl > LONGEST {
-        return Err("expected 1s to 30d".into());
+    if ttl < Duration::from_secs(1) || ttl > of_days(most) {
+        return Err(format!("expected 1s to {most}d"));
     }
     Ok(ttl)
 }

@@ -11,8 +11,8 @@ use super::answer::Denied;
 use super::route::Needs;
 use super::{Control, administrators};
 
-/// The namespace of administrators' identities: `spiffe://<trust domain>/ns/pilotfish-system/admin/<name>`.
-const ADMINISTRATORS: &str = "/ns/pilotfish-system/admin/";
+/// The path of administrators' identities: `spiffe://<trust domain>/ns/pilotfish-system/admin/<name>`.
+pub(super) const ADMINISTRATORS: &str = "/ns/pilotfish-system/admin/";
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]

@@ -130,6 +130,7 @@ async fn dispatch(control: &Arc<Control>, asks: Asks, asked: &Asked) -> Result<A
         Asks::RemoveRoot => identity::remove_root(control, asked).await,
         Asks::Join => identity::join(control, asked).await,
         Asks::Renew => identity::renew(control, asked).await,
+        Asks::NewAdministrator => identity::new_administrator(control, asked),
         Asks::Ui => link(control, asked),
         Asks::Stream => Err(Denied::forbidden("this needs a sidecar's certificate, over TLS")),
     }

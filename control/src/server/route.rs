@@ -25,6 +25,7 @@ pub(super) enum Asks {
     AddRoot,
     RemoveRoot,
     Backup,
+    NewAdministrator,
     Ui,
     Join,
     Renew,
@@ -80,6 +81,7 @@ const ROUTES: &[Route] = &[
     post("/v1/trust/roots", Asks::AddRoot, SMALL),
     delete("/v1/trust/roots/{}", Asks::RemoveRoot),
     post("/v1/backup", Asks::Backup, SMALL),
+    post("/v1/administrators", Asks::NewAdministrator, SMALL),
     post("/v1/ui", Asks::Ui, SMALL),
     Route { method: Method::POST, path: "/v1/join", asks: Asks::Join, needs: Needs::Token, longest: SMALL },
     Route {

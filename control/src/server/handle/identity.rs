@@ -1,23 +1,26 @@
 //! Identities: tokens, joins, renewals, revocations, roots.
 
 use std::collections::BTreeMap;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::StatusCode;
 use pilotfish_config::wire::{Join, Joined, Renew};
 use pilotfish_identity::SpiffeId;
 
 use super::{Asked, done};
-use crate::api::types::{AgentName, NewToken, Pem};
+use crate::api::types::{AgentName, NewAdministrator, NewToken, Pem};
 use crate::ca::CaError;
 use crate::ca::tokens::{NotMade, NotSpent};
 use crate::ca::trust::NotTrusted;
 use crate::log;
 use crate::server::Control;
 use crate::server::answer::{Answer, Denied, json};
-use crate::server::auth::Caller;
+use crate::server::auth::{ADMINISTRATORS, Caller};
 use crate::server::body::parse;
 use crate::server::status::count;
+
+/// An administrator's certificate lives at most this long, seconds: 90 days.
+const LONGEST_ADMINISTRATOR: u64 = 90 * 86_400;
 
 impl From<NotMade> for Denied {
     fn from(error: NotMade) -> Denied {
@@ -141,7 +144,7 @@ pub(super) async fn renew(control: &Control, asked: &Asked) -> Result<Answer, De
         return Err(Denied::forbidden("this needs a sidecar's certificate, over TLS"));
     };
     let Renew { csr } = parse(&asked.body)?;
-    if peer.id.as_control().is_some() || control.trust.is_revoked(&peer.id) {
+    if peer.id.as_agent().is_none() || control.trust.is_revoked(&peer.id) {
         count(&control.metrics.renew_refused);
         return Err(Denied::forbidden(format!("{} gets no new certificate", peer.id)));
     }
@@ -150,8 +153,25 @@ pub(super) async fn renew(control: &Control, asked: &Asked) -> Result<Answer, De
     json(&joined)
 }
 
+/// A certificate with which an administrator needs no token. It is not renewed, so that it ends by itself.
+pub(super) fn new_administrator(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
+    let wanted: NewAdministrator = parse(&asked.body)?;
+    if !(1..=LONGEST_ADMINISTRATOR).contains(&wanted.ttl_seconds) || wanted.name.contains('/') {
+        return Err(Denied::bad("a name without `/`, and 1 second to 90 days, are needed"));
+    }
+    let id = SpiffeId::parse(&format!("spiffe://{}{ADMINISTRATORS}{}", control.trust_domain, wanted.name));
+    let id = id.map_err(|error| Denied::bad(error.to_string()))?;
+    let joined = sign_for(control, &wanted.csr, &id, Duration::from_secs(wanted.ttl_seconds))?;
+    asked.wrote(&format!("certificate for {id}"), None);
+    json(&joined)
+}
+
 fn sign(control: &Control, csr: &str, id: &SpiffeId) -> Result<Joined, Denied> {
-    let signed = control.authority.sign(csr, id, control.leaf_ttl)?;
+    sign_for(control, csr, id, control.leaf_ttl)
+}
+
+fn sign_for(control: &Control, csr: &str, id: &SpiffeId, ttl: Duration) -> Result<Joined, Denied> {
+    let signed = control.authority.sign(csr, id, ttl)?;
     let bundles: BTreeMap<String, String> = control.trust.newest().bundles.clone();
     let expires = signed.expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(Joined { chain: signed.chain, bundles, id: id.to_string(), expires })
