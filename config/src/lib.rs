@@ -19,7 +19,7 @@ pub mod wire;
 pub mod yaml;
 
 pub use canonical::{to_json, to_yaml};
-pub use load::{Admitted, admit, load, load_bytes, load_documents, load_texts, read_texts};
+pub use load::{Admitted, admit, admit_among, load, load_bytes, load_documents, load_texts, read_texts};
 pub use model::Model;
 pub use report::{Diagnostic, Report, Severity, Unenforced};
 

@@ -88,6 +88,20 @@ pub fn admit(texts: &[(&str, &str)], options: &Options) -> (Loaded, Vec<Admitted
     load_all(&texts, options, Diagnose::default(), true)
 }
 
+/// As [`admit`], among documents that were admitted before: `others` is told the keys of what is in `texts`, and gives
+/// those that stay beside them, as [`load_documents`] takes them. Only what is in `texts` is given back.
+pub fn admit_among<'d>(
+    texts: &[(&str, &str)],
+    options: &Options,
+    others: impl FnOnce(&[ResourceKey]) -> Vec<(&'d str, &'d str)>,
+) -> (Loaded, Vec<Admitted>) {
+    let texts: Vec<Text<'_>> = texts.iter().map(|(name, text)| Text::new(*name, *text)).collect();
+    let others = |keys: &[ResourceKey]| {
+        others(keys).into_iter().map(|(source, json)| Text::admitted(source, json)).collect()
+    };
+    load_among(&texts, others, options, Diagnose::default(), true)
+}
+
 /// Loads admitted documents: pairs of [`Admitted::source`] and [`Admitted::json`].
 pub fn load_documents<'d>(
     documents: impl IntoIterator<Item = (&'d str, &'d str)>,
@@ -108,35 +122,62 @@ pub fn load_bytes(name: &str, bytes: Vec<u8>, options: &Options) -> Loaded {
 fn load_all(
     texts: &[Text<'_>],
     options: &Options,
+    diagnose: Diagnose,
+    admit: bool,
+) -> (Loaded, Vec<Admitted>) {
+    load_among(texts, |_| Vec::new(), options, diagnose, admit)
+}
+
+fn load_among<'d>(
+    texts: &[Text<'_>],
+    others: impl FnOnce(&[ResourceKey]) -> Vec<Text<'d>>,
+    options: &Options,
     mut diagnose: Diagnose,
     admit: bool,
 ) -> (Loaded, Vec<Admitted>) {
-    let limits = Limits::default();
-    let trees: Vec<Tree<'_>> = texts
-        .iter()
-        .map(|text| {
-            let (tree, problems) = compose_at(&text.name, text.line, &text.text, &limits);
-            problems.into_iter().for_each(|problem| diagnose.problem(&text.name, problem));
-            tree
-        })
-        .collect();
-    let mut documents = Vec::new();
-    for node in trees.iter().flat_map(|tree| tree.documents()) {
-        document::read(node, &options.default_namespace, &mut diagnose, &mut documents);
-    }
-    let resources = documents.len();
+    let others_texts: Vec<Text<'d>>;
+    let others_trees: Vec<Tree<'_>>;
+    let trees = trees(texts, &mut diagnose);
+    let mut documents = read_documents(&trees, options, &mut diagnose);
     let mut admitted: Vec<Admitted> =
         if admit && diagnose.errors() == 0 { documents.iter().map(admitted).collect() } else { Vec::new() };
+    let keys: Vec<ResourceKey> = documents.iter().map(|document| document.meta.key.clone()).collect();
+    others_texts = others(&keys);
+    others_trees = self::trees(&others_texts, &mut diagnose);
+    documents.extend(read_documents(&others_trees, options, &mut diagnose));
+    let resources = documents.len();
     let model = validate(documents, options, &mut diagnose);
     let model = (diagnose.errors() == 0).then_some(model);
     if model.is_none() {
         admitted.clear();
     }
-    let names: Vec<Arc<str>> = texts.iter().map(|text| text.name.clone()).collect();
+    let names: Vec<Arc<str>> = texts.iter().chain(&others_texts).map(|text| text.name.clone()).collect();
     let mut report = diagnose.finish(&names);
     report.files = texts.len();
     report.resources = resources;
     (Loaded { model, report }, admitted)
+}
+
+fn trees<'t>(texts: &'t [Text<'_>], diagnose: &mut Diagnose) -> Vec<Tree<'t>> {
+    let limits = Limits::default();
+    let tree = |text: &'t Text<'_>| {
+        let (tree, problems) = compose_at(&text.name, text.line, &text.text, &limits);
+        problems.into_iter().for_each(|problem| diagnose.problem(&text.name, problem));
+        tree
+    };
+    texts.iter().map(tree).collect()
+}
+
+fn read_documents<'n>(
+    trees: &'n [Tree<'n>],
+    options: &Options,
+    diagnose: &mut Diagnose,
+) -> Vec<Document<'n>> {
+    let mut documents = Vec::new();
+    for node in trees.iter().flat_map(|tree| tree.documents()) {
+        document::read(node, &options.default_namespace, diagnose, &mut documents);
+    }
+    documents
 }
 
 fn admitted(document: &Document<'_>) -> Admitted {

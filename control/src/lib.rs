@@ -5,5 +5,6 @@ pub mod ca;
 pub mod cli;
 pub mod log;
 pub mod paths;
+pub mod resources;
 pub mod server;
 pub mod store;

@@ -7,9 +7,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pilotfish_config::{Diagnostic, Loaded, Options, Report, Severity, load, load_bytes};
-use pilotfish_filters::clock::Micros;
-use pilotfish_filters::compile::{CompileOptions, compile};
-use pilotfish_filters::state::State;
+
+use crate::resources::compile_errors;
 
 /// Say everything that is wrong with configuration files, at once.
 ///
@@ -55,19 +54,10 @@ impl Check {
     /// Compiles as a sidecar of the namespace would, so that what a sidecar would refuse is refused here.
     fn compiled(&self, mut loaded: Loaded) -> Loaded {
         let Some(model) = &loaded.model else { return loaded };
-        let options = CompileOptions { namespace: self.namespace.clone(), ..CompileOptions::default() };
-        let compiled = compile(model, &options, &Default::default(), &State::default(), Micros::default());
-        if let Err(errors) = compiled {
+        let errors = compile_errors(model, [self.namespace.as_str()]);
+        if !errors.is_empty() {
             loaded.model = None;
-            loaded.report.diagnostics.extend(errors.into_iter().map(|error| Diagnostic {
-                severity: Severity::Error,
-                file: error.source.file,
-                line: error.source.line,
-                column: error.source.column,
-                path: String::new(),
-                message: error.message,
-                hint: None,
-            }));
+            loaded.report.diagnostics.extend(errors);
         }
         loaded
     }
