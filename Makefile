@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench bench-deps fuzz lint clean need-rust python
+.PHONY: help build dist demo test bench bench-deps fuzz lint clean need-rust python
 
 CARGO ?= cargo
 KEEP ?=
@@ -18,6 +18,10 @@ build: need-rust ## Release binaries: target/release/pilotfish-proxy and target/
 	@echo "build: compiling release binaries (a few minutes the first time)"
 	$(CARGO) build --release -p pilotfish-proxy
 	$(CARGO) build --release -p pilotfish
+
+dist: build ## What is installed: stripped binaries, a .deb, completions, manual pages, checksums, in dist/
+	@command -v dpkg-deb >/dev/null || { echo "dpkg-deb is missing: apt-get install dpkg"; exit 1; }
+	@deploy/dist
 
 demo: need-rust ## Control plane, agents, their sidecars, traffic, tables; KEEP=1 leaves it running
 	@echo "demo: compiling the control plane, the sidecar and the agents (some minutes the first time, then seconds)"

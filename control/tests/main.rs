@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod cli;
+mod deploy;
 mod server;
 mod server_hostile;
 mod server_identity;
