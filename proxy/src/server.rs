@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use pilotfish_config::model::Probe;
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::state::State;
-use pilotfish_identity::{Identity, LiveIdentity};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -65,8 +64,6 @@ pub struct Shared {
     pub tls: Tls,
     /// Names to addresses.
     pub dns: Arc<Dns>,
-    /// Who this sidecar is and whom it trusts; nobody, until it has joined a mesh or has read its files.
-    pub identity: Arc<LiveIdentity>,
     /// How the agent is.
     pub health: watch::Sender<Health>,
     /// How the newest documents want that to be found out.
@@ -103,7 +100,6 @@ impl Shared {
             access_log,
             tls: Tls::new()?,
             dns: Arc::new(dns),
-            identity: LiveIdentity::new(Identity::default()),
             health,
             probe: Mutex::default(),
             listening: OnceLock::new(),

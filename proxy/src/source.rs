@@ -207,6 +207,8 @@ impl Publisher {
         let result = self.publish(&model, resources);
         if result.is_ok() {
             self.following = names;
+            let probe = model.probe_for(&self.compile.namespace, &self.compile.labels).cloned();
+            *self.shared.probe.lock().unwrap_or_else(PoisonError::into_inner) = probe;
             self.model = model;
             self.resources = resources;
         }

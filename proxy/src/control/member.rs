@@ -58,7 +58,7 @@ impl Member {
 
     /// The identity in force.
     pub fn identity(&self) -> &Arc<LiveIdentity> {
-        &self.shared.identity
+        &self.shared.tls.live
     }
 
     /// When the own certificate ends, seconds since 1970.

@@ -367,8 +367,8 @@ impl Link {
         self.outgoing.send_data(Bytes::copy_from_slice(bytes), false).expect("an open stream");
     }
 
-    /// Ends the stream in order.
-    pub fn finish(mut self) {
+    /// Ends what it sends, in order; it still listens.
+    pub fn finish(&mut self) {
         let _ = self.outgoing.send_data(Bytes::new(), true);
     }
 
