@@ -231,6 +231,11 @@ impl EndpointStats {
         None
     }
 
+    /// Its connection fell silent: it is out at once, as after a failed connect.
+    pub fn fell_silent(&self, now: Micros) {
+        self.connect_failed(now);
+    }
+
     /// Many connects fail together when an endpoint goes away: only the first of them lengthens the outage.
     fn connect_failed(&self, now: Micros) -> Option<Micros> {
         let before = self.out_until.load(Relaxed);

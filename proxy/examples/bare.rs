@@ -35,8 +35,9 @@ impl Forward {
             return Some(conn.begin().into());
         }
         let stream = TcpStream::connect(self.to).await.ok()?;
-        let conn =
-            h2::client::ClientConn::handshake(Io::tcp(stream), self.limits.clone(), None).await.ok()?;
+        let conn = h2::client::ClientConn::handshake(Io::tcp(stream), self.limits.clone(), None, || {})
+            .await
+            .ok()?;
         let exchange = conn.begin();
         conns.borrow_mut().push(conn);
         Some(exchange.into())

@@ -194,3 +194,6 @@ pub(crate) fn poll_fill(
     }
     Poll::Pending
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,7 +43,8 @@ impl Forward {
                 return Ok(exchange.into());
             }
             let stream = tokio::net::TcpStream::connect(self.to).await.map_err(|_| Error::UpstreamClosed)?;
-            let conn = h2::client::ClientConn::handshake(Io::tcp(stream), self.limits.clone(), None).await?;
+            let conn =
+                h2::client::ClientConn::handshake(Io::tcp(stream), self.limits.clone(), None, || {}).await?;
             let exchange = conn.begin();
             shared.replace(Some(conn));
             return Ok(exchange.into());

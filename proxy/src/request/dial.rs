@@ -223,7 +223,13 @@ async fn shared_h2(worker: &Worker, way: &Way<'_>) -> Result<h2::ClientConn, Den
     let keepalive = way.settings.http2_keepalive.as_ref();
     let keepalive = keepalive.map(|times| h2::KeepAlive { interval: times.interval, timeout: times.timeout });
     let keepalive = keepalive.or(way.mesh.then_some(MESH_PINGS));
-    let handshake = h2::ClientConn::handshake(io, worker.limits.clone(), keepalive);
+    let (key, clock) = (way.key.clone(), worker.shared.clock);
+    let silent = move || {
+        if let Key::Endpoint(stats) = key {
+            stats.fell_silent(clock.now());
+        }
+    };
+    let handshake = h2::ClientConn::handshake(io, worker.limits.clone(), keepalive, silent);
     let connection = handshake
         .await
         .map_err(|error| Deny::with(Reason::ConnectFailed, format!("{}: {error}", way.address)))?;

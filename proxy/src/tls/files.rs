@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use pilotfish_identity::{Bundles, Credentials, LiveIdentity, TrustDomain};
@@ -105,7 +105,7 @@ impl IdentityFiles {
                 Ok(()) => debounce.touched(Instant::now()),
                 Err(RecvTimeoutError::Timeout) => {}
                 // `bell` is held here, so the channel does not end.
-                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_secs(1)),
+                Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = Instant::now();
             if now >= look {

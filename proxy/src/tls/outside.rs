@@ -61,22 +61,23 @@ impl OutsideSet {
     /// One line for each cluster whose settings cannot be used.
     pub fn of_plan(plan: &Plan) -> Result<OutsideSet, Vec<String>> {
         let (mut all, mut wrong) = (HashMap::new(), Vec::new());
-        let mut known: Vec<(Arc<ClientTls>, Vec<Arc<str>>, Arc<Outside>)> = Vec::new();
+        // The same settings are read once.
+        let mut known: HashMap<String, Arc<Outside>> = HashMap::new();
         for cluster in plan.clusters() {
             let Some(tls) = &cluster.settings.tls else { continue };
             if !matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual) {
                 continue;
             }
             let names = cluster.settings.subject_alt_names.to_vec();
-            let same = known.iter().find(|(other, others, _)| other == tls && *others == names);
-            let made = match same {
-                Some((_, _, made)) => Ok(made.clone()),
+            let written = format!("{tls:?}{names:?}");
+            let made = match known.get(&written) {
+                Some(made) => Ok(made.clone()),
                 None => load(tls, &names).map(Arc::new),
             };
             match made {
                 Ok(made) => {
                     all.insert(key(cluster), made.clone());
-                    known.push((tls.clone(), names, made));
+                    known.insert(written, made);
                 }
                 Err(why) => wrong.push(format!("{}: error: trafficPolicy.tls: {why}", cluster.name)),
             }
@@ -200,6 +201,10 @@ fn roots(text: &[u8]) -> Result<RootCertStore, String> {
 fn system_roots() -> &'static Result<Arc<RootCertStore>, String> {
     static ROOTS: OnceLock<Result<Arc<RootCertStore>, String>> = OnceLock::new();
     ROOTS.get_or_init(|| {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "every TLS client's variable, which is no setting of ours"
+        )]
         let path = std::env::var("SSL_CERT_FILE").unwrap_or_else(|_| SYSTEM_ROOTS.to_owned());
         let text = std::fs::read(&path)
             .map_err(|error| format!("the system's authorities {path}: {error}; name caCertificates"))?;

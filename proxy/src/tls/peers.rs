@@ -51,9 +51,12 @@ impl Peers {
 
     /// Judges every connection by what is trusted now. Called once a second, and at once when trust changes.
     pub fn judge(&self, live: &LiveIdentity) {
+        self.judge_at(live, live.now());
+    }
+
+    fn judge_at(&self, live: &LiveIdentity, now: SystemTime) {
         let version = live.version();
         let changed = self.judged.replace(version) != version;
-        let now = live.now();
         let mut cut: Vec<(Rc<Fuse>, Rc<MeshPeer>, Refused)> = Vec::new();
         self.open.borrow_mut().retain(|one| {
             let Some(fuse) = one.fuse.upgrade() else { return false };
@@ -93,5 +96,90 @@ impl Open {
             self.closing.iter().for_each(Closing::start);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+    use std::sync::Arc;
+
+    use pilotfish_identity::{Bundles, Credentials, Identity, SpiffeId, TrustDomain, Usage};
+    use pilotfish_testkit::ca::{Ca, Leaf};
+
+    use super::*;
+
+    /// What is trusted, and a connection of this agent.
+    fn connection(ca: &Ca, live: &LiveIdentity, peers: &Peers, leaf: &Leaf) -> (Rc<Fuse>, Closing) {
+        let issued = ca.issue(leaf);
+        let credentials = Credentials::from_pem(&issued.chain, &issued.key).unwrap();
+        let peer = live.verify(&credentials.chain, Usage::Client).unwrap();
+        let (fuse, closing) = (Rc::new(Fuse::default()), Closing::new());
+        peers.add(Rc::new(MeshPeer::new(peer, None)), &fuse, Some(closing.clone()));
+        (fuse, closing)
+    }
+
+    fn trusting(ca: &Ca) -> Arc<LiveIdentity> {
+        let domain = TrustDomain::parse("mesh.test").unwrap();
+        let bundles = Arc::new(Bundles::from_pem(&BTreeMap::from([(domain, ca.root_pem())])).unwrap());
+        LiveIdentity::new(Identity { bundles, ..Identity::default() })
+    }
+
+    #[test]
+    fn a_revoked_peers_connections_are_cut_and_no_others() {
+        let ca = Ca::new("mesh.test");
+        let (live, peers) = (trusting(&ca), Peers::default());
+        let (bad, _) = connection(&ca, &live, &peers, &Leaf::agent("mesh.test", "default", "bad"));
+        let (good, closing) = connection(&ca, &live, &peers, &Leaf::agent("mesh.test", "default", "good"));
+        peers.judge(&live);
+        assert!(!bad.is_blown() && !good.is_blown());
+        let id = SpiffeId::parse("spiffe://mesh.test/ns/default/agent/bad").unwrap();
+        live.update(|identity| identity.revoked = Arc::new(HashSet::from([id.clone()])));
+        peers.judge(&live);
+        assert!(bad.is_blown() && !good.is_blown() && !good.is_retired());
+        assert!(!closing.is_started());
+    }
+
+    #[test]
+    fn without_its_root_a_connection_is_cut() {
+        let (ca, other) = (Ca::new("mesh.test"), Ca::new("mesh.test"));
+        let (live, peers) = (trusting(&ca), Peers::default());
+        let (fuse, _) = connection(&ca, &live, &peers, &Leaf::agent("mesh.test", "default", "a"));
+        let both = format!("{}{}", ca.root_pem(), other.root_pem());
+        let domain = TrustDomain::parse("mesh.test").unwrap();
+        let trust = |pem: &str| {
+            let bundles = Arc::new(Bundles::one(&domain, pem).unwrap());
+            live.update(|identity| identity.bundles = bundles.clone());
+        };
+        trust(&both);
+        peers.judge(&live);
+        assert!(!fuse.is_blown(), "two roots at once close nothing");
+        trust(&other.root_pem());
+        peers.judge(&live);
+        assert!(fuse.is_blown());
+    }
+
+    #[test]
+    fn after_expiry_nothing_new_begins_and_five_minutes_later_it_is_cut() {
+        let ca = Ca::new("mesh.test");
+        let (live, peers) = (trusting(&ca), Peers::default());
+        let (fuse, closing) = connection(&ca, &live, &peers, &Leaf::agent("mesh.test", "default", "a"));
+        let end = peers.open.borrow()[0].peer.peer.not_after;
+        let at = |offset: i64| {
+            let time = if offset < 0 {
+                end - Duration::from_secs(1)
+            } else {
+                end + Duration::from_secs(offset as u64)
+            };
+            peers.judge_at(&live, time);
+        };
+        at(-1);
+        assert!(!fuse.is_retired());
+        at(1);
+        assert!(fuse.is_retired() && closing.is_started() && !fuse.is_blown());
+        at(300);
+        assert!(!fuse.is_blown());
+        at(301);
+        assert!(fuse.is_blown());
     }
 }

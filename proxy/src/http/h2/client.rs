@@ -66,11 +66,12 @@ struct Shared {
 impl ClientConn {
     /// Opens HTTP/2 with prior knowledge and spawns the connection's task on this thread. Streams can be opened at once; an
     /// upstream that speaks something else shows as an error of the first one.
-    /// With `keepalive` it is pinged, and closed when an answer is overdue.
+    /// With `keepalive` it is pinged, and closed when an answer is overdue; `silent` is told then.
     pub async fn handshake(
         io: Io,
         limits: Rc<Limits>,
         keepalive: Option<KeepAlive>,
+        silent: impl FnOnce() + 'static,
     ) -> Result<ClientConn, Error> {
         let wire = Wire::new(io, BytesMut::new(), limits.write_timeout);
         let guard = Guard::new(wire.clone(), 0);
@@ -95,7 +96,7 @@ impl ClientConn {
                 Some((pings, times)) => tokio::select! {
                     biased;
                     _ = driven => {}
-                    () = unanswered(pings, times) => {}
+                    () = unanswered(pings, times) => silent(),
                 },
             }
             ended.set(true);
@@ -311,7 +312,7 @@ mod tests {
         let io = Io::tcp(TcpStream::connect(address).await.unwrap());
         let millis = Duration::from_millis;
         let times = KeepAlive { interval: millis(20), timeout: millis(200) };
-        let connection = ClientConn::handshake(io, Rc::default(), Some(times)).await.unwrap();
+        let connection = ClientConn::handshake(io, Rc::default(), Some(times), || {}).await.unwrap();
         for _ in 0..50 {
             if connection.is_closed() {
                 return true;

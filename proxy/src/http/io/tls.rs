@@ -99,6 +99,12 @@ impl TlsIo {
         self.session.state().alpn_protocol()
     }
 
+    /// Bytes of buffers that it holds.
+    #[cfg(test)]
+    pub(super) fn buffered(&self) -> usize {
+        self.incoming.capacity() + self.plain.capacity() + self.outgoing.capacity()
+    }
+
     /// As [`super::Io::poll_readable`]: what waits inside counts.
     #[inline]
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
