@@ -9,9 +9,9 @@ use pilotfish_config::wire;
 use pilotfish_identity::{Bundles, Identity, LiveIdentity, SpiffeId, TrustDomain};
 
 use super::Control;
-use super::pending::resources::Resources;
 use crate::ca::trust::Trust;
 use crate::log;
+use crate::resources::Resources;
 
 /// Puts roots and revocations of the own domain in force for this control plane's connections. Certificates of
 /// federated domains are for sidecars: nobody of another mesh has anything to ask here.

@@ -7,10 +7,10 @@ use pilotfish_config::wire::Key;
 
 use super::Asked;
 use crate::api::types::{Applied, Diff, Rollback, Submission};
+use crate::resources::Refusal;
 use crate::server::Control;
 use crate::server::answer::{Answer, Denied, json, typed};
 use crate::server::body::parse;
-use crate::server::pending::resources::Refusal;
 
 impl From<Refusal> for Denied {
     fn from(refusal: Refusal) -> Denied {
