@@ -37,6 +37,7 @@ use crate::ca::trust::Trust;
 use crate::log;
 use crate::resources::Resources;
 use crate::store::Store;
+use crate::store::redb::RedbStore;
 use data::DataFolder;
 use listen::Listening;
 use measured::Measured;
@@ -222,6 +223,10 @@ async fn identity(
     Ok((authority, live))
 }
 
-async fn open_store(_settings: &Settings, _data: &DataFolder) -> Result<Arc<dyn Store>, Failure> {
-    Ok(Arc::new(crate::store::memory::Memory::new()))
+async fn open_store(settings: &Settings, data: &DataFolder) -> Result<Arc<dyn Store>, Failure> {
+    if settings.store.is_some() {
+        return Err(Failure("--store: etcd is not there yet".into()));
+    }
+    let store = RedbStore::open(&data.path().join("store.redb"));
+    Ok(Arc::new(store.map_err(|error| founding::unusable(&error))?))
 }

@@ -3,6 +3,7 @@
 //! Keys are `/`-separated texts, values are bytes. Every change has a revision; revisions count up over the whole store.
 
 pub mod memory;
+pub mod redb;
 
 use std::fmt;
 use std::future::Future;
