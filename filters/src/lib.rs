@@ -21,6 +21,7 @@ pub mod clock;
 pub mod cluster;
 pub mod compile;
 pub mod endpoint;
+pub mod explain;
 #[cfg(test)]
 mod fixture;
 mod fuzzing;

@@ -70,7 +70,7 @@ fn certificates(text: &str) -> Result<(), String> {
         loop {
             match lines.next() {
                 None => return Err(format!("certificate {count} of the bundle has no end")),
-                Some(line) if line == "-----END CERTIFICATE-----" => break,
+                Some("-----END CERTIFICATE-----") => break,
                 Some(line) if line.starts_with(DASHES) => {
                     return Err(format!("certificate {count} of the bundle has no end"));
                 }

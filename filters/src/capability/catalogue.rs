@@ -109,6 +109,11 @@ impl Catalogue {
         if able.is_empty() { Err(self.nobody(demand, now)) } else { Ok(able) }
     }
 
+    /// Everybody, with what keeps each from meeting `demand`: nothing for those who do.
+    pub fn judged(&self, demand: &Demand, now: Micros) -> Vec<(&Candidate, Vec<String>)> {
+        self.candidates.iter().map(|candidate| (candidate, candidate.why_not(demand, now))).collect()
+    }
+
     fn check_keys(&self, constraint: &Constraint) -> Result<(), Deny> {
         let known = |key: &str| {
             matches!(key, "region" | "zone") || self.keys.binary_search_by(|own| (**own).cmp(key)).is_ok()

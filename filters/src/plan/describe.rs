@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Action, Plan, Rule, Split, Target};
+use super::{Action, Plan, Rule, Split, Target, WeightedDestination};
 
 impl Plan {
     /// What this plan does, for a person: virtual hosts with their rules in order, services, capabilities.
@@ -21,11 +21,7 @@ impl Plan {
         let mut candidates: Vec<Value> = Vec::new();
         for candidate in self.catalogue.all() {
             let endpoint = &candidate.endpoint;
-            let capabilities: Vec<String> = endpoint
-                .capabilities
-                .iter()
-                .map(|c| c.version.as_ref().map_or_else(|| c.name.clone(), |v| format!("{}@{v}", c.name)))
-                .collect();
+            let capabilities: Vec<String> = endpoint.capabilities.iter().map(ToString::to_string).collect();
             candidates.push(json!({
                 "agent": endpoint.agent.as_deref(),
                 "endpoint": endpoint.addr.to_string(),
@@ -61,7 +57,13 @@ impl Plan {
     }
 
     fn describe_split(&self, split: &Split) -> Vec<Value> {
-        let name = |target: &Target| match target {
+        let one = |d: &WeightedDestination| json!({"to": self.target_name(&d.target), "weight": d.weight});
+        split.destinations().iter().map(one).collect()
+    }
+
+    /// Where a destination leads, for a person.
+    pub(crate) fn target_name(&self, target: &Target) -> String {
+        match target {
             Target::Cluster(id) => self.cluster(*id).name.to_string(),
             Target::ByPort(ports) => {
                 let host = ports.first().map(|(_, id)| &self.cluster(*id).host);
@@ -69,13 +71,10 @@ impl Plan {
             }
             Target::Capability(target) => {
                 let names: Vec<&str> = target.wanted.iter().map(|w| &*w.name).collect();
-                format!(
-                    "capability {}",
-                    if names.is_empty() { "of the call".into() } else { names.join(", ") }
-                )
+                let names = if names.is_empty() { "of the call".into() } else { names.join(", ") };
+                format!("capability {names}")
             }
             Target::Unknown(what) => format!("unknown {what}"),
-        };
-        split.destinations().iter().map(|d| json!({"to": name(&d.target), "weight": d.weight})).collect()
+        }
     }
 }

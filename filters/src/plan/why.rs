@@ -18,22 +18,26 @@ impl Plan {
             Ok(matched) => self.describe_rule(matched.rule),
             Err(deny) => json!({"refused": deny.reason.word(), "detail": deny.detail.as_deref()}),
         };
-        let Some(host) = self.routes.host(head.authority()) else {
-            return json!({"virtual_host": false, "answer": answer, "before": []});
-        };
+        let before = self.passed_over(head, caller).into_iter();
+        let before: Vec<Value> = before.map(|(rule, why)| json!({"rule": rule, "why_not": why})).collect();
+        let known = self.routes.host(head.authority()).is_some();
+        json!({"virtual_host": known, "answer": answer, "before": before})
+    }
+
+    /// The rules of the request's host that come before the one that matches: the name of each, and for each of its
+    /// alternatives the first condition that does not hold.
+    pub(crate) fn passed_over<H: Head>(&self, head: &H, caller: &Caller) -> Vec<(&str, Vec<String>)> {
+        let Some(host) = self.routes.host(head.authority()) else { return Vec::new() };
         let matched = host.route(head, caller).map_or(usize::MAX, |(_, block)| block.rule as usize);
-        let before: Vec<Value> = host
-            .rules()
+        host.rules()
             .iter()
             .enumerate()
             .take(matched.min(EXPLAINED))
             .map(|(at, rule)| {
                 let blocks = host.blocks().iter().filter(|block| block.rule as usize == at);
-                let why: Vec<String> = blocks.filter_map(|block| why_not(block, head, caller)).collect();
-                json!({"rule": &*rule.name, "why_not": why})
+                (&*rule.name, blocks.filter_map(|block| why_not(block, head, caller)).collect())
             })
-            .collect();
-        json!({"virtual_host": true, "answer": answer, "before": before})
+            .collect()
     }
 }
 

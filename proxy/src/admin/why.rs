@@ -2,10 +2,8 @@
 //!
 //! `GET /why?host=nlp-agent-service&path=/v1/chat&method=POST&header=x-user:anna&header=agent-capability:nlu`
 
-use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr};
-
 use pilotfish_filters::call::{Call, Caller, Head};
+use pilotfish_filters::explain::Asked;
 use pilotfish_filters::plan::{Action, CapabilityTarget, Matched, Plan, Target};
 use pilotfish_filters::verdict::Deny;
 use serde_json::{Value, json};
@@ -13,83 +11,29 @@ use serde_json::{Value, json};
 use super::responder::Answer;
 use crate::server::Shared;
 
-/// A request as the question describes it.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Asked {
-    method: String,
-    host: String,
-    path: String,
-    headers: Vec<(String, String)>,
-}
-
-impl Asked {
-    /// Reads a query string.
-    ///
-    /// # Errors
-    /// What is missing or unknown, for the one who asks.
-    fn parse(query: &str) -> Result<Self, String> {
-        let mut asked = Asked { method: "GET".into(), path: "/".into(), ..Asked::default() };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decode(value).ok_or_else(|| format!("{key} is not percent-encoded UTF-8"))?;
-            match key {
-                "method" => asked.method = value,
-                "host" => asked.host = value,
-                "path" => asked.path = value,
-                "header" => {
-                    let (name, value) = value.split_once(':').ok_or("header is name:value")?;
-                    asked.headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
-                }
-                _ => return Err(format!("{key} is none of host, path, method, header")),
+/// Reads a question's query string.
+///
+/// # Errors
+/// What is missing or unknown, for the one who asks.
+fn parse(query: &str) -> Result<Asked, String> {
+    let (mut method, mut host, mut path) = ("GET".to_owned(), String::new(), "/".to_owned());
+    let mut headers = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = decode(value).ok_or_else(|| format!("{key} is not percent-encoded UTF-8"))?;
+        match key {
+            "method" => method = value,
+            "host" => host = value,
+            "path" => path = value,
+            "header" => {
+                let (name, value) = value.split_once(':').ok_or("header is name:value")?;
+                headers.push((name.to_owned(), value.to_owned()));
             }
-        }
-        if asked.host.is_empty() { Err("host is missing".into()) } else { Ok(asked) }
-    }
-
-    fn port(&self) -> u16 {
-        self.host.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(80)
-    }
-
-    /// What `decode` would say of the headers, as far as routing depends on it.
-    fn call(&self) -> Call {
-        let text = |name: &str| {
-            self.header(name).and_then(|value| Some(std::str::from_utf8(&value).ok()?.to_owned()))
-        };
-        let capabilities = text("agent-capability").unwrap_or_default();
-        Call {
-            capabilities: capabilities
-                .split(',')
-                .map(str::trim)
-                .filter(|c| !c.is_empty())
-                .map(Box::from)
-                .collect(),
-            constraint: text("agent-constraint").map(String::into_boxed_str),
-            ..Call::default()
+            _ => return Err(format!("{key} is none of host, path, method, header")),
         }
     }
-}
-
-impl Head for Asked {
-    fn method(&self) -> &str {
-        &self.method
-    }
-    fn scheme(&self) -> &str {
-        "http"
-    }
-    fn authority(&self) -> &str {
-        &self.host
-    }
-    fn path(&self) -> &str {
-        self.path.split('?').next().unwrap_or_default()
-    }
-    fn query(&self) -> Option<&str> {
-        self.path.split_once('?').map(|(_, query)| query)
-    }
-    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        let values: Vec<&str> =
-            self.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect();
-        (!values.is_empty()).then(|| Cow::Owned(values.join(",").into_bytes()))
-    }
+    let asked = Asked::to(&method, &host, &path)?;
+    Ok(headers.iter().fold(asked, |asked, (name, value)| asked.header(name, value)))
 }
 
 /// Turns `%41` and `+` back into characters.
@@ -113,7 +57,7 @@ fn decode(text: &str) -> Option<String> {
 
 /// The answer to one question.
 pub(super) fn answer(shared: &Shared, query: &str) -> Answer {
-    let asked = match Asked::parse(query) {
+    let asked = match parse(query) {
         Ok(asked) => asked,
         Err(why) => {
             return Answer::text(400, &format!("{why}; /why?host=H&path=P&method=M&header=name:value\n"));
@@ -126,7 +70,7 @@ pub(super) fn answer(shared: &Shared, query: &str) -> Answer {
 }
 
 fn explain(shared: &Shared, plan: &Plan, asked: &Asked) -> Value {
-    let caller = Caller { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: asked.port() };
+    let caller = asked.caller();
     let call = asked.call();
     let matched = match plan.route(asked, &call, &caller) {
         Ok(matched) => matched,
@@ -183,10 +127,10 @@ mod tests {
 
     #[test]
     fn questions_are_decoded() {
-        let asked = Asked::parse("host=a%3A81&path=/x%3Fy%3D1&method=POST&header=X-User:%20anna+b").unwrap();
-        assert_eq!((asked.host.as_str(), asked.port(), asked.method.as_str()), ("a:81", 81, "POST"));
+        let asked = parse("host=a%3A81&path=/x%3Fy%3D1&method=POST&header=X-User:%20anna+b").unwrap();
+        assert_eq!((asked.authority(), asked.caller().port, asked.method()), ("a:81", 81, "POST"));
         assert_eq!((asked.path(), asked.query()), ("/x", Some("y=1")));
-        assert_eq!(asked.header("x-user").as_deref(), Some(&b"anna b"[..]));
+        assert_eq!(Head::header(&asked, "x-user").as_deref(), Some(&b"anna b"[..]));
     }
 
     #[test]
@@ -199,7 +143,7 @@ mod tests {
             ("host=%ff", "percent"),
             ("host=a&header=x", "name:value"),
         ] {
-            let error = Asked::parse(query).unwrap_err();
+            let error = parse(query).unwrap_err();
             assert!(error.contains(what), "{query}: {error}");
         }
     }
