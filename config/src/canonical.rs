@@ -73,7 +73,7 @@ fn metadata(of: &Document<'_>, out: &mut String) {
 }
 
 /// Recursion is bounded by [`Limits::depth`].
-fn value(node: Node<'_>, shape: &Shape, out: &mut String) {
+pub(crate) fn value(node: Node<'_>, shape: &Shape, out: &mut String) {
     match node.kind() {
         Type::Null => out.push_str("null"),
         Type::List => {

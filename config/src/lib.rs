@@ -54,5 +54,14 @@ pub fn fuzz(data: &[u8]) {
         let loaded = load_bytes("fuzz", data.to_vec(), &options);
         let _ = loaded.report.to_string();
         assert_eq!(loaded.model.is_some(), loaded.report.errors() == 0, "{}", loaded.report);
+        let Some(text) = std::str::from_utf8(data).ok().filter(|_| loaded.model.is_some()) else { continue };
+        let (_, admitted) = admit(&[("fuzz", text)], &options);
+        let documents = admitted.iter().map(|one| (one.source.as_str(), one.json.as_str()));
+        let again = load_documents(documents, &options);
+        assert!(again.model.is_some(), "{}", again.report);
+        for one in &admitted {
+            let yaml = to_yaml(&one.json);
+            assert_eq!(yaml.and_then(|yaml| to_json(&yaml)).as_ref(), Some(&one.json));
+        }
     }
 }

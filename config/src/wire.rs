@@ -477,6 +477,7 @@ impl<T: DeserializeOwned> Frames<T> {
     ///
     /// # Errors
     /// A frame that is too long or no message.
+    #[expect(clippy::should_implement_trait, reason = "an iterator ends; this one may go on with more bytes")]
     pub fn next(&mut self) -> Result<Option<T>, WireError> {
         let Some(length) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;

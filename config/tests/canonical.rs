@@ -195,6 +195,17 @@ fn any_json_goes_through_yaml_and_back() {
 }
 
 #[test]
+fn long_keys_and_texts_go_through() {
+    for length in [1000, 1025, 5000, 100_000] {
+        let long = "k".repeat(length);
+        let value = serde_json::json!({ long.clone(): { long.clone(): [long.clone(), { "a": long }] } });
+        let json = to_json(&value.to_string()).unwrap_or_else(|| panic!("{length}"));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap(), value);
+        assert_eq!(to_json(&to_yaml(&json).unwrap_or_default()).as_deref(), Some(json.as_str()), "{length}");
+    }
+}
+
+#[test]
 fn yaml_for_people_looks_as_kubectl_prints_it() {
     let yaml = "a: b\nbundle: |\n  -----BEGIN-----\n  x=\n  -----END-----\nempty: {}\nhosts:\n- a.example\n- \"*\"\n\
                 http:\n- match:\n  - uri:\n      prefix: /a\n  name: one\n  weights: [1, 2]\nport: 80\nquoted: \"80\"\n";
@@ -230,6 +241,6 @@ fn ten_thousand_small_documents_load_quickly() {
     let loaded = load_documents(documents(&admitted), &Options::default());
     let took = start.elapsed();
     assert!(loaded.model.is_some(), "{}", loaded.report);
-    println!("10,000 documents: {took:?}");
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    // 1.6 s unoptimized; the bound is for a busy machine.
+    assert!(took < Duration::from_secs(30), "{took:?}");
 }

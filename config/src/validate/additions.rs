@@ -159,7 +159,11 @@ fn lent_policies(cx: &mut Cx<'_>, drafts: &mut Drafts<'_>, strict: bool) {
     let mut loans = Vec::new();
     for (rule, draft) in drafts.destination_rules.iter().enumerate() {
         let host = &draft.rule.host;
-        if draft.rule.policy.is_empty() || destinations.iter().any(|destination| host.covers(destination)) {
+        let is_destination = match host.is_wildcard() {
+            true => destinations.iter().any(|destination| host.covers(destination)),
+            false => destinations.contains(host),
+        };
+        if draft.rule.policy.is_empty() || is_destination {
             continue;
         }
         let namespace = draft.rule.meta.namespace();

@@ -1,6 +1,6 @@
 //! What is valid and does nothing, because something that it names is nowhere: warnings.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::model::{Host, Model, ServiceEntry, includes};
 
@@ -33,8 +33,12 @@ fn hosts_twice(cx: &mut Cx<'_>, drafts: &Drafts<'_>) {
 
 /// Destinations that no ServiceEntry knows: only what comes from elsewhere can make them work.
 fn destinations(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
-    let exact: HashSet<&str> =
-        model.service_entries.iter().flat_map(|entry| &entry.hosts).map(|host| host.as_str()).collect();
+    let mut services: HashMap<&str, &ServiceEntry> = HashMap::new();
+    for entry in &model.service_entries {
+        for host in &entry.hosts {
+            services.entry(host.as_str()).or_insert(entry);
+        }
+    }
     let wide: Vec<&Host> = model
         .service_entries
         .iter()
@@ -45,14 +49,14 @@ fn destinations(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
     for mention in drafts.virtual_services.iter().flat_map(|draft| &draft.mentions) {
         let host = &mention.destination.host;
         let known = host.capability().is_some()
-            || exact.contains(host.as_str())
+            || services.contains_key(host.as_str())
             || wide.iter().any(|wide| wide.covers(host));
         if !known && said.insert(host) {
             let at = mention.node.get("host").unwrap_or(mention.node);
             let message = format!("no ServiceEntry here has the host {host}");
             cx.warn(at, message, "without one, and no agent that registers as it, requests get 503");
         }
-        if let (Some(port), Some(entry)) = (mention.destination.port, service_of(model, host))
+        if let (Some(port), Some(entry)) = (mention.destination.port, services.get(host.as_str()))
             && entry.port(Some(port)).is_none()
             && !entry.ports.is_empty()
         {
@@ -63,33 +67,40 @@ fn destinations(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
     }
 }
 
-fn service_of<'m>(model: &'m Model, host: &Host) -> Option<&'m ServiceEntry> {
-    model.service_entries.iter().find(|entry| entry.hosts.contains(host))
-}
+/// A label and its value.
+type Pair<'m> = (&'m String, &'m String);
 
+/// Which services select which workloads, without comparing each with each: there may be thousands of both.
 fn workloads(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
+    // Selectors by their first pair; those without any by nothing.
+    let mut selectors: HashMap<(&str, Option<Pair<'_>>), Vec<usize>> = HashMap::new();
+    for (at, service) in model.service_entries.iter().enumerate() {
+        if let Some(labels) = &service.workload_selector {
+            selectors.entry((service.meta.namespace(), labels.iter().next())).or_default().push(at);
+        }
+    }
+    let mut selecting = vec![false; model.service_entries.len()];
     for (entry, node) in model.workload_entries.iter().zip(&drafts.workloads) {
-        let selected = model.service_entries.iter().any(|service| {
-            service.meta.namespace() == entry.meta.namespace()
-                && service
-                    .workload_selector
-                    .as_ref()
-                    .is_some_and(|labels| includes(&entry.workload.labels, labels))
-        });
+        let mut selected = false;
+        for pair in std::iter::once(None).chain(entry.workload.labels.iter().map(Some)) {
+            for at in selectors.get(&(entry.meta.namespace(), pair)).into_iter().flatten() {
+                let labels = model.service_entries[*at].workload_selector.as_ref();
+                if labels.is_some_and(|labels| includes(&entry.workload.labels, labels)) {
+                    (selected, selecting[*at]) = (true, true);
+                }
+            }
+        }
         // An agent's workload makes a service of its own.
         if !selected && entry.workload.agent.is_none() {
             let hint = "a ServiceEntry of its namespace has to select its labels by `workloadSelector`";
             cx.warn(*node, "no ServiceEntry here selects this workload, so nothing is sent to it", hint);
         }
     }
-    for (service, node) in model.service_entries.iter().zip(&drafts.services) {
-        if service.workload_selector.is_some() && model.workloads_of(service).next().is_none() {
+    for ((service, node), selects) in model.service_entries.iter().zip(&drafts.services).zip(selecting) {
+        if service.workload_selector.is_some() && !selects && service.endpoints.is_empty() {
             let at = node.get("workloadSelector").unwrap_or(*node);
-            cx.warn(
-                at,
-                "selects no WorkloadEntry here",
-                "without one, and no registered agent with these labels, requests get 503",
-            );
+            let hint = "without one, and no registered agent with these labels, requests get 503";
+            cx.warn(at, "selects no WorkloadEntry here", hint);
         }
     }
 }
@@ -101,10 +112,17 @@ fn agents(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
     });
     let entries = model.workload_entries.iter().zip(&drafts.workloads);
     let alone = entries.map(|(entry, node)| (entry.meta.namespace(), &entry.workload, *node));
+    let known: HashSet<(&str, &str)> = model
+        .agent_clusters
+        .iter()
+        .flat_map(|cluster| {
+            cluster.agents.iter().map(|agent| (cluster.meta.namespace(), agent.name.as_str()))
+        })
+        .collect();
     let mut said: HashSet<(&str, &str)> = HashSet::new();
     for (namespace, workload, node) in in_services.chain(alone) {
         let Some(agent) = workload.agent.as_deref() else { continue };
-        if model.agent(namespace, agent).is_none() && said.insert((namespace, agent)) {
+        if !known.contains(&(namespace, agent)) && said.insert((namespace, agent)) {
             let message = format!("no AgentCluster of the namespace {namespace} has an agent `{agent}`");
             cx.warn(node, message, "without one, the endpoint has no capabilities");
         }

@@ -1,7 +1,8 @@
 //! Prints a node as YAML again: for people, and for hints that show what to write.
 
 use super::{Node, Type};
-use crate::canonical::string;
+use crate::canonical::{string, value};
+use crate::raw::Shape;
 
 /// The node in block style as kubectl prints it, indented by `indent` spaces; comments are gone.
 pub fn print(node: Node<'_>, indent: usize) -> String {
@@ -17,8 +18,13 @@ pub fn print(node: Node<'_>, indent: usize) -> String {
     out
 }
 
+/// YAML's longest key of a block has 1,024 characters; a map with a longer one is written as JSON.
+const LONGEST_KEY: usize = 1000;
+
 fn is_block(node: Node<'_>) -> bool {
-    matches!(node.kind(), Type::Map | Type::List) && node.children().next().is_some()
+    matches!(node.kind(), Type::Map | Type::List)
+        && node.children().next().is_some()
+        && node.children().all(|child| child.key().len() <= LONGEST_KEY)
 }
 
 /// A list or map that is not empty. `pad`: its first line is not begun yet. Recursion is bounded by the depth limit.
@@ -53,8 +59,7 @@ fn block(node: Node<'_>, indent: usize, pad: bool, out: &mut String) {
 
 fn leaf(node: Node<'_>, indent: usize, out: &mut String) {
     match (node.kind(), node.scalar()) {
-        (Type::Map, _) => out.push_str("{}"),
-        (Type::List, _) => out.push_str("[]"),
+        (Type::Map | Type::List, _) => value(node, &Shape::Any, out),
         (_, None) => out.push_str("null"),
         (_, Some(scalar)) if scalar.plain && is_bare(scalar.text) => out.push_str(scalar.text),
         (_, Some(scalar)) if is_literal(scalar.text) => literal(scalar.text, indent, out),

@@ -161,9 +161,6 @@ fn ten_thousand_registered_endpoints_compile_quickly() {
     let plan = compile(&merged, &options(), &Resolved::default(), &state, Micros(0)).unwrap();
     let took = start.elapsed();
     assert_eq!((plan.clusters().len(), plan.catalogue().all().len()), (500, 10_000));
-    // 20 ms in a release build.
-    assert!(took < Duration::from_secs(2), "{took:?}");
-    if std::env::var_os("SHOW_TIMES").is_some() {
-        println!("{took:?}");
-    }
+    // 0.3 s unoptimized; the bound is for a busy machine.
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
