@@ -48,6 +48,8 @@ reasons! {
     ExpectationFailed = "expectation-failed", 417, Caller;
     /// A transfer coding other than chunked (RFC 9112 section 6.1).
     TransferCoding = "transfer-coding-unknown", 501, Caller;
+    /// The caller does not show the local agent's secret (`--local-secret-file`).
+    LocalSecret = "local-secret-required", 407, Caller;
     /// No host or rule matches.
     NoRoute = "no-route", 404, Caller;
     /// The destination is not allowed by the egress rules.

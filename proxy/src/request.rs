@@ -11,6 +11,7 @@ pub mod dial;
 pub mod egress;
 pub mod forward;
 pub mod identify;
+pub mod local_secret;
 pub mod record;
 pub mod repeat;
 pub mod request_id;
@@ -80,6 +81,7 @@ async fn serve<'p>(
     down: &mut Downstream<'_>,
 ) -> Result<(), Failed> {
     let plan = &snapshot.plan;
+    local_secret::check(worker.shared.local_secret.as_ref(), ctx.direction, &mut head)?;
     let caller = identify::identify(ctx, &mut head);
     let call = decode::decode(ctx, &head, down, plan).await;
     let way = route::route(plan, ctx, &head, &call, &caller)?;

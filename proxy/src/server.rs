@@ -17,10 +17,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 
 use crate::admin::Admin;
-use crate::bootstrap::Settings;
+use crate::bootstrap::{Secret, Settings};
 use crate::control::{self, NoMember};
 use crate::health::{self, Health};
 use crate::listen::{self, Direction, Slots};
+use crate::request::local_secret;
 use crate::resolve::{self, Dns, Questions, SystemLookup};
 use crate::shutdown::{self, Drain, Phase, Signals};
 use crate::snapshot::Snapshots;
@@ -64,6 +65,8 @@ pub struct Shared {
     pub tls: Tls,
     /// Names to addresses.
     pub dns: Arc<Dns>,
+    /// What outbound calls have to show, when that is asked for.
+    pub local_secret: Option<Secret>,
     /// How the agent is.
     pub health: watch::Sender<Health>,
     /// How the newest documents want that to be found out.
@@ -87,6 +90,8 @@ impl Shared {
         let metrics = (0..settings.workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
         let access_log = AccessLog::open(&settings)?;
         let (dns, questions) = Dns::new();
+        let secret = settings.control.local_secret_file.as_deref().map(local_secret::read);
+        let local_secret = secret.transpose().map_err(io::Error::other)?;
         let health = watch::Sender::new(Health::at_start(&settings));
         let (state, clock) = (State::default(), Clock::start());
         let shared = Shared {
@@ -100,6 +105,7 @@ impl Shared {
             access_log,
             tls: Tls::new()?,
             dns: Arc::new(dns),
+            local_secret,
             health,
             probe: Mutex::default(),
             listening: OnceLock::new(),

@@ -4,6 +4,7 @@
 mod health;
 mod hostile;
 mod identity;
+mod secret;
 mod updates;
 
 use std::path::Path;

@@ -52,6 +52,10 @@ fn problem(deny: &Deny) -> Answer {
     let mut answer = Answer::empty(status);
     answer.head.headers.append("content-type", b"application/problem+json");
     answer.head.headers.append("pilotfish-reason", deny.reason.word().as_bytes());
+    if deny.reason == Reason::LocalSecret {
+        // A 407 has to say how (RFC 9110, section 15.5.8); some clients send their password only then.
+        answer.head.headers.append("proxy-authenticate", b"Basic realm=\"pilotfish\"");
+    }
     let mut body = Value::Object(members).to_string();
     body.push('\n');
     answer.body = body.into();
@@ -80,6 +84,7 @@ fn grpc_status(reason: Reason) -> &'static str {
         (Reason::Timeout, _) => "4",
         (_, 400 | 431 | 414) => "13",
         (_, 403) => "7",
+        (_, 407) => "16",
         (_, 404) => "12",
         (_, 429 | 502 | 503 | 504) => "14",
         _ => "2",

@@ -130,7 +130,8 @@ pub(crate) fn strip_request(headers: &mut Headers, version: Version, framing: Fr
     if !options.upgrade {
         headers.remove_known(Known::Upgrade.bit());
     }
-    headers.remove_known(HOP_BY_HOP);
+    // The local agent's secret is read from it; nothing writes it to an upstream.
+    headers.remove_known(HOP_BY_HOP & !Known::ProxyAuthorization.bit());
     options
 }
 

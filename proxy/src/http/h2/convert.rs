@@ -125,6 +125,8 @@ fn copy_fields(from: &HeaderMap, to: &mut Headers) -> Result<bool, Bad> {
                 }
             }
             Known::Te => te_trailers = true,
+            // The local agent's secret is read from it; nothing writes it to an upstream.
+            Known::ProxyAuthorization => {}
             known if known.bit() & HOP_BY_HOP != 0 => continue,
             _ => {}
         }
