@@ -45,7 +45,8 @@ pub fn check(secret: Option<&Secret>, direction: Direction, head: &mut RequestHe
 
 /// `Basic base64(anyone:secret)` or `Bearer secret`.
 fn shows(value: &[u8], secret: &str) -> bool {
-    let Some((scheme, rest)) = value.iter().position(|byte| *byte == b' ').map(|at| value.split_at(at)) else {
+    let Some((scheme, rest)) = value.iter().position(|byte| *byte == b' ').map(|at| value.split_at(at))
+    else {
         return false;
     };
     let rest = rest.trim_ascii();
@@ -73,7 +74,12 @@ mod tests {
     fn both_schemes_show_the_secret_and_nothing_else_does() {
         let secret = "0123456789abcdef";
         let basic = |pair: &str| format!("Basic {}", BASE64.encode(pair.as_bytes()));
-        for good in [format!("Bearer {secret}"), format!("bearer  {secret} "), basic(&format!("x:{secret}")), basic(&format!(":{secret}"))] {
+        for good in [
+            format!("Bearer {secret}"),
+            format!("bearer  {secret} "),
+            basic(&format!("x:{secret}")),
+            basic(&format!(":{secret}")),
+        ] {
             assert!(shows(good.as_bytes(), secret), "{good}");
         }
         let wrong = [

@@ -24,11 +24,17 @@ async fn without_the_secret_nobody_calls_and_upstream_never_sees_it() {
     }
     let mut h2 = pilotfish_testkit::H2::open(sidecar.outbound, &[]).await;
     let bearer = format!("Bearer {SECRET}");
-    for (stream, more, status) in [(1, &[("proxy-authorization", bearer.as_str())][..], "200"), (3, &[], "407")] {
+    for (stream, more, status) in
+        [(1, &[("proxy-authorization", bearer.as_str())][..], "200"), (3, &[], "407")]
+    {
         let outcome = h2.get(stream, "w.test", "/", more).await;
         assert!(format!("{outcome:?}").contains(status), "{outcome:?}");
     }
-    let wrong = ["x-a: b", "proxy-authorization: Bearer a-secret-of-the-local-agenx", "authorization: Bearer a-secret-of-the-local-agent"];
+    let wrong = [
+        "x-a: b",
+        "proxy-authorization: Bearer a-secret-of-the-local-agenx",
+        "authorization: Bearer a-secret-of-the-local-agent",
+    ];
     for wrong in wrong {
         for target in ["/", "http://w.test/"] {
             let answer = h1::get(sidecar.outbound, "w.test", target, &[wrong]).await.unwrap();
