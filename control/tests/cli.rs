@@ -4,6 +4,7 @@ mod changing;
 mod editing;
 mod looking;
 mod reaching;
+mod real;
 mod scripted;
 mod terminals;
 mod texts;

@@ -41,7 +41,7 @@ pub struct Connection {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// SHA-256 of the root certificate that must vouch for the control plane, as `serve` and `trust list` print it
+    /// SHA-256 of the root certificate that must vouch for the control plane, as `trust list` prints it
     #[arg(long, env = "PILOTFISH_CA_FINGERPRINT", value_name = "SHA256")]
     pub ca_fingerprint: Option<String>,
 

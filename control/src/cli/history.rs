@@ -41,6 +41,10 @@ impl History {
         let client = Client::open(&self.connection).await?;
         let limit = self.limit.to_string();
         let commits: Vec<Commit> = client.get(&query("/v1/history", &[("limit", Some(&limit))])).await?;
+        if commits.is_empty() && !self.output.is_data() {
+            eprintln!("nothing was applied yet");
+            return Ok(());
+        }
         self.output.print(&commits, |wide| table(&commits, wide, human::now()).print(&Terminal::stdout()))
     }
 }

@@ -18,10 +18,10 @@ use crate::api::types::Version as Server;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints:
-            CLIENT     SERVER
-  build     0.1.0      0.1.0
-  wire      1.0        1.0
-  documents -          7")]
+  VERSION    CLIENT  SERVER
+  build      0.1.0   0.1.0
+  wire       1.0     1.0
+  documents  -       7")]
 pub struct Version {
     /// Only this program; asks nobody
     #[arg(long)]
@@ -93,7 +93,7 @@ fn table(versions: &Versions) -> String {
     let server = versions.server.as_ref();
     let of = |read: fn(&Server) -> String| server.map(read).unwrap_or_default();
     let client = &versions.client;
-    let mut table = Table::new(&["", "CLIENT", "SERVER"]);
+    let mut table = Table::new(&["VERSION", "CLIENT", "SERVER"]);
     let mut row = |name: &str, own: &str, theirs: String| table.row([name.into(), own.into(), theirs.into()]);
     row("build", client.build, of(|server| server.build.clone()));
     row("wire", &client.wire, of(|server| server.wire.clone()));

@@ -100,7 +100,7 @@ fn version_of_both_sides() {
         .run(&["version", "--short"])
         .says(&format!("pilotfish {build} wire 1.0, server 0.9.9 wire 1.7\n"));
     let out = control.run(&["version"]).out;
-    for line in ["wire          1.0", "trust domain  -", "documents     -"] {
+    for line in ["wire          1.0", "trust domain  -", "documents     -", "VERSION       CLIENT"] {
         assert!(out.contains(line), "no {line:?} in {out}");
     }
     let mut alone = pilotfish(&["version", "--short", "--data", "/nowhere"]);

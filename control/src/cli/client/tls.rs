@@ -116,8 +116,8 @@ fn known(connection: &Connection) -> Result<Known, Failed> {
     }
     let Some(file) = &connection.ca_file else {
         return Err(Failed::usage(
-            "how shall the control plane be known? Give --ca-fingerprint SHA256 (the first `pilotfish serve` printed \
-             it, `pilotfish trust list` does) or --ca-file FILE",
+            "how shall the control plane be known? Give --ca-fingerprint SHA256 (`pilotfish trust list` on its machine \
+             prints it, of the root) or --ca-file FILE",
         ));
     };
     // Read as certificates once, so that a wrong file is named here and not as a stranger's certificate.
