@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pilotfish_identity::{Bundles, Identity, LiveIdentity, TrustDomain};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use crate::ca::Authority;
@@ -51,6 +52,9 @@ use status::Metrics;
 
 /// How long open requests may take to end after the first signal.
 const ENDING: Duration = Duration::from_secs(4);
+
+/// With fewer descriptors a fleet of a thousand sidecars does not fit.
+const FEW_DESCRIPTORS: u64 = 2048;
 
 /// Why the process cannot start or go on: one sentence with what to do.
 #[derive(Debug)]
@@ -96,6 +100,7 @@ struct Control {
 /// # Errors
 /// It cannot start, or was stopped by a second signal.
 pub fn run(settings: Settings) -> Result<(), Failure> {
+    raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.workers)
         .thread_name("serve")
@@ -106,6 +111,16 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     // What still runs has had its time.
     runtime.shutdown_background();
     ended
+}
+
+/// Takes all the descriptors that the system allows: each sidecar needs one.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if now < FEW_DESCRIPTORS {
+        log::warn!("few descriptors: raise `ulimit -n` or LimitNOFILE", limit = now);
+    }
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 mod cli;
 mod deploy;
 mod server;
+mod server_capacity;
 mod server_documents;
 mod server_hostile;
 mod server_identity;

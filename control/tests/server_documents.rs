@@ -48,7 +48,8 @@ async fn from_apply_to_rollback() {
     let version: Version = http.get("/v1/version").await.ok();
     assert_eq!(version.documents, 4);
     // Who did what is in the log, one line for each write, none for the rest.
-    let lines: Vec<String> = serve.stderr().into_iter().filter(|line| line.contains("administration")).collect();
+    let lines: Vec<String> =
+        serve.stderr().into_iter().filter(|line| line.contains("administration")).collect();
     assert_eq!(lines.len(), 5, "{lines:#?}");
     assert!(lines[3].contains("did=\"rollback to 1\"") && lines[3].contains("version=3"), "{lines:#?}");
 }

@@ -67,10 +67,10 @@ async fn serve(
     let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
     let identified = peer_of(session.peer_certificates(), &control.live, Usage::Client).ok().map(Arc::new);
     let member = identified.as_ref().map(|_| places.member());
-    // Without a certificate it stays a stranger.
-    let (_stranger, idle) = match member {
-        None => (Some(stranger), IDLE_STRANGER),
-        Some(Some(_)) => (None, IDLE),
+    // Without a certificate it stays a stranger; with one it gives that place back.
+    let (_place, idle) = match member {
+        None => (Place::Stranger(stranger), IDLE_STRANGER),
+        Some(Some(member)) => (Place::Member(member), IDLE),
         Some(None) => {
             count(&control.metrics.turned_away);
             return;
@@ -83,7 +83,13 @@ async fn serve(
         () = served => {}
         () = distrusted(&control, identified.as_deref()) => {}
     }
-    drop(member);
+}
+
+/// What a connection holds for as long as it lives.
+#[derive(Debug)]
+enum Place {
+    Stranger(#[allow(dead_code, reason = "held, not read")] Stranger),
+    Member(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
 }
 
 /// Waits until a peer that was taken would not be taken any more: revoked, its root removed, its certificate over.
