@@ -10,7 +10,6 @@ use crate::support::{Http, Serve};
 use pilotfish_control::api::types::Version;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "until the store is there"]
 async fn the_first_start_makes_a_token_and_the_next_ones_keep_it() {
     let serve = Serve::start(&[]);
     let token = serve.token.clone().expect("the first start prints a token");

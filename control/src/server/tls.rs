@@ -7,6 +7,7 @@ use std::time::Duration;
 use pilotfish_identity::tls::{ClientAuth, peer_of, server_config};
 use pilotfish_identity::{Peer as Identified, Usage};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 
 use super::auth::Peer;
@@ -70,7 +71,10 @@ async fn serve(
     // Without a certificate it stays a stranger; with one it gives that place back.
     let (_place, idle) = match member {
         None => (Place::Stranger(stranger), IDLE_STRANGER),
-        Some(Some(member)) => (Place::Member(member), IDLE),
+        Some(Some(member)) => {
+            drop(stranger);
+            (Place::Member(member), IDLE)
+        }
         Some(None) => {
             count(&control.metrics.turned_away);
             return;
