@@ -3,6 +3,7 @@
 pub mod api;
 pub mod ca;
 pub mod cli;
+pub mod fleet;
 pub mod log;
 pub mod paths;
 pub mod resources;

@@ -12,7 +12,6 @@ mod handle;
 mod listen;
 mod measured;
 mod page;
-mod pending;
 mod places;
 mod rate;
 mod route;
@@ -35,6 +34,7 @@ use tokio::sync::watch;
 use crate::ca::Authority;
 use crate::ca::tokens::Tokens;
 use crate::ca::trust::Trust;
+use crate::fleet::{self, Fleet};
 use crate::log;
 use crate::resources::Resources;
 use crate::store::Store;
@@ -43,7 +43,6 @@ use data::DataFolder;
 use listen::Listening;
 use measured::Measured;
 use page::Page;
-use pending::fleet::{self, Fleet};
 use rate::Guard;
 use sessions::Sessions;
 pub use settings::{Listener, Settings};
@@ -189,10 +188,9 @@ async fn start(
     let trust = Trust::open(store.clone(), &authority).await.map_err(|error| Failure(error.to_string()))?;
     trusted::apply(&live, &trust_domain, &trust.newest());
     tokio::spawn(trusted::follow_documents(resources.clone(), Arc::downgrade(&trust)));
-    let fleet =
-        fleet::Settings { control: id.clone(), trust_domain: trust_domain.clone(), lease: settings.lease };
-    let fleet =
-        Fleet::start(store.clone(), resources.clone(), trust.watch(), fleet).await.map_err(unusable)?;
+    let mut fleet = fleet::Settings::new(id.clone(), trust_domain.clone());
+    fleet.lease = settings.lease;
+    let fleet = Fleet::start(store.clone(), &resources, trust.watch(), fleet).await.map_err(unusable)?;
     let control = Arc::new(Control {
         id,
         trust_domain,

@@ -136,6 +136,23 @@ impl EndpointStats {
         }
     }
 
+    /// Counters of an endpoint that others measured: what the control plane ranks by.
+    pub fn measured(
+        now: Micros,
+        latency: Duration,
+        success: f32,
+        in_flight: u32,
+        calls: u32,
+    ) -> EndpointStats {
+        EndpointStats {
+            in_flight: in_flight.into(),
+            calls: calls.into(),
+            latency: PeakEwma::of(now, latency.as_secs_f32() * 1e6),
+            success: SuccessRate::of(now, success.clamp(0.0, 1.0)),
+            ..EndpointStats::new(now)
+        }
+    }
+
     /// Calls that have a lease on it now.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)

@@ -67,6 +67,11 @@ impl<'m> Scope<'m> {
         names.is_some_and(|names| names.contains(key.name.as_str()))
     }
 
+    /// Whether every registered agent concerns it.
+    pub fn is_wide(&self) -> bool {
+        self.view.is_wide()
+    }
+
     /// Whether a registered agent concerns it. Statuses are not looked at.
     pub fn sees_endpoint(&self, endpoint: &wire::Endpoint) -> bool {
         self.view.is_wide() || self.sees_agent(&endpoint.namespace, &endpoint.agent) || {

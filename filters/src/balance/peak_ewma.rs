@@ -80,7 +80,11 @@ pub(crate) struct PeakEwma(Stamped);
 
 impl PeakEwma {
     pub(crate) fn new(now: Micros) -> PeakEwma {
-        PeakEwma(Stamped::new(now, DEFAULT_LATENCY.as_micros() as f32))
+        Self::of(now, DEFAULT_LATENCY.as_micros() as f32)
+    }
+
+    pub(crate) fn of(now: Micros, micros: f32) -> PeakEwma {
+        PeakEwma(Stamped::new(now, micros))
     }
 
     /// The estimate, faded by the time since the last sample.
@@ -110,7 +114,11 @@ pub(crate) struct SuccessRate(Stamped);
 
 impl SuccessRate {
     pub(crate) fn new(now: Micros) -> SuccessRate {
-        SuccessRate(Stamped::new(now, 1.0))
+        Self::of(now, 1.0)
+    }
+
+    pub(crate) fn of(now: Micros, share: f32) -> SuccessRate {
+        SuccessRate(Stamped::new(now, share))
     }
 
     pub(crate) fn get(&self, now: Micros) -> f32 {

@@ -234,7 +234,7 @@ impl Candidate {
     }
 
     /// Why it does not qualify; empty when it does.
-    fn why_not(&self, demand: &Demand, now: Micros) -> Vec<String> {
+    pub fn why_not(&self, demand: &Demand, now: Micros) -> Vec<String> {
         let lacks = demand.wanted.iter().filter(|wanted| !self.offers(wanted)).map(|wanted| {
             match (&wanted.version, self.capability(&wanted.name)) {
                 (Some(range), Some(Some(own))) => format!("has `{}` {own}, not {range}", wanted.name),

@@ -1,0 +1,10 @@
+//! The fleet from outside: streams over channels, documents and time made here.
+
+mod drains;
+mod hellos;
+mod leases;
+mod model;
+mod news;
+mod pushes;
+mod several;
+mod world;
