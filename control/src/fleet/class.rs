@@ -389,7 +389,8 @@ impl Inner {
         let mut ranked: Vec<Ranked> = all.into_iter().filter(seen).collect();
         ranked.sort_unstable_by(|a, b| a.rank.endpoint.cmp(&b.rank.endpoint));
         let Some(first) = ranked.first() else { return (None, None) };
-        let sole = first.sole.clone().filter(|sole| ranked.iter().all(|other| other.sole.as_ref() == Some(sole)));
+        let sole =
+            first.sole.clone().filter(|sole| ranked.iter().all(|other| other.sole.as_ref() == Some(sole)));
         let ranks = ranked.into_iter().map(|ranked| ranked.rank).collect();
         (framed(&ToSidecar::Ranks(wire::Ranks { ranks })), sole)
     }

@@ -32,11 +32,8 @@ pub(super) fn differing(before: &Committed, after: &Committed) -> Vec<Differing>
         return Vec::new();
     }
     let gone = before.documents.iter().filter(|(key, _)| !after.documents.contains_key(key));
-    let gone = gone.map(|(key, stored)| Differing {
-        key: key.clone(),
-        before: Some(stored.clone()),
-        after: None,
-    });
+    let gone =
+        gone.map(|(key, stored)| Differing { key: key.clone(), before: Some(stored.clone()), after: None });
     let changed = after.documents.iter().filter_map(|(key, stored)| {
         let before = before.documents.get(key);
         let same = |own: &Arc<Stored>| Arc::ptr_eq(own, stored) || own.digest == stored.digest;

@@ -95,7 +95,8 @@ fn listed(shared: &Shared, what: What, entries: Vec<Entry>) {
         return shared.peers.listed(ids.map(str::to_owned));
     }
     if what == What::Registrations {
-        let there: HashSet<&str> = entries.iter().filter_map(|e| e.key.strip_prefix(record::PREFIX)).collect();
+        let there: HashSet<&str> =
+            entries.iter().filter_map(|e| e.key.strip_prefix(record::PREFIX)).collect();
         let gone = shared.revisions.ids().into_iter().filter(|id| !there.contains(&**id));
         gone.for_each(|id| removed(shared, &id));
     }

@@ -103,7 +103,9 @@ fn address(address: SocketAddr) -> Result<(), String> {
         IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some(),
     };
     match odd || ip.is_unspecified() || ip.is_multicast() || address.port() == 0 {
-        true => Err(format!("others cannot connect to `{address}`: give the address of the inbound listener")),
+        true => {
+            Err(format!("others cannot connect to `{address}`: give the address of the inbound listener"))
+        }
         false => Ok(()),
     }
 }

@@ -76,7 +76,10 @@ impl Peers {
     /// Whether another control plane lives, or may live.
     pub(super) fn others(&self, shared: &Shared) -> bool {
         let now = Instant::now();
-        self.lock().known.iter().any(|(id, peer)| **id != *shared.id && peer.signed && now < peer.dead_since())
+        self.lock()
+            .known
+            .iter()
+            .any(|(id, peer)| **id != *shared.id && peer.signed && now < peer.dead_since())
     }
 
     /// Those that are dead for so long that nothing of theirs is of use any more; they are forgotten.

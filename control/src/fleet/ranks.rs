@@ -202,7 +202,14 @@ impl Aggregate {
             }
         }
         let in_flight = report.in_flight;
-        self.parts.push(Part { reporter: reporter.clone(), latency, success, weight: calls, in_flight, at: now });
+        self.parts.push(Part {
+            reporter: reporter.clone(),
+            latency,
+            success,
+            weight: calls,
+            in_flight,
+            at: now,
+        });
     }
 
     /// `None` before the first call.

@@ -102,7 +102,13 @@ impl Facts {
 
 impl Registration {
     /// One that its sidecar brings by the stream of this number.
-    pub(super) fn arriving(hello: &Hello, owner: &Arc<str>, claim: u64, stream: u64, now: u64) -> Registration {
+    pub(super) fn arriving(
+        hello: &Hello,
+        owner: &Arc<str>,
+        claim: u64,
+        stream: u64,
+        now: u64,
+    ) -> Registration {
         let facts = Facts::of(hello);
         let live = Live {
             owner: owner.clone(),

@@ -75,8 +75,9 @@ impl Registry {
         let facts = &registration.facts;
         let agent = format!("{}/{}", facts.namespace, facts.agent);
         let others = instances(&known, &agent).filter(|other| other.id != registration.id);
-        let (replaced, rest): (Vec<_>, Vec<_>) =
-            others.cloned().partition(|other| facts.address.is_some() && other.facts.address == facts.address);
+        let (replaced, rest): (Vec<_>, Vec<_>) = others
+            .cloned()
+            .partition(|other| facts.address.is_some() && other.facts.address == facts.address);
         if rest.len() >= most {
             let reason = format!("the agent {agent} has {most} instances already, which is the most");
             return Err(Refused { reason, retry: true });
@@ -189,5 +190,8 @@ fn instances<'k>(
 ) -> impl Iterator<Item = &'k Arc<Registration>> {
     let prefix: Arc<str> = format!("{agent}/").into();
     let from = (Bound::Included(prefix.clone()), Bound::Unbounded);
-    known.range(from).take_while(move |(id, _)| id.starts_with(&*prefix)).map(|(_, registration)| registration)
+    known
+        .range(from)
+        .take_while(move |(id, _)| id.starts_with(&*prefix))
+        .map(|(_, registration)| registration)
 }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pilotfish_config::wire::Trust;
-use pilotfish_identity::{SpiffeId, TrustDomain};
 use pilotfish_filters::scope::ScopeClass;
+use pilotfish_identity::{SpiffeId, TrustDomain};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -151,7 +151,8 @@ impl Renderer {
             // Those whose sidecars are away, perhaps for a moment.
             push.classes.retain(|name, class| {
                 let scope = || class.scope().under(&view.committed).map(Arc::new);
-                scopes.contains_key(name) || scope().is_some_and(|scope| scopes.insert(name.clone(), scope).is_none())
+                scopes.contains_key(name)
+                    || scope().is_some_and(|scope| scopes.insert(name.clone(), scope).is_none())
             });
         }
         let mut changed: HashSet<ScopeClass> = HashSet::new();

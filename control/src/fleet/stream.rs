@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use pilotfish_config::wire::{
-    Heartbeat, Hello, Refused, RefusedVersion, State, Status, ToControl, ToSidecar, Versions, Welcome, WireError,
+    Heartbeat, Hello, Refused, RefusedVersion, State, Status, ToControl, ToSidecar, Versions, Welcome,
+    WireError,
 };
 use pilotfish_identity::SpiffeId;
 use tokio::sync::{Notify, mpsc};
@@ -116,7 +117,8 @@ pub(super) async fn serve(
     };
     match arrived {
         Ok(stream) => {
-            let open = Open { shared: shared.clone(), stream, welcomed: false, messages: (Instant::now(), 0) };
+            let open =
+                Open { shared: shared.clone(), stream, welcomed: false, messages: (Instant::now(), 0) };
             open.run(incoming, outgoing).await;
         }
         Err(refused) => refuse(&peer, refused, &outgoing).await,
@@ -150,8 +152,7 @@ fn join(shared: &Arc<Shared>, peer: &SpiffeId, hello: &Hello) -> Result<Arc<Stre
     let id = format!("{}/{}/{}", hello.namespace, hello.agent, hello.instance);
     let before = shared.registry.get(&id);
     let claim = before.as_ref().map_or(0, |before| before.claim).saturating_add(1);
-    let registration =
-        Arc::new(Registration::arriving(hello, &shared.id, claim, number, shared.now()));
+    let registration = Arc::new(Registration::arriving(hello, &shared.id, claim, number, shared.now()));
     let replaced = shared.registry.arrive(&registration, shared.settings.most_instances)?;
     for old in before.iter().filter(|before| before.stream != 0) {
         shared.streams().get(&old.stream).iter().for_each(|stream| stream.supersede());

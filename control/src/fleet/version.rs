@@ -68,7 +68,8 @@ impl Counter {
             }
             let version = known.map_or(0, |known| known.version).max(self.last) + 1;
             let counted = Counted { version, digest: digest.to_owned() };
-            let value = serde_json::to_vec(&counted).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            let value =
+                serde_json::to_vec(&counted).map_err(|error| StoreError::Corrupt(error.to_string()))?;
             let expect = entry.map_or(Expect::Absent, |entry| Expect::At(entry.revision));
             let batch = Batch {
                 expect: vec![(KEY.into(), expect)],

@@ -43,7 +43,8 @@ impl Default for Endpoints {
 impl Endpoints {
     fn place(id: &str) -> usize {
         // FNV-1a; only spreads, nothing depends on it.
-        let hash = id.bytes().fold(0xcbf2_9ce4_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let hash =
+            id.bytes().fold(0xcbf2_9ce4_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         (hash ^ (hash >> 16)) as usize % PARTS
     }
 

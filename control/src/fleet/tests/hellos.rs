@@ -21,13 +21,17 @@ async fn a_hello_registers_and_others_learn_of_it() {
     let world = World::new();
     let fleet = world.control("c1").await;
     let mut one = Sidecar::connect(&fleet, "planner", 1).await;
-    let mut two = Sidecar::open(&fleet, peer("coder"), Hello {
-        labels: [("version".to_owned(), "v2".to_owned())].into(),
-        locality: Some("eu/a".into()),
-        capabilities: vec!["code@1.2".into()],
-        weight: 3,
-        ..hello("coder", 2)
-    })
+    let mut two = Sidecar::open(
+        &fleet,
+        peer("coder"),
+        Hello {
+            labels: [("version".to_owned(), "v2".to_owned())].into(),
+            locality: Some("eu/a".into()),
+            capabilities: vec!["code@1.2".into()],
+            weight: 3,
+            ..hello("coder", 2)
+        },
+    )
     .await;
     let welcome = two.welcome().await;
     assert_eq!((welcome.lease_ms, welcome.heartbeat_ms), (10_000, 3_333));
@@ -171,7 +175,9 @@ async fn a_new_process_at_the_same_address_replaces_the_old_one_at_once() {
     // The address of another agent is not its to take.
     let thief = Sidecar::open(&fleet, peer("thief"), Hello { address, ..hello("thief", 4) }).await;
     watcher.settle().await;
-    assert!(watcher.endpoints().contains(&new.id.as_str()) && watcher.endpoints().contains(&thief.id.as_str()));
+    assert!(
+        watcher.endpoints().contains(&new.id.as_str()) && watcher.endpoints().contains(&thief.id.as_str())
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,12 @@ use pilotfish_config::wire::{Hello, Status};
 use super::world::*;
 use crate::fleet::Fleet;
 
-async fn random_step(rng: &mut fastrand::Rng, world: &World, fleet: &std::sync::Arc<Fleet>, all: &mut Vec<Sidecar>) {
+async fn random_step(
+    rng: &mut fastrand::Rng,
+    world: &World,
+    fleet: &std::sync::Arc<Fleet>,
+    all: &mut Vec<Sidecar>,
+) {
     match rng.u8(..8) {
         0 | 1 => {
             let names = ["ServiceEntry.a", "ServiceEntry.b", "ServiceEntry.c", "ServiceEntry.d"];
@@ -17,7 +22,8 @@ async fn random_step(rng: &mut fastrand::Rng, world: &World, fleet: &std::sync::
                     texts.push((name, service(&format!("{}{}", &name[13..], rng.u8(..3)))));
                 }
             }
-            let documents: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (*name, text.as_str())).collect();
+            let documents: Vec<(&str, &str)> =
+                texts.iter().map(|(name, text)| (*name, text.as_str())).collect();
             world.apply(&documents);
         }
         2 => {

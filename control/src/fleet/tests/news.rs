@@ -111,15 +111,13 @@ async fn agents_are_ranked_by_cost_and_others_say_why_not() {
     one.report(vec![report(&one, 50_000, 1.0, 0, 30), report(&two, 2_000, 0.99, 1, 30)]).await;
     pass(QUIET).await;
     let agents = fleet.agents(Some("plan"), None).unwrap();
-    let names = |rows: &[crate::api::types::AgentRow]| {
-        rows.iter().map(|row| row.agent.clone()).collect::<Vec<_>>()
-    };
+    let names =
+        |rows: &[crate::api::types::AgentRow]| rows.iter().map(|row| row.agent.clone()).collect::<Vec<_>>();
     assert_eq!(names(&agents.agents), ["two", "one"]);
     assert_eq!(agents.agents[0].rank, Some(1));
     assert!(agents.agents[0].latency_us.unwrap() > 1_900 && agents.agents[0].in_flight == 1);
-    let why = |name: &str| {
-        agents.others.iter().find(|row| row.agent == name).unwrap().why_not.clone().unwrap()
-    };
+    let why =
+        |name: &str| agents.others.iter().find(|row| row.agent == name).unwrap().why_not.clone().unwrap();
     assert!(why("three").contains("lacks the capability"));
     assert_eq!(why("four"), "it is quarantined");
     let fast = fleet.agents(Some("plan@1"), Some("latency<10ms, tier=gold")).unwrap();

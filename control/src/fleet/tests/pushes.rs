@@ -33,7 +33,8 @@ async fn a_known_digest_is_gone_on_from_and_any_other_gets_everything() {
     let fleet = world.control("c1").await;
     let mut one = Sidecar::connect(&fleet, "one", 1).await;
     one.settle().await;
-    let back = |resume: Option<Resume>| Sidecar::open(&fleet, peer("one"), Hello { resume, ..hello("one", 1) });
+    let back =
+        |resume: Option<Resume>| Sidecar::open(&fleet, peer("one"), Hello { resume, ..hello("one", 1) });
     let current = one.held.resume.clone();
     let mut same = back(current.clone()).await;
     same.welcome().await;

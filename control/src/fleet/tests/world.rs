@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use pilotfish_config::model::{Kind, Meta, ResourceKey, Source};
 use pilotfish_config::wire::{
-    Document, Endpoint, Heartbeat, Hello, Key, LONGEST_TO_SIDECAR, Ranks, Refused, Report, Resume, State, Status,
-    ToControl, ToSidecar, Trust, Update, Versions, Welcome, WireError,
+    Document, Endpoint, Heartbeat, Hello, Key, LONGEST_TO_SIDECAR, Ranks, Refused, Report, Resume, State,
+    Status, ToControl, ToSidecar, Trust, Update, Versions, Welcome, WireError,
 };
 use pilotfish_config::{Model, Options, load_texts, wire};
 use pilotfish_identity::{SpiffeId, TrustDomain};
@@ -91,12 +91,20 @@ pub(super) fn committed(version: u64, documents: &[(&str, &str)]) -> Committed {
 /// Nothing here reads it.
 fn meta(key: &Key) -> Meta {
     let kind = Kind::ALL.iter().find(|kind| kind.name() == key.kind).unwrap();
-    let key = ResourceKey { kind: *kind, namespace: key.namespace.as_str().into(), name: key.name.as_str().into() };
-    Meta { key, labels: BTreeMap::new(), annotations: BTreeMap::new(), source: Source { file: "test.yaml".into(), line: 1, column: 1 } }
+    let key =
+        ResourceKey { kind: *kind, namespace: key.namespace.as_str().into(), name: key.name.as_str().into() };
+    Meta {
+        key,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        source: Source { file: "test.yaml".into(), line: 1, column: 1 },
+    }
 }
 
 pub(super) fn service(name: &str) -> String {
-    format!(r#"{{"hosts":["{name}.example"],"ports":[{{"number":80,"name":"http","protocol":"HTTP"}}],"resolution":"DNS"}}"#)
+    format!(
+        r#"{{"hosts":["{name}.example"],"ports":[{{"number":80,"name":"http","protocol":"HTTP"}}],"resolution":"DNS"}}"#
+    )
 }
 
 pub(super) fn hello(agent: &str, number: u32) -> Hello {
