@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use pilotfish_config::model::{Locality, OutboundMode};
+use pilotfish_config::model::{Locality, MtlsMode, OutboundMode};
 use pilotfish_config::{Loaded, Model, Options, Report, Severity};
 use pilotfish_filters::compile::cluster::dns_names;
 use pilotfish_filters::compile::{CompileOptions, compile};
@@ -237,7 +237,13 @@ impl Publisher {
     /// Who the plan is for, by the identity of the moment.
     fn options_now(&self) -> CompileOptions {
         let trust_domain = self.shared.tls.own().map(|own| own.id.trust_domain().to_string());
-        CompileOptions { trust_domain, ..self.compile.clone() }
+        // Who is to have an identity takes nobody without one, also before it is there.
+        let settings = &self.shared.settings;
+        let expected = settings.identity_cert.is_some()
+            || settings.control.workload_api.is_some()
+            || !settings.control.addresses.is_empty();
+        let default_mtls = expected.then_some(MtlsMode::Strict);
+        CompileOptions { trust_domain, default_mtls, ..self.compile.clone() }
     }
 
     /// Compiles `model` and makes it the newest snapshot.

@@ -91,3 +91,25 @@ impl std::fmt::Display for Address<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sidecar_that_dies_is_noticed_while_a_request_waits() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let patience = Duration::from_secs(5);
+        for mesh in [true, false] {
+            let io = connect(address, patience, None, mesh).await.unwrap();
+            let socket = SockRef::from(io.as_tcp().unwrap());
+            assert_eq!(socket.keepalive().unwrap(), mesh);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), mesh.then_some(MESH_SILENCE));
+            if mesh {
+                assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(1));
+                assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(1));
+            }
+        }
+    }
+}

@@ -108,3 +108,20 @@ async fn without_an_identity_all_is_as_before() {
     assert_eq!(client.get("s.test", "/", &["x-forwarded-client-cert: x"]).await.unwrap().status(), 200);
     assert_eq!(origin.requests()[0].header("x-forwarded-client-cert"), None);
 }
+
+#[tokio::test]
+async fn who_a_sidecar_is_can_be_asked_and_its_key_cannot() {
+    let mesh = Mesh::new();
+    let sidecar = mesh.sidecar("callee").start();
+    let mut socket = tokio::net::UnixStream::connect(&sidecar.admin_socket).await.unwrap();
+    let request = "GET /config HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut socket, request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut socket, &mut text).await.unwrap();
+    assert!(text.contains("\"id\": \"spiffe://mesh.test/ns/default/agent/callee\""), "{text}");
+    assert!(text.contains("\"expires\": \"20") && text.contains("\"mesh.test\""), "{text}");
+    let key = std::fs::read_to_string(mesh.folder.path().join("callee/own.key")).unwrap();
+    assert!(key.lines().filter(|line| line.len() > 30).all(|line| !text.contains(line)));
+    let left = metric(&sidecar, "pilotfish_certificate_expires_seconds").await;
+    assert!((80_000..=86_400).contains(&left), "{left} s");
+}

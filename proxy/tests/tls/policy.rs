@@ -69,7 +69,10 @@ async fn an_identity_that_does_not_verify_does_not_start() {
 
 /// An HTTP/1.1 origin behind TLS; answers every request with the server name that was asked for.
 async fn https(ca: &Ca, issued: &Issued, clients: bool) -> u16 {
-    let acceptor = TlsAcceptor::from(ca.server(issued, clients, &[b"http/1.1"]));
+    https_by(TlsAcceptor::from(ca.server(issued, clients, &[b"http/1.1"]))).await
+}
+
+async fn https_by(acceptor: TlsAcceptor) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -131,6 +134,29 @@ async fn destination_rules_originate_tls_and_verify_names() {
             let found = if status == 200 { answer.text() } else { answer.reason() };
             assert_eq!((answer.status(), &*found), (status, said), "{tls}");
         }
+    }
+}
+
+#[tokio::test]
+async fn hosts_outside_may_speak_tls_12() {
+    let (ca, folder) = (Ca::new("outside"), tempfile::tempdir().unwrap());
+    let bundle = ca.write_bundle(folder.path()).to_str().unwrap().to_owned();
+    let issued = ca.issue(&Leaf { uris: vec![], dns: vec!["s.test".into()], ..Leaf::of("spiffe://a/b") });
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(issued.chain_der(), issued.key_der())
+        .unwrap();
+    let port = https_by(TlsAcceptor::from(std::sync::Arc::new(config))).await;
+    let rule = format!("trafficPolicy: {{ tls: {{ mode: SIMPLE, caCertificates: \"{bundle}\" }} }}");
+    let rule = destination_rule("s", "s.test", &rule);
+    let sidecar = sidecar().yaml("a.yaml", service("s.test", port) + &rule).start();
+    let mut client = H1::connect(sidecar.outbound).await;
+    for _ in 0..3 {
+        let answer = client.get("s.test", "/", &[]).await.unwrap();
+        assert_eq!((answer.status(), &*answer.text()), (200, "s.test"));
     }
 }
 
