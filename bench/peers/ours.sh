@@ -1,13 +1,26 @@
 #!/bin/bash
-# Starts pilotfish-proxy for a harness that fills in ours.json: ours.sh ROLE DIR LISTEN UPSTREAM_PORT[,...]
+# Starts pilotfish-proxy for a harness that fills in ours.json: ours.sh ROLE DIR LISTEN UPSTREAM_PORT[,...] [CERT KEY CA]
+# Roles outbound and inbound are the two sides of a mesh with mutual TLS between them: they get a certificate chain, its
+# key and the root. The other side is the workload that the certificate names.
 # The configuration is that of `make bench`: ten rules with header edits, a consistent hash on x-hash.
 # The harness's clients call the service by several names and by the proxy's own address, so its rules are for every host.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 proxy=${PILOTFISH_PROXY:-$here/../../target/release/pilotfish-proxy}
 if [ "$1" = version ]; then exec "$proxy" --version; fi
-dir=$2 listen=$3 ports=${4//,/ }
+role=$1 dir=$2/$1 listen=$3 ports=${4//,/ }
 mkdir -p "$dir/conf"
+listeners=(--outbound "127.0.0.1:$listen" --inbound 127.0.0.1:0)
+endpoint= identity=()
+case $role in outbound | inbound)
+  identity=(--identity-cert "$5" --identity-key "$6" --trust-bundle "$7")
+  # Names of this certificate: the endpoint's identity is what its URI says.
+  endpoint=", labels: {pilotfish.dev/agent: app, pilotfish.dev/mesh: \"true\"}"
+  id=$(openssl x509 -in "$5" -noout -ext subjectAltName | sed -n 's/.*URI:\([^,]*\).*/\1/p')
+esac
+if [ "$role" = inbound ]; then
+  listeners=(--outbound 127.0.0.1:0 --inbound "127.0.0.1:$listen" --app "127.0.0.1:$ports")
+fi
 
 route='    route:
     - destination:
@@ -27,7 +40,8 @@ spec:
   ports: [{number: 80, name: http, protocol: HTTP}]
   endpoints:
 END
-  for port in $ports; do echo "  - {address: 127.0.0.1, ports: {http: $port}}"; done
+  for port in $ports; do echo "  - {address: 127.0.0.1, ports: {http: $port}$endpoint}"; done
+  if [ -n "${id-}" ]; then echo "  subjectAltNames: [\"$id\"]"; fi
   cat <<END
 ---
 apiVersion: networking.istio.io/v1
@@ -59,5 +73,5 @@ $route
 END
 } >"$dir/conf/mesh.yaml"
 
-exec "$proxy" --config "$dir/conf" --agent bench --outbound "127.0.0.1:$listen" --inbound 127.0.0.1:0 \
-  --admin 127.0.0.1:0 --admin-socket "$dir/admin.sock" --workers 1
+exec "$proxy" --config "$dir/conf" --agent bench "${listeners[@]}" \
+  --admin 127.0.0.1:0 --admin-socket "$dir/admin.sock" --workers 1 "${identity[@]}"

@@ -150,8 +150,8 @@ impl Work {
             Self::H2c | Self::Hash | Self::Idle => &[Pilotfish, Haproxy, Nginx, Pingora, Envoy],
             Self::Latency | Self::Events => &[Direct, Pilotfish, Haproxy, Nginx, Pingora, Envoy],
             Self::Reload => &[PilotfishBig],
-            Self::Mesh => &[Pilotfish, Haproxy, HaproxyH2, Envoy],
-            Self::Handshakes => &[Pilotfish, Haproxy, Envoy],
+            Self::Mesh => &[Pilotfish, Haproxy, HaproxyH2, Nginx, Envoy],
+            Self::Handshakes => &[Pilotfish, Haproxy, Nginx, Envoy],
         }
     }
 

@@ -20,6 +20,8 @@ const HAPROXY: [&str; 2] =
     [include_str!("../../peers/haproxy/mesh-out.cfg"), include_str!("../../peers/haproxy/mesh-in.cfg")];
 const ENVOY: [&str; 2] =
     [include_str!("../../peers/envoy/mesh-out.yaml"), include_str!("../../peers/envoy/mesh-in.yaml")];
+const NGINX: [&str; 2] =
+    [include_str!("../../peers/nginx/mesh-out.conf"), include_str!("../../peers/nginx/mesh-in.conf")];
 const PILOTFISH: [&str; 2] =
     [include_str!("../../peers/pilotfish/mesh-out.yaml"), include_str!("../../peers/pilotfish/mesh-in.yaml")];
 
@@ -99,6 +101,7 @@ pub fn prepare(
             ("upstream", number(ports.next)),
             ("certs", certs.display().to_string()),
             ("alpn", alpn.to_owned()),
+            ("dir", dir.display().to_string()),
         ];
         let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
         fill(templates[side as usize], &values)
@@ -107,6 +110,7 @@ pub fn prepare(
     let place = dir.display();
     let (templates, flags) = match peer {
         Peer::Haproxy | Peer::HaproxyH2 => (HAPROXY, format!("-db -f {}", conf.display())),
+        Peer::Nginx => (NGINX, format!("-p {place} -e {place}/start.log -c {}", conf.display())),
         Peer::Envoy => {
             (ENVOY, format!("-c {} --concurrency 1 --disable-hot-restart -l error", conf.display()))
         }
@@ -144,7 +148,7 @@ mod tests {
         certificates(&dir)?;
         assert!(fs::read_to_string(dir.join("both.pem"))?.contains("PRIVATE KEY"));
         let ports = Ports { listen: 1, next: 2 };
-        for peer in [Peer::Pilotfish, Peer::Haproxy, Peer::HaproxyH2, Peer::Envoy] {
+        for peer in [Peer::Pilotfish, Peer::Haproxy, Peer::HaproxyH2, Peer::Nginx, Peer::Envoy] {
             for side in [Side::Outbound, Side::Inbound] {
                 let command = prepare(peer, Path::new("/bin/proxy"), side, ports, &dir, &dir)?;
                 assert_eq!(command[0], "/bin/proxy");
