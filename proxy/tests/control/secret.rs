@@ -12,7 +12,8 @@ async fn without_the_secret_nobody_calls_and_upstream_never_sees_it() {
     std::fs::write(&file, format!("{SECRET}\n")).unwrap();
     let origin = Origin::plain().await;
     let sidecar = support::sidecar()
-        .yaml("w.yaml", support::service("w.test", origin.addr().port()))
+        .yaml("w.yaml", support::service("w.test", origin.port()))
+        .yaml("h1.yaml", support::h1_upstreams("w.test"))
         .args(&["--local-secret-file", file.to_str().unwrap()])
         .start();
     // base64("agent:a-secret-of-the-local-agent")
