@@ -169,7 +169,7 @@ async fn start(
     listening: &Listening,
 ) -> Result<Arc<Control>, Failure> {
     let id = data.control_id(settings.id.as_deref())?;
-    let (store, store_calls) = Measured::new(open_store(settings, data).await?);
+    let (store, store_calls) = Measured::around(open_store(settings, data).await?);
     let (authority, live) = identity(settings, data, &store, &id, listening).await?;
     let trust_domain = authority.domain().clone();
     let trust_changes = watch::Sender::new(());

@@ -10,4 +10,5 @@ mod server_documents;
 mod server_hostile;
 mod server_identity;
 mod server_page;
+mod server_stream;
 mod support;

@@ -20,5 +20,9 @@ async fn memory_of_idle_sidecars() {
         held.push(Http::tls(&serve, Some(&own)).await);
     }
     let grown = serve.memory() - before;
-    println!("{} KiB for each of {many} connections; {} MiB at the start", grown / many >> 10, before >> 20);
+    println!(
+        "{} KiB for each of {many} connections; {} MiB at the start",
+        (grown / many) >> 10,
+        before >> 20
+    );
 }

@@ -95,7 +95,6 @@ async fn guessing_join_tokens_is_slow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "until the fleet is there"]
 async fn the_revoked_are_closed_and_stay_out() {
     let serve = Serve::start(&[]);
     let planner = joined(&serve, "default", "planner").await;

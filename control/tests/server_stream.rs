@@ -59,7 +59,10 @@ async fn a_sidecar_gets_what_is_applied_and_people_see_it() {
     assert!(waited.done && waited.concerned == 1, "{waited:?}");
     let status: FleetStatus = Http::socket(&serve).await.get("/v1/status").await.ok();
     let [sidecar] = status.sidecars.as_slice() else { panic!("{status:?}") };
-    assert_eq!((sidecar.agent.as_str(), sidecar.connected, sidecar.serving), ("planner", true, applied.version));
+    assert_eq!(
+        (sidecar.agent.as_str(), sidecar.connected, sidecar.serving),
+        ("planner", true, applied.version)
+    );
     let agents: Agents = Http::socket(&serve).await.get("/v1/agents").await.ok();
     assert_eq!(agents.agents.len(), 1);
 }

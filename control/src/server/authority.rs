@@ -103,10 +103,11 @@ pub(super) async fn look_after(control: Weak<Control>, names: Vec<Name>) {
         if let Err(error) = control.tokens.sweep().await {
             log::warn!("join tokens that have expired cannot be removed", why = error);
         }
-        if renewed || half_over(&control) {
-            if let Err(error) = credential(&control.authority, &control.live, &control.id, &names) {
-                log::error!("the control plane's own certificate cannot be renewed", why = error);
-            }
+        if !renewed && !half_over(&control) {
+            continue;
+        }
+        if let Err(error) = credential(&control.authority, &control.live, &control.id, &names) {
+            log::error!("the control plane's own certificate cannot be renewed", why = error);
         }
     }
 }

@@ -60,7 +60,7 @@ pub(super) struct Measured {
 
 impl Measured {
     /// Counts the calls of a store from now on.
-    pub(super) fn new(store: Arc<dyn Store>) -> (Arc<dyn Store>, Ledger) {
+    pub(super) fn around(store: Arc<dyn Store>) -> (Arc<dyn Store>, Ledger) {
         let calls = Ledger::default();
         (Arc::new(Measured { store, calls: calls.clone() }), calls)
     }

@@ -51,7 +51,7 @@ pub(super) fn list(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
 pub(super) async fn delete(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
     let (kind, namespace, name) = (asked.segment(0), asked.segment(1), asked.segment(2));
     let key = Key { kind: kind.into(), namespace: namespace.into(), name: name.into() };
-    let applied = control.resources.delete(&[key.clone()], asked.caller.name()).await?;
+    let applied = control.resources.delete(std::slice::from_ref(&key), asked.caller.name()).await?;
     wrote(asked, &format!("delete {key}"), &applied);
     json(&applied)
 }
