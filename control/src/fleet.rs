@@ -52,6 +52,7 @@ use crate::resources::{Committed, Resources};
 use crate::store::{Store, StoreError};
 use class::Class;
 use drain::Drains;
+use explain::Plans;
 use peers::Peers;
 use ranks::Ranks;
 use record::Revisions;
@@ -119,6 +120,7 @@ struct Shared {
     last_stream: AtomicU64,
     drains: Drains,
     peers: Peers,
+    plans: Plans,
 }
 
 /// What was rendered last.
@@ -166,6 +168,7 @@ impl Fleet {
             last_stream: AtomicU64::new(0),
             drains: Drains::default(),
             peers: Peers::default(),
+            plans: Plans::default(),
             settings,
         });
         let follow = follow::start(&shared).await?;

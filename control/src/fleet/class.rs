@@ -50,10 +50,17 @@ struct Inner {
     touched: usize,
     full: Option<Bytes>,
     deltas: HashMap<u64, Bytes>,
-    /// Frames of ranks up to a number, by the number before the first, with the reporter when there is one only.
-    ranks: (u64, HashMap<u64, (Option<Bytes>, Option<Arc<str>>)>),
+    /// Ranks up to a number, by the number before the first.
+    ranks: (u64, HashMap<u64, RankFrame>),
     /// Since when no stream uses it.
     unused: Option<Instant>,
+}
+
+/// A frame of ranks, and its reporter when there is one only.
+#[derive(Debug, Clone, Default)]
+struct RankFrame {
+    frame: Option<Bytes>,
+    sole: Option<Arc<str>>,
 }
 
 /// A version of the set, and what led to it.
@@ -209,8 +216,8 @@ impl Class {
             let made = inner.make_ranks(all());
             inner.ranks.1.insert(from, made);
         }
-        let (frame, sole) = inner.ranks.1.get(&from)?;
-        if sole.as_ref() == Some(reader) { None } else { frame.clone() }
+        let made = inner.ranks.1.get(&from)?;
+        if made.sole.as_ref() == Some(reader) { None } else { made.frame.clone() }
     }
 
     /// Says whether a stream uses it; gives since when none does.
@@ -381,18 +388,18 @@ impl Inner {
         self.full.clone()
     }
 
-    fn make_ranks(&self, all: Vec<Ranked>) -> (Option<Bytes>, Option<Arc<str>>) {
+    fn make_ranks(&self, all: Vec<Ranked>) -> RankFrame {
         let seen = |ranked: &Ranked| {
             let shown = self.view.endpoints.get(&ranked.rank.endpoint);
             shown.is_some_and(|shown| self.scope.endpoint(&shown.endpoint))
         };
         let mut ranked: Vec<Ranked> = all.into_iter().filter(seen).collect();
         ranked.sort_unstable_by(|a, b| a.rank.endpoint.cmp(&b.rank.endpoint));
-        let Some(first) = ranked.first() else { return (None, None) };
+        let Some(first) = ranked.first() else { return RankFrame::default() };
         let sole =
             first.sole.clone().filter(|sole| ranked.iter().all(|other| other.sole.as_ref() == Some(sole)));
         let ranks = ranked.into_iter().map(|ranked| ranked.rank).collect();
-        (framed(&ToSidecar::Ranks(wire::Ranks { ranks })), sole)
+        RankFrame { frame: framed(&ToSidecar::Ranks(wire::Ranks { ranks })), sole }
     }
 
     fn update(&self, full: bool) -> Update {

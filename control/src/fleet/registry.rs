@@ -52,8 +52,8 @@ impl Registry {
     }
 
     /// Calls `each` for everybody.
-    pub(super) fn each(&self, mut each: impl FnMut(&Arc<Registration>)) {
-        self.read().values().for_each(|registration| each(registration));
+    pub(super) fn each(&self, each: impl FnMut(&Arc<Registration>)) {
+        self.read().values().for_each(each);
     }
 
     /// The instances of an agent.

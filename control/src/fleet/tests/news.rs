@@ -127,3 +127,31 @@ async fn agents_are_ranked_by_cost_and_others_say_why_not() {
     assert!(fleet.agents(None, Some("colour=red")).unwrap_err().contains("colour"));
     assert_eq!(fleet.agents(None, None).unwrap().agents.len(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn explain_answers_as_the_agents_sidecar_would() {
+    let world = World::new();
+    let fleet = world.control("c1").await;
+    let able = Hello { capabilities: vec!["plan".into()], ..hello("planner", 1) };
+    let planner = Sidecar::open(&fleet, peer("planner"), able).await;
+    world.apply(&[("ServiceEntry.a", &service("a"))]);
+    pass(QUIET).await;
+    planner.report(vec![report(&planner, 7_000, 1.0, 0, 30)]).await;
+    pass(QUIET).await;
+    let question = |url: &str, capability: &str| crate::api::types::Question {
+        agent: "asker".into(),
+        namespace: "default".into(),
+        method: "GET".into(),
+        url: url.into(),
+        headers: vec![("agent-capability".into(), capability.into())],
+        body: None,
+    };
+    let told = fleet.explain(&question("http://plan.capability.mesh/x", "plan")).unwrap();
+    assert_eq!(told.candidates.len(), 1, "{told:?}");
+    assert!(told.candidates[0].0.contains("10.0.0.1:1001") && told.candidates[0].1.contains("7.0 ms"), "{told:?}");
+    let none = fleet.explain(&question("http://fly.capability.mesh/x", "fly")).unwrap();
+    assert!(none.refused.is_some(), "{none:?}");
+    let host = fleet.explain(&question("http://a.example/x", "")).unwrap();
+    assert!(host.rule.is_some(), "{host:?}");
+    assert!(fleet.explain(&question("ftp://a", "")).is_err());
+}
