@@ -148,7 +148,10 @@ async fn explain_answers_as_the_agents_sidecar_would() {
     };
     let told = fleet.explain(&question("http://plan.capability.mesh/x", "plan")).unwrap();
     assert_eq!(told.candidates.len(), 1, "{told:?}");
-    assert!(told.candidates[0].0.contains("10.0.0.1:1001") && told.candidates[0].1.contains("7.0 ms"), "{told:?}");
+    assert!(
+        told.candidates[0].0.contains("10.0.0.1:1001") && told.candidates[0].1.contains("7.0 ms"),
+        "{told:?}"
+    );
     let none = fleet.explain(&question("http://fly.capability.mesh/x", "fly")).unwrap();
     assert!(none.refused.is_some(), "{none:?}");
     let host = fleet.explain(&question("http://a.example/x", "")).unwrap();
