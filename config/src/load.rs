@@ -135,16 +135,15 @@ fn load_among<'d>(
     mut diagnose: Diagnose,
     admit: bool,
 ) -> (Loaded, Vec<Admitted>) {
-    let others_texts: Vec<Text<'d>>;
-    let others_trees: Vec<Tree<'_>>;
     let trees = trees(texts, &mut diagnose);
-    let mut documents = read_documents(&trees, options, &mut diagnose);
+    let documents = read_documents(&trees, options, &mut diagnose);
     let mut admitted: Vec<Admitted> =
         if admit && diagnose.errors() == 0 { documents.iter().map(admitted).collect() } else { Vec::new() };
     let keys: Vec<ResourceKey> = documents.iter().map(|document| document.meta.key.clone()).collect();
-    others_texts = others(&keys);
-    others_trees = self::trees(&others_texts, &mut diagnose);
-    documents.extend(read_documents(&others_trees, options, &mut diagnose));
+    let others_texts = others(&keys);
+    let others_trees = self::trees(&others_texts, &mut diagnose);
+    let others = read_documents(&others_trees, options, &mut diagnose);
+    let documents: Vec<Document<'_>> = documents.into_iter().chain(others).collect();
     let resources = documents.len();
     let model = validate(documents, options, &mut diagnose);
     let model = (diagnose.errors() == 0).then_some(model);

@@ -40,9 +40,10 @@ use virtual_service::VirtualServiceDraft;
 struct Drafts<'n> {
     virtual_services: Vec<VirtualServiceDraft<'n>>,
     destination_rules: Vec<DestinationRuleDraft<'n>>,
-    /// The place of each ServiceEntry and WorkloadEntry, in the model's order.
+    /// The place of each ServiceEntry, WorkloadEntry and PeerAuthentication, in the model's order.
     services: Vec<Node<'n>>,
     workloads: Vec<Node<'n>>,
+    peers: Vec<Node<'n>>,
     trust_domains: Vec<(TrustDomain, Node<'n>)>,
 }
 
@@ -99,6 +100,7 @@ fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &
         Spec::Sidecar(spec) => model.sidecars.push(sidecar::sidecar(cx, meta, &spec)),
         Spec::PeerAuthentication(spec) => {
             model.peer_authentications.push(security::peer_authentication(cx, meta, &spec));
+            drafts.peers.push(node);
         }
         Spec::AuthorizationPolicy(spec) => {
             model.authorization_policies.push(security::authorization_policy(cx, meta, &spec));

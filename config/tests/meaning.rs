@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use pilotfish_config::model::{
-    Action, Affinity, Algorithm, HashKey, HashTable, OutboundMode, PathRewrite, Redirect, StringMatch,
+    Action, Affinity, Algorithm, Capability, HashKey, HashTable, OutboundMode, PathRewrite, ProbeMethod,
+    Redirect, StringMap, StringMatch,
 };
 use pilotfish_config::{Options, load_texts};
 
@@ -233,4 +234,51 @@ items:
     assert_eq!(keys, ["ServiceEntry default/a", "ServiceEntry default/b"]);
     assert_eq!(model.service_entries[1].meta.labels["x"], "y");
     assert_eq!(model.service_entries[1].hosts.len(), 1);
+}
+
+#[test]
+fn a_workload_is_probed_as_the_group_with_most_of_its_labels_says() {
+    let group = |name: &str, namespace: &str, labels: &str, probe: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: WorkloadGroup\nmetadata: {{name: {name}, namespace: \
+             {namespace}}}\nspec:\n  metadata: {{labels: {{tier: gold}}}}\n  template: {{labels: {{{labels}}}}}\n{probe}"
+        )
+    };
+    let tcp = |port: u16| format!("  probe: {{tcpSocket: {{port: {port}}}}}\n");
+    let text = group("wide", "default", "app: a", &tcp(1))
+        + &group("narrow", "default", "app: a, version: v2", &tcp(2))
+        + &group("silent", "default", "app: a, version: v2, zone: z", "")
+        + &group(
+            "elsewhere",
+            "other",
+            "app: a",
+            "  probe: {exec: {command: [/bin/check]}, periodSeconds: 3}\n",
+        );
+    let model = model(&text);
+    let labels = |pairs: &[(&str, &str)]| -> StringMap {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let port = |pairs: &[(&str, &str)]| match &model.probe_for("default", &labels(pairs))?.method {
+        ProbeMethod::Tcp { port, .. } => Some(*port),
+        _ => None,
+    };
+    assert_eq!(port(&[("app", "a"), ("tier", "gold")]), Some(1));
+    assert_eq!(port(&[("app", "a"), ("tier", "gold"), ("version", "v2"), ("zone", "z")]), Some(2));
+    assert_eq!(port(&[("app", "a")]), None, "the labels of `metadata` are its workloads' too");
+    let probe = model.probe_for("other", &labels(&[("app", "a"), ("tier", "gold")])).unwrap();
+    let times = (probe.initial_delay_seconds, probe.timeout_seconds, probe.period_seconds);
+    assert_eq!((times, probe.success_threshold, probe.failure_threshold), ((0, 1, 3), 1, 3));
+    assert_eq!(probe.method, ProbeMethod::Exec(vec!["/bin/check".into()]));
+}
+
+#[test]
+fn capabilities_read_as_flags_and_messages_write_them() {
+    for (text, printed) in [("NLU", "nlu"), ("nlu@1.2", "nlu@1.2.0"), ("a_b-c@v2", "a_b-c@2.0.0")] {
+        let capability = Capability::parse(text).unwrap();
+        assert_eq!(capability.to_string(), printed);
+        assert_eq!(Capability::parse(printed), Ok(capability));
+    }
+    for bad in ["", "@1", "a b", "a.b", "a,b", "a@", "a@x", "a@1.2.3.4", "a@^1", &"a".repeat(64)] {
+        assert!(Capability::parse(bad).is_err(), "{bad}");
+    }
 }

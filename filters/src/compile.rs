@@ -89,7 +89,7 @@ pub fn compile(
     let view = View::new(model, &options.namespace, &options.labels);
     let trust_domain = options.trust_domain.as_deref();
     let sources = cluster::Sources { model, resolved, view: &view, place: &place, trust_domain };
-    let clusters = cluster::clusters(sources, &mut state.begin(now));
+    let (clusters, dns_names) = cluster::clusters(sources, &mut state.begin(now));
     let routes = route::compile(model, options, &view, &rules, &clusters);
     let (inbound, mut warnings) = inbound::compile(model, options);
     warnings.extend(routes.warnings);
@@ -100,7 +100,7 @@ pub fn compile(
         inbound,
         catalogue: catalogue::compile(&clusters),
         egress: egress::compile(model, options, &view),
-        dns_names: cluster::dns_names(model, &place),
+        dns_names,
         registered: Registered::new(&clusters),
         clusters: clusters.into_list(),
     })

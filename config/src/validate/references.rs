@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::model::{Host, Model, ServiceEntry, includes};
+use crate::model::{Host, Model, PeerAuthentication, ROOT_NAMESPACES, ServiceEntry, includes};
 
 use super::Drafts;
 use super::check::Cx;
@@ -13,6 +13,32 @@ pub(super) fn check(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
     destinations(cx, drafts, model);
     workloads(cx, drafts, model);
     agents(cx, drafts, model);
+    peers(cx, drafts, model);
+}
+
+/// PeerAuthentications that cannot have an effect on any workload.
+fn peers(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
+    // As the plan decides: of those for a whole namespace, the first by name holds.
+    let wide = model.peer_authentications.iter().filter(|policy| policy.selector.is_empty());
+    let mut first: HashMap<&str, &PeerAuthentication> = HashMap::new();
+    for policy in wide {
+        let known = first.entry(policy.meta.namespace()).or_insert(policy);
+        if policy.meta.name() < known.meta.name() {
+            *known = policy;
+        }
+    }
+    for (policy, node) in model.peer_authentications.iter().zip(&drafts.peers) {
+        let namespace = policy.meta.namespace();
+        if !policy.selector.is_empty() {
+            if ROOT_NAMESPACES.contains(&namespace) {
+                let hint = "put it into the workloads' namespace";
+                cx.warn(*node, "a selector in a root namespace selects nothing", hint);
+            }
+        } else if let Some(first) = first.get(namespace).filter(|first| first.meta.key != policy.meta.key) {
+            let message = format!("the namespace {namespace} has {} already", first.meta.key);
+            cx.warn(*node, message, "the first by name holds; put them into one");
+        }
+    }
 }
 
 /// Two VirtualServices for one host: the first one wins.

@@ -1,5 +1,6 @@
 //! Who offers what: the candidates for a demand, or for each endpoint why it is none.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -66,9 +67,8 @@ impl Catalogue {
     /// A catalogue of these.
     pub fn new(candidates: Vec<Candidate>) -> Self {
         let labels = candidates.iter().flat_map(|candidate| candidate.endpoint.labels.iter());
-        let mut keys: Vec<Box<str>> = labels.map(|(key, _)| key.into()).collect();
-        keys.sort_unstable();
-        keys.dedup();
+        let keys: BTreeSet<&str> = labels.map(|(key, _)| key).collect();
+        let keys = keys.into_iter().map(Box::from).collect();
         Catalogue { candidates, keys }
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use pilotfish_config::model::{Address, DestinationRule, Model, Resolution, Subset};
+use pilotfish_config::model::{Address, DestinationRule, Model, Resolution, ServiceEntry, Subset};
 
 use crate::balance::locality::{self, Place};
 use crate::cluster::{self, Cluster, ClusterSpec, Clusters, Kind};
@@ -38,12 +38,13 @@ pub(crate) struct Sources<'m> {
     pub trust_domain: Option<&'m str>,
 }
 
-/// All clusters that the sidecar at `place` sees.
-pub(crate) fn clusters(sources: Sources<'_>, pass: &mut Pass<'_>) -> Clusters {
+/// All clusters that the sidecar at `place` sees, and the names whose addresses have to be looked up, sorted.
+pub(crate) fn clusters(sources: Sources<'_>, pass: &mut Pass<'_>) -> (Clusters, Box<[Box<str>]>) {
     let rules = Rules::new(sources.model, sources.place);
     let seeds = Seeds::new(sources.model);
     let mut clusters = Clusters::default();
     let services = services::services(sources.model, sources.view, sources.place, &seeds);
+    let names = names_of(&services);
     // Settings for a capability's host; who serves it is known by capability only.
     let capabilities = rules.capability_hosts().map(|host| Service::empty(host));
     for service in services.into_iter().chain(capabilities) {
@@ -59,15 +60,25 @@ pub(crate) fn clusters(sources: Sources<'_>, pass: &mut Pass<'_>) -> Clusters {
             clusters.alias(&service.host, *alias, *port);
         }
     }
-    clusters
+    (clusters, names)
 }
 
-/// Names whose addresses have to be looked up, sorted.
+/// Names whose addresses have to be looked up before `model` is compiled, sorted.
 pub fn dns_names(model: &Model, place: &Place) -> Box<[Box<str>]> {
-    let seeds = Seeds::new(model);
+    // Registered agents have addresses; they only matter to a service whose own name is looked up without them.
+    let selects = |entry: &ServiceEntry| {
+        entry.workload_selector.is_some()
+            && matches!(entry.resolution, Resolution::Dns | Resolution::DnsRoundRobin)
+    };
+    let seeds =
+        if model.service_entries.iter().any(selects) { Seeds::new(model) } else { Seeds::written(model) };
     let view = View::new(model, &place.namespace, &place.labels);
+    names_of(&services::services(model, &view, place, &seeds))
+}
+
+fn names_of(services: &[Service<'_>]) -> Box<[Box<str>]> {
     let mut names = BTreeSet::new();
-    for service in services::services(model, &view, place, &seeds) {
+    for service in services {
         for port in &service.ports {
             for seed in &port.seeds {
                 if let Address::Name(name) = &seed.workload.address {

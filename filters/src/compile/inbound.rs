@@ -18,29 +18,18 @@ pub(super) fn compile(model: &Model, options: &CompileOptions) -> (InboundMtls, 
     let is_root = |policy: &&PeerAuthentication| ROOT_NAMESPACES.contains(&policy.meta.namespace());
     let is_own = |policy: &&PeerAuthentication| policy.meta.namespace() == options.namespace;
     let is_wide = |policy: &&PeerAuthentication| policy.selector.is_empty();
-    for ignored in all().filter(|policy| is_root(policy) && !is_wide(policy)) {
-        warnings.push(
-            format!(
-                "{}: {}: a selector in a root namespace selects nothing (put it into the workloads' namespace)",
-                ignored.meta.source, ignored.meta.key
-            )
-            .into(),
-        );
-    }
-    let mesh = first(all().filter(is_root).filter(is_wide), "the mesh", &mut warnings);
-    let wide = all().filter(|policy| is_own(policy) && !is_root(policy) && is_wide(policy));
-    let wide = first(wide, "the namespace", &mut warnings);
+    let mesh = first(all().filter(is_root).filter(is_wide), &mut warnings);
+    let wide = first(all().filter(|p| is_own(p) && !is_root(p) && is_wide(p)), &mut warnings);
     let selects = |policy: &&PeerAuthentication| {
         is_own(policy) && !is_root(policy) && !is_wide(policy) && includes(&options.labels, &policy.selector)
     };
-    let own = first(all().filter(selects), "this workload", &mut warnings);
+    let own = first(all().filter(selects), &mut warnings);
     (effective([own, wide, mesh], options), warnings)
 }
 
-/// The first by namespace and name, a warning for the others.
+/// The first by namespace and name, a warning for the others that loading has not warned of already.
 fn first<'m>(
     policies: impl Iterator<Item = &'m PeerAuthentication>,
-    of: &str,
     warnings: &mut Vec<Box<str>>,
 ) -> Option<&'m PeerAuthentication> {
     let root = |policy: &PeerAuthentication| {
@@ -49,9 +38,12 @@ fn first<'m>(
     let mut policies: Vec<&PeerAuthentication> = policies.collect();
     policies.sort_by_key(|policy| (root(policy), policy.meta.name()));
     let first = policies.first().copied()?;
-    for other in policies.iter().skip(1) {
+    let told = |other: &PeerAuthentication| {
+        other.selector.is_empty() && other.meta.namespace() == first.meta.namespace()
+    };
+    for other in policies.iter().skip(1).filter(|other| !told(other)) {
         let line = format!(
-            "{}: {}: {of} has {} already, so this one does nothing (put them into one)",
+            "{}: {}: this workload has {} already, so this one does nothing for it (put them into one)",
             other.meta.source, other.meta.key, first.meta.key
         );
         warnings.push(line.into());

@@ -138,7 +138,7 @@ impl World {
             place: &self.place,
             trust_domain: None,
         };
-        clusters(sources, &mut self.state.begin(at(0)))
+        clusters(sources, &mut self.state.begin(at(0))).0
     }
 
     fn cluster(&self, host: &str, port: u16, subset: Option<&str>) -> Arc<Cluster> {

@@ -52,7 +52,16 @@ struct Alone<'m> {
 
 impl<'m> Seeds<'m> {
     pub(super) fn new(model: &'m Model) -> Seeds<'m> {
-        let registered = model.registrations.iter().map(|own| Alone {
+        Seeds::with(model, &model.registrations)
+    }
+
+    /// Without registered agents.
+    pub(super) fn written(model: &'m Model) -> Seeds<'m> {
+        Seeds::with(model, &[])
+    }
+
+    fn with(model: &'m Model, registrations: &'m [Registration]) -> Seeds<'m> {
+        let registered = registrations.iter().map(|own| Alone {
             workload: &own.workload,
             namespace: &own.namespace,
             registration: Some(own),

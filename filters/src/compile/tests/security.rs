@@ -65,15 +65,19 @@ fn ports_have_modes_of_their_own() {
 fn of_equals_the_first_by_name_holds_and_the_other_is_told() {
     let plan = compiled(&(peer("default", "b", STRICT) + &peer("default", "a", DISABLE)), &with_identity());
     assert_eq!(plan.inbound_mtls(80), MtlsMode::Disable);
+    let two = [("b", STRICT), ("a", DISABLE)].map(|(name, spec)| {
+        peer("default", name, &spec.replace("{mtls", "{selector: {matchLabels: {app: caller}}, mtls"))
+    });
+    let plan = compiled(&two.concat(), &with_identity());
+    assert_eq!(plan.inbound_mtls(80), MtlsMode::Disable);
     let warnings = plan.warnings().join("\n");
     assert!(
         warnings
-            .contains("PeerAuthentication default/b: the namespace has PeerAuthentication default/a already")
+            .contains("PeerAuthentication default/b: this workload has PeerAuthentication default/a already")
     );
     let selected = "{selector: {matchLabels: {app: caller}}, mtls: {mode: DISABLE}}";
     let plan = compiled(&peer("istio-system", "s", selected), &with_identity());
-    assert_eq!(plan.inbound_mtls(80), MtlsMode::Strict);
-    assert!(plan.warnings()[0].contains("a selector in a root namespace selects nothing"));
+    assert_eq!(plan.inbound_mtls(80), MtlsMode::Strict, "a selector in a root namespace selects nothing");
 }
 
 #[test]
