@@ -98,7 +98,8 @@ impl From<Trouble> for Failed {
                 };
                 let mut message = harmless(&failure.error, true);
                 for line in &failure.diagnostics {
-                    let _ = write!(message, "\n{}", harmless(line, false));
+                    // A hint may show several lines of YAML.
+                    let _ = write!(message, "\n{}", harmless(line, true));
                 }
                 Failed { why, message }
             }

@@ -13,14 +13,14 @@ use super::failed::Failed;
 use super::get::fetch;
 use super::kinds::{Kinds, Wanted};
 use super::output::Output;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, harmless};
 use super::wait::Wait;
 use crate::api::types::{Action, Applied, File, Resource, Submission};
 
 /// Edit a stored document in an editor.
 ///
 /// The editor is $VISUAL, $EDITOR or vi. When the control plane refuses it, the editor opens again with the reasons as comments at the top. When somebody
-/// else changed the document meanwhile, it opens again with what they changed. Saving nothing gives it up.
+/// else changed the document meanwhile, it opens again with what they changed. Leaving without a change gives it up.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -67,17 +67,18 @@ impl Edit {
         let mut current = self.current(&client).await?;
         let mut base = client.server.documents;
         let draft = Draft::new(&current.key, &current.yaml)?;
+        let mut refused = None;
         loop {
-            let Some(text) = draft.edited(&current.yaml)? else {
-                eprintln!("nothing was changed");
-                return Ok(());
-            };
+            let Some(text) = draft.edited(&current.yaml)? else { return given_up(refused) };
             match self.store(&client, &mut current, &mut base, &text).await {
                 Ok(Tried::Done(applied)) => {
                     draft.remove();
                     return finish(&client, applied, false, &self.wait, self.output).await;
                 }
-                Ok(Tried::Again(why)) => draft.explain(&why, &text)?,
+                Ok(Tried::Again(why)) => {
+                    draft.explain(&why, &text)?;
+                    refused = Some(why);
+                }
                 Err(failed) => return Err(draft.kept(failed)),
             }
         }
@@ -145,6 +146,17 @@ impl Edit {
                 Err(trouble) => return Err(trouble.into()),
             }
         }
+    }
+}
+
+/// The user left the editor without a change: at once, or after a refusal.
+fn given_up(refused: Option<String>) -> Result<(), Failed> {
+    match refused {
+        None => {
+            eprintln!("nothing was changed");
+            Ok(())
+        }
+        Some(why) => Err(Failed::refused(format!("given up, nothing was stored: {}", harmless(&why, true)))),
     }
 }
 

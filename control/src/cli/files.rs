@@ -90,7 +90,8 @@ fn summary(files: &[File]) -> String {
 
 /// A line of `file:line:column: error: ...` as `pilotfish check` colours it.
 pub fn coloured(line: &str, terminal: &Terminal) -> String {
-    let line = harmless(line, false);
+    // A hint may show several lines of YAML.
+    let line = harmless(line, true);
     for (word, tone) in [("error", Tone::Bad), ("warning", Tone::Warn)] {
         if let Some((place, rest)) = line.split_once(&format!(": {word}: ")) {
             return format!("{place}: {} {rest}", terminal.paint(tone, &format!("{word}:")));

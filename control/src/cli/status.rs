@@ -167,7 +167,7 @@ fn remarks(status: &FleetStatus, terminal: &Terminal) -> String {
             let line = format!("{name} refused version {}:", refused.version);
             let _ = writeln!(text, "{}", terminal.paint(Tone::Bad, &line));
             for reason in &refused.reasons {
-                let _ = writeln!(text, "  {}", harmless(reason, false));
+                let _ = writeln!(text, "  {}", harmless(reason, true).replace('\n', "\n    "));
             }
         }
         if let Some(detail) = sidecar.detail.as_ref().filter(|_| sidecar.status != AgentStatus::Ready) {

@@ -25,7 +25,9 @@ fn applied() -> Applied {
             change("old", Action::Removed),
             change("same", Action::Unchanged),
         ],
-        warnings: vec!["routes.yaml:3:1: warning: spec.http[0].retries: not enforced yet".into()],
+        warnings: vec![
+            "routes.yaml:3:1: warning: spec.http[0].retries: \x1b[2Jnot enforced yet; write:\nkind: X".into(),
+        ],
     }
 }
 
@@ -64,7 +66,10 @@ fn apply_sends_files_and_prints_each_document() {
     let folder = control.dir.path().join("mesh").display().to_string();
     let ran = control.run(&["apply", "-f", &folder, &single, "-n", "production", "--prune"]);
     ran.says(&format!("{LINES}version 7\n"));
-    assert_eq!(ran.err, "routes.yaml:3:1: warning: spec.http[0].retries: not enforced yet\n");
+    assert_eq!(
+        ran.err,
+        "routes.yaml:3:1: warning: spec.http[0].retries: \\u001b[2Jnot enforced yet; write:\nkind: X\n"
+    );
     let body = &control.asked()[0].body;
     let names: Vec<&str> =
         body["files"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();

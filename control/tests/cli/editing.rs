@@ -91,7 +91,7 @@ fn a_refused_text_comes_back_with_the_reasons_as_comments() {
     assert_eq!(text(&last), STORED.replace("90", "50"), "the comments are ours and are not sent");
     // Leaving without a change gives it up.
     let ran = edit(&control, "grep -q '^#|' \"$1\" || sed -i s/90/bad/ \"$1\"");
-    assert_eq!((ran.code, ran.err.as_str()), (Some(0), "nothing was changed\n"));
+    ran.fails(1, &["given up, nothing was stored: refused\nchat.yaml:3:3: error: no bad"]);
 }
 
 #[test]
