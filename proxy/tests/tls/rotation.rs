@@ -56,16 +56,16 @@ async fn leaf_intermediate_and_root_rotate_under_load() {
     };
     // A leaf, then an intermediate of the same root.
     both(&mesh, &mesh.ca, &[&mesh.ca]);
-    (taken(&callee, 1).await, taken(&caller, 1).await);
+    tokio::join!(taken(&callee, 1), taken(&caller, 1));
     mesh.ca.new_intermediate();
     both(&mesh, &mesh.ca, &[&mesh.ca]);
-    (taken(&callee, 2).await, taken(&caller, 2).await);
+    tokio::join!(taken(&callee, 2), taken(&caller, 2));
     // A second root: first trusted, then used.
     let second = Ca::new(DOMAIN);
     both(&mesh, &mesh.ca, &[&mesh.ca, &second]);
-    (taken(&callee, 3).await, taken(&caller, 3).await);
+    tokio::join!(taken(&callee, 3), taken(&caller, 3));
     both(&mesh, &second, &[&mesh.ca, &second]);
-    (taken(&callee, 4).await, taken(&caller, 4).await);
+    tokio::join!(taken(&callee, 4), taken(&caller, 4));
     let before = done.load(Relaxed);
     let until = Instant::now() + PATIENCE;
     while done.load(Relaxed) < before + 50 {

@@ -1,3 +1,5 @@
+//! A TLS connection against rustls' own buffered end: fragments, ends, floods, slow readers, idle memory.
+
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
