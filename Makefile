@@ -2,9 +2,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build dist demo test bench bench-deps fuzz lint clean need-rust python
+.PHONY: help deps build-deps build dist demo test bench bench-deps fuzz lint clean need-rust python
 
 CARGO ?= cargo
+# `--no-default-features` leaves etcd out of the control plane: then protoc is not needed to compile.
+CARGO_FEATURES ?=
 KEEP ?=
 FUZZ_SECONDS ?= 60
 FUZZED := $(patsubst %/fuzz/Cargo.toml,%,$(wildcard */fuzz/Cargo.toml))
@@ -14,30 +16,33 @@ help: ## This list
 	@echo "Pilotfish: a sidecar for AI agents. Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-build: need-rust ## Release binaries: target/release/pilotfish-proxy and target/release/pilotfish
+deps: ## Install protoc and etcd (apt-get, as root), which compiling and testing the store on etcd take
+	@CARGO_FEATURES="$(CARGO_FEATURES)" .ci/deps
+
+build: need-rust build-deps ## Release binaries: target/release/pilotfish-proxy and target/release/pilotfish
 	@echo "build: compiling release binaries (a few minutes the first time)"
 	$(CARGO) build --release -p pilotfish-proxy
-	$(CARGO) build --release -p pilotfish
+	$(CARGO) build --release -p pilotfish $(CARGO_FEATURES)
 
 dist: build ## What is installed: stripped binaries, a .deb, completions, manual pages, checksums, in dist/
 	@command -v dpkg-deb >/dev/null || { echo "dpkg-deb is missing: apt-get install dpkg"; exit 1; }
 	@deploy/dist
 
-demo: need-rust ## Control plane, agents, their sidecars, traffic, tables; KEEP=1 leaves it running
+demo: need-rust build-deps ## Control plane, agents, their sidecars, traffic, tables; KEEP=1 leaves it running
 	@echo "demo: compiling the control plane, the sidecar and the agents (some minutes the first time, then seconds)"
 	@$(CARGO) build --release -p pilotfish-proxy
-	@$(CARGO) build --release -p pilotfish
+	@$(CARGO) build --release -p pilotfish $(CARGO_FEATURES)
 	@$(CARGO) build --profile demo -p pilotfish-demo
 	@KEEP=$(KEEP) target/demo/demo --proxy target/release/pilotfish-proxy --control target/release/pilotfish
 
-test: need-rust python ## Every test
+test: need-rust python deps ## Every test
 	@echo "test: compiling (a few minutes the first time)"
 	@$(CARGO) build --workspace --bins
 	@echo "test: running all tests"
 	@$(CARGO) test --workspace --no-fail-fast
 	@echo "test: all tests passed"
 
-lint: need-rust ## Format and clippy, warnings are errors; crate arrows if cargo-deny is there
+lint: need-rust build-deps ## Format and clippy, warnings are errors; crate arrows if cargo-deny is there
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline check bans; \
@@ -46,7 +51,7 @@ lint: need-rust ## Format and clippy, warnings are errors; crate arrows if cargo
 bench-deps: need-rust ## Install the proxies that `make bench` compares with
 	@bench/deps
 
-bench: need-rust ## Measure pilotfish-proxy and its rivals side by side, about 20 minutes
+bench: need-rust build-deps ## Measure pilotfish-proxy and its rivals side by side, about 20 minutes
 	@BENCH="$(BENCH)" bench/run
 
 fuzz: need-rust ## Fuzz each parser of outside bytes for FUZZ_SECONDS (60) under libFuzzer
@@ -60,6 +65,9 @@ fuzz: need-rust ## Fuzz each parser of outside bytes for FUZZ_SECONDS (60) under
 
 clean: ## Remove everything that was built
 	$(CARGO) clean
+
+build-deps:
+	@CARGO_FEATURES="$(CARGO_FEATURES)" .ci/deps build
 
 need-rust:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: see https://rustup.rs, or set CARGO=/path/to/cargo"; exit 1; }

@@ -37,8 +37,7 @@ use crate::ca::trust::Trust;
 use crate::fleet::{self, Fleet};
 use crate::log;
 use crate::resources::Resources;
-use crate::store::Store;
-use crate::store::redb::RedbStore;
+use crate::store::{self, Store};
 use data::DataFolder;
 use listen::Listening;
 use measured::Measured;
@@ -237,9 +236,11 @@ async fn identity(
 }
 
 async fn open_store(settings: &Settings, data: &DataFolder) -> Result<Arc<dyn Store>, Failure> {
-    if settings.store.is_some() {
-        return Err(Failure("--store: etcd is not there yet".into()));
-    }
-    let store = RedbStore::open(&data.path().join("store.redb"));
-    Ok(Arc::new(store.map_err(|error| founding::unusable(&error))?))
+    let tls = store::Tls {
+        ca: settings.store_ca.clone(),
+        cert: settings.store_cert.clone(),
+        key: settings.store_key.clone(),
+    };
+    let opened = store::open(settings.store.as_deref(), data.path(), &tls).await;
+    opened.map_err(|error| founding::unusable(&error))
 }

@@ -2,8 +2,13 @@
 //!
 //! Keys are `/`-separated texts, values are bytes. Every change has a revision; revisions count up over the whole store.
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod memory;
+pub mod open;
 pub mod redb;
+
+pub use open::{Tls, open};
 
 use std::fmt;
 use std::future::Future;
@@ -56,6 +61,43 @@ pub struct Batch {
     pub put: Vec<(String, Bytes)>,
     /// What is removed; a key that is not there is no error.
     pub delete: Vec<String>,
+}
+
+/// The most operations and bytes that a batch may have.
+const OPERATIONS: usize = 100;
+const BYTES: usize = 1 << 20;
+
+impl Batch {
+    /// Whether every store takes it: what is too large for one of them is refused by all.
+    ///
+    /// # Errors
+    /// It has too many operations, or too many bytes.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let operations = self.expect.len().max(self.put.len() + self.delete.len());
+        let bytes: usize = self.put.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if operations <= OPERATIONS && bytes <= BYTES {
+            return Ok(());
+        }
+        let why = format!(
+            "a batch of {operations} operations and {bytes} bytes is too large (at most {OPERATIONS} and {BYTES})"
+        );
+        Err(StoreError::Unavailable { why, unsure: false })
+    }
+
+    /// What is written: of several values for one key, the last.
+    fn written(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        let later = |at: usize, key: &String| self.put[at + 1..].iter().any(|(other, _)| other == key);
+        let last = self.put.iter().enumerate().filter(move |(at, (key, _))| !later(*at, key));
+        last.map(|(_, (key, value))| (key.as_str(), value))
+    }
+
+    /// What is removed, each key once; what is written too is not.
+    fn deleted(&self) -> impl Iterator<Item = &str> {
+        let again = |at: usize, key: &String| self.delete[at + 1..].contains(key);
+        let written = |key: &String| self.put.iter().any(|(other, _)| other == key);
+        let gone = self.delete.iter().enumerate().filter(move |(at, key)| !again(*at, key) && !written(key));
+        gone.map(|(_, key)| key.as_str())
+    }
 }
 
 /// One change that a watch saw.

@@ -12,3 +12,5 @@ mod server_identity;
 mod server_page;
 mod server_stream;
 mod support;
+
+mod store;
