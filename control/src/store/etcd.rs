@@ -25,8 +25,8 @@ const PREFIX: &str = "/pilotfish/";
 const DEADLINE: Duration = Duration::from_secs(2);
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(1);
-/// A member that is silent for so long while it is waited for is left.
-const SILENT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(1));
+/// Asked for a sign of life so often (etcd closes connections that ask more often than every 5 s), and left without one.
+const SILENT: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(2));
 /// How often a read is tried: a member that just died may be picked twice.
 const TRIES: u32 = 4;
 /// The pause between.
@@ -123,8 +123,10 @@ impl EtcdStore {
 
     async fn change(&self, batch: Batch) -> Result<Revision, StoreError> {
         batch.check()?;
-        let compare: Vec<Compare> = batch.expect.iter().map(|(key, expect)| comparison(key, *expect)).collect();
-        let put = batch.written().map(|(key, value)| TxnOp::put(format!("{PREFIX}{key}"), value.to_vec(), None));
+        let compare: Vec<Compare> =
+            batch.expect.iter().map(|(key, expect)| comparison(key, *expect)).collect();
+        let put =
+            batch.written().map(|(key, value)| TxnOp::put(format!("{PREFIX}{key}"), value.to_vec(), None));
         let delete = batch.deleted().map(|key| TxnOp::delete(format!("{PREFIX}{key}"), None));
         let operations: Vec<TxnOp> = put.chain(delete).collect();
         let transaction = Txn::new().when(compare).and_then(operations);
@@ -201,7 +203,8 @@ impl Store for EtcdStore {
 /// Whether the call may have been done although its answer says otherwise.
 fn may_have_happened(error: &Error) -> bool {
     // What a member refuses by itself did not happen; what it says about a lost leader or connection may have.
-    let refused = ["too many requests", "not enough started", "duplicate key", "space exceeded", "permission"];
+    let refused =
+        ["too many requests", "not enough started", "duplicate key", "space exceeded", "permission"];
     let text = error.to_string();
     !refused.iter().any(|refused| text.contains(refused))
 }

@@ -29,8 +29,8 @@ pub async fn open(url: Option<&str>, data: &Path, tls: &Tls) -> Result<Arc<dyn S
     let Some(url) = url else {
         let path = data.join(FILE);
         let opened = tokio::task::spawn_blocking(move || RedbStore::open(&path)).await;
-        let opened = opened
-            .map_err(|error| StoreError::Unavailable { why: error.to_string(), unsure: false })??;
+        let opened =
+            opened.map_err(|error| StoreError::Unavailable { why: error.to_string(), unsure: false })??;
         return Ok(Arc::new(opened));
     };
     shared(url, tls).await

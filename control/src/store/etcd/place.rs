@@ -112,17 +112,22 @@ mod tests {
     fn plain_text_stays_on_this_machine() {
         let (none, ca) = (Tls::default(), Tls { ca: Some("ca.pem".into()), ..Tls::default() });
         let place = Place::parse("etcd://127.0.0.1:2379,[::1]:2379,localhost:1", &none).unwrap();
-        assert_eq!(
-            place.endpoints(),
-            ["http://127.0.0.1:2379", "http://[::1]:2379", "http://localhost:1"]
-        );
+        assert_eq!(place.endpoints(), ["http://127.0.0.1:2379", "http://[::1]:2379", "http://localhost:1"]);
         let refused = Place::parse("etcd://127.0.0.1:2379,10.0.0.1:2379", &none).unwrap_err();
         assert!(refused.to_string().contains("10.0.0.1:2379 is another machine"), "{refused}");
         assert!(Place::parse("etcd://localhost.example:2379", &none).is_err());
         let place = Place::parse("etcd://10.0.0.1:2379", &ca).unwrap();
         assert_eq!(place.endpoints(), ["https://10.0.0.1:2379"]);
         assert!(Place::parse("https://db.example:2379/", &none).unwrap().tls(&none).is_err());
-        for bad in ["redis://h:1", "etcd://", "etcd://h", "etcd://h:x", "etcd://h:1,", "h:1", "etcd://u:p@localhost:1"] {
+        for bad in [
+            "redis://h:1",
+            "etcd://",
+            "etcd://h",
+            "etcd://h:x",
+            "etcd://h:1,",
+            "h:1",
+            "etcd://u:p@localhost:1",
+        ] {
             assert!(Place::parse(bad, &ca).is_err(), "{bad}");
         }
     }

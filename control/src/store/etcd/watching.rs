@@ -47,9 +47,8 @@ struct Watching {
 
 impl Watching {
     async fn open(&mut self) -> Result<WatchStream, StoreError> {
-        let options = WatchOptions::new()
-            .with_range(end_of(&self.prefix))
-            .with_start_revision(signed(self.seen + 1));
+        let options =
+            WatchOptions::new().with_range(end_of(&self.prefix)).with_start_revision(signed(self.seen + 1));
         let mut client = self.client.watch_client().max_decoding_message_size(super::MESSAGE);
         let opened = client.watch(format!("{PREFIX}{}", self.prefix), Some(options));
         match tokio::time::timeout(DEADLINE, opened).await {
@@ -91,7 +90,9 @@ impl Watching {
             // A stream that breaks is opened again where it was.
             let Ok(Some(message)) = stream.message().await else { return Ok(()) };
             if message.compact_revision() > 0 {
-                return Err(self.away(&format!("forgot the changes after revision {}: list again", self.seen)));
+                return Err(
+                    self.away(&format!("forgot the changes after revision {}: list again", self.seen))
+                );
             }
             if message.canceled() {
                 // A member without a leader says so; another one may have it.
