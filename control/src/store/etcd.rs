@@ -130,10 +130,20 @@ impl EtcdStore {
         let delete = batch.deleted().map(|key| TxnOp::delete(format!("{PREFIX}{key}"), None));
         let operations: Vec<TxnOp> = put.chain(delete).collect();
         let transaction = Txn::new().when(compare).and_then(operations);
-        let mut client = self.client.kv_client();
-        let done = match tokio::time::timeout(DEADLINE, client.txn(transaction)).await {
-            Ok(done) => done.map_err(|error| self.place.failed(&error, true))?,
-            Err(_) => return Err(self.late(true)),
+        let mut left = TRIES;
+        let done = loop {
+            let mut client = self.client.kv_client();
+            let error = match tokio::time::timeout(DEADLINE, client.txn(transaction.clone())).await {
+                Ok(Ok(done)) => break done,
+                Ok(Err(error)) => self.place.failed(&error, true),
+                Err(_) => return Err(self.late(true)),
+            };
+            left -= 1;
+            // Only what certainly did not happen is done again here: a member that is away was picked.
+            if left == 0 || !matches!(error, StoreError::Unavailable { unsure: false, .. }) {
+                return Err(error);
+            }
+            tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
         };
         if !done.succeeded() {
             return Err(StoreError::Conflict);
@@ -202,9 +212,16 @@ impl Store for EtcdStore {
 
 /// Whether the call may have been done although its answer says otherwise.
 fn may_have_happened(error: &Error) -> bool {
-    // What a member refuses by itself did not happen; what it says about a lost leader or connection may have.
-    let refused =
-        ["too many requests", "not enough started", "duplicate key", "space exceeded", "permission"];
+    // What was never sent, or what a member refuses by itself, did not happen; what it says about a lost leader or
+    // connection may have.
+    const NOT: [&str; 6] = [
+        "tcp connect error",
+        "dns error",
+        "too many requests",
+        "duplicate key",
+        "space exceeded",
+        "permission",
+    ];
     let text = error.to_string();
-    !refused.iter().any(|refused| text.contains(refused))
+    !NOT.iter().any(|not| text.contains(not))
 }

@@ -67,7 +67,9 @@ impl Etcd {
                 ("--log-level", "error".into()),
             ];
             let mut command = Command::new(ETCD);
-            flags.iter().for_each(|(flag, value)| drop(command.arg(flag).arg(value)));
+            for (flag, value) in flags {
+                command.args([flag, value.as_str()]);
+            }
             let process = command.args(more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             Member { client: clients[n], process }
         };

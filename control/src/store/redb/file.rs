@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableHandle};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, TableHandle};
 
 use super::{ENTRIES, FORMAT, FORMAT_1, LOG, META, OLDEST, REVISION, unavailable};
 use crate::store::StoreError;
