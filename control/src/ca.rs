@@ -329,7 +329,7 @@ impl Authority {
                 )
             }
             (false, false) => format!(
-                "the root certificate ends in {days} days: make another authority, `pilotfish trust add-root` its root, \
+                "the root certificate ends in {days} days: make another authority, `pilotfish trust add` its root, \
                  then restart with --ca-cert and --ca-key"
             ),
         }))

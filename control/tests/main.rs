@@ -10,6 +10,7 @@ mod server_documents;
 mod server_hostile;
 mod server_identity;
 mod server_page;
+mod server_rotation;
 mod server_stream;
 mod support;
 

@@ -204,7 +204,7 @@ fn the_intermediate_is_renewed_before_its_end() {
     time.pass(3300 * DAY);
     assert_eq!(authority.upkeep(), Ok(Upkeep::Renewed));
     time.pass(60 * DAY);
-    assert!(matches!(authority.upkeep(), Ok(Upkeep::Warning(why)) if why.contains("add-root")));
+    assert!(matches!(authority.upkeep(), Ok(Upkeep::Warning(why)) if why.contains("trust add")));
 }
 
 fn bring(certificates: &str, key: &str) -> Result<Authority, CaError> {

@@ -60,8 +60,9 @@ struct IssueIntermediate {
 
 /// Make a root to replace another one with.
 ///
-/// Writes `root.pem` and `root.key` to the folder. Then `pilotfish trust add-root root.pem`, issue an intermediate with
-/// it for each control plane, restart them, and when every sidecar has renewed, `pilotfish trust remove-root` the old one.
+/// Writes `root.pem` and `root.key` to the folder. Then `pilotfish trust add root.pem`, issue an intermediate with
+/// it for each control plane, restart them, and when every sidecar has renewed, `pilotfish trust remove` the old one. Join
+/// tokens that were made before carry the old root's fingerprint: make new ones.
 #[derive(Debug, Args)]
 struct NewRoot {
     /// The trust domain, for the certificate's subject
@@ -123,7 +124,7 @@ impl NewRoot {
     fn run(self) -> Result<(), ca::CaError> {
         let files = ca::offline::new_root_into(&self.out, &self.trust_domain, SystemTime::now())?;
         println!("{}\n{}", files.certificates.display(), files.key.display());
-        eprintln!("next: pilotfish trust add-root {}", files.certificates.display());
+        eprintln!("next: pilotfish trust add {}", files.certificates.display());
         Ok(())
     }
 }
