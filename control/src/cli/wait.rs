@@ -38,9 +38,12 @@ impl Wait {
         loop {
             let left = limit.saturating_sub(started.elapsed());
             let slice = left.min(if terminal.is_live() { REFRESH } else { QUESTION });
+            let slice = Duration::from_millis(u64::try_from(slice.as_millis()).unwrap_or(u64::MAX));
             let asked = Instant::now();
             let waited = ask(client, version, slice).await?;
-            if waited.done || left.is_zero() || all_refused(&waited) {
+            // What is not decided is answered when its time is over, not before.
+            let decided = waited.done || asked.elapsed() < slice;
+            if decided || slice.is_zero() {
                 progress(&terminal, "");
                 return Ok(Some(waited));
             }
@@ -48,8 +51,6 @@ impl Wait {
             let total = count(waited.concerned, "sidecar");
             let passed = human::span(started.elapsed().as_secs());
             progress(&terminal, &format!("version {version}: {served} of {total} serve it ({passed})"));
-            // An answer before its time is not asked for again at once.
-            tokio::time::sleep((slice / 2).saturating_sub(asked.elapsed())).await;
         }
     }
 }
@@ -58,11 +59,6 @@ async fn ask(client: &Client, version: u64, slice: Duration) -> Result<Waited, F
     let (version, millis) = (version.to_string(), slice.as_millis().to_string());
     let path = query("/v1/wait", &[("version", Some(&version)), ("timeout_ms", Some(&millis))]);
     Ok(client.get_slowly(&path, slice).await?)
-}
-
-/// Those that refused will not serve it, however long one waits.
-fn all_refused(waited: &Waited) -> bool {
-    !waited.missing.is_empty() && waited.missing.iter().all(|sidecar| sidecar.refused.is_some())
 }
 
 /// Replaces the line of progress; only on a terminal.
@@ -89,22 +85,28 @@ pub fn verdict(waited: &Waited, version: u64) -> Result<(), Failed> {
         return Ok(());
     }
     let missing = waited.missing.len();
+    if missing == 0 {
+        // Another control plane of the same store took it.
+        let message = format!("the control plane that answers does not have version {version} yet");
+        return Err(Failed { why: Why::NotServed, message });
+    }
     let mut message = format!(
         "{missing} of {} do{} not serve version {version}:",
         count(waited.concerned, "sidecar"),
         if missing == 1 { "es" } else { "" }
     );
     for sidecar in &waited.missing {
-        let _ = write!(message, "\n  {}", harmless(&reason(sidecar), true));
+        let _ = write!(message, "\n  {}", harmless(&reason(sidecar, version), true));
     }
     Err(Failed { why: Why::NotServed, message })
 }
 
 /// Why one sidecar does not serve it.
-fn reason(sidecar: &SidecarStatus) -> String {
+fn reason(sidecar: &SidecarStatus, version: u64) -> String {
     let name = format!("{}/{} ({})", sidecar.namespace, sidecar.agent, short(&sidecar.instance));
     let at = sidecar.serving;
-    match &sidecar.refused {
+    // A refusal of an earlier version says nothing of this one.
+    match sidecar.refused.as_ref().filter(|refused| refused.version >= version) {
         Some(refused) => format!("{name} refused it and serves {at}: {}", refused.reasons.join("\n    ")),
         None if sidecar.connected => format!("{name} is at version {at}; not yet"),
         None => {

@@ -6,7 +6,7 @@ use pilotfish_control::api::types::{
 };
 use serde_json::json;
 
-use super::scripted::{Scripted, ok, pilotfish, ran, refused};
+use super::scripted::{Answer, Scripted, ok, pilotfish, ran, refused};
 
 pub fn key(name: &str) -> Key {
     Key { kind: "VirtualService".into(), namespace: "production".into(), name: name.into() }
@@ -136,25 +136,30 @@ fn files_that_cannot_be_read_are_named_before_anything_is_sent() {
     assert_eq!(control.asked().len(), 0);
 }
 
+/// Undecided: answers when the time is over, as the control plane does.
+pub fn undecided(line: &str, waited: &Waited) -> Answer {
+    let millis = line.rsplit_once("timeout_ms=").unwrap().1.parse().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(millis));
+    ok(waited)
+}
+
 #[test]
 fn wait_returns_when_all_serve_it() {
-    let asked = std::sync::atomic::AtomicUsize::new(0);
     let control = Scripted::on_socket(move |it| match it.line.as_str() {
         "POST /v1/apply" => Some(ok(&applied())),
         line if line.starts_with("GET /v1/wait?version=7&timeout_ms=") => {
-            let done = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 1;
-            let missing = if done { vec![] } else { vec![SidecarStatus { serving: 6, ..sidecar("web") }] };
-            Some(ok(&Waited { done, concerned: 2, missing }))
+            Some(ok(&Waited { done: true, concerned: 2, missing: vec![] }))
         }
         _ => None,
     });
     let file = control.file("a.yaml", "a: 1");
-    let ran = control.run(&["apply", "-f", &file, "--wait=2s"]);
-    ran.says(&format!("{LINES}version 7\n2 sidecars serve it\n"));
+    for wait in [&["--wait"][..], &["--wait=2s"], &["--wait", "2s"]] {
+        let ran = control.run(&[&["apply", "-f", &file], wait].concat());
+        ran.says(&format!("{LINES}version 7\n2 sidecars serve it\n"));
+    }
     let ran = control.run(&["apply", "-f", &file, "--wait", "2s", "-o", "json"]);
     let value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-    assert_eq!((&value["version"], &value["waited"]["done"]), (&json!(7), &json!(false)));
-    assert_eq!(ran.code, Some(5));
+    assert_eq!((&value["version"], &value["waited"]["done"]), (&json!(7), &json!(true)));
 }
 
 #[test]
@@ -178,24 +183,33 @@ fn wait_says_who_does_not_serve_it_and_why() {
     ]);
     assert!(ran.out.ends_with("version 7\n"), "what was stored is said first: {}", ran.out);
     assert_eq!(control.asked()[0].body, json!({"version": 5}));
-    // Those that may still come are waited for until the time is over.
+}
+
+#[test]
+fn those_that_may_still_come_are_waited_for() {
     let control = Scripted::on_socket(|it| match it.line.as_str() {
         "POST /v1/rollback" => Some(ok(&applied())),
         line if line.starts_with("GET /v1/wait") => {
+            // A refusal of an earlier version decides nothing.
+            let refused = Some(RefusedVersion { version: 1, reasons: vec!["older".into()] });
             let away = SidecarStatus { connected: false, serving: 6, ..sidecar("web") };
-            Some(ok(&Waited {
-                done: false,
-                concerned: 1,
-                missing: vec![away, SidecarStatus { serving: 5, ..sidecar("b") }],
-            }))
+            let missing = vec![
+                away,
+                SidecarStatus { serving: 5, ..sidecar("b") },
+                SidecarStatus { refused, ..sidecar("c") },
+            ];
+            Some(undecided(line, &Waited { done: false, concerned: 3, missing }))
         }
         _ => None,
     });
     let words = [
         "production/web (01234567) is not connected, last seen 3 min ago, at version 6",
-        "is at version 5; not yet",
+        "production/b (01234567) is at version 5; not yet",
+        "production/c (01234567) is at version 7; not yet",
     ];
-    control.run(&["rollback", "5", "--wait", "100ms"]).fails(5, &words);
+    let started = std::time::Instant::now();
+    control.run(&["rollback", "5", "--wait", "300ms"]).fails(5, &words);
+    assert!(started.elapsed().as_millis() >= 300);
 }
 
 fn difference(action: Action, before: Option<&str>, after: Option<&str>) -> Difference {
@@ -244,7 +258,7 @@ fn diff_without_a_difference_says_nothing_and_a_refusal_is_no_difference() {
     control.run_with(&["diff", "-f", "-"], "bad").fails(2, &["a.yaml:1:1: error: no"]);
 }
 
-fn removed(path: &str) -> Option<super::scripted::Answer> {
+fn removed(path: &str) -> Option<Answer> {
     let name = path.strip_prefix("DELETE /v1/resources/VirtualService/production/")?;
     if name == "none" {
         return Some(refused(404, "there is no VirtualService production/none", &[]));

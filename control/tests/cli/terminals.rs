@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pilotfish_control::api::types::{Action, Applied, FleetStatus, SidecarStatus, Waited};
 
-use super::changing::{change, sidecar};
+use super::changing::{change, sidecar, undecided};
 use super::scripted::{Scripted, ok};
 
 /// Runs a command on a terminal of 60 columns, made by script(1); ended after the time, if it does not end itself.
@@ -53,7 +53,8 @@ fn waiting_shows_progress_on_a_terminal_only() {
             line if line.starts_with("GET /v1/wait") => {
                 let done = polls.fetch_add(1, Ordering::Relaxed) >= 2;
                 let missing = if done { vec![] } else { vec![sidecar("web")] };
-                Some(ok(&Waited { done, concerned: 3, missing }))
+                let waited = Waited { done, concerned: 3, missing };
+                Some(if done { ok(&waited) } else { undecided(line, &waited) })
             }
             _ => None,
         })
@@ -64,9 +65,9 @@ fn waiting_shows_progress_on_a_terminal_only() {
     assert!(text.contains("\r\x1b[Kversion 7: 2 of 3 sidecars serve it (0 s)"), "{text:?}");
     assert!(text.ends_with("\r\x1b[K3 sidecars serve it\n"), "{text:?}");
     let control = script();
-    let ran = control.run(&["apply", "-f", &file, "--wait", "1s"]);
-    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
-    assert!(ran.out.ends_with("version 7\n3 sidecars serve it\n"), "{}", ran.out);
+    let ran = control.run(&["apply", "-f", &file, "--wait", "100ms"]);
+    assert_eq!(ran.code, Some(5));
+    assert!(!ran.err.contains('\r'), "{}", ran.err);
 }
 
 /// Each status once, then the last again and again.
