@@ -8,6 +8,8 @@
 //! | which endpoint | [`balance`] | select |
 //! | is there room | [`inflight`] | select, dial |
 //! | what to change in a head | [`headers`], [`rewrite`] | dial, respond |
+//! | what concerns a sidecar at all | [`scope`] | the control plane, before it sends anything |
+//! | what would happen, and why | [`explain`] | `/why`, `pilotfish explain` |
 //!
 //! [`compile`] turns a validated model into a [`plan::Plan`]; [`state`] keeps the counters that outlive it.
 
