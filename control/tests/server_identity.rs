@@ -1,6 +1,6 @@
 //! Identities from outside: joining, renewing, revoking, and every way to be refused.
 
-use pilotfish_config::wire::{Failure, Join, Joined};
+use pilotfish_config::wire::{Failure, Join, Joined, ToSidecar};
 use pilotfish_control::api::types::{AgentName, Done, TrustStatus, Version};
 use pilotfish_identity::JoinToken;
 use pilotfish_testkit::ca::{Ca, Leaf};
@@ -104,7 +104,11 @@ async fn the_revoked_are_closed_and_stay_out() {
     let _: Joined = renew(&mut kept, "default", "planner").await.ok();
     let mut admin = Http::socket(&serve).await;
     let _: Done = admin.post("/v1/revoke", &named("default", "planner")).await.ok();
-    while stream.next().await.is_some() {}
+    let mut last = None;
+    while let Some(message) = stream.next().await {
+        last = Some(message);
+    }
+    assert!(matches!(&last, Some(ToSidecar::Refused(why)) if why.reason.contains("revoked")), "{last:?}");
     let csr = pilotfish_config::wire::Renew { csr: request("default", "planner").csr_pem };
     match kept.try_ask("POST", "/v1/renew", serde_json::to_vec(&csr).unwrap()).await {
         Ok(reply) => drop(reply.refused(403)),

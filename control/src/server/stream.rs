@@ -13,14 +13,14 @@ use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming};
-use pilotfish_config::wire::{Frames, LONGEST_TO_CONTROL, ToControl, WireError};
+use pilotfish_config::wire::{Frames, LONGEST_TO_CONTROL, ToControl, ToSidecar, WireError, frame};
 use pilotfish_identity::{Peer as Identified, SpiffeId};
 use tokio::sync::mpsc;
 
-use super::Control;
 use super::answer::{Answer, Denied, typed};
 use super::connection::{Activity, Long};
 use super::status::count;
+use super::{Control, tls};
 use crate::log;
 
 /// Messages that wait for the registry.
@@ -32,7 +32,7 @@ const WAITING: usize = 1;
 /// 403 for an identity that is no agent's, 426 over HTTP/1.1, whose answers cannot begin before the request ended.
 pub(super) fn open(
     control: &Arc<Control>,
-    peer: &Identified,
+    peer: &Arc<Identified>,
     head: &Parts,
     body: Incoming,
     activity: &Arc<Activity>,
@@ -45,26 +45,33 @@ pub(super) fn open(
     }
     count(&control.metrics.streams);
     let (outgoing, frames) = mpsc::channel(1);
-    tokio::spawn(run(control.clone(), peer.id.clone(), body, outgoing));
+    tokio::spawn(run(control.clone(), peer.clone(), body, outgoing));
     let body = Outgoing { frames, _long: activity.long() }.boxed_unsync();
     let head = typed(StatusCode::OK, "application/vnd.pilotfish.frames", "").into_parts().0;
     Ok(Response::from_parts(head, body))
 }
 
-/// Reads and serves until either ends, or the process is about to.
-async fn run(control: Arc<Control>, peer: SpiffeId, body: Incoming, outgoing: mpsc::Sender<Bytes>) {
+/// Reads and serves until either ends, the peer is not trusted any more, or the process is about to end.
+async fn run(control: Arc<Control>, peer: Arc<Identified>, body: Incoming, outgoing: mpsc::Sender<Bytes>) {
     let mut closing = control.closing.subscribe();
-    let (messages, incoming) = mpsc::channel(WAITING);
-    let mut serving = pin!(control.fleet.serve(peer.clone(), incoming, outgoing));
-    let reading = read(body, messages, &peer);
+    let last_word = outgoing.clone();
+    let served = async {
+        let (messages, incoming) = mpsc::channel(WAITING);
+        let mut serving = pin!(control.fleet.serve(peer.id.clone(), incoming, outgoing));
+        let reading = read(body, messages, &peer.id);
+        tokio::select! {
+            () = serving.as_mut() => return,
+            () = reading => {}
+        }
+        serving.await;
+    };
     tokio::select! {
-        () = serving.as_mut() => return,
-        () = reading => {}
-        _ = closing.wait_for(|closing| *closing) => return,
-    }
-    tokio::select! {
-        () = serving => {}
+        () = served => {}
         _ = closing.wait_for(|closing| *closing) => {}
+        refused = tls::distrusted(&control, &peer) => {
+            // Nothing is lost when it cannot be said: the connection is about to be cut.
+            let _ = frame(&ToSidecar::Refused(refused)).map(|frame| last_word.try_send(frame.into()));
+        }
     }
 }
 

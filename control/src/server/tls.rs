@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pilotfish_config::wire::Refused;
 use pilotfish_identity::tls::{ClientAuth, peer_of, server_config};
 use pilotfish_identity::{Peer as Identified, Usage};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +26,8 @@ const IDLE: Duration = Duration::from_secs(120);
 const IDLE_STRANGER: Duration = Duration::from_secs(15);
 /// How long a connection may outlive its peer's certificate.
 const GRACE: Duration = Duration::from_secs(300);
+/// How long a stream has to say why it ends, before its connection is cut.
+const LAST_WORD: Duration = Duration::from_millis(200);
 
 /// What accepts handshakes: TLS 1.3, with a certificate or without.
 ///
@@ -85,7 +88,7 @@ async fn serve(
     let served = connection::serve(stream, protocol, idle, closing, answer);
     tokio::select! {
         () = served => {}
-        () = distrusted(&control, identified.as_deref()) => {}
+        () = to_be_cut(&control, identified.as_deref()) => {}
     }
 }
 
@@ -96,24 +99,30 @@ enum Place {
     Member(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
 }
 
-/// Waits until a peer that was taken would not be taken any more: revoked, its root removed, its certificate over.
-async fn distrusted(control: &Control, peer: Option<&Identified>) {
-    let Some(peer) = peer else { return std::future::pending().await };
+/// Waits until a peer that was taken would not be taken any more: revoked, its root removed, its certificate over. One
+/// with a newer certificate may come again at once.
+pub(super) async fn distrusted(control: &Control, peer: &Identified) -> Refused {
     let mut changes = control.trust_changes.subscribe();
     loop {
         if let Err(refused) = control.live.still_trusted(peer) {
-            log::warn!("a connection was closed", peer = peer.id, why = refused);
-            return;
+            return Refused { reason: refused.to_string(), retry: false };
         }
         let now = control.live.now();
         let left = (peer.not_after + GRACE).duration_since(now).unwrap_or_default();
         if left.is_zero() {
-            log::warn!("a connection was closed", peer = peer.id, why = "it outlived its certificate");
-            return;
+            return Refused { reason: "the connection has outlived its certificate".into(), retry: true };
         }
         tokio::select! {
             _ = changes.changed() => {}
             () = tokio::time::sleep(left) => {}
         }
     }
+}
+
+/// Waits until a connection has to be cut, and a little longer, for what streams still have to say.
+async fn to_be_cut(control: &Control, peer: Option<&Identified>) {
+    let Some(peer) = peer else { return std::future::pending().await };
+    let refused = distrusted(control, peer).await;
+    log::warn!("a connection is closed", peer = peer.id, why = refused.reason);
+    tokio::time::sleep(LAST_WORD).await;
 }
