@@ -8,6 +8,7 @@
 //! | [`stream`] | the one long-lived stream: hello, updates, heartbeats, reports |
 //! | [`set`] | what updates add up to; [`crate::source::control`] publishes it |
 //! | [`disk`] | what outlives the process |
+//! | [`workload_api`] | an identity from elsewhere: SPIRE |
 
 pub mod backoff;
 pub mod connect;
@@ -17,6 +18,7 @@ pub mod member;
 pub mod reports;
 pub mod set;
 pub mod stream;
+pub mod workload_api;
 
 use std::fmt;
 use std::io;
@@ -80,6 +82,7 @@ pub async fn start(
     let settings = &shared.settings;
     let disk = StateDir::open(&settings.control.state_dir(&settings.namespace, &settings.agent))?;
     let member = Member::new(shared.clone(), disk, inbound);
+    // Files or the Workload API may have given one, which renew it too.
     if member.identity().load().credentials.is_none() {
         join::obtain(&member).await?;
         tokio::spawn(join::keep_fresh(member.clone()));

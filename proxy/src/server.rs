@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::admin::Admin;
 use crate::bootstrap::{Secret, Settings};
-use crate::control::{self, NoMember};
+use crate::control::{self, NoMember, workload_api};
 use crate::health::{self, Health};
 use crate::listen::{self, Direction, Slots};
 use crate::request::local_secret;
@@ -212,6 +212,14 @@ async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure>
     let mut signals = Signals::take()?;
     let (configuration, events) = mpsc::channel();
     start_identity(&shared)?;
+    tokio::select! {
+        biased;
+        signal = signals.next() => {
+            log::info!("stopped before it had an identity", why = signal);
+            return Ok(());
+        }
+        () = identity_from_workload_api(&shared) => {}
+    }
     start_resolver(&shared, questions, configuration.clone());
     let settings = &shared.settings;
     let mut events = Some(events);
@@ -282,6 +290,15 @@ fn start_identity(shared: &Shared) -> Result<(), Failure> {
         .map_err(|why| Failure::Io(io::Error::other(format!("no identity: {why}"))))?;
     files.follow(shared.tls.live.clone())?;
     Ok(())
+}
+
+/// Takes the identity of `--workload-api`, and follows it. Waits for the first: without it nothing could be verified.
+async fn identity_from_workload_api(shared: &Shared) {
+    let Some(socket) = shared.settings.control.workload_api.clone() else { return };
+    let (first, mut taken) = watch::channel(false);
+    tokio::spawn(workload_api::follow(socket, shared.tls.live.clone(), first));
+    // It goes on for ever, so the sender lives as long as this waits.
+    let _ = taken.wait_for(|taken| *taken).await;
 }
 
 /// Keeps names resolved; tells the configuration thread of other addresses.

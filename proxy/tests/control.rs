@@ -6,6 +6,7 @@ mod hostile;
 mod identity;
 mod secret;
 mod updates;
+mod workload_api;
 
 use std::path::Path;
 use std::time::Duration;

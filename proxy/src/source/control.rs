@@ -15,8 +15,8 @@ use crate::control::disk::StateDir;
 use crate::control::set::{Set, Touched};
 use crate::telemetry::log;
 
-/// How long a good configuration waits for the next one before it is written down.
-const WRITE_AFTER: Duration = Duration::from_millis(300);
+/// Between two writes of the configuration to the disk at least; the first of a burst is written at once.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often replaced snapshots are looked at while a request may still hold one.
 const BURY: Duration = Duration::from_millis(200);
@@ -67,6 +67,8 @@ pub struct ControlSource {
     good: Option<Model>,
     /// What is to be written down, and when.
     unwritten: Option<(Set, Instant)>,
+    /// When something was written last.
+    written: Option<Instant>,
 }
 
 impl ControlSource {
@@ -90,6 +92,7 @@ impl ControlSource {
             loaded: None,
             good: None,
             unwritten: None,
+            written: None,
         }
     }
 
@@ -157,7 +160,8 @@ impl ControlSource {
         }
         if result.is_ok() {
             self.untaken = Touched::default();
-            let due = self.unwritten.take().map_or_else(|| Instant::now() + WRITE_AFTER, |(_, due)| due);
+            let now = Instant::now();
+            let due = self.written.map_or(now, |written| written + WRITE_EVERY).max(now);
             self.unwritten = Some((self.set.clone(), due));
         }
         self.tell(result.err());
@@ -262,6 +266,7 @@ impl ControlSource {
 
     fn write(&mut self) {
         let Some((set, _)) = self.unwritten.take() else { return };
+        self.written = Some(Instant::now());
         if let Err(error) = self.disk.keep_state(&set) {
             log::error!(
                 "the configuration is not kept on disk, a restart needs the control plane",

@@ -12,6 +12,7 @@
 //! | a DNS server whose answers a test writes | [`dns`] |
 //! | a raw HTTP/1 client | [`h1`] |
 //! | a raw HTTP/2 client and origin: frames and HPACK by hand | [`h2`] |
+//! | a SPIFFE Workload API | [`workload_api`] |
 //! | the judge: a parser that refuses whatever two parsers could read differently | [`strict`] |
 //! | Python clients (gRPC, WebSocket) in a virtual environment made on demand | [`python`] |
 
@@ -29,6 +30,7 @@ pub mod origin;
 pub mod python;
 pub mod sidecar;
 pub mod strict;
+pub mod workload_api;
 
 pub use agent::Agent;
 pub use control::Control;
