@@ -231,14 +231,24 @@ mod tests {
         let both = [&[0x30, 2, 1, 2][..], &long].concat();
         let parted: Vec<usize> = ders(&both).unwrap().iter().map(|der| der.len()).collect();
         assert_eq!(parted, [4, 260]);
-        for bad in [&[0x31, 0][..], &[0x30], &[0x30, 5, 1], &[0x30, 0x80], &[0x30, 0x85, 1, 1, 1, 1, 1], &[0x30, 0x84, 255, 255, 255, 255]] {
+        for bad in [
+            &[0x31, 0][..],
+            &[0x30],
+            &[0x30, 5, 1],
+            &[0x30, 0x80],
+            &[0x30, 0x85, 1, 1, 1, 1, 1],
+            &[0x30, 0x84, 255, 255, 255, 255],
+        ] {
             assert!(ders(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn messages_are_cut_out_and_bad_ones_refused() {
-        let frame = crate::health::grpc::frame(&X509SvidResponse { svids: vec![X509Svid::default()], ..Default::default() });
+        let frame = crate::health::grpc::frame(&X509SvidResponse {
+            svids: vec![X509Svid::default()],
+            ..Default::default()
+        });
         let mut bytes = [&frame[..], &frame[..4]].concat();
         assert_eq!(next(&mut bytes).unwrap().unwrap().svids.len(), 1);
         assert_eq!(next(&mut bytes), Ok(None));
