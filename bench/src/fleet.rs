@@ -47,7 +47,7 @@ pub fn run(
     dir: &Path,
     port: u16,
     place: crate::process::Place,
-    core: usize,
+    (core, quick): (usize, bool),
 ) -> io::Result<Values> {
     let control = Control::start(binary, dir, port, place)?;
     // A thread of its own, since it stays on one core.
@@ -57,21 +57,24 @@ pub fn run(
             cores.set(core);
             sched_setaffinity(None, &cores)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(measure(&control))
+            runtime.block_on(measure(&control, if quick { 10 } else { 1 }))
         });
         work.join().unwrap_or_else(|_| Err(io::Error::other("the sidecars' thread ended early")))
     });
     measured.map_err(|error| io::Error::other(format!("{error}; the control plane said: {}", control.said())))
 }
 
-async fn measure(control: &Control) -> io::Result<Values> {
+/// Measures with one in `share` of the sidecars.
+async fn measure(control: &Control, share: usize) -> io::Result<Values> {
     let mut values = Values::new();
-    let put = |values: &mut Values, name: &str, value: f64| drop(values.insert(name.to_owned(), value));
+    let put = |values: &mut Values, name: &str, value: f64| {
+        values.insert(name.to_owned(), value);
+    };
     let seen = Arc::new(Seen::default());
 
     let mut watching = Fleet::new(control, &seen);
     for agent in 0..WATCHING / 100 {
-        watching.connect("bench", &format!("agent-{agent}"), 100).await?;
+        watching.connect("bench", &format!("agent-{agent}"), 100 / share).await?;
     }
     control.apply(&control::routes()).await?;
     let mut took = Vec::new();
@@ -96,7 +99,7 @@ async fn measure(control: &Control) -> io::Result<Values> {
     let mut living = Fleet::new(control, &seen);
     let start = Instant::now();
     for namespace in 0..NAMESPACES {
-        living.connect(&format!("n{namespace}"), "agent", LIVING / NAMESPACES).await?;
+        living.connect(&format!("n{namespace}"), "agent", LIVING / NAMESPACES / share).await?;
     }
     put(&mut values, "connect_s", start.elapsed().as_secs_f64());
     // Leases of the first thousand run out meanwhile.

@@ -2,6 +2,7 @@
 
 mod bars;
 mod clock;
+mod fleet;
 mod load;
 mod machine;
 mod peers;

@@ -28,6 +28,8 @@ pub enum Peer {
     Pingora,
     /// Envoy, without a sidecar's filters.
     Envoy,
+    /// Our control plane.
+    Control,
 }
 
 /// Rules of the small table.
@@ -87,7 +89,7 @@ pub fn mesh_yaml(setup: &Setup) -> String {
 
 impl Peer {
     /// All of them, in the order in which a round runs.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Direct,
         Self::Pilotfish,
         Self::PilotfishBig,
@@ -97,6 +99,7 @@ impl Peer {
         Self::Nginx,
         Self::Pingora,
         Self::Envoy,
+        Self::Control,
     ];
 
     /// Its name in tables, files and on the command line.
@@ -111,6 +114,7 @@ impl Peer {
             Self::Nginx => "nginx",
             Self::Pingora => "pingora",
             Self::Envoy => "envoy",
+            Self::Control => "pilotfish-control",
         }
     }
 
@@ -121,6 +125,7 @@ impl Peer {
             Self::Pilotfish | Self::PilotfishBig => {
                 ("PILOTFISH_PROXY", "target/release/pilotfish-proxy", &[])
             }
+            Self::Control => ("PILOTFISH_CONTROL_BINARY", "target/release/pilotfish", &[]),
             Self::Haproxy | Self::HaproxySplice | Self::HaproxyH2 => ("HAPROXY", "", &["haproxy"]),
             Self::Nginx => ("NGINX", "", &["nginx"]),
             Self::Pingora => ("PINGORA", "target/bench/pingora/release/bench-pingora", &[]),
@@ -164,7 +169,7 @@ impl Peer {
         };
         let place = dir.display().to_string();
         let args: Vec<String> = match self {
-            Self::Direct => return Ok(Vec::new()),
+            Self::Direct | Self::Control => return Ok(Vec::new()),
             Self::Pilotfish | Self::PilotfishBig => {
                 fs::create_dir_all(dir.join("conf"))?;
                 file("conf/mesh.yaml", mesh_yaml(setup))?;

@@ -37,6 +37,18 @@ fn columns(work: Work) -> Vec<Column> {
             ("in quiet ms", "slowest_quiet_ms", 1, true),
             ERRORS,
         ],
+        Work::Fleet => vec![
+            ("push ms", "push_ms", 1, true),
+            ("slowest push ms", "push_max_ms", 1, true),
+            ("CPU/push ms", "push_cpu_ms", 1, false),
+            ("RSS 1,000 MiB", "push_rss_mib", 0, false),
+            ("RSS 10,000 MiB", "fleet_rss_mib", 0, true),
+            ("heartbeat cores", "heartbeat_cores", 3, true),
+            ("beats/s", "beats_per_s", 0, false),
+            ("delta bytes", "delta_bytes", 0, true),
+            ("connect 10,000 s", "connect_s", 1, false),
+            ERRORS,
+        ],
         Work::Latency => {
             vec![
                 added_p50,
@@ -74,6 +86,7 @@ fn compared(work: Work) -> &'static str {
     match work {
         Work::Idle => "kib_per_conn",
         Work::Reload => "reload_ms",
+        Work::Fleet => "push_ms",
         Work::Latency => "added_p50",
         _ => "cpu_us",
     }

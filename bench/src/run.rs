@@ -17,10 +17,10 @@ use crate::work::{Bench, Values, Work};
 /// What `make bench` can be asked for.
 #[derive(Args)]
 pub struct RunArgs {
-    /// Workloads, separated by commas: h1 table body h2c hash latency events idle reload mesh handshakes
+    /// Workloads, separated by commas: h1 table body h2c hash latency events idle reload mesh handshakes fleet
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
-    /// Peers, separated by commas: pilotfish haproxy haproxy-splice haproxy-h2 nginx pingora envoy
+    /// Peers, separated by commas: pilotfish haproxy haproxy-splice haproxy-h2 nginx pingora envoy pilotfish-control
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// Rounds of each workload; the latency workload runs at least 7
@@ -29,7 +29,7 @@ pub struct RunArgs {
     /// Seconds of each run
     #[arg(long, default_value_t = 3.0)]
     secs: f64,
-    /// Two-second runs, three rounds: a look, not a result
+    /// Two-second runs, three rounds, a tenth of the fleet: a look, not a result
     #[arg(long)]
     quick: bool,
     /// Write everything that was measured to this file as well
@@ -100,6 +100,7 @@ pub fn run(args: &RunArgs) -> io::Result<()> {
         exe: std::env::current_exe()?,
         dir: dir.clone(),
         secs: if args.quick { 2.0 } else { args.secs },
+        quick: args.quick,
         port: args.port,
         real_time: args.real_time,
         debounce_ms: args.debounce_ms,

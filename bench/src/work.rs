@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::fleet;
 use crate::machine::Since;
 use crate::peers::mesh::{self, Ports, Side};
 use crate::peers::{BIG_RING, BIG_TABLE, Peer, SMALL_TABLE, Setup};
@@ -41,6 +42,8 @@ pub enum Work {
     Mesh,
     /// New mutual TLS connections to the inbound one.
     Handshakes,
+    /// The control plane under a fleet of simulated sidecars.
+    Fleet,
 }
 
 /// What was measured, by name.
@@ -54,6 +57,8 @@ pub struct Bench {
     pub dir: PathBuf,
     /// Seconds of a run.
     pub secs: f64,
+    /// A tenth of the fleet.
+    pub quick: bool,
     /// First of the ports used: the proxy's; the upstream's begin 100 above.
     pub port: u16,
     /// Run proxy, upstream and load in the real-time class.
@@ -80,7 +85,7 @@ const IDLE_CONNS: usize = 5000;
 
 impl Work {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::H1,
         Self::Table,
         Self::Body,
@@ -92,6 +97,7 @@ impl Work {
         Self::Reload,
         Self::Mesh,
         Self::Handshakes,
+        Self::Fleet,
     ];
 
     /// Its name on the command line and in files.
@@ -108,6 +114,7 @@ impl Work {
             Self::Reload => "reload",
             Self::Mesh => "mesh",
             Self::Handshakes => "handshakes",
+            Self::Fleet => "fleet",
         }
     }
 
@@ -135,6 +142,9 @@ impl Work {
             Self::Handshakes => {
                 "new mutual TLS 1.3 connections, both sides verified, none resumed, 16 at a time (a request is a connection)"
             }
+            Self::Fleet => {
+                "control plane: one route to 1,000 sidecars; heartbeats of 10,000; one endpoint more among 10,000"
+            }
         }
     }
 
@@ -151,6 +161,7 @@ impl Work {
             Self::Latency | Self::Events => &[Direct, Pilotfish, Haproxy, Nginx, Pingora, Envoy],
             Self::Reload => &[PilotfishBig],
             Self::Mesh => &[Pilotfish, Haproxy, HaproxyH2, Nginx, Envoy],
+            Self::Fleet => &[Peer::Control],
             Self::Handshakes => &[Pilotfish, Haproxy, Nginx, Envoy],
         }
     }
@@ -277,6 +288,11 @@ impl Bench {
     /// # Errors
     /// When something could not be started, or ended before its time.
     pub fn run(&self, work: Work, peer: Peer, binary: &Path) -> io::Result<Vec<(String, Values)>> {
+        if work == Work::Fleet {
+            let place = self.place(PROXY_CORE, work);
+            let values = fleet::run(binary, &self.dir, self.port, place, (LOAD_CORE, self.quick))?;
+            return Ok(vec![(String::new(), values)]);
+        }
         let bed = self.bed(work, peer, binary)?;
         let port = bed.port;
         let secs = self.secs;
@@ -328,6 +344,8 @@ impl Bench {
                 Ok(all)
             }
             Work::Idle => self.idle(&bed).map(plain),
+            // It has no proxy, and was run above.
+            Work::Fleet => Ok(Vec::new()),
             Work::Reload => {
                 let load = |flags: &str| {
                     let command = self.load("rate", port, flags);
