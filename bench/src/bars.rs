@@ -79,9 +79,21 @@ pub const BARS: [Bar; 29] = [
     // 2.5 and 1.4 times as many connections a second of the same core.
     ratio(Work::Handshakes, "cpu_us", "CPU per connection", Peer::Haproxy, 0.4),
     ratio(Work::Handshakes, "cpu_us", "CPU per connection", Peer::Envoy, 0.714),
-    absolute(Work::Fleet, Peer::Control, "push_ms", "one route to 1,000 sidecars, beyond the debounce, ms", 500.0),
+    absolute(
+        Work::Fleet,
+        Peer::Control,
+        "push_ms",
+        "one route to 1,000 sidecars, beyond the debounce, ms",
+        500.0,
+    ),
     absolute(Work::Fleet, Peer::Control, "push_max_ms", "the slowest of them, ms", 500.0),
-    absolute(Work::Fleet, Peer::Control, "delta_bytes", "one endpoint more among 10,000, bytes a sidecar", 1024.0),
+    absolute(
+        Work::Fleet,
+        Peer::Control,
+        "delta_bytes",
+        "one endpoint more among 10,000, bytes a sidecar",
+        1024.0,
+    ),
     absolute(Work::Fleet, Peer::Control, "fleet_rss_mib", "resident with 10,000 sidecars, MiB", 1536.0),
     absolute(Work::Fleet, Peer::Control, "heartbeat_cores", "heartbeats of 10,000 sidecars, cores", 0.5),
 ];

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use pilotfish_config::wire::{
-    Frames, Heartbeat, Hello, Join, Joined, LONGEST_TO_SIDECAR, State, Status, ToControl, ToSidecar, Versions, frame,
+    Frames, Heartbeat, Hello, Join, Joined, LONGEST_TO_SIDECAR, State, Status, ToControl, ToSidecar,
+    Versions, frame,
 };
 use pilotfish_identity::{
     Bundles, Credentials, Identity as Known, JoinToken, KeyAndRequest, LiveIdentity, SpiffeId, TrustDomain,
@@ -217,7 +218,10 @@ fn hello(identity: &Identity, number: usize) -> Hello {
         agent: identity.agent.clone(),
         namespace: identity.namespace.clone(),
         instance: format!("{:032x}", fastrand::u128(..)),
-        labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect::<BTreeMap<_, _>>(),
+        labels: labels
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect::<BTreeMap<_, _>>(),
         locality: Some("region-1/zone-a".into()),
         address: Some(SocketAddr::from((ip, 15006))),
         weight: 1,
