@@ -22,6 +22,7 @@ pub mod kinds;
 pub mod man;
 pub mod members;
 pub mod output;
+pub mod restore;
 pub mod schema;
 pub mod serve;
 pub mod status;
@@ -70,6 +71,7 @@ enum Command {
     Trust(trust::Trust),
     Admin(admin::Admin),
     Backup(backup::Backup),
+    Restore(restore::Restore),
     Check(check::Check),
     Schema(schema::Schema),
     Completion(completion::Completion),
@@ -134,6 +136,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failed> {
         Command::Check(check) => Ok(check.run()),
         Command::Schema(schema) => Ok(schema.run()),
         Command::Completion(completion) => Ok(completion.run()),
+        Command::Restore(it) => it.run().map(|()| ExitCode::SUCCESS),
         Command::Ca(ca) => ca.run().map(|()| ExitCode::SUCCESS),
         Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
         other => ask(other).map(|()| ExitCode::SUCCESS),
@@ -167,6 +170,7 @@ fn ask(command: Command) -> Result<(), Failed> {
             // `dispatch` has these.
             Command::Serve(_)
             | Command::Ca(_)
+            | Command::Restore(_)
             | Command::Check(_)
             | Command::Schema(_)
             | Command::Completion(_)

@@ -1,6 +1,7 @@
 //! The control plane (`pilotfish serve`) and the command line that talks to it.
 
 pub mod api;
+pub mod backup;
 pub mod ca;
 pub mod cli;
 pub mod fleet;

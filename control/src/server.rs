@@ -24,6 +24,7 @@ mod tls;
 mod trusted;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ impl std::error::Error for Failure {}
 struct Control {
     /// The name of this control plane.
     id: String,
+    /// Its data folder.
+    data: PathBuf,
     trust_domain: TrustDomain,
     store: Arc<dyn Store>,
     store_calls: measured::Ledger,
@@ -192,6 +195,7 @@ async fn start(
     let fleet = Fleet::start(store.clone(), &resources, trust.watch(), fleet).await.map_err(unusable)?;
     let control = Arc::new(Control {
         id,
+        data: data.path().to_owned(),
         trust_domain,
         leaf_ttl: settings.leaf_ttl,
         tokens: Tokens::new(store.clone(), &authority),

@@ -4,7 +4,11 @@
 
 mod cli;
 mod deploy;
+#[cfg(feature = "etcd")]
+mod fleet_etcd;
+mod resources;
 mod server;
+mod server_backup;
 mod server_capacity;
 mod server_documents;
 mod server_hostile;
@@ -12,6 +16,5 @@ mod server_identity;
 mod server_page;
 mod server_rotation;
 mod server_stream;
-mod support;
-
 mod store;
+mod support;

@@ -138,7 +138,8 @@ fn staying<'b>(
 ) -> BTreeMap<&'b Key, &'b Arc<Stored>> {
     let submitted: HashSet<Key> = keys.iter().map(key).collect();
     let touched: HashSet<&str> = keys.iter().map(|key| &*key.namespace).collect();
-    let stays = |key: &Key| !submitted.contains(key) && !(prune && touched.contains(key.namespace.as_str()));
+    let pruned = |key: &Key| prune && touched.contains(key.namespace.as_str());
+    let stays = |key: &Key| !submitted.contains(key) && !pruned(key);
     before.documents.iter().filter(|(key, _)| stays(key)).collect()
 }
 

@@ -218,7 +218,7 @@ async fn damaged_documents_are_not_served() {
     open(&store).await.apply(&submission(&[route("a", 1)]), "ada").await.unwrap();
     let blobs = store.list("blob/").await.unwrap().entries;
     let body = blobs.iter().find(|entry| entry.value.starts_with(b"{")).unwrap();
-    let value = body.value.to_vec().into_iter().map(|byte| if byte == b'1' { b'2' } else { byte });
+    let value = body.value.iter().copied().map(|byte| if byte == b'1' { b'2' } else { byte });
     let put = vec![(body.key.clone(), value.collect::<Vec<u8>>().into())];
     store.batch(Batch { put, ..Batch::default() }).await.unwrap();
     let refused = Resources::open(store).await.unwrap_err();

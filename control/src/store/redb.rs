@@ -23,7 +23,11 @@ use writer::{Command, Writer};
 /// Key to the revision of its last change and its value.
 const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
 /// Changes by revision and number within it: the key, and its new value or that it went.
-const LOG: TableDefinition<'_, (u64, u32), (&str, Option<&[u8]>)> = TableDefinition::new("log");
+const LOG: TableDefinition<'_, At, Logged> = TableDefinition::new("log");
+/// Revision and number within it.
+type At = (u64, u32);
+/// Key and value.
+type Logged = (&'static str, Option<&'static [u8]>);
 /// Numbers about the file itself.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// In [`META`]: the revision of the newest change.
@@ -82,6 +86,18 @@ impl RedbStore {
             .spawn(move || writer.run(received))
             .map_err(|error| unavailable(format!("cannot start a thread: {error}")))?;
         Ok(RedbStore { shared, commands: Some(commands), writer: Some(writer) })
+    }
+
+    /// Makes a store with these entries in a file that is not there yet; its next change has a revision after
+    /// `listed.revision`, and a watch from before that lists again.
+    ///
+    /// # Errors
+    /// As [`RedbStore::open`]; there is such a file.
+    pub fn create(path: &Path, listed: &Listed) -> Result<(), StoreError> {
+        if path.exists() {
+            return Err(unavailable(format!("{} is there already", path.display())));
+        }
+        file::make(path, listed).map_err(|error| file::failed(path, error))
     }
 
     async fn command<T>(

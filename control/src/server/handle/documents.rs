@@ -7,6 +7,7 @@ use pilotfish_config::wire::Key;
 
 use super::Asked;
 use crate::api::types::{Applied, Diff, Rollback, Submission};
+use crate::backup;
 use crate::resources::Refusal;
 use crate::server::Control;
 use crate::server::answer::{Answer, Denied, json, typed};
@@ -69,6 +70,8 @@ pub(super) async fn rollback(control: &Control, asked: &Asked) -> Result<Answer,
 }
 
 pub(super) async fn backup(control: &Arc<Control>, asked: &Asked) -> Result<Answer, Denied> {
+    let written = backup::write(&*control.store, &control.data).await;
+    let bytes = written.map_err(|error| Denied::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     asked.wrote("backup", None);
-    Err(Denied::new(StatusCode::NOT_IMPLEMENTED, "not in this build yet"))
+    Ok(typed(StatusCode::OK, "application/octet-stream", bytes))
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, TableHandle};
 
 use super::{ENTRIES, FORMAT, FORMAT_1, LOG, META, OLDEST, REVISION, unavailable};
-use crate::store::StoreError;
+use crate::store::{Listed, StoreError};
 
 /// What every file of redb starts with.
 const MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
@@ -18,7 +18,7 @@ const CACHE: usize = 32 << 20;
 /// Opens the file, or makes it and its folder.
 pub(super) fn open(path: &Path) -> Result<Database, StoreError> {
     if !path.try_exists().map_err(|error| cannot(path, &error))? {
-        make(path).map_err(|error| failed(path, error))?;
+        make(path, &Listed { entries: Vec::new(), revision: 0 }).map_err(|error| failed(path, error))?;
     }
     is_ours(path)?;
     // A file that was changed from outside is found here, instead of anywhere later; when that check cannot be made
@@ -36,8 +36,8 @@ pub(super) fn again(path: &Path) -> Result<Database, StoreError> {
     Builder::new().set_cache_size(CACHE).open(path).map_err(|error| failed(path, error.into()))
 }
 
-/// Makes an empty store beside the path and renames it, so that a store that was not finished is never found.
-fn make(path: &Path) -> Result<(), redb::Error> {
+/// Makes a store beside the path and renames it, so that a store that was not finished is never found.
+pub(super) fn make(path: &Path, listed: &Listed) -> Result<(), redb::Error> {
     let folder = folder(path);
     DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     let beside = path.with_extension("new");
@@ -46,7 +46,7 @@ fn make(path: &Path) -> Result<(), redb::Error> {
         _ => {}
     }
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    let made = fill(&beside).and_then(|()| {
+    let made = fill(&beside, listed).and_then(|()| {
         fs::rename(&beside, path)?;
         File::open(&folder)?.sync_all()?;
         Ok(())
@@ -57,15 +57,18 @@ fn make(path: &Path) -> Result<(), redb::Error> {
     made
 }
 
-fn fill(path: &Path) -> Result<(), redb::Error> {
+fn fill(path: &Path, listed: &Listed) -> Result<(), redb::Error> {
     let database = Builder::new().set_cache_size(CACHE).create(path)?;
     let writing = database.begin_write()?;
     {
         let mut meta = writing.open_table(META)?;
-        for (name, value) in [(FORMAT, FORMAT_1), (REVISION, 0), (OLDEST, 0)] {
+        for (name, value) in [(FORMAT, FORMAT_1), (REVISION, listed.revision), (OLDEST, listed.revision)] {
             meta.insert(name, value)?;
         }
-        writing.open_table(ENTRIES)?;
+        let mut entries = writing.open_table(ENTRIES)?;
+        for entry in &listed.entries {
+            entries.insert(entry.key.as_str(), (entry.revision, &*entry.value))?;
+        }
         writing.open_table(LOG)?;
     }
     writing.commit()?;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use redb::{ReadableTable, Table};
 
+use super::{At, Logged};
 use crate::store::{Change, Revision};
 
 /// Revisions that are kept.
@@ -12,7 +13,7 @@ const REVISIONS: usize = 10_000;
 const BYTES: usize = 64 << 20;
 
 /// The table of the log.
-pub(super) type Changes<'t> = Table<'t, (u64, u32), (&'static str, Option<&'static [u8]>)>;
+pub(super) type Changes<'t> = Table<'t, At, Logged>;
 
 /// How much there is of each revision, the oldest first.
 #[derive(Debug, Clone, Default)]
@@ -23,9 +24,7 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// What a table holds.
-    pub(super) fn of(
-        log: &impl ReadableTable<(u64, u32), (&'static str, Option<&'static [u8]>)>,
-    ) -> Result<Sizes, redb::Error> {
+    pub(super) fn of(log: &impl ReadableTable<At, Logged>) -> Result<Sizes, redb::Error> {
         let mut sizes = Sizes::default();
         for found in log.iter()? {
             let (at, change) = found?;
