@@ -72,8 +72,9 @@ pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<Show, Failu
     progress("a token stream and a WebSocket");
     rows.push(stage.stream().await?);
     rows.push(stage.websocket().await?);
-    let (operations, closing) = stage.operate(progress).await?;
-    let commands = stage.commands().await?;
+    let (operations, refused, closing) = stage.operate(progress).await?;
+    let mut commands: Vec<Shown> = refused.into_iter().collect();
+    commands.extend(stage.commands().await?);
     stage.mesh.children.all_alive()?;
     let cells = |row: Row| [row.asked, row.rule, row.went_to, row.status, row.time];
     let headings = ["ASKED", "RULE", "WENT TO", "STATUS", "TIME"];

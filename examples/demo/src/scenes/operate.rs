@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{MESH_HOST, NLP, Stage, median, millis, off, target};
+use super::{MESH_HOST, NLP, Shown, Stage, median, millis, off, target};
 use crate::children::Failure;
 use crate::control::{CONTROL, Status};
 use crate::job::{Job, Report};
@@ -48,6 +48,8 @@ struct Done {
 struct Log {
     table: Table,
     total: u64,
+    /// What was said about the mistake.
+    refused: Option<Shown>,
 }
 
 impl Log {
@@ -61,13 +63,17 @@ impl Log {
 }
 
 impl Stage<'_> {
-    /// The table of what was done under traffic, and a sentence about it.
-    pub(super) async fn operate(&mut self, progress: impl Fn(&str)) -> Result<(Table, String), Failure> {
+    /// The table of what was done under traffic, what was said about the mistake, and a sentence about it all.
+    pub(super) async fn operate(
+        &mut self,
+        progress: impl Fn(&str),
+    ) -> Result<(Table, Option<Shown>, String), Failure> {
         let mut target = target(MESH_HOST, "/", &[NLP]);
         target.id = self.next_id();
         self.mesh.order(&Job::Load { target, connections: 8, pause_millis: 5 }).await?;
         let headings = ["DONE WHILE TRAFFIC RAN", "RESULT", "MEANWHILE", "LOST", "TOOK"];
-        let mut log = Log { table: Table { headings, verdict: 3, rows: Vec::new() }, total: 0 };
+        let mut log =
+            Log { table: Table { headings, verdict: 3, rows: Vec::new() }, total: 0, refused: None };
         progress("traffic on 8 connections from here on; the weights are changed by pilotfish apply --wait");
         let before = self.split_of(0.8).await?;
         let took = Duration::from_millis(0);
@@ -84,7 +90,7 @@ impl Stage<'_> {
         log.total += self.rest().await?.all();
         let closing =
             format!("{} requests ran over mutual TLS through all of this, and 0 were lost.", log.total);
-        Ok((log.table, closing))
+        Ok((log.table, log.refused, closing))
     }
 
     async fn reweigh(&mut self, log: &mut Log) -> Result<(), Failure> {
@@ -108,7 +114,8 @@ impl Stage<'_> {
         let said =
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let line = said.lines().find_map(|line| line.split_once("mistake.yaml:"));
-        let Some((_, line)) = line.filter(|_| !output.status.success()) else {
+        let place = line.and_then(|(_, rest)| rest.split_once(": "));
+        let Some((place, _)) = place.filter(|_| !output.status.success()) else {
             return Err(Failure::of(
                 CONTROL,
                 format!("a file with a mistake was not refused by its line: {said}"),
@@ -117,8 +124,11 @@ impl Stage<'_> {
         if self.mesh.control.status().await?.documents != before {
             return Err(Failure::of(CONTROL, "a refused file made a new version"));
         }
-        let result = format!("refused: mistake.yaml:{line}");
+        let result = format!("refused at mistake.yaml:{place}, nothing changed");
         let part = self.since().await?;
+        let folder = file.strip_suffix("mistake.yaml").unwrap_or_default();
+        let output = said.replace(folder, "");
+        log.refused = Some(Shown { line: "pilotfish apply -f mistake.yaml".to_string(), output });
         log.add(Done { what: "apply: a file with a mistake", result, took }, part);
         Ok(())
     }
