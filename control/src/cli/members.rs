@@ -37,7 +37,7 @@ struct Member {
     agent: String,
 
     /// Its namespace
-    #[arg(short = 'n', long, value_name = "NAME")]
+    #[arg(short = 'n', long, value_name = "NAME", default_value = "default")]
     namespace: String,
 
     #[command(flatten)]

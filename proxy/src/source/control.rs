@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use pilotfish_config::wire::{Document, RefusedVersion, Resume, Update};
-use pilotfish_config::{Loaded, Model};
+use pilotfish_config::{Loaded, Model, Severity};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::file::Event;
@@ -241,13 +241,15 @@ impl ControlSource {
         result
     }
 
-    /// What the documents mean. Their authors' files and lines are what messages name.
+    /// What the documents mean. Their authors' files and lines are what messages name. Warnings were told to the author
+    /// by `apply`, which knows all documents; a sidecar sees a part, and would warn of what it does not see.
     fn load(&self) -> Loaded {
         let names: Vec<String> = self.set.documents().map(name).collect();
         let documents = names.iter().zip(self.set.documents());
-        let texts: Vec<(&str, &str)> =
-            documents.map(|(name, document)| (name.as_str(), document.body.get())).collect();
-        pilotfish_config::load_texts(&texts, &self.publisher.options)
+        let texts = documents.map(|(name, document)| (name.as_str(), document.body.get()));
+        let mut loaded = pilotfish_config::load_documents(texts, &self.publisher.options);
+        loaded.report.diagnostics.retain(|one| one.severity == Severity::Error);
+        loaded
     }
 
     fn tell(&self, refused: Option<Refused>) {
