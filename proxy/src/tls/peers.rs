@@ -70,9 +70,12 @@ impl Peers {
             }
         });
         // Outside of the borrow: a woken task may close what it holds.
-        for (fuse, peer, why) in cut {
+        for (fuse, _, _) in &cut {
             fuse.blow();
-            log::warn!("connection cut", peer = peer.peer.id, reason = why.reason());
+        }
+        if let Some((_, peer, why)) = cut.first() {
+            let (peer, reason) = (&peer.peer.id, why.reason());
+            log::warn!("connections cut", connections = cut.len(), peer = peer, reason = reason);
         }
     }
 

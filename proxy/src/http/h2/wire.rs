@@ -87,7 +87,11 @@ impl Wire {
     pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let inner = &mut *self.0.borrow_mut();
         ready!(inner.poll_flush(cx))?;
-        Pin::new(&mut inner.io).poll_shutdown(cx)
+        // TLS has a last word to write, for which a peer that reads nothing leaves no room.
+        match Pin::new(&mut inner.io).poll_shutdown(cx) {
+            Poll::Ready(closed) => Poll::Ready(closed),
+            Poll::Pending => inner.poll_stalled(cx).map(Err),
+        }
     }
 
     /// Polls what drives the connection, and writes what came together whenever it waits.
@@ -160,12 +164,14 @@ impl Inner {
                 self.sent += done.as_ref().map_or(0, |n| *n as u64);
                 Poll::Ready(done)
             }
-            Poll::Pending => {
-                self.stall.start(self.patience);
-                ready!(self.stall.poll_expired(cx));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
+            Poll::Pending => self.poll_stalled(cx).map(Err),
         }
+    }
+
+    /// Ready when the peer has blocked a write for too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.stall.start(self.patience);
+        self.stall.poll_expired(cx).map(|()| io::ErrorKind::TimedOut.into())
     }
 }
 

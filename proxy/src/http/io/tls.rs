@@ -24,6 +24,9 @@ use crate::http::buffer;
 /// Plaintext that one read gives, and that one write takes.
 const BATCH: usize = 64 * 1024;
 
+/// Reads that messages of TLS's own may take on an idle connection; more is a flood.
+const TICKETS: u32 = 8;
+
 thread_local! {
     /// Where records are encrypted: used within one call only.
     static SENDING: RefCell<Sending> = RefCell::default();
@@ -195,7 +198,12 @@ impl TlsIo {
             return false;
         }
         let mut bytes = BytesMut::new();
+        let mut reads = 0;
         let quiet = loop {
+            reads += 1;
+            if reads > TICKETS {
+                break false;
+            }
             buffer::make_room(&mut self.incoming, 0);
             match self.stream.try_read_buf(&mut self.incoming) {
                 Ok(n) if n > 0 => {

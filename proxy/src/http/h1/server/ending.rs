@@ -90,11 +90,16 @@ impl Conn {
     /// bytes resets it, and the client might never see its answer.
     async fn linger(&mut self) {
         let nothing_follows = self.reader.is_done() && self.transport.inbuf.is_empty();
-        if poll_fn(|cx| self.transport.poll_shutdown(cx)).await.is_err() || nothing_follows {
+        self.deadline.set(self.limits.linger);
+        // TLS has a last word to write, for which a peer that reads nothing leaves no room.
+        let closed = poll_fn(|cx| match self.transport.poll_shutdown(cx) {
+            Poll::Ready(closed) => Poll::Ready(closed.is_ok()),
+            Poll::Pending => self.deadline.poll_expired(cx).map(|()| false),
+        });
+        if !closed.await || nothing_follows {
             return;
         }
         let mut dropped = 0;
-        self.deadline.set(self.limits.linger);
         poll_fn(|cx| {
             loop {
                 self.transport.inbuf.clear();
