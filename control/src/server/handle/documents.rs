@@ -40,7 +40,7 @@ fn wrote(asked: &Asked, what: &str, applied: &Applied) {
 pub(super) async fn diff(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
     let submission: Submission = parse(&asked.body)?;
     let planned = control.resources.plan(&submission).await?;
-    let sidecars = control.fleet.preview(&planned);
+    let sidecars = tokio::task::block_in_place(|| control.fleet.preview(&planned));
     json(&Diff { documents: planned.differences(), sidecars, warnings: planned.warnings.clone() })
 }
 

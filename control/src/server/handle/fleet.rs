@@ -42,5 +42,7 @@ pub(super) fn agents(control: &Control, asked: &Asked) -> Result<Answer, Denied>
 
 pub(super) fn explain(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
     let question: Question = parse(&asked.body)?;
-    json(&control.fleet.explain(&question).map_err(Denied::bad)?)
+    // A plan is compiled for it, which takes a while when there are ten thousand routes.
+    let explained = tokio::task::block_in_place(|| control.fleet.explain(&question));
+    json(&explained.map_err(Denied::bad)?)
 }
