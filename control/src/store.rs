@@ -147,6 +147,16 @@ pub type Watch = mpsc::Receiver<Result<Vec<Change>, StoreError>>;
 pub trait Store: Send + Sync + fmt::Debug {
     /// The value of a key.
     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Entry>>;
+    /// The values of many keys, in the order of `keys`; not necessarily of one revision.
+    fn get_many<'a>(&'a self, keys: &'a [String]) -> Answer<'a, Vec<Option<Entry>>> {
+        Box::pin(async move {
+            let mut found = Vec::with_capacity(keys.len());
+            for key in keys {
+                found.push(self.get(key).await?);
+            }
+            Ok(found)
+        })
+    }
     /// All keys that start with `prefix`.
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listed>;
     /// Does a batch, if what it expects holds.

@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize};
 use super::tree::{Leaf, digest_of, leaves};
 use super::{Stored, by_digest, loaded};
 use crate::api::types::{Action, Change, Commit};
-use crate::store::{Revision, Store, StoreError};
+use crate::store::{Entry, Revision, Store, StoreError};
 
 /// The key that names the newest version.
 pub(super) const HEAD: &str = "head";
-/// Blobs that are read at once.
+/// Blobs that are read by one call, and calls at once.
+const TOGETHER: usize = 100;
+const PARTS: usize = 4;
+/// Versions that are read at once.
 const AT_ONCE: usize = 32;
 
 /// A version.
@@ -69,14 +72,18 @@ pub(super) async fn record(store: &dyn Store, version: u64) -> Result<Option<Rec
     serde_json::from_slice(&entry.value).map(Some).map_err(|error| unreadable(&key, &error))
 }
 
-/// The bytes under a digest, which they are checked against.
-async fn blob(store: &dyn Store, digest: String) -> Result<(String, Bytes), StoreError> {
-    let key = blob_key(&digest);
-    let entry = store.get(&key).await?.ok_or_else(|| unreadable(&key, &"it is missing"))?;
-    if digest_of(&entry.value) != digest {
-        return Err(unreadable(&key, &"its bytes are not those of its digest"));
-    }
-    Ok((digest, entry.value))
+/// The bytes under some digests, which they are checked against.
+async fn some(store: &dyn Store, digests: Vec<String>) -> Result<Vec<(String, Bytes)>, StoreError> {
+    let keys: Vec<String> = digests.iter().map(|digest| blob_key(digest)).collect();
+    let found = store.get_many(&keys).await?;
+    let checked = |((digest, key), entry): ((String, &String), Option<Entry>)| {
+        let entry = entry.ok_or_else(|| unreadable(key, &"it is missing"))?;
+        if digest_of(&entry.value) != digest {
+            return Err(unreadable(key, &"its bytes are not those of its digest"));
+        }
+        Ok((digest, entry.value))
+    };
+    digests.into_iter().zip(&keys).zip(found).map(checked).collect()
 }
 
 /// Many blobs, by digest.
@@ -85,7 +92,11 @@ async fn blobs(
     digests: impl IntoIterator<Item = String>,
 ) -> Result<HashMap<String, Bytes>, StoreError> {
     let digests: HashSet<String> = digests.into_iter().collect();
-    stream::iter(digests).map(|digest| blob(store, digest)).buffer_unordered(AT_ONCE).try_collect().await
+    let digests: Vec<String> = digests.into_iter().collect();
+    let parts: Vec<Vec<String>> = digests.chunks(TOGETHER).map(<[String]>::to_vec).collect();
+    let read = stream::iter(parts).map(|part| some(store, part)).buffer_unordered(PARTS);
+    let read: Vec<Vec<(String, Bytes)>> = read.try_collect().await?;
+    Ok(read.into_iter().flatten().collect())
 }
 
 /// The documents of some pieces of a version's list.

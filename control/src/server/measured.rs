@@ -80,6 +80,10 @@ impl Store for Measured {
         self.timed(0, self.store.get(key))
     }
 
+    fn get_many<'a>(&'a self, keys: &'a [String]) -> Answer<'a, Vec<Option<Entry>>> {
+        self.timed(0, self.store.get_many(keys))
+    }
+
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listed> {
         self.timed(1, self.store.list(prefix))
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use etcd_client::{
     Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, GetResponse, KeyValue, SortOrder,
-    SortTarget, Txn, TxnOp,
+    SortTarget, Txn, TxnOp, TxnOpResponse,
 };
 
 use super::open::Tls;
@@ -33,6 +33,8 @@ const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Keys and bytes in one answer: a message may have 4 MiB.
 const PAGE: i64 = 200;
+/// Keys in one call that reads many: etcd takes 128.
+const TOGETHER: usize = 100;
 const MESSAGE: usize = 512 << 20;
 
 /// A store in etcd.
@@ -92,6 +94,31 @@ impl EtcdStore {
             }
             tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
         }
+    }
+
+    /// Reads up to [`TOGETHER`] keys in one call.
+    async fn some(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let gets: Vec<TxnOp> = keys.iter().map(|key| TxnOp::get(format!("{PREFIX}{key}"), None)).collect();
+        let transaction = Txn::new().and_then(gets);
+        let mut left = TRIES;
+        let done = loop {
+            let mut client = self.client.kv_client().max_decoding_message_size(MESSAGE);
+            let error = match tokio::time::timeout(DEADLINE, client.txn(transaction.clone())).await {
+                Ok(Ok(done)) => break done,
+                Ok(Err(error)) => self.place.failed(&error, false),
+                Err(_) => self.late(false),
+            };
+            left -= 1;
+            if left == 0 {
+                return Err(error);
+            }
+            tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+        };
+        let found = |done| match done {
+            TxnOpResponse::Get(mut found) => found.take_kvs().into_iter().next().map(entry).transpose(),
+            _ => Ok(None),
+        };
+        done.op_responses().into_iter().map(found).collect()
     }
 
     /// All entries under a prefix at one revision, page by page.
@@ -194,6 +221,16 @@ impl Store for EtcdStore {
         Box::pin(async move {
             let mut found = self.read(key, GetOptions::new()).await?;
             found.take_kvs().into_iter().next().map(entry).transpose()
+        })
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [String]) -> Answer<'a, Vec<Option<Entry>>> {
+        Box::pin(async move {
+            let mut found = Vec::with_capacity(keys.len());
+            for some in keys.chunks(TOGETHER) {
+                found.extend(self.some(some).await?);
+            }
+            Ok(found)
         })
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Batch, Entry, Listed, Revision, Store, StoreError, Watch};
@@ -150,15 +150,27 @@ fn unavailable(why: String) -> StoreError {
     StoreError::Unavailable { why, unsure: false }
 }
 
+fn found(
+    entries: &impl ReadableTable<&'static str, (u64, &'static [u8])>,
+    key: &str,
+) -> Result<Option<Entry>, redb::Error> {
+    Ok(entries.get(key)?.map(|found| {
+        let (revision, value) = found.value();
+        Entry { key: key.to_owned(), value: Bytes::copy_from_slice(value), revision }
+    }))
+}
+
 impl Store for RedbStore {
     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Entry>> {
         let key = key.to_owned();
+        Box::pin(self.read(move |reading| found(&reading.open_table(ENTRIES)?, &key)))
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [String]) -> Answer<'a, Vec<Option<Entry>>> {
+        let keys = keys.to_vec();
         Box::pin(self.read(move |reading| {
-            let found = reading.open_table(ENTRIES)?.get(key.as_str())?;
-            Ok(found.map(|found| {
-                let (revision, value) = found.value();
-                Entry { key: key.clone(), value: Bytes::copy_from_slice(value), revision }
-            }))
+            let entries = reading.open_table(ENTRIES)?;
+            keys.iter().map(|key| found(&entries, key)).collect()
         }))
     }
 

@@ -31,6 +31,7 @@ pub async fn next(watch: &mut Watch) -> Result<Vec<Change>, StoreError> {
 /// The whole contract.
 pub async fn keeps(store: Arc<dyn Store>) {
     expectations(&*store).await;
+    many(&*store).await;
     watches(&*store).await;
     one_of_many_wins(&store).await;
     for seed in 0..4 {
@@ -62,6 +63,22 @@ async fn expectations(store: &dyn Store) {
     let listed = store.list("e/").await.unwrap();
     assert_eq!((listed.entries.len(), listed.revision), (1, empty.revision));
     assert!(store.list("e0").await.unwrap().entries.is_empty());
+}
+
+async fn many(store: &dyn Store) {
+    let keys: Vec<String> = (0..250).map(|n| format!("g/{n:03}")).collect();
+    for some in keys.chunks(100) {
+        let put = some.iter().filter(|key| !key.ends_with('7')).map(|key| (key.clone(), key.clone().into()));
+        store.batch(Batch { put: put.collect(), ..Batch::default() }).await.unwrap();
+    }
+    let found = store.get_many(&keys).await.unwrap();
+    assert_eq!(found.len(), keys.len());
+    for (key, found) in keys.iter().zip(found) {
+        assert_eq!(
+            found.map(|found| (found.key.clone(), found.value)),
+            (!key.ends_with('7')).then(|| (key.clone(), key.clone().into()))
+        );
+    }
 }
 
 async fn watches(store: &dyn Store) {

@@ -28,7 +28,7 @@ pub(super) async fn start(
 ) -> Result<Watch, StoreError> {
     let (send, watch) = mpsc::channel(BEHIND);
     let mut watching = Watching { client, place, prefix: prefix.to_owned(), seen: from };
-    let stream = watching.open().await?;
+    let stream = watching.opened().await?;
     tokio::spawn(async move {
         if let Err(error) = watching.run(stream, &send).await {
             let _ = send.send(Err(error)).await;
@@ -54,6 +54,18 @@ impl Watching {
         match tokio::time::timeout(DEADLINE, opened).await {
             Ok(opened) => opened.map_err(|error| self.place.failed(&error, false)),
             Err(_) => Err(self.away("did not answer")),
+        }
+    }
+
+    /// Opens the first stream; a member that is away may be picked once or twice.
+    async fn opened(&mut self) -> Result<WatchStream, StoreError> {
+        let mut left = super::TRIES;
+        loop {
+            left -= 1;
+            match self.open().await {
+                Err(_) if left > 0 => tokio::time::sleep(FIRST.mul_f64(0.5 + fastrand::f64())).await,
+                opened => return opened,
+            }
         }
     }
 
