@@ -42,7 +42,10 @@ impl Drains {
             let waiting = had.map_or_else(HashSet::new, |shown| {
                 let streams = shared.streams();
                 let concerned = streams.values().filter(|stream| {
-                    stream.number != drain.stream.number && stream.class().scope().endpoint(&shown.endpoint)
+                    // One that is revoked is sent nothing any more, so it would be waited for in vain.
+                    stream.number != drain.stream.number
+                        && !shared.registry.is_revoked(&stream.registration)
+                        && stream.class().scope().endpoint(&shown.endpoint)
                 });
                 concerned.map(|stream| stream.number).collect()
             });
