@@ -6,6 +6,7 @@ mod cli;
 mod deploy;
 #[cfg(feature = "etcd")]
 mod fleet_etcd;
+mod mesh;
 mod resources;
 mod server;
 mod server_backup;
