@@ -96,7 +96,8 @@ async fn calls_go_on_while_the_control_plane_is_killed_and_started_again() {
     let Some(binary) = binary() else { return };
     let control = Serve::start(&[]);
     let agent = Agent::start("planner").await;
-    let planner = sidecar(&binary, &control, "planner").app(agent.addr()).args(&["--capability", "planning@1.0.0"]);
+    let planner =
+        sidecar(&binary, &control, "planner").app(agent.addr()).args(&["--capability", "planning@1.0.0"]);
     let (planner, caller) = (planner.launch(), sidecar(&binary, &control, "caller").launch());
     let (mut planner, caller) = (planner.ready().await, Arc::new(caller.ready().await));
     until(&caller, 200).await;
