@@ -1,18 +1,34 @@
-//! What connections cost; by hand: `cargo test -p pilotfish --test main capacity -- --ignored --nocapture`.
+//! How many sidecars fit, and what they cost: `cargo test -p pilotfish --test main capacity -- --ignored --nocapture`.
 
 use pilotfish_control::api::types::TrustStatus;
-use pilotfish_testkit::ca::{Ca, Leaf};
+use pilotfish_testkit::ca::{Ca, Issued, Leaf};
 
 use crate::support::{Http, Serve};
 
+/// A sidecar gives its place among strangers back when it has shown its certificate: any number may share an address.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures, takes long"]
-async fn memory_of_idle_sidecars() {
+async fn one_address_may_have_many_sidecars() {
+    let (serve, own) = fleet().await;
+    let connecting = (0..300).map(|_| Http::try_tls(serve.listen, Some(&own)));
+    let held = futures_util::future::join_all(connecting).await;
+    let refused: Vec<_> = held.iter().filter_map(|http| http.as_ref().err()).collect();
+    assert!(refused.is_empty(), "{} refused: {:?}", refused.len(), refused[0]);
+}
+
+/// A control plane, and a certificate that it takes.
+async fn fleet() -> (Serve, Issued) {
     let serve = Serve::start(&[]);
     let ca = Ca::new("cluster.local");
     let pem = serde_json::json!({ "pem": ca.root_pem() });
     let _: TrustStatus = Http::socket(&serve).await.post("/v1/trust/roots", &pem).await.ok();
     let own = ca.issue(&Leaf::agent("cluster.local", "default", "planner"));
+    (serve, own)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures, takes long"]
+async fn memory_of_idle_sidecars() {
+    let (serve, own) = fleet().await;
     let before = serve.memory();
     let mut held = Vec::new();
     let many = 1000;

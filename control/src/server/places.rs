@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections at a time whose peer has shown no certificate, together and from one address; more are closed at once.
-const STRANGERS: usize = 1024;
-const STRANGERS_OF_ONE: usize = 256;
+/// Connections at a time whose peer has shown no certificate (also: not yet), together and from one address; more are
+/// closed at once. Each costs some 40 KiB. A thousand sidecars behind one address may come back at once.
+const STRANGERS: usize = 4096;
+const STRANGERS_OF_ONE: usize = 1024;
 /// Connections at a time of peers with a certificate: 10,000 sidecars, and as many again while they reconnect.
 const MEMBERS: usize = 20_000;
 

@@ -219,7 +219,7 @@ function tiles() {
   byId("tiles").replaceChildren(
     tile("Sidecars connected", String(connected.length), away ? `${away} away` : "none away", away ? "warn" : ""),
     tile(`Serving version ${documents}`, `${serving} of ${connected.length}`, "of those connected", serving < connected.length ? "warn" : ""),
-    tile("Refusing it", String(refusing), refusing ? "reasons below" : "no refusal", refusing ? "bad" : ""),
+    tile("Refusing a version", String(refusing), refusing ? "reasons below" : "none refused", refusing ? "bad" : ""),
     tile("Agents ready", `${ready} of ${seen.agents.agents.length}`, "in the catalogue"),
     tile("Issuer ends", until(issuer.expires), new Date(issuer.expires * 1000).toLocaleDateString(), left < 14 * 86400 ? "bad" : ""),
   );
