@@ -26,6 +26,10 @@ pub struct Files {
     /// Understand the documents exactly as Istio does, without Pilotfish's additions
     #[arg(long)]
     pub strict_istio: bool,
+
+    /// Take security documents that this release does not enforce; sidecars need --allow-unenforced for them too
+    #[arg(long)]
+    pub allow_unenforced: bool,
 }
 
 impl Files {
@@ -40,6 +44,7 @@ impl Files {
             files,
             namespace: self.namespace.clone(),
             strict_istio: self.strict_istio,
+            allow_unenforced: self.allow_unenforced,
             ..Submission::default()
         })
     }

@@ -85,7 +85,7 @@ pub(super) fn submitted(before: &Arc<Committed>, submission: &Submission) -> Res
         documents.insert(stored.document.key.clone(), stored);
     }
     if !submission.allow_unenforced {
-        enforced(&loaded.report, before, &documents)?;
+        enforced(&loaded.report, before)?;
     }
     if submission.strict_istio && loaded.model.is_some() {
         // Strictness is the author's wish for this file; what is stored means the same to everybody.
@@ -167,13 +167,12 @@ fn stored(before: &Committed, admitted: &Admitted, version: u64) -> Result<Arc<S
     Ok(Arc::new(Stored { document, digest, version, meta: admitted.meta.clone() }))
 }
 
-/// What a sidecar refuses to serve without enforcing it is refused here, unless it is there already.
-fn enforced(report: &Report, before: &Committed, documents: &Documents) -> Result<(), Refusal> {
+/// What a sidecar refuses to serve without enforcing it is refused here, unless it was allowed before.
+fn enforced(report: &Report, before: &Committed) -> Result<(), Refusal> {
     let is_new = |kind: &str, name: &str| {
         let (namespace, name) = name.split_once('/').unwrap_or(("", name));
         let key = Key { kind: kind.into(), namespace: namespace.into(), name: name.into() };
-        let digest = |of: &Documents| of.get(&key).map(|stored| stored.digest.clone());
-        digest(documents) != digest(&before.documents)
+        !before.documents.contains_key(&key)
     };
     let new = report.unenforced_security.iter().filter(|found| is_new(found.kind.name(), &found.name));
     let lines: Vec<String> = new
