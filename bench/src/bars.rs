@@ -74,7 +74,10 @@ pub const BARS: [Bar; 28] = [
     absolute(Work::Reload, Peer::PilotfishBig, "slowest_ms", "slowest request in a reload, ms", 5.0),
     absolute(Work::Reload, Peer::PilotfishBig, "errors", "failed requests", 0.0),
     // The aim is what HAProxy itself reaches with HTTP/2 between.
-    Bar { aim: Some(0.66), ..ratio(Work::Mesh, "cpu_us", "CPU per request, both sides", Peer::Haproxy, 0.95) },
+    Bar {
+        aim: Some(0.66),
+        ..ratio(Work::Mesh, "cpu_us", "CPU per request, both sides", Peer::Haproxy, 0.95)
+    },
     ratio(Work::Mesh, "cpu_us", "CPU per request, both sides", Peer::Envoy, 0.4),
     // 2.5 and 1.4 times as many connections a second of the same core.
     ratio(Work::Handshakes, "cpu_us", "CPU per connection", Peer::Haproxy, 0.4),
