@@ -185,7 +185,7 @@ impl Status {
 /// What became of updates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// The newest version that was validated, compiled and written down.
+    /// The newest version that was validated and compiled; it is on disk within a second.
     pub accepted: u64,
     /// The newest version that every worker serves.
     pub serving: u64,
