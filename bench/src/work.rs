@@ -170,6 +170,8 @@ impl Work {
     pub fn min_rounds(self) -> usize {
         match self {
             Self::Latency => 7,
+            // Two minutes each.
+            Self::Fleet => 1,
             _ => 3,
         }
     }
