@@ -56,6 +56,16 @@ async fn a_restored_control_plane_is_the_same_one() {
     assert_eq!(version.documents, 3);
 }
 
+/// It holds the authority's keys: an administrator's token that leaked must not be worth the whole mesh.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_leaves_by_the_unix_socket_only() {
+    let serve = Serve::start(&[]);
+    let token = serve.token.clone().expect("the first start prints it");
+    let mut remote = Http::tls(&serve, None).await.bearer(&token);
+    assert_eq!(remote.get("/v1/version").await.status, 200, "the token is good for anything else");
+    assert!(remote.ask("POST", "/v1/backup", "").await.refused(403).contains("Unix socket"));
+}
+
 #[tokio::test]
 async fn a_backup_is_whole_or_refused() {
     let dir = tempfile::tempdir().unwrap();

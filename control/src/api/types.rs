@@ -19,7 +19,7 @@
 //! | `GET /v1/trust` | | [`TrustStatus`] |
 //! | `POST /v1/trust/roots` | [`Pem`] | [`TrustStatus`]: trusts one more root |
 //! | `DELETE /v1/trust/roots/{fingerprint}` | | [`TrustStatus`] |
-//! | `POST /v1/backup` | | the archive's bytes |
+//! | `POST /v1/backup` | | the archive's bytes; on the Unix socket only, since it holds the authority's keys |
 //! | `POST /v1/administrators` | [`NewAdministrator`] | [`Joined`]: a certificate instead of the token |
 //! | `POST /v1/ui` | | [`Link`] |
 //! | `POST /v1/join` | [`Join`] | [`Joined`], 403 [`Failure`] for every bad token alike, 429 |

@@ -73,7 +73,12 @@ impl Control {
                 Ok(Caller::Sidecar(peer.clone()))
             }
             (Needs::Sidecar, _) => Err(Denied::forbidden("this needs a sidecar's certificate, over TLS")),
-            (Needs::Administrator, Peer::Owner(name)) => Ok(Caller::Administrator(name.clone())),
+            (Needs::Owner, Peer::Network(..)) => Err(Denied::forbidden(
+                "a backup holds the keys of the certificate authority: make it on the control plane's machine, where its Unix socket is",
+            )),
+            (Needs::Administrator | Needs::Owner, Peer::Owner(name)) => {
+                Ok(Caller::Administrator(name.clone()))
+            }
             (Needs::Administrator, Peer::Network(address, peer)) => {
                 if let Some((peer, name)) =
                     peer.as_ref().and_then(|peer| Some((peer, self.administrator(&peer.id)?)))

@@ -37,6 +37,8 @@ pub(super) enum Asks {
 pub(super) enum Needs {
     /// An administrator: by token, by certificate, or on the Unix socket.
     Administrator,
+    /// Whoever owns the data folder, on the Unix socket: for what holds the authority's keys.
+    Owner,
     /// A join token, in the body.
     Token,
     /// A sidecar, by its certificate.
@@ -80,7 +82,13 @@ const ROUTES: &[Route] = &[
     get("/v1/trust", Asks::Trust),
     post("/v1/trust/roots", Asks::AddRoot, SMALL),
     delete("/v1/trust/roots/{}", Asks::RemoveRoot),
-    post("/v1/backup", Asks::Backup, SMALL),
+    Route {
+        method: Method::POST,
+        path: "/v1/backup",
+        asks: Asks::Backup,
+        needs: Needs::Owner,
+        longest: SMALL,
+    },
     post("/v1/administrators", Asks::NewAdministrator, SMALL),
     post("/v1/ui", Asks::Ui, SMALL),
     Route { method: Method::POST, path: "/v1/join", asks: Asks::Join, needs: Needs::Token, longest: SMALL },
