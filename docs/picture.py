@@ -57,10 +57,13 @@ def diagram():
         out.append(f"<rect x='530' y='{top + y}' width='250' height='24' rx='12' fill='{BACK}' stroke='{EDGE}'/>")
         out.append(text(655, top + y + 16, words, 12, GREEN if "streaming" in words else TEXT, "middle"))
     y = top + 262
-    out += box(left, y, 284, 50, PANEL, [("a folder of YAML", 14, TEXT), ("watched by every sidecar", 11, DIM)])
-    out.append(f"<path d='M{left + 218},{y} L{left + 218},{top + 182}' stroke='{DIM}' stroke-width='1.6' "
-               f"stroke-dasharray='4 4' marker-end='url(#tip)'/>")
-    return out, top + 5 * 64
+    out += box(left, y, 284, 50, PANEL, [("pilotfish serve", 14, TEXT), ("identities, who can do what, rules", 11, DIM)])
+    dashed = f"fill='none' stroke='{DIM}' stroke-width='1.4' stroke-dasharray='4 4' marker-end='url(#tip)'"
+    out.append(f"<path d='M{left + 218},{y} L{left + 218},{top + 182}' {dashed}/>")
+    out.append(f"<path d='M{left + 284},{y + 34} C560,{y + 60} 700,{y + 56} {right - 4},{y + 30}' {dashed}/>")
+    out.append(text(600, y + 66, "one stream to each sidecar", 11, DIM, "middle"))
+    out.append(text(430, top + 112, "mutual TLS", 12, DIM, "middle"))
+    return out, top + 5 * 64 + 20
 
 
 def terminal(lines, top):
@@ -72,9 +75,9 @@ def terminal(lines, top):
             colour = GREEN
         elif line.startswith("["):
             colour = DIM
-        elif line.startswith("ASKED"):
+        elif line.startswith(("ASKED", "DONE", "AGENT  ", "RANK", "VERSION")):
             weight = "bold"
-        elif "refused:" in line:
+        elif "refused" in line or ": error:" in line:
             colour = YELLOW
         out.append(text(PADDING + 16, top + 27 + number * LINE, line, round(size, 2), colour, font=MONO, weight=weight))
     return out, top + len(lines) * LINE + 30
