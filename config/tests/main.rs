@@ -9,6 +9,7 @@ mod hostile;
 mod invalid;
 mod meaning;
 mod schema;
+mod wire;
 
 use pilotfish_config::{Loaded, Model, Options, load_texts};
 
