@@ -141,7 +141,7 @@ async fn strangers_certificates_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_lived_certificate_ends() {
+async fn the_life_of_certificates_is_a_flag() {
     let serve = Serve::start(&["--leaf-ttl", "10s"]);
     let planner = joined(&serve, "default", "planner").await;
     let mut http = Http::tls(&serve, Some(&planner)).await;

@@ -54,6 +54,15 @@ fn lost(error: impl std::fmt::Display) -> Ended {
     Ended::Lost(error.to_string())
 }
 
+/// A connection that broke. One that just ended, as when the control plane was killed, is said so in our own words:
+/// rustls' point to its manual.
+fn cut(error: &h2::Error) -> Ended {
+    match error.get_io() {
+        Some(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => lost("it closed the connection"),
+        _ => lost(error),
+    }
+}
+
 impl From<Problem> for Ended {
     fn from(problem: Problem) -> Self {
         match problem {
@@ -281,7 +290,7 @@ async fn open(connection: &mut Connection, hello: &Hello) -> Result<(Halves, Wel
 
 /// The answer's body, when the answer is 200.
 async fn answered(answer: ResponseFuture) -> Result<RecvStream, Ended> {
-    let answer = answer.await.map_err(lost)?;
+    let answer = answer.await.map_err(|error| cut(&error))?;
     let status = answer.status().as_u16();
     let mut incoming = answer.into_body();
     if status == 200 {
@@ -304,7 +313,7 @@ fn receive(halves: &mut Halves, chunk: Option<Result<Bytes, h2::Error>>) -> Resu
             halves.frames.push(&chunk);
             halves.incoming.flow_control().release_capacity(chunk.len()).map_err(lost)
         }
-        Some(Err(error)) => Err(lost(error)),
+        Some(Err(error)) => Err(cut(&error)),
         None => Err(match halves.frames.end() {
             Ok(()) => lost("it ended the stream"),
             Err(error) => Ended::Broken(error.to_string()),
@@ -335,7 +344,7 @@ async fn alive(ping: Option<PingPong>) -> Ended {
         tokio::time::sleep(PING.0).await;
         match tokio::time::timeout(PING.1, ping.ping(Ping::opaque())).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => return lost(error),
+            Ok(Err(error)) => return cut(&error),
             Err(_) => return lost("it does not answer any more"),
         }
     }
