@@ -2,7 +2,7 @@
 
 mod additions;
 mod agent;
-mod annotations;
+pub mod annotations;
 mod base64;
 pub(crate) mod check;
 mod delegate;

@@ -248,5 +248,6 @@ async fn sigterm_ends_streams_in_order() {
     serve.signal(Signal::TERM);
     while stream.next().await.is_some() {}
     assert_eq!(serve.ended().await.code(), Some(0));
-    let _ = waited.await.unwrap();
+    // Answered, or cut: it is only that nobody waits for it.
+    let _ = waited.await;
 }

@@ -8,6 +8,7 @@ pub mod cluster;
 mod destination;
 mod egress;
 mod inbound;
+mod resilience;
 mod route;
 
 use std::fmt;

@@ -94,15 +94,24 @@ impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Labels {
     }
 }
 
-/// How a call ended, as far as the choice of endpoints is concerned.
+/// How a try ended, as far as the choice of endpoints is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The endpoint answered, and not with a server error.
-    Ok,
-    /// It answered with a server error, reset, or not in time.
-    Failed,
-    /// No connection to it could be made.
+    /// The endpoint answered, with this HTTP status; for gRPC the one that its `grpc-status` stands for.
+    Answered(u16),
+    /// It broke the connection or the stream before a whole head of an answer, or sent what is no answer.
+    Reset,
+    /// It did not answer in the time that a try has.
+    TimedOut,
+    /// No connection to it could be made: a local-origin failure in Envoy's words.
     Unreachable,
+}
+
+impl Outcome {
+    /// Whether it counts against the endpoint where nobody says otherwise: anything but an answer below 500.
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Outcome::Answered(..500))
+    }
 }
 
 /// What is known of one endpoint, shared by all workers. Own cache lines, since every worker writes to it.
@@ -237,7 +246,7 @@ impl EndpointStats {
             self.calls.fetch_add(1, Relaxed);
         }
         self.latency.sample(now, latency.as_secs_f32() * 1e6);
-        self.success.sample(now, outcome == Outcome::Ok);
+        self.success.sample(now, !outcome.is_failure());
         if outcome == Outcome::Unreachable {
             return self.connect_failed(now);
         }

@@ -8,6 +8,14 @@
 //! | which endpoint | [`balance`] | select |
 //! | is there room | [`inflight`] | select, dial |
 //! | what to change in a head | [`headers`], [`rewrite`] | dial, respond |
+//! | may it go on: hops, cycles, deadline, priority | [`call_path`], [`deadline`], [`correlate`] | guard |
+//! | is it too often | [`rate_limit`] | admit |
+//! | is there too much | [`concurrency`], [`shed`] | admit, select |
+//! | is it answered here, or spoilt on purpose | [`cors`], [`fault`] | route |
+//! | where copies go | [`mirror`] | repeat |
+//! | may it be tried again, and when | [`retry`], [`budget`], [`hedge`] | repeat |
+//! | was it done already | [`dedup`] | repeat, the receiving sidecar |
+//! | is an endpoint well | [`breaker`], [`outlier`] | select, record |
 //! | what concerns a sidecar at all | [`scope`] | the control plane, before it sends anything |
 //! | what would happen, and why | [`explain`] | `/why`, `pilotfish explain` |
 //!
@@ -17,22 +25,37 @@
 
 pub mod affinity;
 pub mod balance;
+pub mod breaker;
+pub mod budget;
 pub mod call;
+pub mod call_path;
 pub mod capability;
 pub mod clock;
 pub mod cluster;
 pub mod compile;
+pub mod concurrency;
+pub mod correlate;
+pub mod cors;
+pub mod deadline;
+pub mod dedup;
 pub mod endpoint;
 pub mod explain;
+pub mod fault;
 #[cfg(test)]
 mod fixture;
 mod fuzzing;
 pub mod headers;
+pub mod hedge;
 pub mod inflight;
+pub mod mirror;
+pub mod outlier;
 pub mod plan;
+pub mod rate_limit;
+pub mod retry;
 pub mod rewrite;
 pub mod route;
 pub mod scope;
+pub mod shed;
 pub mod state;
 pub mod verdict;
 mod view;

@@ -4,6 +4,7 @@ mod describe;
 mod egress;
 mod inbound;
 mod registered;
+mod resilience;
 mod why;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub(crate) use egress::NamedAddress;
 pub(crate) use inbound::InboundMtls;
 pub use registered::Measured;
 pub(crate) use registered::Registered;
+pub use resilience::Resilience;
 
 /// A configuration compiled for one sidecar.
 #[derive(Debug)]
@@ -70,6 +72,8 @@ pub struct Rule {
     pub rewrite: Option<Rewrite>,
     /// What says which conversation a call belongs to; gives the key for [`Split::choose`] and the balancer.
     pub affinity: Option<Affinity>,
+    /// What it does about failure, load and time.
+    pub resilience: Resilience,
 }
 
 /// What a rule does.
@@ -269,6 +273,7 @@ impl Default for Plan {
                 edits: HeaderEditsPair::default(),
                 rewrite: None,
                 affinity: None,
+                resilience: Resilience::default(),
             },
             dns_names: Box::default(),
             warnings: Box::default(),

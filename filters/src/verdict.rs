@@ -70,12 +70,46 @@ reasons! {
     UpstreamIdentity = "upstream-identity", 503, Upstream;
     /// TLS with the endpoint could not be set up.
     TlsHandshakeFailed = "tls-handshake-failed", 503, Upstream;
+    /// The breakers of all endpoints that could be chosen are open.
+    BreakerOpen = "breaker-open", 503, Upstream;
     /// The route's timeout passed.
     Timeout = "timeout", 504, Upstream;
+    /// No try got the head of an answer within `perTryTimeout` or the route's response-header timeout.
+    TryTimeout = "try-timeout", 504, Upstream;
+    /// Nothing moved on the stream for longer than its idle timeout (5 min).
+    StreamIdle = "stream-idle", 504, Upstream;
+    /// The caller's own deadline (`agent-deadline-ms`, `grpc-timeout`) has passed.
+    DeadlineExceeded = "deadline-exceeded", 504, Caller;
     /// The upstream closed or reset before a whole answer.
     UpstreamReset = "upstream-reset", 502, Upstream;
     /// The upstream's answer could not be parsed unambiguously.
     BadUpstreamAnswer = "bad-upstream-answer", 502, Upstream;
+    /// A call with a key may have been done, and nobody can say whether it was; it is not repeated.
+    OutcomeUnknown = "outcome-unknown", 502, Upstream;
+    /// The receiving sidecar started anew since the caller's sidecar last heard of it; nothing was done.
+    DedupEpoch = "dedup-epoch", 503, Mesh;
+    /// The window of the receiving sidecar has no room for another key.
+    DedupFull = "dedup-full", 503, Mesh;
+    /// A call with this key was done, and its answer was too large to be kept.
+    AlreadyDone = "already-done", 409, Caller;
+    /// The key was used before, with another body.
+    KeyReused = "key-reused", 422, Caller;
+    /// A rate limit is reached.
+    RateLimited = "rate-limited", 429, Caller;
+    /// There are more calls than can be served; this one was the least important, or waited too long.
+    Overloaded = "overloaded", 503, Mesh;
+    /// The sidecar uses as much memory as it may.
+    MemoryPressure = "memory-pressure", 503, Mesh;
+    /// The connection is one more than the listener or its caller may have.
+    TooManyConnections = "too-many-connections", 503, Caller;
+    /// The call went through more sidecars than it may (16).
+    TooManyHops = "too-many-hops", 508, Caller;
+    /// The call comes back to an agent that is on its path already.
+    CallCycle = "call-cycle", 508, Caller;
+    /// The call that is being served has made as many calls as it may.
+    FanOut = "fan-out", 429, Caller;
+    /// The rule injects this fault.
+    FaultInjected = "fault-injected", 503, Mesh;
     /// The protocol that the caller speaks cannot be spoken with the upstream (an upgrade over HTTP/2, say).
     UpgradeNotPossible = "upgrade-not-possible", 502, Upstream;
     /// The client went away before the answer; logged, never sent (nginx's 499).
@@ -91,17 +125,25 @@ pub struct Deny {
     pub detail: Option<Box<str>>,
     /// Further members of the problem document, as a JSON object's text (`{"candidates":[...]}`).
     pub extra: Option<Box<str>>,
+    /// Header fields that go with it (`retry-after`).
+    pub headers: Vec<(&'static str, Box<str>)>,
 }
 
 impl From<Reason> for Deny {
     fn from(reason: Reason) -> Self {
-        Deny { reason, detail: None, extra: None }
+        Deny { reason, detail: None, extra: None, headers: Vec::new() }
     }
 }
 
 impl Deny {
     /// A refusal with a sentence for the reader.
     pub fn with(reason: Reason, detail: impl Into<Box<str>>) -> Self {
-        Deny { reason, detail: Some(detail.into()), extra: None }
+        Deny { detail: Some(detail.into()), ..Deny::from(reason) }
+    }
+
+    /// The same with one more header field.
+    pub fn and_header(mut self, name: &'static str, value: impl Into<Box<str>>) -> Self {
+        self.headers.push((name, value.into()));
+        self
     }
 }

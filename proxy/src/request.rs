@@ -1,19 +1,25 @@
 //! What happens to a request, from top to bottom. One function calls the stages in their order; one file per stage.
 //!
-//! listen (the caller of [`Service`]) -> identify -> decode -> route -> admit -> (select -> dial -> repeat) -> respond
+//! listen (the caller of [`Service`]) -> identify -> decode -> guard -> route -> admit -> (select -> dial -> repeat) -> respond
 //! -> record. `ARCHITECTURE.md`, "Life of a request", has the same names.
 
 pub mod admit;
 pub mod answer;
+pub mod cors;
 pub mod ctx;
 pub mod decode;
+pub mod dedup;
 pub mod dial;
 pub mod egress;
+pub mod fault;
 pub mod forward;
+pub mod guard;
 pub mod identify;
 pub mod local_secret;
+pub mod mirror;
 pub mod record;
 pub mod repeat;
+pub mod replay;
 pub mod request_id;
 pub mod respond;
 pub mod route;
@@ -84,8 +90,10 @@ async fn serve<'p>(
     local_secret::check(worker.shared.local_secret.as_ref(), ctx.direction, &mut head)?;
     let caller = identify::identify(ctx, &mut head);
     let call = decode::decode(ctx, &head, down, plan).await;
+    guard::enter(worker, snapshot, ctx, &call, &mut head)?;
     let way = route::route(plan, ctx, &head, &call, &caller)?;
-    let permit = admit::admit(&caller, &way);
+    let asked = admit::Asked { snapshot, caller: &caller, call: &call, way: &way, head: &head };
+    let permit = admit::admit(worker, ctx, &asked).await?;
     let matched = match way {
         Way::Agent => return repeat::to_agent(worker, ctx, permit, head, down).await,
         Way::Unknown => return repeat::to_unknown(worker, plan, ctx, permit, head, down).await,

@@ -117,6 +117,17 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// The value of our annotation `pilotfish.dev/NAME`.
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.get(&format!("pilotfish.dev/{name}")).map(String::as_str)
+    }
+
+    /// The same for one rule of a VirtualService: `pilotfish.dev/NAME.RULE` counts before `pilotfish.dev/NAME`.
+    pub fn annotation_for(&self, name: &str, rule: Option<&str>) -> Option<&str> {
+        let own = rule.and_then(|rule| self.annotation(&format!("{name}.{rule}")));
+        own.or_else(|| self.annotation(name))
+    }
+
     /// The namespace.
     pub fn namespace(&self) -> &str {
         &self.key.namespace

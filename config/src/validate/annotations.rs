@@ -5,67 +5,255 @@ use crate::model::{
     TrafficPolicy,
 };
 use crate::raw::{TextMap, nearest};
-use crate::yaml::{Node, clip_text};
+use crate::yaml::clip_text;
 
 use super::check::Cx;
 
 /// Our prefix.
 const PREFIX: &str = "pilotfish.dev/";
 
-/// Annotations (A) and labels (L) that mean something, and on which kinds.
-const KNOWN: &[(&str, &[Kind])] = &[
-    ("hash-balance-factor", &[Kind::DestinationRule]),
-    ("affinity", &[Kind::DestinationRule, Kind::VirtualService]),
-    ("load-balancer", &[Kind::DestinationRule]),
-    ("agent", &[Kind::ServiceEntry, Kind::WorkloadEntry]),
-    ("mesh", &[Kind::ServiceEntry, Kind::WorkloadEntry]),
-    ("trust-domain", &[Kind::ServiceEntry, Kind::WorkloadEntry]),
-    ("retry-safety", &[Kind::DestinationRule, Kind::VirtualService]),
+/// An annotation that means something.
+struct Known {
+    /// Its name, without our prefix.
+    name: &'static str,
+    /// The kinds that it belongs on.
+    kinds: &'static [Kind],
+    /// Whether it may be written for a single rule of a VirtualService, as `pilotfish.dev/hedge.RULE`; see
+    /// [`crate::model::Meta::annotation_for`].
+    per_rule: bool,
+    /// What it does, for the reference.
+    doc: &'static str,
+    /// Whether a value is good.
+    check: fn(&str) -> Result<(), Wrong>,
+}
+
+/// What is wrong with a value: it is written after the value, and then what to do.
+pub(super) struct Wrong {
+    what: String,
+    hint: String,
+}
+
+impl Wrong {
+    /// `what` continues "`VALUE` ...".
+    pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Wrong {
+        Wrong { what: what.into(), hint: hint.into() }
+    }
+}
+
+/// Every annotation.
+const KNOWN: &[Known] = &[
+    Known {
+        name: "hash-balance-factor",
+        kinds: &[Kind::DestinationRule],
+        per_rule: false,
+        doc: "With consistent hashing no endpoint gets more than this times the average load: above 1, at most 10.",
+        check: |value| match balance_factor(value) {
+            Some(_) => Ok(()),
+            None => Err(Wrong::new(
+                "is not a balance factor",
+                "a number above 1 and at most 10, such as \"1.25\" (Envoy's 125)",
+            )),
+        },
+    },
+    Known {
+        name: "affinity",
+        kinds: &[Kind::DestinationRule, Kind::VirtualService],
+        per_rule: false,
+        doc: "Calls of one conversation go to one endpoint: `contextId`, `session` or `user`.",
+        check: |value| word(value, &["contextId", "session", "user"]),
+    },
+    Known {
+        name: "load-balancer",
+        kinds: &[Kind::DestinationRule],
+        per_rule: false,
+        doc: "`peak-ewma`: two random endpoints, the one with the lower latency x load.",
+        check: |value| word(value, &["peak-ewma"]),
+    },
+    Known {
+        name: "agent",
+        kinds: &[Kind::ServiceEntry, Kind::WorkloadEntry],
+        per_rule: false,
+        doc: "The agent of an AgentCluster that the endpoints belong to; gives them its capabilities.",
+        check: anything,
+    },
+    Known {
+        name: "mesh",
+        kinds: &[Kind::ServiceEntry, Kind::WorkloadEntry],
+        per_rule: false,
+        doc: "`\"true\"`: the port is the inbound port of the endpoint's sidecar.",
+        check: |value| word(value, &["true", "false"]),
+    },
+    Known {
+        name: "trust-domain",
+        kinds: &[Kind::ServiceEntry, Kind::WorkloadEntry],
+        per_rule: false,
+        doc: "The trust domain of the endpoint's certificate.",
+        check: anything,
+    },
+    Known {
+        name: "retry-safety",
+        kinds: &[Kind::VirtualService],
+        per_rule: true,
+        doc: "`istio`: what `retryOn` says is repeated even when the call may have started and is not safe to do twice.",
+        check: |value| word(value, &["istio"]),
+    },
+    Known {
+        name: "retry-buffer-bytes",
+        kinds: &[Kind::VirtualService],
+        per_rule: true,
+        doc: "How much of a request's body is kept for another try (64 KiB by default).",
+        check: anything,
+    },
+    Known {
+        name: "hedge",
+        kinds: &[Kind::VirtualService],
+        per_rule: true,
+        doc: "A time, or `p95`: when a safe call has no answer by then, one more try is sent.",
+        check: anything,
+    },
+    Known {
+        name: "response-header-timeout",
+        kinds: &[Kind::VirtualService],
+        per_rule: true,
+        doc: "The longest time until the head of an answer, over all tries.",
+        check: anything,
+    },
+    Known {
+        name: "stream-idle-timeout",
+        kinds: &[Kind::VirtualService],
+        per_rule: true,
+        doc: "The longest time in which nothing moves on a stream (5 min, Envoy's default).",
+        check: anything,
+    },
+    Known {
+        name: "max-hops",
+        kinds: &[Kind::VirtualService, Kind::Sidecar],
+        per_rule: true,
+        doc: "How many sidecars a call may pass (16 by default).",
+        check: anything,
+    },
+    Known {
+        name: "call-cycles",
+        kinds: &[Kind::VirtualService, Kind::Sidecar],
+        per_rule: true,
+        doc: "`warn` or `deny`: what happens to a call that comes back to an agent on its path.",
+        check: anything,
+    },
+    Known {
+        name: "fan-out-limit",
+        kinds: &[Kind::VirtualService, Kind::Sidecar],
+        per_rule: true,
+        doc: "How many calls an agent may make for one call that it serves.",
+        check: anything,
+    },
+    Known {
+        name: "max-priority",
+        kinds: &[Kind::VirtualService, Kind::Sidecar],
+        per_rule: true,
+        doc: "The highest `agent-priority` that is believed: `sheddable`, `default` or `critical`.",
+        check: anything,
+    },
+    Known {
+        name: "dedup-window",
+        kinds: &[Kind::Sidecar],
+        per_rule: false,
+        doc: "How long a key is remembered (10 min by default).",
+        check: anything,
+    },
+    Known {
+        name: "dedup-keys",
+        kinds: &[Kind::Sidecar],
+        per_rule: false,
+        doc: "How many keys are remembered (10,000 by default).",
+        check: anything,
+    },
+    Known {
+        name: "circuit-breaker",
+        kinds: &[Kind::DestinationRule],
+        per_rule: false,
+        doc: "A breaker for each endpoint.",
+        check: anything,
+    },
+    Known {
+        name: "health-check",
+        kinds: &[Kind::ServiceEntry],
+        per_rule: false,
+        doc: "How the endpoints are asked whether they are well.",
+        check: anything,
+    },
+    Known {
+        name: "adaptive-concurrency",
+        kinds: &[Kind::DestinationRule, Kind::Sidecar],
+        per_rule: false,
+        doc: "The number of calls at once follows the latency.",
+        check: anything,
+    },
+    Known {
+        name: "max-concurrency",
+        kinds: &[Kind::DestinationRule, Kind::Sidecar],
+        per_rule: false,
+        doc: "The number of calls at once to one endpoint.",
+        check: anything,
+    },
+    Known {
+        name: "queue",
+        kinds: &[Kind::DestinationRule, Kind::Sidecar],
+        per_rule: false,
+        doc: "How many calls wait when that is reached, and how long.",
+        check: anything,
+    },
 ];
+
+/// Our annotations for the reference: name, kinds, whether for single rules, what it does.
+pub fn reference() -> impl Iterator<Item = (&'static str, &'static [Kind], bool, &'static str)> {
+    KNOWN.iter().map(|known| (known.name, known.kinds, known.per_rule, known.doc))
+}
+
+/// For values that are checked elsewhere.
+fn anything(_value: &str) -> Result<(), Wrong> {
+    Ok(())
+}
+
+/// One of some words.
+pub(super) fn word(value: &str, known: &[&str]) -> Result<(), Wrong> {
+    if known.contains(&value) {
+        return Ok(());
+    }
+    let hint = match nearest(value, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("known: {}", known.join(", ")),
+    };
+    Err(Wrong::new("is not a known value", hint))
+}
 
 /// Checks the names and values of our annotations on a resource.
 pub(super) fn check(cx: &mut Cx<'_>, kind: Kind, annotations: Option<&TextMap<'_>>) {
     for (key, value) in annotations.into_iter().flatten() {
         let Some(name) = key.value.strip_prefix(PREFIX) else { continue };
-        let Some((_, kinds)) = KNOWN.iter().find(|(known, _)| *known == name) else {
-            let near = nearest(name, KNOWN.iter().map(|(known, _)| *known));
+        let (name, rule) = match name.split_once('.') {
+            Some((name, rule)) if kind == Kind::VirtualService => (name, Some(rule)),
+            _ => (name, None),
+        };
+        let Some(known) = KNOWN.iter().find(|known| known.name == name) else {
+            let near = nearest(name, KNOWN.iter().map(|known| known.name));
             let hint = near.map(|near| format!("did you mean `{PREFIX}{near}`?"));
             let message = format!("unknown annotation `{}`", clip_text(key.value));
             cx.diagnose.error_at_key(key.node, message, hint);
             continue;
         };
-        if !kinds.contains(&kind) {
-            let allowed: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+        if !known.kinds.contains(&kind) {
+            let allowed: Vec<&str> = known.kinds.iter().map(|kind| kind.name()).collect();
             let hint = format!("it belongs on {}", allowed.join(" or "));
             cx.diagnose.warn_at_key(key.node, format!("does nothing on {kind}"), Some(hint));
         }
-        value_of(cx, name, value.value, value.node);
-    }
-}
-
-fn value_of(cx: &mut Cx<'_>, name: &str, value: &str, node: Node<'_>) {
-    match name {
-        "hash-balance-factor" if balance_factor(value).is_none() => {
-            let message = format!("`{}` is not a balance factor", clip_text(value));
-            cx.error_hint(node, message, "a number above 1 and at most 10, such as \"1.25\" (Envoy's 125)");
+        if rule.is_some() && !known.per_rule {
+            let message = format!("`{PREFIX}{name}` cannot be written for a single rule");
+            cx.diagnose.error_at_key(key.node, message, Some(format!("write `{PREFIX}{name}`")));
         }
-        "affinity" if Affinity::parse(value).is_none() => {
-            words(cx, node, value, &Affinity::WORDS.iter().map(|(word, _)| *word).collect::<Vec<_>>());
+        if let Err(Wrong { what, hint }) = (known.check)(value.value) {
+            cx.error_hint(value.node, format!("`{}` {what}", clip_text(value.value)), hint);
         }
-        "load-balancer" if value != "peak-ewma" => words(cx, node, value, &["peak-ewma"]),
-        "mesh" if !matches!(value, "true" | "false") => words(cx, node, value, &["true", "false"]),
-        "retry-safety" if value != "istio" => words(cx, node, value, &["istio"]),
-        "retry-safety" => cx.warn(node, "not enforced yet", "retries come with a later release"),
-        _ => {}
     }
-}
-
-fn words(cx: &mut Cx<'_>, node: Node<'_>, value: &str, known: &[&str]) {
-    let hint = match nearest(value, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("known: {}", known.join(", ")),
-    };
-    cx.error_hint(node, format!("`{}` is not a known value", clip_text(value)), hint);
 }
 
 fn balance_factor(text: &str) -> Option<f64> {

@@ -24,7 +24,7 @@ fn dropping_a_lease_gives_its_place_back() {
     let deny = cluster.pick(&pick(at(0)), &mut rng).unwrap_err();
     assert_eq!(deny.reason, Reason::Overflow);
     assert_eq!((cluster.limits.requests(), in_flight(&cluster)), (2, 2), "a refusal takes no place");
-    second.record(at(1), Outcome::Ok, Duration::from_millis(1));
+    second.record(at(1), Outcome::Answered(200), Duration::from_millis(1));
     drop(first);
     drop(second);
     assert_eq!((cluster.limits.requests(), in_flight(&cluster)), (0, 0));

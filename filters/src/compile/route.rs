@@ -4,7 +4,7 @@ use pilotfish_config::model::{Action, Destination, Host, HttpRoute, Model, Virtu
 
 use super::cluster::{EVERY_CAPABILITY, Rules};
 use super::destination::Destinations;
-use super::{CompileOptions, action, block, names_of};
+use super::{CompileOptions, action, block, names_of, resilience};
 use crate::affinity::{Affinity, HashPolicy};
 use crate::cluster::Clusters;
 use crate::headers::HeaderEditsPair;
@@ -104,13 +104,13 @@ impl<'a> Compiler<'a> {
             }
             // A rule that can never match for this sidecar is left out.
             if blocks.len() > before {
-                rules.push(self.rule(route, owner, at));
+                rules.push(self.rule(route, service, owner, at));
             }
         }
         VirtualHost::new(rules, blocks)
     }
 
-    fn rule(&mut self, route: &'a HttpRoute, owner: &str, at: usize) -> Rule {
+    fn rule(&mut self, route: &'a HttpRoute, service: &'a VirtualService, owner: &str, at: usize) -> Rule {
         let name = match &route.name {
             Some(name) => format!("{owner}/{name}"),
             None => format!("{owner}/{at}"),
@@ -148,6 +148,7 @@ impl<'a> Compiler<'a> {
             edits,
             rewrite: route.rewrite.as_ref().map(action::rewrite),
             affinity: affinity(policies),
+            resilience: resilience::of_route(route, service, &mut self.destinations),
         }
     }
 
@@ -225,6 +226,7 @@ fn plain_rule(
         edits: HeaderEditsPair::default(),
         rewrite: None,
         affinity: affinity(hashed.into_iter().collect()),
+        resilience: plan::Resilience::default(),
     }
 }
 

@@ -17,7 +17,7 @@ fn outages_double_up_to_ten_seconds_and_an_answer_ends_the_series() {
         now += seconds * 1000;
         assert!(!stats.is_out(at(now)));
     }
-    stats.record(at(now), Outcome::Failed, Duration::from_millis(1));
+    stats.record(at(now), Outcome::Answered(500), Duration::from_millis(1));
     assert_eq!(unreachable(&stats, now), Some(at(now + 1000)), "even an error shows that it can be reached");
 }
 
@@ -35,7 +35,7 @@ fn connects_that_fail_together_count_once() {
 fn an_answer_ends_an_outage_at_once() {
     let stats = EndpointStats::new(at(0));
     unreachable(&stats, 0);
-    stats.record(at(1), Outcome::Ok, Duration::from_millis(1));
+    stats.record(at(1), Outcome::Answered(200), Duration::from_millis(1));
     assert!(!stats.is_out(at(1)));
 }
 

@@ -1,15 +1,44 @@
-//! admit: may this caller do this? In this release there is nothing to ask: documents of the security kinds keep
-//! the sidecar from starting (see [`crate::source`]) until the policies behind them are enforced here.
+//! admit: may this caller do this now? Each policy has its file; here is their order.
 
-use pilotfish_filters::call::Caller;
+use pilotfish_filters::call::{Call, Caller};
+use pilotfish_filters::verdict::Deny;
 
+use crate::http::RequestHead;
+use crate::request::ctx::Ctx;
 use crate::request::route::Way;
+use crate::snapshot::Snapshot;
+use crate::worker::Worker;
 
-/// Proof that a request passed the policies of its way. Made here and nowhere else.
+pub mod rate;
+pub mod shed;
+
+/// What the policies may know of a call.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The configuration that the call keeps.
+    pub snapshot: &'a Snapshot,
+    /// Who sends it.
+    pub caller: &'a Caller,
+    /// What it is.
+    pub call: &'a Call,
+    /// Where it goes.
+    pub way: &'a Way<'a>,
+    /// Its head.
+    pub head: &'a RequestHead,
+}
+
+/// Proof that a request passed the policies of its way, and the places that it takes while it lasts. Made here and nowhere
+/// else.
 #[derive(Debug)]
-pub struct Permit(());
+pub struct Permit {
+    _place: Option<shed::Place>,
+}
 
-/// Asks the policies in their order: authorization, rate limit, budget.
-pub fn admit(_caller: &Caller, _way: &Way<'_>) -> Permit {
-    Permit(())
+/// Asks the policies in their order: rate limits first, since a call that may not be made should not wait for a place.
+///
+/// # Errors
+/// `rate-limited`, `overloaded`, `memory-pressure`, `deadline-exceeded` while it waited.
+pub async fn admit(worker: &Worker, ctx: &Ctx<'_>, asked: &Asked<'_>) -> Result<Permit, Deny> {
+    rate::check(worker, ctx, asked)?;
+    Ok(Permit { _place: shed::place(worker, ctx, asked).await? })
 }

@@ -33,7 +33,11 @@ pub fn is_grpc(head: &RequestHead) -> bool {
 
 /// What a caller sees of a refusal; to a gRPC caller it is a status of gRPC, as Envoy's local replies are.
 pub fn refusal(deny: &Deny, grpc: bool) -> Answer {
-    if grpc { grpc_refusal(deny) } else { problem(deny) }
+    let mut answer = if grpc { grpc_refusal(deny) } else { problem(deny) };
+    for (name, value) in &deny.headers {
+        answer.head.headers.append(name, value.as_bytes());
+    }
+    answer
 }
 
 fn problem(deny: &Deny) -> Answer {
@@ -81,7 +85,11 @@ fn status_of(reason: Reason) -> StatusCode {
 /// timeout of ours is DEADLINE_EXCEEDED.
 fn grpc_status(reason: Reason) -> &'static str {
     match (reason, reason.status()) {
-        (Reason::Timeout, _) => "4",
+        (Reason::Timeout | Reason::TryTimeout | Reason::StreamIdle | Reason::DeadlineExceeded, _) => "4",
+        (Reason::RateLimited | Reason::FanOut, _) => "8",
+        (Reason::AlreadyDone, _) => "6",
+        (Reason::KeyReused, _) => "3",
+        (Reason::TooManyHops | Reason::CallCycle, _) => "9",
         (_, 400 | 431 | 414) => "13",
         (_, 403) => "7",
         (_, 407) => "16",
@@ -113,10 +121,12 @@ mod tests {
             reason: Reason::NobodyQualifies,
             detail: Some("nobody can".into()),
             extra: Some(r#"{"candidates":[],"status":200}"#.into()),
+            headers: vec![("retry-after", "3".into())],
         };
         let answer = refusal(&deny, false);
         assert_eq!(answer.head.status, 503);
         assert_eq!(answer.head.headers.get("pilotfish-reason"), Some(&b"nobody-qualifies"[..]));
+        assert_eq!(answer.head.headers.get("retry-after"), Some(&b"3"[..]));
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(body["status"], 503);
         assert_eq!(body["candidates"], serde_json::json!([]));

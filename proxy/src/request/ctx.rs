@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::plan::Rule;
+use pilotfish_filters::shed::Priority;
 use pilotfish_filters::verdict::Reason;
 
 use crate::http::{ConnContext, RequestHead};
@@ -29,6 +30,12 @@ pub struct Ctx<'p> {
     pub cluster: Option<&'p str>,
     /// select: the endpoint of the last try.
     pub endpoint: Option<SocketAddr>,
+    /// guard, then route: when the call has to have ended, by its caller's deadline and the rule's timeout.
+    pub deadline: Option<Micros>,
+    /// guard: how important it is.
+    pub priority: Priority,
+    /// repeat: tries so far.
+    pub tries: u32,
     /// respond: the status that went downstream.
     pub status: Option<u16>,
     /// any stage: why the proxy itself refused or gave up.
@@ -86,6 +93,9 @@ impl<'p> Ctx<'p> {
             rule: None,
             cluster: None,
             endpoint: None,
+            deadline: None,
+            priority: Priority::default(),
+            tries: 0,
             status: None,
             reason: None,
             sent: 0,

@@ -100,8 +100,7 @@ pub async fn by_rule<'p>(
         let now = worker.shared.clock.now();
         match sent {
             Ok(sent) => {
-                let failed = sent.head.status.is_server_error();
-                lease.record(now, if failed { Outcome::Failed } else { Outcome::Ok }, now.since(began));
+                lease.record(now, Outcome::Answered(sent.head.status.as_u16()), now.since(began));
                 return respond::respond(worker, ctx, sent, down, &edits, &cluster.settings).await;
             }
             Err(unsent) => {
@@ -291,7 +290,7 @@ impl Unsent {
             Unsent::NotConnected(_) => Some(Outcome::Unreachable),
             Unsent::Broken { error, .. } if error.is_downstream() => None,
             Unsent::Broken { reused: true, error: Error::UpstreamClosed, .. } => None,
-            Unsent::Broken { .. } => Some(Outcome::Failed),
+            Unsent::Broken { .. } => Some(Outcome::Reset),
         }
     }
 }

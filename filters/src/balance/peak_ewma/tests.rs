@@ -61,7 +61,7 @@ fn success_falls_with_failures_and_is_forgiven_with_time() {
 fn a_report_counts_as_ten_samples_and_halves_every_ten_seconds() {
     let stats = EndpointStats::new(at(0));
     for _ in 0..10 {
-        stats.record(at(0), Outcome::Ok, Duration::from_millis(100));
+        stats.record(at(0), Outcome::Answered(200), Duration::from_millis(100));
     }
     stats.merge_report(at(0), Duration::from_millis(300), 0.5);
     assert!(close(stats.latency(at(0)).as_secs_f32(), 0.2), "half own, half reported");
@@ -82,7 +82,7 @@ fn cost_grows_with_load_and_failures() {
     assert!(close(endpoint.stats.cost(at(0)), 2.0 * idle));
     drop(lease);
     for _ in 0..100 {
-        endpoint.stats.record(at(0), Outcome::Failed, Duration::from_millis(1));
+        endpoint.stats.record(at(0), Outcome::Answered(500), Duration::from_millis(1));
     }
     assert!(close(endpoint.stats.cost(at(0)), idle / (0.05 * 0.05)), "a quick failure is not a low latency");
 }
@@ -91,7 +91,7 @@ fn cost_grows_with_load_and_failures() {
 fn candidates_by_capability_are_drawn_without_replacement() {
     let cluster = Make::even(Algorithm::PeakEwma, 4).build();
     let slow = &cluster.endpoints()[2];
-    slow.stats.record(at(0), Outcome::Ok, Duration::from_secs(1));
+    slow.stats.record(at(0), Outcome::Answered(200), Duration::from_secs(1));
     let candidates = [1_usize, 2];
     let mut rng = fastrand::Rng::with_seed(1);
     for _ in 0..100 {
@@ -154,7 +154,11 @@ impl Fleet {
             while under_way.peek().is_some_and(|call| call.ends <= now) {
                 let Some(mut call) = under_way.pop() else { break };
                 let latency = Duration::from_micros(call.ends - call.started);
-                call.lease.record(at(0).after(Duration::from_micros(call.ends)), Outcome::Ok, latency);
+                call.lease.record(
+                    at(0).after(Duration::from_micros(call.ends)),
+                    Outcome::Answered(200),
+                    latency,
+                );
             }
             let lease =
                 self.cluster.pick(&pick(at(0).after(Duration::from_micros(now))), &mut self.rng).unwrap();

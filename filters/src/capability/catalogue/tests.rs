@@ -113,13 +113,13 @@ fn call_it(candidate: &Candidate, times: u64, millis: u64, outcome: Outcome) {
 #[test]
 fn what_is_not_measured_yet_meets_every_bound_for_twenty_calls() {
     let all = catalogue();
-    call_it(&all.all()[0], 19, 500, Outcome::Ok);
+    call_it(&all.all()[0], 19, 500, Outcome::Answered(200));
     assert_eq!(able(&all, &["nlu"], "latency<100ms,success>99%,cost<1ms"), [1, 2]);
-    call_it(&all.all()[0], 1, 500, Outcome::Ok);
+    call_it(&all.all()[0], 1, 500, Outcome::Answered(200));
     assert_eq!(able(&all, &["nlu"], "latency<100ms"), [2]);
     assert_eq!(able(&all, &["nlu"], "latency<1s"), [1, 2]);
     assert_eq!(able(&all, &["nlu"], "cost<100"), [2]);
-    call_it(&all.all()[1], 40, 1, Outcome::Failed);
+    call_it(&all.all()[1], 40, 1, Outcome::Answered(500));
     assert_eq!(able(&all, &["nlu"], "success>=90%"), [1]);
 }
 
@@ -135,7 +135,7 @@ fn calls_in_flight_are_always_known() {
 #[test]
 fn a_refusal_says_for_each_candidate_why() {
     let all = catalogue();
-    call_it(&all.all()[1], 20, 500, Outcome::Ok);
+    call_it(&all.all()[1], 20, 500, Outcome::Answered(200));
     let deny = all.candidates(&demand(&["nlu@^2"], "latency<100ms, gpu=a100"), NOW).unwrap_err();
     assert_eq!(deny.reason, Reason::NobodyQualifies);
     let json: serde_json::Value = serde_json::from_str(&deny.extra.unwrap()).unwrap();
@@ -213,8 +213,8 @@ fn tried_and_unreachable_candidates_come_last() {
 #[test]
 fn the_slow_one_is_chosen_less() {
     let all = Catalogue::new((1..=2).map(|port| agent(port, "a", "", "")).collect());
-    call_it(&all.all()[0], 30, 200, Outcome::Ok);
-    call_it(&all.all()[1], 30, 10, Outcome::Ok);
+    call_it(&all.all()[0], 30, 200, Outcome::Answered(200));
+    call_it(&all.all()[1], 30, 10, Outcome::Answered(200));
     let mut rng = fastrand::Rng::with_seed(1);
     for _ in 0..50 {
         let chosen = all.choose(&demand(&["a"], ""), &pick(None, &[]), &mut rng).unwrap();

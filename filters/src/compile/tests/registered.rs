@@ -136,7 +136,7 @@ fn what_was_measured_outlives_updates_and_reports_come_in_by_id() {
     let mut lease = cluster(&first, "planner.default.svc.cluster.local:80")
         .pick(&fixture::pick(now), &mut fastrand::Rng::with_seed(1))
         .unwrap();
-    lease.record(now, Outcome::Ok, Duration::from_millis(40));
+    lease.record(now, Outcome::Answered(200), Duration::from_millis(40));
     let second = compiled("", &[endpoint("planner", 1), endpoint("planner", 2)], &state, now);
     let measured: Vec<_> = second.measured(now).collect();
     assert_eq!(measured.len(), 1, "what was never called is not reported");

@@ -1,0 +1,1 @@
+//! The breaker of one endpoint: closed, open, probing (Linkerd's unified breaker).

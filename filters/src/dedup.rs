@@ -1,0 +1,1 @@
+//! Deduplication: a call with a key is done once, however often it arrives.

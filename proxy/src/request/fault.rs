@@ -1,0 +1,1 @@
+//! fault: delays and aborts that a rule injects, before anything is sent.
