@@ -132,7 +132,8 @@ fn rows() -> Vec<Row> {
         }),
         row("content over every window", Cut, |s| {
             [head(s, &[(":status", "200")], false), h2::data(s, vec![b'x'; 16_000], false).bytes().repeat(500)].concat()
-        }),
+        // A fast reader may open windows as fast as they are filled: then nothing is wrong but the end.
+        }).then(Step::Close),
         row("GOAWAY with an error", Refused, |_| goaway(0, code::INTERNAL_ERROR)).then(Step::Close),
     ];
     rows.push(row("closed before an answer", Refused, |_| vec![]).then(Step::Close));

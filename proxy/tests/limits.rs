@@ -126,8 +126,13 @@ async fn a_client_that_does_not_read_costs_no_memory() {
         held.push(client);
     }
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    let grown = sidecar.rss().saturating_sub(before);
-    assert!(grown < 16 << 20, "{} KiB more for 100 clients that do not read", grown >> 10);
+    // On a loaded machine not all of them have come to their end by then.
+    let grown = || sidecar.rss().saturating_sub(before);
+    let settled = tokio::time::Instant::now() + Duration::from_secs(10);
+    while grown() >= 16 << 20 && tokio::time::Instant::now() < settled {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert!(grown() < 16 << 20, "{} KiB more for 100 clients that do not read", grown() >> 10);
     good.finish(Duration::from_secs(3)).await;
 }
 

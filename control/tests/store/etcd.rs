@@ -102,6 +102,18 @@ impl Etcd {
 
     /// kill -9 of the leader.
     pub async fn kill_leader(&mut self) {
+        // Under load there may be none for a while.
+        let end = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < end {
+            if self.kill_who_leads().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no leader");
+    }
+
+    async fn kill_who_leads(&mut self) -> bool {
         for member in &mut self.members {
             let Ok(mut client) = Client::connect([format!("127.0.0.1:{}", member.client)], None).await else {
                 continue;
@@ -110,10 +122,10 @@ impl Etcd {
             if status.header().unwrap().member_id() == status.leader() {
                 member.process.kill().unwrap();
                 member.process.wait().unwrap();
-                return;
+                return true;
             }
         }
-        panic!("no leader");
+        false
     }
 }
 
