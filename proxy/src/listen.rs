@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+use crate::http::Io;
+use crate::net::Listener;
 use crate::shutdown::Phase;
 use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
@@ -133,7 +134,7 @@ impl Drop for Slot {
 
 /// Accepts until the drain closes listeners, and serves each connection in a task of its own on this thread.
 /// What the kernel has already queued is accepted before the listener closes, so that no caller is reset.
-pub async fn accept(worker: Rc<Worker>, listener: TcpListener, slots: Rc<Slots>) {
+pub async fn accept(worker: Rc<Worker>, listener: Listener, slots: Rc<Slots>) {
     let mut phase = worker.shared.drain.watch();
     let mut said = None;
     loop {
@@ -141,31 +142,26 @@ pub async fn accept(worker: Rc<Worker>, listener: TcpListener, slots: Rc<Slots>)
             biased;
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => break,
             accepted = next(&listener, &slots) => match accepted {
-                Ok((stream, _)) => start(&worker, &slots, stream),
+                Ok(io) => start(&worker, &slots, io),
                 Err(error) => rest_after(&error, slots.direction, &mut said).await,
             },
         }
     }
-    let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, _)) = listener.accept() {
-        if stream.set_nonblocking(true).is_ok()
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
-            start(&worker, &slots, stream);
-        }
+    for io in listener.into_queued() {
+        start(&worker, &slots, io);
     }
 }
 
-async fn next(listener: &TcpListener, slots: &Slots) -> io::Result<(TcpStream, SocketAddr)> {
+async fn next(listener: &Listener, slots: &Slots) -> io::Result<Io> {
     slots.room().await;
     listener.accept().await
 }
 
-fn start(worker: &Rc<Worker>, slots: &Rc<Slots>, stream: TcpStream) {
+fn start(worker: &Rc<Worker>, slots: &Rc<Slots>, io: Io) {
     let slot = slots.take();
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
-        worker.serve(stream, slot.0.direction).await;
+        worker.serve(io, slot.0.direction).await;
         drop(slot);
     });
 }

@@ -4,9 +4,10 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pilotfish_config::model::Probe;
 use pilotfish_filters::clock::Micros;
@@ -15,12 +16,14 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::admin::Admin;
 use crate::bootstrap::{Secret, Settings};
 use crate::control::{self, NoMember, workload_api};
 use crate::health::{self, Health};
 use crate::listen::{self, Direction, Slots};
+use crate::net::{Listener, Net};
 use crate::request::local_secret;
 use crate::resolve::{self, Dns, Questions, SystemLookup};
 use crate::shutdown::{self, Drain, Phase, Signals};
@@ -73,6 +76,8 @@ pub struct Shared {
     pub probe: Mutex<Option<Probe>>,
     /// Where the process listens; empty until it does.
     pub listening: OnceLock<Listening>,
+    /// Where connections are made.
+    pub net: Net,
     /// The one clock of the process.
     pub clock: Clock,
     /// How far the shutdown has come.
@@ -87,6 +92,14 @@ impl Shared {
     /// # Errors
     /// The access log cannot be opened.
     pub fn new(settings: Settings) -> io::Result<(Arc<Self>, Questions)> {
+        Shared::within(Net::System, settings)
+    }
+
+    /// The same within a network.
+    ///
+    /// # Errors
+    /// As [`Shared::new`].
+    pub fn within(net: Net, settings: Settings) -> io::Result<(Arc<Self>, Questions)> {
         let metrics = (0..settings.workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
         let access_log = AccessLog::open(&settings)?;
         let (dns, questions) = Dns::new();
@@ -109,6 +122,7 @@ impl Shared {
             health,
             probe: Mutex::default(),
             listening: OnceLock::new(),
+            net,
             clock,
             drain: Drain::default(),
             pressure: Notify::new(),
@@ -128,7 +142,7 @@ pub struct Listening {
     pub admin: SocketAddr,
 }
 
-/// The process's monotonic clock.
+/// The process's monotonic clock: tokio's, which is the system's unless a test or a simulation drives it.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
@@ -366,38 +380,51 @@ impl Drop for Ended {
     }
 }
 
-/// A worker's thread: its runtime, its two accept loops, and its end.
-fn work(index: usize, shared: Arc<Shared>, listeners: [std::net::TcpListener; 2]) -> io::Result<()> {
+/// A worker's thread.
+fn work(
+    index: usize,
+    shared: Arc<Shared>,
+    [outbound, inbound]: [std::net::TcpListener; 2],
+) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
-        let limit = shared.settings.max_connections.div_ceil(shared.settings.workers);
+        let listeners = [Listener::of(outbound)?, Listener::of(inbound)?];
         let worker = Worker::new(index, shared);
-        tokio::task::spawn_local(worker.clone().keep_house());
-        tokio::task::spawn_local(worker.clone().close_when_draining());
-        let mut all_slots = Vec::new();
-        let mut loops = Vec::new();
-        for (direction, listener) in Direction::ALL.into_iter().zip(listeners) {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            let slots = Slots::new(direction, limit, worker.metrics.clone());
-            all_slots.push(slots.clone());
-            loops.push(tokio::task::spawn_local(listen::accept(worker.clone(), listener, slots)));
-        }
-        for accepting in loops {
-            accepting.await.map_err(io::Error::other)?;
-        }
-        let served = async {
-            for slots in all_slots {
-                slots.idle().await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = served => {}
-            // Leaving drops the connections' tasks; each request in flight then names itself in the log.
-            () = worker.shared.drain.reached(Phase::Cut) => {}
-        }
-        Ok(())
+        run_worker(worker, listeners).await
     })
+}
+
+/// All that a worker does: its two accept loops (outbound, inbound), and its end.
+///
+/// # Errors
+/// A task of its own panicked.
+pub async fn run_worker(worker: Rc<Worker>, listeners: [Listener; 2]) -> io::Result<()> {
+    let settings = &worker.shared.settings;
+    let limit = settings.max_connections.div_ceil(settings.workers);
+    tokio::task::spawn_local(worker.clone().keep_house());
+    tokio::task::spawn_local(worker.clone().close_when_draining());
+    let mut all_slots = Vec::new();
+    let mut loops = Vec::new();
+    for (direction, listener) in Direction::ALL.into_iter().zip(listeners) {
+        let slots = Slots::new(direction, limit, worker.metrics.clone());
+        all_slots.push(slots.clone());
+        loops.push(tokio::task::spawn_local(listen::accept(worker.clone(), listener, slots)));
+    }
+    for accepting in loops {
+        accepting.await.map_err(io::Error::other)?;
+    }
+    let served = async {
+        for slots in all_slots {
+            slots.idle().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = served => {}
+        // Leaving drops the connections' tasks; each request in flight then names itself in the log.
+        () = worker.shared.drain.reached(Phase::Cut) => {}
+    }
+    Ok(())
 }
 
 /// The one line that says that everything listens; scripts and tests read it.

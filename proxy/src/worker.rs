@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use pilotfish_config::model::MtlsMode;
 use pilotfish_filters::cluster::ClusterSettings;
-use tokio::net::TcpStream;
 
 use crate::http::{self, Closing, Io, Limits};
 use crate::listen::Direction;
@@ -151,22 +150,22 @@ impl Worker {
     }
 
     /// Serves one accepted connection to its end.
-    pub async fn serve(self: Rc<Self>, stream: TcpStream, direction: Direction) {
+    pub async fn serve(self: Rc<Self>, io: Io, direction: Direction) {
         let service = Rc::clone(&self.services[direction as usize]);
         let limits = Rc::clone(&self.limits);
         let mut closing = self.closing.clone();
         let accepted = match direction {
-            Direction::Outbound => Some(Io::Tcp(stream).into()),
+            Direction::Outbound => Some(io.into()),
             // On the heap, and gone before the connection is idle.
-            Direction::Inbound => Box::pin(accept::arrive(&self, stream)).await,
+            Direction::Inbound => Box::pin(accept::arrive(&self, io)).await,
         };
         let Some(accepted) = accepted else { return };
-        if let (Some(peer), Some(tls)) = (&accepted.mesh, accepted.io.as_tls()) {
+        if let (Some(peer), Some(fuse)) = (&accepted.mesh, accepted.io.fuse()) {
             closing = Closing::new();
             if self.closing.is_started() {
                 closing.start();
             }
-            self.peers.add(Rc::clone(peer), tls.fuse(), Some(closing.clone()));
+            self.peers.add(Rc::clone(peer), fuse, Some(closing.clone()));
         }
         drop(self);
         http::serve(accepted, limits, service, closing).await;

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -17,6 +18,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 pub use fuse::Fuse;
 pub use tls::TlsIo;
+
+#[cfg(feature = "sim")]
+use crate::net::simulated::Simulated;
 
 /// One connection.
 #[derive(Debug)]
@@ -27,6 +31,9 @@ pub enum Io {
     Unix(UnixStream),
     /// TLS over TCP, its handshake done.
     Tls(Box<TlsIo>),
+    /// A connection of a simulated network, plaintext or with its handshake done.
+    #[cfg(feature = "sim")]
+    Simulated(Box<Simulated>),
     /// What is left when the connection was handed over to a tunnel; every operation fails with `NotConnected`.
     Gone,
 }
@@ -48,7 +55,7 @@ impl Io {
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match self {
             Io::Tcp(stream) => Some(stream),
-            Io::Unix(_) | Io::Tls(_) | Io::Gone => None,
+            _ => None,
         }
     }
 
@@ -56,7 +63,17 @@ impl Io {
     pub fn as_tls(&self) -> Option<&TlsIo> {
         match self {
             Io::Tls(tls) => Some(tls),
-            Io::Tcp(_) | Io::Unix(_) | Io::Gone => None,
+            _ => None,
+        }
+    }
+
+    /// The switch that cuts a connection within the mesh.
+    pub fn fuse(&self) -> Option<&Rc<Fuse>> {
+        match self {
+            Io::Tls(tls) => Some(tls.fuse()),
+            #[cfg(feature = "sim")]
+            Io::Simulated(io) => Some(io.fuse()),
+            _ => None,
         }
     }
 
@@ -65,6 +82,8 @@ impl Io {
         match self {
             Io::Tcp(stream) => stream.peer_addr(),
             Io::Tls(tls) => tls.peer_addr(),
+            #[cfg(feature = "sim")]
+            Io::Simulated(io) => Ok(io.peer_addr()),
             Io::Unix(_) | Io::Gone => Err(gone()),
         }
     }
@@ -74,6 +93,8 @@ impl Io {
         match self {
             Io::Tcp(stream) => stream.local_addr(),
             Io::Tls(tls) => tls.local_addr(),
+            #[cfg(feature = "sim")]
+            Io::Simulated(io) => Ok(io.local_addr()),
             Io::Unix(_) | Io::Gone => Err(gone()),
         }
     }
@@ -85,6 +106,8 @@ impl Io {
             Io::Tcp(stream) => stream.poll_read_ready(cx),
             Io::Unix(stream) => stream.poll_read_ready(cx),
             Io::Tls(tls) => tls.poll_readable(cx),
+            #[cfg(feature = "sim")]
+            Io::Simulated(io) => io.poll_readable(cx),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -96,6 +119,8 @@ impl Io {
             Io::Tcp(stream) => pin!(stream.read_buf(buf)).poll(cx),
             Io::Unix(stream) => pin!(stream.read_buf(buf)).poll(cx),
             Io::Tls(tls) => tls.poll_read_into(cx, buf),
+            #[cfg(feature = "sim")]
+            Io::Simulated(io) => io.poll_read_into(cx, buf),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -108,6 +133,8 @@ impl Io {
             Io::Tcp(stream) => stream.try_read(&mut byte),
             Io::Unix(stream) => stream.try_read(&mut byte),
             Io::Tls(tls) => return tls.is_quiet(),
+            #[cfg(feature = "sim")]
+            Io::Simulated(io) => return io.is_quiet(),
             Io::Gone => return false,
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
@@ -124,6 +151,8 @@ impl AsyncRead for Io {
             Io::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Tls(tls) => tls.poll_read(cx, buf),
+            #[cfg(feature = "sim")]
+            Io::Simulated(io) => io.poll_read(cx, buf),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -135,6 +164,8 @@ impl AsyncWrite for Io {
             Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Tls(tls) => tls.poll_write(cx, &[IoSlice::new(buf)]),
+            #[cfg(feature = "sim")]
+            Io::Simulated(io) => io.poll_write(cx, &[IoSlice::new(buf)]),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -148,6 +179,8 @@ impl AsyncWrite for Io {
             Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Io::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Io::Tls(tls) => tls.poll_write(cx, bufs),
+            #[cfg(feature = "sim")]
+            Io::Simulated(io) => io.poll_write(cx, bufs),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -161,6 +194,8 @@ impl AsyncWrite for Io {
             Io::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Io::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Io::Tls(tls) => tls.poll_flush(cx),
+            #[cfg(feature = "sim")]
+            Io::Simulated(io) => io.poll_flush(cx),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }
@@ -170,6 +205,8 @@ impl AsyncWrite for Io {
             Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Tls(tls) => tls.poll_shutdown(cx),
+            #[cfg(feature = "sim")]
+            Io::Simulated(io) => io.poll_shutdown(cx),
             Io::Gone => Poll::Ready(Err(gone())),
         }
     }

@@ -71,7 +71,7 @@ fn what_the_kernel_has_queued_is_accepted_before_the_listener_closes() {
     runtime.block_on(async {
         let slots = Slots::new(Direction::Outbound, 10, metrics.clone());
         let worker = Worker::new(0, shared);
-        accept(worker, TcpListener::from_std(listener).unwrap(), slots).await;
+        accept(worker, Listener::of(listener).unwrap(), slots).await;
     });
     assert_eq!(metrics.direction(Direction::Outbound).connections.get(), 50);
     let error = std::net::TcpStream::connect(address).unwrap_err();

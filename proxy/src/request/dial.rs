@@ -240,7 +240,9 @@ async fn shared_h2(worker: &Worker, way: &Way<'_>) -> Result<h2::ClientConn, Den
 /// A new connection whose other end proved what it has to.
 pub(super) async fn open(worker: &Worker, way: &Way<'_>) -> Result<(Io, Proved), Deny> {
     let patience = way.settings.connect_timeout_to(way.mesh);
-    let opened = connect(way.address, patience, way.settings.tcp_keepalive.as_ref(), way.mesh).await;
+    let opened =
+        connect(&worker.shared.net, way.address, patience, way.settings.tcp_keepalive.as_ref(), way.mesh)
+            .await;
     let opened = match opened {
         Ok(io) => secure(worker, io, &way.secure, way.protocol, way.settings.connect_timeout).await,
         Err(deny) => Err(deny),
@@ -262,7 +264,7 @@ fn meta(worker: &Worker, way: &Way<'_>, permit: Option<ConnectionPermit>, proved
     Meta {
         permit,
         proved,
-        fuse: io.as_tls().map(|tls| Rc::clone(tls.fuse())),
+        fuse: io.fuse().map(Rc::clone),
         made: worker.shared.clock.now(),
         requests: 1,
         lifetime: Lifetime {

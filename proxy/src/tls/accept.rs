@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use pilotfish_config::model::MtlsMode;
 use pilotfish_identity::tls::peer_of;
-use pilotfish_identity::{Refused, Usage};
+use pilotfish_identity::{Peer, Refused, Usage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::MeshPeer;
 use crate::http::io::handshake::{self, Broken};
 use crate::http::{Accepted, Io};
+#[cfg(feature = "sim")]
+use crate::net::simulated;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Handshake;
 use crate::worker::Worker;
@@ -115,17 +116,17 @@ impl Failed {
 }
 
 /// Establishes what a connection is. `None`: it was refused, counted and closed.
-pub async fn arrive(worker: &Worker, stream: TcpStream) -> Option<Accepted> {
+pub async fn arrive(worker: &Worker, io: Io) -> Option<Accepted> {
     let mode = worker.inbound_mode();
     if mode == MtlsMode::Disable {
-        return Some(Io::Tcp(stream).into());
+        return Some(io.into());
     }
-    let address = stream.peer_addr().ok();
+    let address = io.peer_addr().ok();
     let place = worker.half_open.take();
     let result = tokio::select! {
         biased;
         () = place.give_way.notified() => Err(Failed::GaveWay),
-        done = tokio::time::timeout(PATIENCE, establish(worker, stream, mode)) => done.unwrap_or(Err(Failed::Timeout)),
+        done = tokio::time::timeout(PATIENCE, establish(worker, io, mode)) => done.unwrap_or(Err(Failed::Timeout)),
     };
     drop(place);
     match result {
@@ -147,35 +148,54 @@ pub async fn arrive(worker: &Worker, stream: TcpStream) -> Option<Accepted> {
     }
 }
 
-async fn establish(worker: &Worker, mut stream: TcpStream, mode: MtlsMode) -> Result<Accepted, Failed> {
+async fn establish(worker: &Worker, mut io: Io, mode: MtlsMode) -> Result<Accepted, Failed> {
     let mut first = BytesMut::with_capacity(4096);
-    match stream.read_buf(&mut first).await {
+    match io.read_buf(&mut first).await {
         Ok(n) if n > 0 => {}
         _ => return Err(Failed::Nothing),
     }
     if first.first() == Some(&HANDSHAKE) && worker.shared.tls.has_identity() {
-        let tls = handshake::accept(stream, first, worker.shared.tls.server.clone()).await;
-        let tls = tls.map_err(Failed::Handshake)?;
-        let live = &worker.shared.tls.live;
-        let peer = peer_of(tls.peer_certificates(), live, Usage::Client).map_err(Failed::Peer)?;
+        let (io, peer) = shake(worker, io, first).await?;
         let own = worker.shared.tls.own();
         let peer = Rc::new(MeshPeer::new(peer, own.as_deref()));
-        return Ok(Accepted { io: Io::Tls(Box::new(tls)), first: BytesMut::new(), mesh: Some(peer) });
+        return Ok(Accepted { io, first: BytesMut::new(), mesh: Some(peer) });
     }
     if mode == MtlsMode::Permissive {
-        return Ok(Accepted { io: Io::Tcp(stream), first, mesh: None });
+        return Ok(Accepted { io, first, mesh: None });
     }
-    refuse(stream).await;
+    refuse(io).await;
     Err(Failed::Plaintext)
 }
 
+/// The handshake of which `first` came, and who the caller is by it.
+async fn shake(worker: &Worker, io: Io, first: BytesMut) -> Result<(Io, Peer), Failed> {
+    let own = &worker.shared.tls;
+    match io {
+        Io::Tcp(stream) => {
+            let tls = handshake::accept(stream, first, own.server.clone()).await;
+            let tls = tls.map_err(Failed::Handshake)?;
+            let peer = peer_of(tls.peer_certificates(), &own.live, Usage::Client).map_err(Failed::Peer)?;
+            Ok((Io::Tls(Box::new(tls)), peer))
+        }
+        #[cfg(feature = "sim")]
+        mut io @ Io::Simulated(_) => {
+            let shown = own.own().map(|own| own.chain.clone()).unwrap_or_default();
+            let chain = simulated::accept(&mut io, first, &shown).await;
+            let chain = chain.map_err(|error| Failed::Handshake(Broken::Io(error)))?;
+            let peer = peer_of(Some(&chain), &own.live, Usage::Client).map_err(Failed::Peer)?;
+            Ok((io, peer))
+        }
+        _ => Err(Failed::Nothing),
+    }
+}
+
 /// Answers without having looked at what came.
-async fn refuse(mut stream: TcpStream) {
-    if stream.write_all(REFUSAL).await.is_err() || stream.shutdown().await.is_err() {
+async fn refuse(mut io: Io) {
+    if io.write_all(REFUSAL).await.is_err() || io.shutdown().await.is_err() {
         return;
     }
     let mut rest = [0; 4096];
-    let drain = async { while matches!(stream.read(&mut rest).await, Ok(n) if n > 0) {} };
+    let drain = async { while matches!(io.read(&mut rest).await, Ok(n) if n > 0) {} };
     // Whoever goes on sending loses the answer.
     let _ = tokio::time::timeout(LINGER, drain).await;
 }

@@ -9,15 +9,15 @@ use pilotfish_filters::cluster::Cluster;
 use pilotfish_filters::endpoint::Endpoint;
 use pilotfish_filters::verdict::{Deny, Reason};
 use pilotfish_identity::tls::{any_name, peer_of};
-use pilotfish_identity::{Refused, SpiffeId, Usage};
+use pilotfish_identity::{Peer, Refused, SpiffeId, Usage};
 use rustls::Error;
-use tokio::net::TcpStream;
 
 use super::MeshPeer;
 use super::outside::{Outside, OutsideSet};
 use crate::http::Io;
-use crate::http::io::TlsIo;
 use crate::http::io::handshake::{self, Broken};
+#[cfg(feature = "sim")]
+use crate::net::simulated;
 use crate::request::dial::Protocol;
 use crate::telemetry::metrics::Handshake;
 use crate::worker::Worker;
@@ -144,14 +144,14 @@ pub async fn secure(
     if matches!(wanted, Secure::Plain) {
         return Ok((io, Proved::Nothing));
     }
-    let Io::Tcp(stream) = io else {
+    if matches!(io, Io::Unix(_)) {
         return Err(Deny::with(Reason::TlsHandshakeFailed, "TLS over a Unix socket is not supported"));
-    };
+    }
     let made = Box::pin(async {
         match wanted {
-            Secure::Outside(settings, name) => outside(stream, settings, name, protocol).await,
+            Secure::Outside(settings, name) => outside(io, settings, name, protocol).await,
             Secure::Mesh(expected, others) => {
-                let made = mesh(worker, stream, expected, others, protocol);
+                let made = mesh(worker, io, expected, others, protocol);
                 let made = tokio::time::timeout(patience.min(MESH_PATIENCE), made);
                 made.await.unwrap_or(Err(Why::Timeout))
             }
@@ -163,9 +163,9 @@ pub async fn secure(
         _ => made.await,
     };
     match made {
-        Ok((tls, proved)) => {
+        Ok(made) => {
             worker.metrics.handshake(Handshake::Dialled);
-            Ok((Io::Tls(Box::new(tls)), proved))
+            Ok(made)
         }
         Err(why) => {
             worker.metrics.handshake(Handshake::dial_failed(why.word()));
@@ -217,14 +217,12 @@ fn is_one_of(found: &SpiffeId, expected: &str, others: &[Arc<str>]) -> bool {
 
 async fn mesh(
     worker: &Worker,
-    stream: TcpStream,
+    io: Io,
     expected: &str,
     others: &[Arc<str>],
     protocol: Protocol,
-) -> Result<(TlsIo, Proved), Why> {
-    let own = &worker.shared.tls;
-    let tls = handshake::connect(stream, own.client(protocol), any_name()).await.map_err(Why::Handshake)?;
-    let peer = peer_of(tls.peer_certificates(), &own.live, Usage::Server).map_err(Why::Peer)?;
+) -> Result<(Io, Proved), Why> {
+    let (io, peer) = shake(worker, io, protocol).await?;
     if !is_one_of(&peer.id, expected, others) {
         let wanted = SpiffeId::parse(expected);
         return Err(Why::Peer(match wanted {
@@ -233,17 +231,37 @@ async fn mesh(
         }));
     }
     let peer = Rc::new(MeshPeer::new(peer, None));
-    worker.peers.add(peer.clone(), tls.fuse(), None);
-    Ok((tls, Proved::Mesh(peer)))
+    if let Some(fuse) = io.fuse() {
+        worker.peers.add(peer.clone(), fuse, None);
+    }
+    Ok((io, Proved::Mesh(peer)))
 }
 
-async fn outside(
-    stream: TcpStream,
-    settings: &Outside,
-    name: &str,
-    protocol: Protocol,
-) -> Result<(TlsIo, Proved), Why> {
+/// The handshake, and who is called by it.
+async fn shake(worker: &Worker, io: Io, protocol: Protocol) -> Result<(Io, Peer), Why> {
+    let own = &worker.shared.tls;
+    match io {
+        Io::Tcp(stream) => {
+            let tls = handshake::connect(stream, own.client(protocol), any_name()).await;
+            let tls = tls.map_err(Why::Handshake)?;
+            let peer = peer_of(tls.peer_certificates(), &own.live, Usage::Server).map_err(Why::Peer)?;
+            Ok((Io::Tls(Box::new(tls)), peer))
+        }
+        #[cfg(feature = "sim")]
+        mut io @ Io::Simulated(_) => {
+            let shown = own.own().map(|own| own.chain.clone()).unwrap_or_default();
+            let chain = simulated::dial(&mut io, &shown).await;
+            let chain = chain.map_err(|error| Why::Handshake(Broken::Io(error)))?;
+            let peer = peer_of(Some(&chain), &own.live, Usage::Server).map_err(Why::Peer)?;
+            Ok((io, peer))
+        }
+        _ => Err(Why::Handshake(Broken::Closed)),
+    }
+}
+
+async fn outside(io: Io, settings: &Outside, name: &str, protocol: Protocol) -> Result<(Io, Proved), Why> {
+    let Io::Tcp(stream) = io else { return Err(Why::Handshake(Broken::Closed)) };
     let server = settings.server_name(name).map_err(|error| Why::Handshake(Broken::Tls(error)))?;
     let tls = handshake::connect(stream, settings.client(protocol), server).await.map_err(Why::Handshake)?;
-    Ok((tls, Proved::Outside(settings.digest, name.into())))
+    Ok((Io::Tls(Box::new(tls)), Proved::Outside(settings.digest, name.into())))
 }

@@ -1,4 +1,4 @@
-//! New connections: the one place that opens sockets to the outside (a simulated network would stand in here).
+//! New connections: the one place that opens sockets to the outside (or connections in a simulated network).
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +11,7 @@ use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::http::Io;
+use crate::net::Net;
 
 /// Where to connect to.
 #[derive(Debug, Clone, Copy)]
@@ -30,14 +31,15 @@ pub const MESH_SILENCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// `connect-failed`, `connect-timeout`.
 pub async fn connect(
+    net: &Net,
     address: Address<'_>,
     timeout: Duration,
     keepalive: Option<&TcpKeepalive>,
     mesh: bool,
 ) -> Result<Io, Deny> {
     let connecting = async {
-        match address {
-            Address::Tcp(address) => {
+        match (net, address) {
+            (Net::System, Address::Tcp(address)) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 if let Some(keepalive) = keepalive {
@@ -52,7 +54,9 @@ pub async fn connect(
                 }
                 Ok(Io::Tcp(stream))
             }
-            Address::Unix(path) => Ok(Io::Unix(UnixStream::connect(path).await?)),
+            #[cfg(feature = "sim")]
+            (Net::Simulated(network), Address::Tcp(address)) => network.connect(address, mesh).await,
+            (_, Address::Unix(path)) => Ok(Io::Unix(UnixStream::connect(path).await?)),
         }
     };
     match tokio::time::timeout(timeout, connecting).await {
@@ -102,7 +106,7 @@ mod tests {
         let address = Address::Tcp(listener.local_addr().unwrap());
         let patience = Duration::from_secs(5);
         for mesh in [true, false] {
-            let io = connect(address, patience, None, mesh).await.unwrap();
+            let io = connect(&Net::System, address, patience, None, mesh).await.unwrap();
             let socket = SockRef::from(io.as_tcp().unwrap());
             assert_eq!(socket.keepalive().unwrap(), mesh);
             assert_eq!(socket.tcp_user_timeout().unwrap(), mesh.then_some(MESH_SILENCE));
