@@ -18,10 +18,11 @@ use pilotfish_config::model::{Host, Locality, Model, MtlsMode, OutboundMode, Sou
 use crate::affinity::hash_bytes;
 use crate::balance::locality::Place;
 use crate::clock::Micros;
-use crate::plan::{Plan, Registered};
+use crate::plan::{Own, Plan, Registered};
 use crate::state::State;
 use crate::view::View;
 pub use cluster::Resolved;
+pub(crate) use resilience::timeouts;
 
 /// Who the plan is for.
 #[derive(Debug, Clone, Default)]
@@ -99,6 +100,7 @@ pub fn compile(
         by_capability: routes.by_capability,
         warnings: warnings.into(),
         inbound,
+        own: model.sidecar(&options.namespace, &options.labels).map(Own::of).unwrap_or_default(),
         catalogue: catalogue::compile(&clusters),
         egress: egress::compile(model, options, &view),
         dns_names,

@@ -3,6 +3,7 @@
 mod describe;
 mod egress;
 mod inbound;
+mod own;
 mod registered;
 mod resilience;
 mod why;
@@ -23,6 +24,7 @@ use crate::route::{RouteTable, VirtualHost};
 use crate::verdict::{Deny, Reason};
 
 pub use egress::Egress;
+pub use own::Own;
 pub(crate) use egress::NamedAddress;
 pub(crate) use inbound::InboundMtls;
 pub use registered::Measured;
@@ -38,6 +40,7 @@ pub struct Plan {
     pub(crate) egress: Egress,
     pub(crate) registered: Registered,
     pub(crate) inbound: InboundMtls,
+    pub(crate) own: Own,
     /// The rule of calls that ask for a capability and whose host has no rule of its own.
     pub(crate) by_capability: Rule,
     /// Names whose addresses have to be looked up, sorted.
@@ -265,6 +268,7 @@ impl Default for Plan {
             egress: Egress::default(),
             registered: Registered::default(),
             inbound: InboundMtls::default(),
+            own: Own::default(),
             by_capability: Rule {
                 name: "*.capability.mesh".into(),
                 number: 0,
@@ -334,6 +338,11 @@ impl Plan {
     /// What happens to calls to hosts that no rule and no service is for.
     pub fn egress(&self) -> &Egress {
         &self.egress
+    }
+
+    /// What the sidecar's own Sidecar document says of every call.
+    pub fn own(&self) -> &Own {
+        &self.own
     }
 
     /// Names whose addresses have to be looked up and given to the next compilation, sorted.

@@ -41,11 +41,13 @@ pub mod upstream;
 
 pub use body::{Frame, Framing, Sink, Source};
 pub use closing::Closing;
+pub use deadline::Deadline;
 pub use downstream::Downstream;
 pub use error::{Bad, BadClass, Error};
 pub use head::{Form, RequestHead, ResponseHead, Scheme};
 pub use headers::Headers;
 pub use io::Io;
+pub use known::Known;
 pub use limits::Limits;
 pub use relay::{Pump, exchange, relay};
 pub use serve::{Accepted, ConnContext, Handler, serve};

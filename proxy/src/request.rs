@@ -24,13 +24,16 @@ pub mod request_id;
 pub mod respond;
 pub mod route;
 pub mod select;
+pub mod time;
 pub mod tunnel;
 
+use std::pin::pin;
 use std::rc::Weak;
 
 use bytes::Bytes;
+use pilotfish_filters::call::{Call, Caller};
 use pilotfish_filters::plan::Action;
-use pilotfish_filters::verdict::{Deny, Reason};
+use pilotfish_filters::verdict::Deny;
 
 use crate::http::{Bad, ConnContext, Downstream, Handler, RequestHead, ResponseHead};
 use crate::listen::Direction;
@@ -92,7 +95,31 @@ async fn serve<'p>(
     let call = decode::decode(ctx, &head, down, plan).await;
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
     let way = route::route(plan, ctx, &head, &call, &caller)?;
-    let asked = admit::Asked { snapshot, caller: &caller, call: &call, way: &way, head: &head };
+    guard::by_rule(ctx, &way);
+    let limits = time::Limits::of(ctx);
+    let rest = pin!(follow(worker, snapshot, ctx, way, Asker { call: &call, caller: &caller }, head, down));
+    limits.hold(worker, rest).await
+}
+
+/// Who asks for what.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    call: &'a Call,
+    caller: &'a Caller,
+}
+
+/// The stages after the rule is known, which the call's time limits.
+async fn follow<'p>(
+    worker: &Worker,
+    snapshot: &'p Snapshot,
+    ctx: &mut Ctx<'p>,
+    way: Way<'p>,
+    Asker { call, caller }: Asker<'_>,
+    head: RequestHead,
+    down: &mut Downstream<'_>,
+) -> Result<(), Failed> {
+    let plan = &snapshot.plan;
+    let asked = admit::Asked { snapshot, caller, call, way: &way, head: &head };
     let permit = admit::admit(worker, ctx, &asked).await?;
     let matched = match way {
         Way::Agent => return repeat::to_agent(worker, ctx, permit, head, down).await,
@@ -100,26 +127,19 @@ async fn serve<'p>(
         Way::Rule(matched) => matched,
     };
     match &matched.rule.action {
-        Action::Redirect(redirect) => respond::redirect(ctx, &matched, redirect, &head, &caller, down).await,
+        Action::Redirect(redirect) => respond::redirect(ctx, &matched, redirect, &head, caller, down).await,
         Action::Respond(fixed) => respond::fixed(ctx, &matched, fixed, down).await,
         Action::Forward(split) => {
             let task = repeat::Task {
                 plan,
                 matched,
                 split,
-                call: &call,
-                caller: &caller,
+                call,
+                caller,
                 permit,
                 outside: &snapshot.outside,
             };
-            let answered = repeat::by_rule(worker, &task, ctx, head, down);
-            match matched.rule.timeout {
-                None => answered.await,
-                Some(limit) => match tokio::time::timeout(limit, answered).await {
-                    Ok(answered) => answered,
-                    Err(_) => Err(Deny::with(Reason::Timeout, format!("no answer within {limit:?}")).into()),
-                },
-            }
+            repeat::by_rule(worker, &task, ctx, head, down).await
         }
     }
 }

@@ -9,6 +9,7 @@ mod balancing;
 mod capabilities;
 mod control;
 mod conversations;
+mod deadlines;
 mod egress;
 mod fragments;
 mod h1_answers;

@@ -5,12 +5,13 @@ use crate::model::{
     TrafficPolicy,
 };
 use crate::raw::{TextMap, nearest};
+use crate::units::duration;
 use crate::yaml::clip_text;
 
 use super::check::Cx;
 
 /// Our prefix.
-const PREFIX: &str = "pilotfish.dev/";
+pub(super) const PREFIX: &str = "pilotfish.dev/";
 
 /// An annotation that means something.
 struct Known {
@@ -115,43 +116,43 @@ const KNOWN: &[Known] = &[
         name: "response-header-timeout",
         kinds: &[Kind::VirtualService],
         per_rule: true,
-        doc: "The longest time until the head of an answer, over all tries.",
-        check: anything,
+        doc: "The longest time until the head of an answer is there, over all tries, such as `\"30s\"`; none by default. Then `504 try-timeout`.",
+        check: |value| time(value, false),
     },
     Known {
         name: "stream-idle-timeout",
-        kinds: &[Kind::VirtualService],
+        kinds: &[Kind::VirtualService, Kind::Sidecar],
         per_rule: true,
-        doc: "The longest time in which nothing moves on a stream (5 min, Envoy's default).",
-        check: anything,
+        doc: "The longest time in which nothing moves on a call in either direction (5 min, Envoy's default); `\"0s\"`: any. The receiving sidecar is told; on a Sidecar it is for inbound calls of which it is not.",
+        check: |value| time(value, true),
     },
     Known {
         name: "max-hops",
         kinds: &[Kind::VirtualService, Kind::Sidecar],
         per_rule: true,
-        doc: "How many sidecars a call may pass (16 by default).",
-        check: anything,
+        doc: "How many calls of agents may hang on one another: 1 to 64, 16 by default. Then `508 too-many-hops`.",
+        check: |value| number(value, 1, 64),
     },
     Known {
         name: "call-cycles",
         kinds: &[Kind::VirtualService, Kind::Sidecar],
         per_rule: true,
-        doc: "`warn` or `deny`: what happens to a call that comes back to an agent on its path.",
-        check: anything,
+        doc: "What happens to a call that comes back to an agent on its path: `warn` (the default: it is counted, and goes on) or `deny` (`508 call-cycle`).",
+        check: |value| word(value, &["warn", "deny"]),
     },
     Known {
         name: "fan-out-limit",
         kinds: &[Kind::VirtualService, Kind::Sidecar],
         per_rule: true,
-        doc: "How many calls an agent may make for one call that it serves.",
-        check: anything,
+        doc: "How many calls an agent may make for one call that it serves: 1 to 1000000; no limit by default. Then `429 fan-out`.",
+        check: |value| number(value, 1, 1_000_000),
     },
     Known {
         name: "max-priority",
         kinds: &[Kind::VirtualService, Kind::Sidecar],
         per_rule: true,
-        doc: "The highest `agent-priority` that is believed: `sheddable`, `default` or `critical`.",
-        check: anything,
+        doc: "The highest `agent-priority` that a call may have: `sheddable`, `default` or `critical` (the default).",
+        check: |value| word(value, &["sheddable", "default", "critical"]),
     },
     Known {
         name: "dedup-window",
@@ -224,6 +225,25 @@ pub(super) fn word(value: &str, known: &[&str]) -> Result<(), Wrong> {
         None => format!("known: {}", known.join(", ")),
     };
     Err(Wrong::new("is not a known value", hint))
+}
+
+/// A time above zero, or, where `zero` says so, zero for none.
+pub(super) fn time(value: &str, zero: bool) -> Result<(), Wrong> {
+    match duration(value) {
+        Err(why) => Err(Wrong::new("is not a duration", why)),
+        Ok(time) if time.is_zero() && !zero => {
+            Err(Wrong::new("is no time at all", "write a time above zero, such as \"30s\""))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+/// A whole number within bounds.
+pub(super) fn number(value: &str, least: u64, most: u64) -> Result<(), Wrong> {
+    match value.parse::<u64>() {
+        Ok(number) if (least..=most).contains(&number) => Ok(()),
+        _ => Err(Wrong::new("is out of range", format!("a whole number from {least} to {most}"))),
+    }
 }
 
 /// Checks the names and values of our annotations on a resource.

@@ -6,6 +6,7 @@ use crate::raw::{
 };
 use crate::yaml::clip_text;
 
+use super::annotations::PREFIX;
 use super::check::{Cx, is_dns_label, wildcard_domain};
 use super::{http_route, pool};
 
@@ -15,11 +16,12 @@ pub(super) fn sidecar(cx: &mut Cx<'_>, meta: Meta, spec: &SidecarSpec<'_>) -> Si
         && spec.ingress.is_none()
         && spec.outbound_traffic_policy.is_none()
         && spec.inbound_connection_pool.is_none()
+        && !meta.annotations.keys().any(|key| key.starts_with(PREFIX))
     {
         cx.error_hint(
             spec.node,
             "the Sidecar says nothing",
-            "write outboundTrafficPolicy, egress or ingress",
+            "write outboundTrafficPolicy, egress, ingress or an annotation",
         );
     }
     let workload_selector = spec

@@ -1,4 +1,4 @@
-//! The few header names that the engine itself acts on, recognised once when a head is parsed.
+//! The few header names that the engine itself, or every request's guard, acts on: recognised once when a head is parsed.
 
 /// A header name with a meaning to the engine; everything else is [`Known::Other`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,16 @@ pub enum Known {
     Cookie,
     /// `proxy-authorization`
     ProxyAuthorization,
+    /// `agent-deadline-ms`
+    AgentDeadline,
+    /// `grpc-timeout`
+    GrpcTimeout,
+    /// `agent-priority`
+    AgentPriority,
+    /// `x-pilotfish-path`
+    CallPath,
+    /// `x-pilotfish-call`
+    CallId,
 }
 
 impl Known {
@@ -48,6 +58,11 @@ impl Known {
             (14, b'h') => (Known::Http2Settings, b"http2-settings"),
             (16, b'p') => (Known::ProxyConnection, b"proxy-connection"),
             (19, b'p') => (Known::ProxyAuthorization, b"proxy-authorization"),
+            (17, b'a') => (Known::AgentDeadline, b"agent-deadline-ms"),
+            (12, b'g') => (Known::GrpcTimeout, b"grpc-timeout"),
+            (14, b'a') => (Known::AgentPriority, b"agent-priority"),
+            (16, b'x') if name.last() == Some(&b'h') => (Known::CallPath, b"x-pilotfish-path"),
+            (16, b'x') => (Known::CallId, b"x-pilotfish-call"),
             (17, b't') => (Known::TransferEncoding, b"transfer-encoding"),
             _ => return Known::Other,
         };

@@ -1,6 +1,8 @@
 //! What one request accumulates on its way; each field says which stage fills it.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::plan::Rule;
@@ -32,8 +34,12 @@ pub struct Ctx<'p> {
     pub endpoint: Option<SocketAddr>,
     /// guard, then route: when the call has to have ended, by its caller's deadline and the rule's timeout.
     pub deadline: Option<Micros>,
+    /// guard, then route: what a call is refused with that is not over by then.
+    pub overdue: Reason,
     /// guard: how important it is.
     pub priority: Priority,
+    /// respond: set when the head of the answer is there, for whoever waits for it no longer than so.
+    pub answered: Option<Rc<Cell<bool>>>,
     /// repeat: tries so far.
     pub tries: u32,
     /// respond: the status that went downstream.
@@ -94,7 +100,9 @@ impl<'p> Ctx<'p> {
             cluster: None,
             endpoint: None,
             deadline: None,
+            overdue: Reason::Timeout,
             priority: Priority::default(),
+            answered: None,
             tries: 0,
             status: None,
             reason: None,
@@ -102,6 +110,16 @@ impl<'p> Ctx<'p> {
             received: 0,
             asked,
             worker,
+        }
+    }
+}
+
+impl Ctx<'_> {
+    /// The call has to be over by `at`, if it had more time before; otherwise it is refused with `overdue`.
+    pub fn shrink(&mut self, at: Micros, overdue: Reason) {
+        if self.deadline.is_none_or(|before| at < before) {
+            self.deadline = Some(at);
+            self.overdue = overdue;
         }
     }
 }

@@ -12,6 +12,8 @@ use pilotfish_filters::verdict::{Deny, Reason};
 
 use crate::http::h1::client::ClientConn;
 use crate::http::{Io, Upstream, h2::client as h2};
+use crate::listen::Direction;
+use crate::request::guard::Hop;
 use crate::tls::dial::{Proved, Secure, secure};
 use crate::tls::outside::OutsideSet;
 use crate::upstream::connect::{Address, connect};
@@ -91,6 +93,15 @@ impl<'a> Way<'a> {
 }
 
 impl Way<'_> {
+    /// What is at its end: of an inbound call the local agent, else a sidecar only where it has to prove that it is one.
+    pub fn hop(&self, direction: Direction) -> Hop {
+        match direction {
+            Direction::Inbound => Hop::Agent,
+            Direction::Outbound if self.secure.is_mesh() => Hop::Mesh,
+            Direction::Outbound => Hop::Outside,
+        }
+    }
+
     /// The same way for CONNECT: whoever asks for a tunnel to a host outside of the mesh speaks TLS through it.
     pub fn for_tunnel(mut self) -> Self {
         if matches!(self.secure, Secure::Outside(..)) {

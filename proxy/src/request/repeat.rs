@@ -19,7 +19,7 @@ use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Dialed, Protocol};
 use crate::request::respond::{self, Edits, Failed};
 use crate::request::select::{self, Selected, Wish};
-use crate::request::{egress, forward, tunnel};
+use crate::request::{egress, forward, guard, tunnel};
 use crate::tls::dial::Secure;
 use crate::tls::outside::OutsideSet;
 use crate::worker::Worker;
@@ -94,7 +94,7 @@ pub async fn by_rule<'p>(
         let began = worker.shared.clock.now();
         edits.from_sidecar = way.as_ref().is_ok_and(|way| way.secure.is_mesh());
         let sent = match way {
-            Ok(way) => try_way(worker, &way, &head, down).await,
+            Ok(way) => try_way(worker, ctx, &way, &mut head, down).await,
             Err(deny) => Err(Unsent::NotConnected(deny)),
         };
         let now = worker.shared.clock.now();
@@ -192,7 +192,7 @@ async fn to_addresses(
     worker: &Worker,
     to: &Addresses<'_>,
     ctx: &mut Ctx<'_>,
-    head: RequestHead,
+    mut head: RequestHead,
     down: &mut Downstream<'_>,
     edits: &Edits<'_>,
 ) -> Result<(), Failed> {
@@ -207,7 +207,7 @@ async fn to_addresses(
         let address = *to.list.get(at).ok_or(Reason::NoEndpoint)?;
         ctx.endpoint = Some(address);
         let protocol = protocol(to.settings.upstream, &head, down)?;
-        match try_way(worker, &to.way(address, protocol), &head, down).await {
+        match try_way(worker, ctx, &to.way(address, protocol), &mut head, down).await {
             Ok(sent) => return respond::respond(worker, ctx, sent, down, edits, to.settings).await,
             Err(unsent) => {
                 tries += 1;
@@ -223,14 +223,14 @@ async fn to_addresses(
 /// One try: a connection, then the request and the head of its answer.
 async fn try_way(
     worker: &Worker,
+    ctx: &Ctx<'_>,
     way: &dial::Way<'_>,
-    head: &RequestHead,
+    head: &mut RequestHead,
     down: &mut Downstream<'_>,
 ) -> Result<Sent, Unsent> {
-    match dial::dial(worker, way).await {
-        Ok(dialed) => send(head, down, dialed).await,
-        Err(deny) => Err(Unsent::NotConnected(deny)),
-    }
+    let dialed = dial::dial(worker, way).await.map_err(Unsent::NotConnected)?;
+    guard::leave(worker, ctx, head, way.hop(ctx.direction)).map_err(Unsent::Refused)?;
+    send(head, down, dialed).await
 }
 
 /// What the upstream speaks for this request.
@@ -261,6 +261,8 @@ pub struct Sent {
 
 /// A try that got no answer.
 enum Unsent {
+    /// The sidecar itself does not send it.
+    Refused(Deny),
     NotConnected(Deny),
     Broken { error: Error, reused: bool, body_began: bool },
 }
@@ -269,6 +271,7 @@ impl Unsent {
     /// Whether nothing can have happened twice if the call is tried again.
     fn may_repeat(&self, head: &RequestHead, down: &Downstream<'_>) -> bool {
         match self {
+            Unsent::Refused(_) => false,
             Unsent::NotConnected(deny) => deny.reason != Reason::Overflow,
             Unsent::Broken { body_began: true, .. } => false,
             Unsent::Broken { error: Error::NotProcessed, .. } => true,
@@ -286,6 +289,7 @@ impl Unsent {
 
     fn outcome(&self) -> Option<Outcome> {
         match self {
+            Unsent::Refused(_) => None,
             Unsent::NotConnected(deny) if deny.reason == Reason::Overflow => None,
             Unsent::NotConnected(_) => Some(Outcome::Unreachable),
             Unsent::Broken { error, .. } if error.is_downstream() => None,
@@ -298,7 +302,7 @@ impl Unsent {
 impl From<Unsent> for Failed {
     fn from(unsent: Unsent) -> Self {
         match unsent {
-            Unsent::NotConnected(deny) => Failed::Refused(deny),
+            Unsent::Refused(deny) | Unsent::NotConnected(deny) => Failed::Refused(deny),
             Unsent::Broken { error, .. } => Failed::Broken(error),
         }
     }

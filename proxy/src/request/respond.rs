@@ -96,6 +96,9 @@ pub async fn respond(
     let Sent { mut head, mut dialed, mut upload } = sent;
     edits.apply(&mut head);
     ctx.status = Some(head.status.as_u16());
+    if let Some(answered) = &ctx.answered {
+        answered.set(true);
+    }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         down.respond(&head, Framing::None);
         let upstream = dialed.upstream.into_tunnel().ok_or(Error::UpstreamReset)?;

@@ -1,0 +1,141 @@
+//! The time that a call has: read from its caller, shortened by its rule, enforced once around everything that follows, and told
+//! to the upstream with each try.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pilotfish_filters::clock::Micros;
+use pilotfish_filters::deadline::{self, AGENT_DEADLINE, GRPC_TIMEOUT, Timeouts};
+use pilotfish_filters::verdict::{Deny, Reason};
+
+use crate::http::{Deadline, Known, RequestHead};
+use crate::request::answer;
+use crate::request::ctx::Ctx;
+use crate::request::guard::Hop;
+use crate::request::respond::Failed;
+use crate::worker::Worker;
+
+/// Takes the deadline that the caller gives.
+///
+/// # Errors
+/// `bad-request` for an `agent-deadline-ms` that is no number; a bad `grpc-timeout` is ignored, as by Envoy.
+pub fn read(ctx: &mut Ctx<'_>, head: &RequestHead) -> Result<(), Deny> {
+    const GIVEN: u32 = Known::AgentDeadline.bit() | Known::GrpcTimeout.bit();
+    if !head.headers.may_have(GIVEN) {
+        return Ok(());
+    }
+    for value in head.headers.known(Known::AgentDeadline) {
+        let left = deadline::parse_millis(value).ok_or_else(|| {
+            Deny::with(Reason::BadRequest, format!("{AGENT_DEADLINE} is not a number of milliseconds"))
+        })?;
+        ctx.shrink(ctx.started.after(left), Reason::DeadlineExceeded);
+    }
+    if answer::is_grpc(head) {
+        for left in head.headers.known(Known::GrpcTimeout).filter_map(deadline::parse_grpc) {
+            ctx.shrink(ctx.started.after(left), Reason::DeadlineExceeded);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a call that is over already: nothing of it is sent.
+///
+/// # Errors
+/// `deadline-exceeded`, `timeout`.
+pub fn check(worker: &Worker, ctx: &Ctx<'_>) -> Result<(), Deny> {
+    match ctx.deadline {
+        Some(at) if at <= worker.shared.clock.now() => Err(overdue(ctx.overdue, at.since(ctx.started))),
+        _ => Ok(()),
+    }
+}
+
+/// Says in the head what is left, for one try that is about to be sent.
+///
+/// # Errors
+/// Less than a millisecond is left.
+pub fn tell(worker: &Worker, ctx: &Ctx<'_>, head: &mut RequestHead, to: Hop) -> Result<(), Deny> {
+    let Some(at) = ctx.deadline else { return Ok(()) };
+    let left = at.since(worker.shared.clock.now());
+    let Some(millis) = deadline::print_millis(left) else {
+        return Err(overdue(ctx.overdue, at.since(ctx.started)));
+    };
+    // A host outside learns of it only what the agent itself tells.
+    let may = |given: Known| to != Hop::Outside || head.headers.may_have(given.bit());
+    let (say_agent, say_grpc) = (may(Known::AgentDeadline), may(Known::GrpcTimeout) && answer::is_grpc(head));
+    if say_agent {
+        head.headers.set(AGENT_DEADLINE, millis.as_bytes());
+    }
+    if say_grpc {
+        head.headers.set(GRPC_TIMEOUT, deadline::print_grpc(left).as_bytes());
+    }
+    Ok(())
+}
+
+/// The limits of one call.
+#[derive(Debug)]
+pub struct Limits {
+    whole: Option<(Micros, Reason)>,
+    head: Option<(Micros, Rc<Cell<bool>>)>,
+    started: Micros,
+}
+
+impl Limits {
+    /// Those that hold once the rule is known.
+    pub fn of(ctx: &mut Ctx<'_>) -> Limits {
+        let timeouts = ctx.rule.map(|rule| &rule.resilience.timeouts);
+        let head = timeouts.and_then(|Timeouts { response_header, .. }| *response_header).map(|limit| {
+            let seen = ctx.answered.insert(Rc::default());
+            (ctx.started.after(limit), seen.clone())
+        });
+        Limits { whole: ctx.deadline.map(|at| (at, ctx.overdue)), head, started: ctx.started }
+    }
+
+    /// Runs the rest of a call within its limits. What is over is dropped where it stands: its upstream sees the stream reset,
+    /// or the connection closed.
+    ///
+    /// # Errors
+    /// Its own, `timeout`, `deadline-exceeded`, `try-timeout`.
+    pub async fn hold<T>(
+        self,
+        worker: &Worker,
+        mut rest: Pin<&mut impl Future<Output = Result<T, Failed>>>,
+    ) -> Result<T, Failed> {
+        if self.whole.is_none() && self.head.is_none() {
+            return rest.await;
+        }
+        let now = worker.shared.clock.now();
+        let timer = |at: Micros| {
+            let mut timer = Deadline::default();
+            timer.set(at.since(now));
+            timer
+        };
+        let mut whole = self.whole.map(|(at, reason)| (timer(at), at, reason));
+        let mut head = self.head.map(|(at, seen)| (timer(at), at, seen));
+        poll_fn(|cx: &mut Context<'_>| {
+            if let Poll::Ready(done) = rest.as_mut().poll(cx) {
+                return Poll::Ready(done);
+            }
+            if let Some((timer, at, reason)) = &mut whole
+                && timer.poll_expired(cx).is_ready()
+            {
+                return Poll::Ready(Err(overdue(*reason, at.since(self.started)).into()));
+            }
+            if let Some((timer, at, seen)) = &mut head
+                && !seen.get()
+                && timer.poll_expired(cx).is_ready()
+            {
+                return Poll::Ready(Err(overdue(Reason::TryTimeout, at.since(self.started)).into()));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+fn overdue(reason: Reason, limit: Duration) -> Deny {
+    Deny::with(reason, format!("no answer within {limit:?}"))
+}
