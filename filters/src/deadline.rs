@@ -97,9 +97,14 @@ mod tests {
 
     #[test]
     fn grpc_timeouts_are_those_of_its_specification() {
-        for (text, micros) in
-            [("1H", 3_600_000_000), ("2M", 120_000_000), ("3S", 3_000_000), ("4m", 4000), ("5u", 5), ("6000n", 6)]
-        {
+        for (text, micros) in [
+            ("1H", 3_600_000_000),
+            ("2M", 120_000_000),
+            ("3S", 3_000_000),
+            ("4m", 4000),
+            ("5u", 5),
+            ("6000n", 6),
+        ] {
             assert_eq!(parse_grpc(text.as_bytes()), Some(Duration::from_micros(micros)), "{text}");
         }
         assert_eq!(parse_grpc(b"99999999H"), Some(LONGEST));

@@ -24,9 +24,9 @@ use crate::route::{RouteTable, VirtualHost};
 use crate::verdict::{Deny, Reason};
 
 pub use egress::Egress;
-pub use own::Own;
 pub(crate) use egress::NamedAddress;
 pub(crate) use inbound::InboundMtls;
+pub use own::Own;
 pub use registered::Measured;
 pub(crate) use registered::Registered;
 pub use resilience::Resilience;

@@ -24,6 +24,7 @@ pub(crate) fn timeouts<'a>(find: impl Fn(&str) -> Option<&'a str>) -> Timeouts {
     let time = |name| find(name).and_then(|text| duration(text).ok());
     Timeouts {
         response_header: time("response-header-timeout"),
-        stream_idle: time("stream-idle-timeout").map_or(Timeouts::default().stream_idle, |idle| Some(idle).filter(|idle| !idle.is_zero())),
+        stream_idle: time("stream-idle-timeout")
+            .map_or(Timeouts::default().stream_idle, |idle| Some(idle).filter(|idle| !idle.is_zero())),
     }
 }

@@ -264,7 +264,11 @@ enum Unsent {
     /// The sidecar itself does not send it.
     Refused(Deny),
     NotConnected(Deny),
-    Broken { error: Error, reused: bool, body_began: bool },
+    Broken {
+        error: Error,
+        reused: bool,
+        body_began: bool,
+    },
 }
 
 impl Unsent {
