@@ -5,9 +5,11 @@ mod agent;
 pub mod annotations;
 mod base64;
 pub(crate) mod check;
+mod cors;
 mod delegate;
 mod destination_rule;
 mod extras;
+mod fault;
 mod headers;
 mod http_route;
 mod l4;
@@ -50,7 +52,7 @@ struct Drafts<'n> {
 /// Validates all documents. The model is only good if no error was reported.
 pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose: &mut Diagnose) -> Model {
     unique(&documents, diagnose);
-    let mut cx = Cx::new(diagnose);
+    let mut cx = Cx::new(diagnose, options.strict_istio);
     let mut model = Model::default();
     let mut drafts = Drafts::default();
     for document in documents {

@@ -55,6 +55,7 @@ pub mod retry;
 pub mod rewrite;
 pub mod route;
 pub mod scope;
+pub mod share;
 pub mod shed;
 pub mod state;
 pub mod verdict;

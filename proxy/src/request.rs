@@ -1,6 +1,6 @@
 //! What happens to a request, from top to bottom. One function calls the stages in their order; one file per stage.
 //!
-//! listen (the caller of [`Service`]) -> identify -> decode -> guard -> route -> admit -> (select -> dial -> repeat) -> respond
+//! listen (the caller of [`Service`]) -> identify -> decode -> guard -> route -> cors -> admit -> fault -> (select -> dial -> repeat) -> respond
 //! -> record. `ARCHITECTURE.md`, "Life of a request", has the same names.
 
 pub mod admit;
@@ -96,6 +96,11 @@ async fn serve<'p>(
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
     let way = route::route(plan, ctx, &head, &call, &caller)?;
     guard::by_rule(ctx, &way);
+    if let Way::Rule(matched) = &way
+        && let Some(preflight) = cors::enter(ctx, matched.rule, &head)
+    {
+        return respond::preflight(worker, ctx, preflight, down).await;
+    }
     let limits = time::Limits::of(ctx);
     let rest = pin!(follow(worker, snapshot, ctx, way, Asker { call: &call, caller: &caller }, head, down));
     limits.hold(worker, rest).await
@@ -130,6 +135,7 @@ async fn follow<'p>(
         Action::Redirect(redirect) => respond::redirect(ctx, &matched, redirect, &head, caller, down).await,
         Action::Respond(fixed) => respond::fixed(ctx, &matched, fixed, down).await,
         Action::Forward(split) => {
+            fault::inject(worker, matched.rule, down).await?;
             let task =
                 repeat::Task { plan, matched, split, call, caller, permit, outside: &snapshot.outside };
             repeat::by_rule(worker, &task, ctx, head, down).await

@@ -91,3 +91,23 @@ pub fn destination_rule(name: &str, host: &str, spec: &str) -> String {
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: {name}\nspec:\n  host: \"{host}\"\n{spec}---\n"
     )
 }
+
+/// One sample of `/metrics`, named with its labels (`pilotfish_faults_total{fault="delay"}`); 0 when it is not there.
+pub async fn metric(sidecar: &Sidecar, sample: &str) -> u64 {
+    let page = pilotfish_testkit::h1::get(sidecar.admin, "x", "/metrics", &[]).await.unwrap().text();
+    let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+/// Waits until a sample of `/metrics` has this value; fails with the value it has after 10 s.
+pub async fn wait_metric(sidecar: &Sidecar, sample: &str, wanted: u64) {
+    let mut last = 0;
+    for _ in 0..500 {
+        last = metric(sidecar, sample).await;
+        if last == wanted {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("{sample} is {last}, not {wanted}");
+}

@@ -76,14 +76,14 @@ pub struct Fault {
 }
 
 /// With what a call is aborted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Abort {
     /// An HTTP status.
     Http(u16),
-    /// A gRPC status, by name or number.
-    Grpc(String),
-    /// An HTTP/2 error, by name.
-    Http2(String),
+    /// A gRPC status, 0 to 16.
+    Grpc(u8),
+    /// An error code of HTTP/2 (RFC 9113 section 7): the stream is reset with it.
+    Http2(u32),
 }
 
 /// Where a copy goes.

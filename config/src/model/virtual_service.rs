@@ -53,11 +53,11 @@ pub struct HttpRoute {
     pub headers: HeaderEdits,
     /// When to try again (not enforced yet).
     pub retries: Option<Retry>,
-    /// Faults to inject (not enforced yet).
+    /// Faults to inject.
     pub fault: Option<Fault>,
-    /// Where copies go (not enforced yet).
+    /// Where copies go.
     pub mirrors: Vec<Mirror>,
-    /// Cross-origin rules (not enforced yet).
+    /// Cross-origin rules.
     pub cors: Option<Cors>,
     /// Where the rule is written.
     pub source: Source,

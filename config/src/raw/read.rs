@@ -228,8 +228,9 @@ impl<'n> Raw<'n> for Number<'n> {
     const SHAPE: Shape = Shape::Number;
     fn read(node: Node<'n>, reader: &mut Reader) -> Option<Self> {
         let number = node.scalar().and_then(|scalar| scalar.text.parse::<f64>().ok());
-        match number.filter(|number| number.is_finite()) {
-            Some(value) => Some(Val { value, node }),
+        match number {
+            Some(value) if value.is_finite() => Some(Val { value, node }),
+            Some(_) => reader.fail(node, "a finite number"),
             None => reader.fail(node, "a number"),
         }
     }

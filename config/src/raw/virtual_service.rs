@@ -40,20 +40,20 @@ object! {
         timeout = "timeout": Time<'n>;
         /// When to try again.
         retries = "retries": Box<RetrySpec<'n>>, later;
-        /// Faults to inject.
-        fault = "fault": Box<FaultSpec<'n>>, later;
-        /// Where a copy of each request goes.
-        mirror = "mirror": Box<DestinationSpec<'n>>, later;
+        /// Faults to inject. `timeout` and `retries` of the rule are not applied then.
+        fault = "fault": Box<FaultSpec<'n>>;
+        /// Where a copy of each request goes; its answer is thrown away.
+        mirror = "mirror": Box<DestinationSpec<'n>>;
         /// Where copies of requests go.
-        mirrors = "mirrors": List<MirrorSpec<'n>>, later;
-        /// Share of the requests that `mirror` copies.
-        mirror_percentage = "mirrorPercentage": PercentSpec<'n>, later;
+        mirrors = "mirrors": List<MirrorSpec<'n>>;
+        /// Share of the requests that `mirror` copies (100 by default).
+        mirror_percentage = "mirrorPercentage": PercentSpec<'n>;
         /// Share of the requests that `mirror` copies.
         mirror_percent = "mirrorPercent": Int<'n>, deprecated("mirrorPercentage: {value: N}");
         /// Old spelling of `mirrorPercent`.
         mirror_percent_old = "mirror_percent": Int<'n>, deprecated("mirrorPercentage: {value: N}");
         /// Cross-origin rules.
-        cors_policy = "corsPolicy": Box<CorsSpec<'n>>, later;
+        cors_policy = "corsPolicy": Box<CorsSpec<'n>>;
         /// Edits of headers.
         headers = "headers": Box<HeadersSpec<'n>>;
         /// Removed from Istio.
@@ -233,11 +233,11 @@ object! {
 
     /// Wait before sending on.
     struct DelaySpec<'n> "Delay" {
-        /// Share of the requests.
+        /// Share of the requests (none when absent); fractions down to 0.0001.
         percentage = "percentage": PercentSpec<'n>;
         /// Share of the requests.
         percent = "percent": Signed<'n>, deprecated("percentage: {value: N}");
-        /// How long.
+        /// How long, at least 1ms.
         fixed_delay = "fixedDelay": Time<'n>, one_of("delay");
         /// Istio never implemented it.
         exponential_delay = "exponentialDelay": Time<'n>, one_of("delay");
@@ -245,13 +245,13 @@ object! {
 
     /// Answer instead of sending on.
     struct AbortSpec<'n> "Abort" {
-        /// Share of the requests.
+        /// Share of the requests (none when absent); fractions down to 0.0001.
         percentage = "percentage": PercentSpec<'n>;
-        /// An HTTP status.
+        /// An HTTP status, 200 to 600.
         http_status = "httpStatus": Signed<'n>, one_of("abort");
-        /// A gRPC status, by name or number.
+        /// A gRPC status, by name (`UNAVAILABLE`) or number; other callers get the HTTP status that it means.
         grpc_status = "grpcStatus": Text<'n>, one_of("abort");
-        /// An HTTP/2 error.
+        /// An error of HTTP/2 by name (`CANCEL`): the stream is reset with it; an HTTP/1.1 connection is closed.
         http2_error = "http2Error": Text<'n>, one_of("abort");
     }
 
@@ -275,17 +275,17 @@ object! {
         allow_origins = "allowOrigins": List<StringMatchSpec<'n>>;
         /// Origins that are allowed, exactly.
         allow_origin = "allowOrigin": List<Text<'n>>, deprecated("allowOrigins: [{exact: ORIGIN}]");
-        /// Methods.
+        /// Methods that a preflight is told; `*`: every one.
         allow_methods = "allowMethods": List<Text<'n>>;
-        /// Request headers.
+        /// Request headers that a preflight is told; `*`: every one.
         allow_headers = "allowHeaders": List<Text<'n>>;
         /// Response headers that scripts may read.
         expose_headers = "exposeHeaders": List<Text<'n>>;
-        /// How long a preflight's answer may be cached.
+        /// How long a preflight's answer may be cached, in whole seconds.
         max_age = "maxAge": Time<'n>;
-        /// Credentials allowed.
+        /// Whether scripts may use cookies and other credentials.
         allow_credentials = "allowCredentials": Bool<'n>;
-        /// Whether preflights that match no origin are sent on.
+        /// Whether preflights whose origin is not allowed are sent on (`FORWARD`, the default) or answered here (`IGNORE`).
         unmatched_preflights = "unmatchedPreflights": One<'n, UnmatchedPreflights>;
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct Cx<'d> {
     pub diagnose: &'d mut Diagnose,
     /// The document's namespace.
     pub namespace: std::sync::Arc<str>,
+    /// Whether our additions to Istio are off.
+    pub strict_istio: bool,
     /// Expressions that were compiled already; large files repeat them.
     patterns: HashMap<String, Option<Pattern>>,
     /// Hosts that were resolved in `namespace` already; large files repeat them too.
@@ -23,8 +25,8 @@ pub(crate) struct Cx<'d> {
 }
 
 impl<'d> Cx<'d> {
-    pub fn new(diagnose: &'d mut Diagnose) -> Self {
-        Cx { diagnose, namespace: "".into(), patterns: HashMap::new(), hosts: HashMap::new() }
+    pub fn new(diagnose: &'d mut Diagnose, strict_istio: bool) -> Self {
+        Cx { diagnose, namespace: "".into(), strict_istio, patterns: HashMap::new(), hosts: HashMap::new() }
     }
 
     /// Goes on with a document of `namespace`.

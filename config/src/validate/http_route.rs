@@ -11,7 +11,7 @@ use crate::raw::{
 use crate::yaml::Node;
 
 use super::check::Cx;
-use super::{extras, headers, matching};
+use super::{cors, extras, fault, headers, matching};
 
 /// A rule, perhaps one that goes on in a delegate.
 pub(super) struct Draft<'n> {
@@ -63,9 +63,9 @@ pub(super) fn http_route<'n>(
         timeout: spec.timeout.map(|timeout| cx.duration(timeout)),
         headers: edits,
         retries: spec.retries.as_ref().map(|retries| extras::retry(cx, retries)),
-        fault: spec.fault.as_ref().map(|fault| extras::fault(cx, fault)),
+        fault: spec.fault.as_ref().map(|fault| fault::fault(cx, fault, spec)),
         mirrors: extras::mirrors(cx, spec),
-        cors: spec.cors_policy.as_ref().map(|cors| extras::cors(cx, cors)),
+        cors: spec.cors_policy.as_ref().map(|cors| cors::cors(cx, cors)),
         source: spec.node.source(),
     };
     let delegate = spec.delegate.as_ref().and_then(|delegate| self::delegate(cx, delegate));

@@ -1,12 +1,18 @@
 //! The policies of a rule about failure, load and time: one line for each, one function for each policy.
 
-use pilotfish_config::model::{HttpRoute, VirtualService};
+use std::sync::Arc;
+
+use pilotfish_config::model::{self, HttpRoute, VirtualService};
 use pilotfish_config::units::duration;
 
 use super::destination::Destinations;
 use crate::call_path::PathPolicy;
+use crate::cors::Cors;
 use crate::deadline::Timeouts;
+use crate::fault::Fault;
+use crate::mirror::Mirror;
 use crate::plan::Resilience;
+use crate::share::Share;
 
 /// What a written rule says. `destinations` finds where copies go.
 pub(super) fn of_route<'a>(
@@ -14,9 +20,26 @@ pub(super) fn of_route<'a>(
     service: &'a VirtualService,
     destinations: &mut Destinations<'a>,
 ) -> Resilience {
-    let _ = destinations;
     let own = |name: &str| service.meta.annotation_for(name, route.name.as_deref());
-    Resilience { timeouts: timeouts(own), path: PathPolicy::read(own), ..Resilience::default() }
+    let fault = route.fault.as_ref().and_then(Fault::new).map(Box::new);
+    let mut timeouts = timeouts(own);
+    if fault.is_some() {
+        // As the rule's timeout, which `compile::route` leaves out.
+        timeouts.response_header = None;
+    }
+    Resilience {
+        timeouts,
+        path: PathPolicy::read(own),
+        fault,
+        mirrors: route.mirrors.iter().map(|mirror| self::mirror(mirror, destinations)).collect(),
+        cors: route.cors.as_ref().map(|cors| Arc::new(Cors::new(cors))),
+        ..Resilience::default()
+    }
+}
+
+fn mirror<'a>(mirror: &'a model::Mirror, destinations: &mut Destinations<'a>) -> Mirror {
+    let target = destinations.find(&mirror.destination).target.clone();
+    Mirror { target, share: Share::percent(mirror.percentage) }
 }
 
 /// Times by annotation; bad values were refused before.

@@ -140,15 +140,22 @@ impl<'a> Compiler<'a> {
                 forward(weighted)
             }
         };
+        let resilience = resilience::of_route(route, service, &mut self.destinations);
+        for mirror in &resilience.mirrors {
+            if let Target::Unknown(what) = &mirror.target {
+                self.warnings.push(unknown_mirror(route, &name, what));
+            }
+        }
         Rule {
             name: name.into(),
             number: self.next_number(),
             action,
-            timeout: route.timeout,
+            // Istio: timeouts and retries are not applied while faults are injected.
+            timeout: if resilience.fault.is_none() { route.timeout } else { None },
             edits,
             rewrite: route.rewrite.as_ref().map(action::rewrite),
             affinity: affinity(policies),
-            resilience: resilience::of_route(route, service, &mut self.destinations),
+            resilience,
         }
     }
 
@@ -247,4 +254,8 @@ fn affinity(policies: Vec<HashPolicy>) -> Option<Affinity> {
 fn unknown(route: &HttpRoute, name: &str, what: &str) -> Box<str> {
     format!("{}: {name}: nobody knows the destination {what}: calls there are answered 503", route.source)
         .into()
+}
+
+fn unknown_mirror(route: &HttpRoute, name: &str, what: &str) -> Box<str> {
+    format!("{}: {name}: nobody knows the mirror {what}: no copies are sent there", route.source).into()
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Action, Plan, Rule, Split, Target, WeightedDestination};
+use crate::mirror::Mirror;
 
 impl Plan {
     /// What this plan does, for a person: virtual hosts with their rules in order, services, capabilities.
@@ -53,7 +54,14 @@ impl Plan {
             "action": action,
             "timeout_ms": rule.timeout.map(|t| t.as_millis() as u64),
             "affinity": rule.affinity.is_some(),
+            "fault": rule.resilience.fault.as_ref().map(|fault| fault.describe()),
+            "mirrors": rule.resilience.mirrors.iter().map(|m| self.describe_mirror(m)).collect::<Vec<_>>(),
+            "cors": rule.resilience.cors.is_some(),
         })
+    }
+
+    fn describe_mirror(&self, mirror: &Mirror) -> Value {
+        json!({"to": self.target_name(&mirror.target), "percent": mirror.share.as_percent()})
     }
 
     fn describe_split(&self, split: &Split) -> Vec<Value> {

@@ -138,6 +138,14 @@ impl<'c> Downstream<'c> {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
+    /// Resets the stream with this code (RFC 9113 section 7) in place of an answer; an HTTP/1 connection has no such thing and is
+    /// closed when this is dropped. Nothing happens once an answer has begun.
+    pub fn reset(&mut self, code: u32) {
+        if let Kind::H2(exchange) = &mut self.kind {
+            exchange.reset(code);
+        }
+    }
+
     /// The byte pipe to the client: after 101, or 2xx to CONNECT, was queued. `None` when it was taken already; for every
     /// further call the client has gone.
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
+use pilotfish_filters::fault::{self, Abort};
 use pilotfish_filters::verdict::{Deny, Reason};
 use serde_json::{Map, Value};
 
@@ -33,15 +34,29 @@ pub fn is_grpc(head: &RequestHead) -> bool {
 
 /// What a caller sees of a refusal; to a gRPC caller it is a status of gRPC, as Envoy's local replies are.
 pub fn refusal(deny: &Deny, grpc: bool) -> Answer {
-    let mut answer = if grpc { grpc_refusal(deny) } else { problem(deny) };
+    let mut answer = if grpc {
+        grpc_refusal(deny, grpc_status(deny.reason))
+    } else {
+        problem(deny, status_of(deny.reason))
+    };
     for (name, value) in &deny.headers {
         answer.head.headers.append(name, value.as_bytes());
     }
     answer
 }
 
-fn problem(deny: &Deny) -> Answer {
-    let status = status_of(deny.reason);
+/// What a caller sees of a fault that is injected: a refusal whose status is the rule's.
+pub fn aborted(deny: &Deny, abort: Abort, grpc: bool) -> Answer {
+    match (grpc, fault::grpc_status(abort), fault::http_status(abort)) {
+        (true, Some(status), _) => grpc_refusal(deny, &status.to_string()),
+        (false, _, Some(status)) => {
+            problem(deny, StatusCode::from_u16(status).unwrap_or(status_of(deny.reason)))
+        }
+        _ => refusal(deny, grpc),
+    }
+}
+
+fn problem(deny: &Deny, status: StatusCode) -> Answer {
     let mut members = Map::new();
     // Members that a policy adds come first, so that they can never replace the standard ones.
     if let Some(Ok(Value::Object(extra))) = deny.extra.as_deref().map(serde_json::from_str) {
@@ -66,11 +81,11 @@ fn problem(deny: &Deny) -> Answer {
     answer
 }
 
-fn grpc_refusal(deny: &Deny) -> Answer {
+fn grpc_refusal(deny: &Deny, status: &str) -> Answer {
     let mut answer = Answer::empty(StatusCode::OK);
     let headers = &mut answer.head.headers;
     headers.append("content-type", b"application/grpc");
-    headers.append("grpc-status", grpc_status(deny.reason).as_bytes());
+    headers.append("grpc-status", status.as_bytes());
     let message = deny.detail.as_deref().unwrap_or(deny.reason.word());
     headers.append("grpc-message", percent_encode(message).as_bytes());
     headers.append("pilotfish-reason", deny.reason.word().as_bytes());

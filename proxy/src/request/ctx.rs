@@ -28,6 +28,8 @@ pub struct Ctx<'p> {
     pub started: Micros,
     /// route: the rule that matched; none for inbound and for egress to unknown hosts.
     pub rule: Option<&'p Rule>,
+    /// cors: the origin of a script that may read the answer.
+    pub origin: Option<Box<[u8]>>,
     /// select: the cluster that was chosen, by its name.
     pub cluster: Option<&'p str>,
     /// select: the endpoint of the last try.
@@ -97,6 +99,7 @@ impl<'p> Ctx<'p> {
             mesh: conn.mesh.as_deref(),
             started,
             rule: None,
+            origin: None,
             cluster: None,
             endpoint: None,
             deadline: None,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use pilotfish_filters::call::Caller;
 use pilotfish_filters::cluster::ClusterSettings;
+use pilotfish_filters::fault::Abort;
 use pilotfish_filters::plan::{FixedResponse, Matched, WeightedDestination};
 use pilotfish_filters::rewrite::Redirect;
 use pilotfish_filters::verdict::{Deny, Reason};
@@ -13,7 +14,7 @@ use pilotfish_filters::verdict::{Deny, Reason};
 use crate::http::{Downstream, Error, Framing, Pump, RequestHead, ResponseHead, relay};
 use crate::request::ctx::Ctx;
 use crate::request::repeat::Sent;
-use crate::request::{answer, forward, tunnel};
+use crate::request::{answer, cors, forward, tunnel};
 use crate::worker::Worker;
 
 /// How long a client that asked for `100 Continue` waits for the upstream to say so before the sidecar says it
@@ -27,6 +28,8 @@ pub enum Failed {
     Refused(Deny),
     /// One side broke.
     Broken(Error),
+    /// The rule injects this fault.
+    Aborted(Abort),
 }
 
 impl From<Deny> for Failed {
@@ -52,6 +55,7 @@ impl Failed {
         match self {
             Failed::Refused(deny) => deny,
             Failed::Broken(error) => Deny::with(error.reason(), error.to_string()),
+            Failed::Aborted(_) => Deny::with(Reason::FaultInjected, "the rule aborts a share of its calls"),
         }
     }
 }
@@ -95,6 +99,7 @@ pub async fn respond(
 ) -> Result<(), Failed> {
     let Sent { mut head, mut dialed, mut upload } = sent;
     edits.apply(&mut head);
+    cors::finish(ctx, &mut head);
     ctx.status = Some(head.status.as_u16());
     if let Some(answered) = &ctx.answered {
         answered.set(true);
@@ -131,7 +136,21 @@ pub async fn redirect(
     let location = matched.location(redirect, request, caller);
     head.headers.append("location", location.as_bytes());
     forward::edit_response(matched, None, None, &mut head);
-    answer_with(ctx, down, &head, Bytes::new()).await
+    answer_with(ctx, down, head, Bytes::new()).await
+}
+
+/// Answers a preflight.
+///
+/// # Errors
+/// The caller has gone.
+pub async fn preflight(
+    worker: &Worker,
+    ctx: &mut Ctx<'_>,
+    head: ResponseHead,
+    down: &mut Downstream<'_>,
+) -> Result<(), Failed> {
+    worker.metrics.preflights.add(1);
+    answer_with(ctx, down, head, Bytes::new()).await
 }
 
 /// Answers as the rule says (`directResponse`).
@@ -150,11 +169,15 @@ pub async fn fixed(
         head.headers.append("content-type", b"text/plain");
     }
     forward::edit_response(matched, None, None, &mut head);
-    answer_with(ctx, down, &head, Bytes::copy_from_slice(&fixed.body)).await
+    answer_with(ctx, down, head, Bytes::copy_from_slice(&fixed.body)).await
 }
 
 /// Refuses, as long as nothing of an answer was sent; afterwards the answer breaks off when `down` is dropped.
 pub async fn fail(ctx: &mut Ctx<'_>, down: &mut Downstream<'_>, failed: Failed, grpc: bool) {
+    let abort = match failed {
+        Failed::Aborted(abort) => Some(abort),
+        _ => None,
+    };
     let deny = failed.into_deny();
     ctx.reason = Some(deny.reason);
     if deny.reason == Reason::ClientGone {
@@ -162,20 +185,25 @@ pub async fn fail(ctx: &mut Ctx<'_>, down: &mut Downstream<'_>, failed: Failed, 
         return;
     }
     if !down.has_answered() {
-        let answer = answer::refusal(&deny, grpc);
+        let answer = match abort {
+            None => answer::refusal(&deny, grpc),
+            Some(Abort::Http2(code)) => return down.reset(code),
+            Some(abort) => answer::aborted(&deny, abort, grpc),
+        };
         // Not an error of its own: a caller that is gone now was going to be refused.
-        let _ = answer_with(ctx, down, &answer.head, answer.body).await;
+        let _ = answer_with(ctx, down, answer.head, answer.body).await;
     }
 }
 
 async fn answer_with(
     ctx: &mut Ctx<'_>,
     down: &mut Downstream<'_>,
-    head: &ResponseHead,
+    mut head: ResponseHead,
     body: Bytes,
 ) -> Result<(), Failed> {
+    cors::finish(ctx, &mut head);
     ctx.status = Some(head.status.as_u16());
     ctx.received = body.len() as u64;
-    down.send(head, body).await?;
+    down.send(&head, body).await?;
     Ok(())
 }

@@ -174,6 +174,29 @@ pub struct WorkerMetrics {
     pub upstream_connect_failures: Counter,
     /// Requests that went out on a kept connection.
     pub upstream_reuses: Counter,
+    /// Requests that a rule's fault delayed.
+    pub faults_delayed: Counter,
+    /// Requests that a rule's fault aborted.
+    pub faults_aborted: Counter,
+    /// Preflights of browsers that were answered here.
+    pub preflights: Counter,
+    /// Copies of requests by what became of them.
+    pub mirrors: MirrorMetrics,
+}
+
+/// Copies of requests, by what became of them.
+#[derive(Debug, Default)]
+pub struct MirrorMetrics {
+    /// Got an answer, whatever it said.
+    pub answered: Counter,
+    /// Were sent, or tried to be, and got none.
+    pub failed: Counter,
+    /// Were not sent: this worker has as many under way as it may.
+    pub dropped: Counter,
+    /// Were not sent: the body is larger than what is kept of it, or never came to its end.
+    pub without_body: Counter,
+    /// Were not sent: nobody knows the destination, or it has no endpoint that takes calls.
+    pub no_endpoint: Counter,
 }
 
 impl Default for WorkerMetrics {
@@ -187,6 +210,10 @@ impl Default for WorkerMetrics {
             upstream_connects: Counter::default(),
             upstream_connect_failures: Counter::default(),
             upstream_reuses: Counter::default(),
+            faults_delayed: Counter::default(),
+            faults_aborted: Counter::default(),
+            preflights: Counter::default(),
+            mirrors: MirrorMetrics::default(),
         }
     }
 }

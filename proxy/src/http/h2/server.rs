@@ -238,6 +238,13 @@ impl Exchange {
         self.recv.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(read_error)))
     }
 
+    /// Resets the stream in place of an answer.
+    pub(crate) fn reset(&mut self, code: u32) {
+        if !std::mem::replace(&mut self.answered, true) {
+            self.respond.send_reset(code.into());
+        }
+    }
+
     pub(crate) fn into_tunnel(self) -> (SendHalf, RecvHalf) {
         (self.send, self.recv)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pilotfish_filters::verdict::Reason;
 
-use super::{BUCKETS, CLASSES, Counter, DirectionMetrics, HANDSHAKE_REASONS, WorkerMetrics};
+use super::{BUCKETS, CLASSES, Counter, DirectionMetrics, HANDSHAKE_REASONS, MirrorMetrics, WorkerMetrics};
 use crate::listen::Direction;
 use crate::server::Shared;
 use crate::shutdown::Phase;
@@ -17,6 +17,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn render(shared: &Shared) -> String {
     let mut page = Page::default();
     traffic(&mut page, &shared.metrics);
+    by_policy(&mut page, &shared.metrics);
     handshakes(&mut page, shared);
     by_rule(&mut page, &shared.metrics, &shared.rules.list());
     by_cluster(&mut page, &shared.metrics, &shared.clusters.list());
@@ -126,6 +127,27 @@ fn requests(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
             let labels = format!("direction=\"{}\",status=\"{status}\"", direction.word());
             page.sample(&labels, sum(workers, |worker| &worker.direction(direction).requests[class]));
         }
+    }
+}
+
+/// What rules did to calls besides sending them on.
+fn by_policy(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
+    page.family("pilotfish_faults_total", "counter", "Requests that met a fault of their rule.");
+    page.sample("fault=\"delay\"", sum(workers, |m| &m.faults_delayed));
+    page.sample("fault=\"abort\"", sum(workers, |m| &m.faults_aborted));
+    let help = "Preflights of browsers that were answered here.";
+    page.single("pilotfish_cors_preflights_total", "counter", help, sum(workers, |m| &m.preflights));
+    page.family("pilotfish_mirrors_total", "counter", "Copies of requests, by what became of them.");
+    type ByEnd = (&'static str, fn(&MirrorMetrics) -> &Counter);
+    let ends: [ByEnd; 5] = [
+        ("answered", |m| &m.answered),
+        ("failed", |m| &m.failed),
+        ("dropped", |m| &m.dropped),
+        ("without-body", |m| &m.without_body),
+        ("no-endpoint", |m| &m.no_endpoint),
+    ];
+    for (end, counter) in ends {
+        page.sample(&format!("result=\"{end}\""), sum(workers, |m| counter(&m.mirrors)));
     }
 }
 
