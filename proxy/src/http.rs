@@ -13,7 +13,7 @@
 //! | [`head`], [`headers`], [`target`], [`known`] | heads in one buffer |
 //! | [`body`] | framing, and the interface of everything that gives or takes a body |
 //! | [`h1`], [`h2`] | the protocols |
-//! | [`io`], [`buffer`], [`deadline`], [`closing`], [`limits`], [`error`] | what they stand on |
+//! | [`io`], [`buffer`], [`deadline`], [`idle`], [`closing`], [`limits`], [`error`] | what they stand on |
 
 pub mod body;
 pub(crate) mod buffer;
@@ -27,6 +27,7 @@ pub mod h1;
 pub mod h2;
 pub mod head;
 pub mod headers;
+pub mod idle;
 pub mod io;
 pub mod known;
 pub mod limits;

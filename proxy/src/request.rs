@@ -102,6 +102,7 @@ async fn serve<'p>(
         return respond::preflight(worker, ctx, preflight, down).await;
     }
     let limits = time::Limits::of(ctx);
+    down.limit_silence(time::silence(plan, ctx));
     let rest = pin!(follow(worker, snapshot, ctx, way, Asker { call: &call, caller: &caller }, head, down));
     limits.hold(worker, rest).await
 }
@@ -125,7 +126,7 @@ async fn follow<'p>(
 ) -> Result<(), Failed> {
     let plan = &snapshot.plan;
     let asked = admit::Asked { snapshot, caller, call, way: &way, head: &head };
-    let permit = admit::admit(worker, ctx, &asked).await?;
+    let permit = down.unless_gone(pin!(admit::admit(worker, ctx, &asked))).await??;
     let matched = match way {
         Way::Agent => return repeat::to_agent(worker, ctx, permit, head, down).await,
         Way::Unknown => return repeat::to_unknown(worker, plan, ctx, permit, head, down).await,

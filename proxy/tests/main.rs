@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod balancing;
+mod cancellation;
 mod capabilities;
 mod control;
 mod conversations;

@@ -5,4 +5,4 @@ mod hostile;
 mod mesh;
 mod policy;
 mod rotation;
-mod setup;
+pub mod setup;

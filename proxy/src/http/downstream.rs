@@ -1,10 +1,13 @@
 //! One request of a client and the place for its answer.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::Interest;
 
 use super::body::{Frame, Framing, Sink, Source};
 use super::error::Error;
@@ -12,6 +15,7 @@ use super::h1;
 use super::h2;
 use super::head::ResponseHead;
 use super::headers::Headers;
+use super::idle::Idle;
 use super::tunnel::Tunnel;
 
 /// The client's side of one exchange: gives the request's body, takes the response.
@@ -21,6 +25,7 @@ use super::tunnel::Tunnel;
 pub struct Downstream<'c> {
     kind: Kind<'c>,
     unread: VecDeque<Frame>,
+    idle: Idle,
 }
 
 #[derive(Debug)]
@@ -33,11 +38,11 @@ enum Kind<'c> {
 
 impl<'c> Downstream<'c> {
     pub(crate) fn h1(conn: &'c mut h1::server::Conn) -> Self {
-        Downstream { kind: Kind::H1(conn), unread: VecDeque::new() }
+        Downstream { kind: Kind::H1(conn), unread: VecDeque::new(), idle: Idle::default() }
     }
 
     pub(crate) fn h2(exchange: h2::server::Exchange) -> Self {
-        Downstream { kind: Kind::H2(Box::new(exchange)), unread: VecDeque::new() }
+        Downstream { kind: Kind::H2(Box::new(exchange)), unread: VecDeque::new(), idle: Idle::default() }
     }
 
     /// The HTTP/1 connection, if it is one.
@@ -109,6 +114,44 @@ impl<'c> Downstream<'c> {
             Kind::H2(exchange) => exchange.poll_gone(cx),
             Kind::Taken => Poll::Ready(()),
         }
+    }
+
+    /// Waits for something that has nothing to do with the client, such as a connection to the upstream, but no longer than the
+    /// client does.
+    ///
+    /// # Errors
+    /// [`Error::ClientGone`].
+    pub async fn unless_gone<T>(
+        &mut self,
+        mut waiting: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Error> {
+        if let Kind::H1(conn) = &mut self.kind
+            && !conn.is_read()
+            && let Some(socket) = conn.any_socket()
+        {
+            // What is unread stays in the kernel, with the end behind it; this is the one interest that sees it there.
+            let mut closed = pin!(socket.ready(Interest::PRIORITY));
+            return poll_fn(|cx| match waiting.as_mut().poll(cx) {
+                Poll::Ready(done) => Poll::Ready(Ok(done)),
+                Poll::Pending => closed.as_mut().poll(cx).map(|_| Err(Error::ClientGone)),
+            })
+            .await;
+        }
+        poll_fn(|cx| match waiting.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending => self.poll_gone(cx).map(|()| Err(Error::ClientGone)),
+        })
+        .await
+    }
+
+    /// How long nothing may move in either direction while [`super::exchange`] and [`super::relay`] wait; `None`: for ever.
+    pub fn limit_silence(&mut self, limit: Option<Duration>) {
+        self.idle.set(limit);
+    }
+
+    /// Ready when nothing has moved for that time; see [`Idle::poll_silent`].
+    pub(crate) fn poll_silent(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
+        self.idle.poll_silent(cx, moved)
     }
 
     /// Queues an interim response (1xx but 101). Nothing happens for a client whose protocol has none, or after the final one.

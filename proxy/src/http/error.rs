@@ -83,6 +83,8 @@ pub enum Error {
     BadAnswer(Bad),
     /// The upstream was silent, or did not read, for too long.
     UpstreamTimeout,
+    /// Nothing moved in either direction for too long.
+    Silent,
 }
 
 impl Error {
@@ -105,6 +107,7 @@ impl Error {
             Error::NotProcessed | Error::UpstreamClosed | Error::UpstreamReset => Reason::UpstreamReset,
             Error::BadAnswer(_) => Reason::BadUpstreamAnswer,
             Error::UpstreamTimeout => Reason::Timeout,
+            Error::Silent => Reason::StreamIdle,
         }
     }
 }
@@ -120,6 +123,7 @@ impl fmt::Display for Error {
             Error::UpstreamReset => f.write_str("the upstream broke off"),
             Error::BadAnswer(bad) => write!(f, "bad upstream answer: {bad}"),
             Error::UpstreamTimeout => f.write_str("the upstream stalled"),
+            Error::Silent => f.write_str("nothing moved for too long"),
         }
     }
 }

@@ -59,6 +59,15 @@ impl Io {
         }
     }
 
+    /// The socket, plain or under TLS, for what does not touch its bytes.
+    pub fn any_tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Io::Tcp(stream) => Some(stream),
+            Io::Tls(tls) => Some(tls.socket()),
+            _ => None,
+        }
+    }
+
     /// The TLS connection, if it is one.
     pub fn as_tls(&self) -> Option<&TlsIo> {
         match self {

@@ -143,6 +143,7 @@ async fn exchange_now(
         wait.set(continue_wait);
         wait
     });
+    let mut interim = 0;
     poll_fn(|cx| {
         if let Some(wait) = &mut hold {
             let _ = up.poll_flush(cx)?;
@@ -158,6 +159,7 @@ async fn exchange_now(
                 return Poll::Ready(Ok(head));
             }
             down.inform(&head);
+            interim += 1;
             if head.status == StatusCode::CONTINUE && hold.take().is_some() {
                 poll_upload(cx, down, up, upload)?;
             }
@@ -166,7 +168,7 @@ async fn exchange_now(
         if down.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Error::ClientGone));
         }
-        Poll::Pending
+        down.poll_silent(cx, upload.bytes + interim).map(|()| Err(Error::Silent))
     })
     .await
 }
@@ -205,7 +207,7 @@ pub async fn relay(
         if down.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Error::ClientGone));
         }
-        Poll::Pending
+        down.poll_silent(cx, upload.bytes + download.bytes).map(|()| Err(Error::Silent))
     })
     .await
 }

@@ -5,6 +5,7 @@
 //! before the first byte of an answer to a request that is idempotent and has no body (RFC 9110 section 9.2.2).
 
 use std::net::SocketAddr;
+use std::pin::pin;
 
 use http::Method;
 use pilotfish_filters::affinity;
@@ -144,7 +145,7 @@ pub async fn to_unknown(
     mut head: RequestHead,
     down: &mut Downstream<'_>,
 ) -> Result<(), Failed> {
-    let addresses = egress::resolve(&head, plan, &worker.shared, false).await?;
+    let addresses = down.unless_gone(pin!(egress::resolve(&head, plan, &worker.shared, false))).await??;
     forward::add_own_headers(worker, ctx, &mut head);
     to_addresses(worker, &Addresses::plain(worker, &addresses), ctx, head, down, &Edits::default()).await
 }
@@ -161,7 +162,7 @@ async fn to_original(
 ) -> Result<(), Failed> {
     // The document names its own host only: another that a wider rule leads here is judged by its address.
     let named = egress::is_host(&head, &cluster.host);
-    let addresses = egress::resolve(&head, task.plan, &worker.shared, named).await?;
+    let addresses = down.unless_gone(pin!(egress::resolve(&head, task.plan, &worker.shared, named))).await??;
     let host = egress::host(&head).unwrap_or_default().to_owned();
     let secure = Secure::of_host(task.outside, cluster, &host)?;
     let to = Addresses { list: &addresses, settings: &cluster.settings, cluster: Some(cluster), secure };
@@ -228,7 +229,8 @@ async fn try_way(
     head: &mut RequestHead,
     down: &mut Downstream<'_>,
 ) -> Result<Sent, Unsent> {
-    let dialed = dial::dial(worker, way).await.map_err(Unsent::NotConnected)?;
+    let dialed = down.unless_gone(pin!(dial::dial(worker, way))).await;
+    let dialed = dialed.map_err(Unsent::gone)?.map_err(Unsent::NotConnected)?;
     guard::leave(worker, ctx, head, way.hop(ctx.direction)).map_err(Unsent::Refused)?;
     send(head, down, dialed).await
 }
@@ -272,6 +274,11 @@ enum Unsent {
 }
 
 impl Unsent {
+    /// The client went away before anything was sent.
+    fn gone(error: Error) -> Unsent {
+        Unsent::Broken { error, reused: false, body_began: false }
+    }
+
     /// Whether nothing can have happened twice if the call is tried again.
     fn may_repeat(&self, head: &RequestHead, down: &Downstream<'_>) -> bool {
         match self {
@@ -298,6 +305,7 @@ impl Unsent {
             Unsent::NotConnected(_) => Some(Outcome::Unreachable),
             Unsent::Broken { error, .. } if error.is_downstream() => None,
             Unsent::Broken { reused: true, error: Error::UpstreamClosed, .. } => None,
+            Unsent::Broken { error: Error::Silent, .. } => Some(Outcome::TimedOut),
             Unsent::Broken { .. } => Some(Outcome::Reset),
         }
     }

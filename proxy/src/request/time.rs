@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::deadline::{self, AGENT_DEADLINE, GRPC_TIMEOUT, Timeouts};
+use pilotfish_filters::plan::Plan;
 use pilotfish_filters::verdict::{Deny, Reason};
 
 use crate::http::{Deadline, Known, RequestHead};
@@ -73,6 +74,14 @@ pub fn tell(worker: &Worker, ctx: &Ctx<'_>, head: &mut RequestHead, to: Hop) -> 
         head.headers.set(GRPC_TIMEOUT, deadline::print_grpc(left).as_bytes());
     }
     Ok(())
+}
+
+/// How long nothing may move on the call: what its rule says, else what the sidecar says of inbound calls.
+pub fn silence(plan: &Plan, ctx: &Ctx<'_>) -> Option<Duration> {
+    match ctx.rule {
+        Some(rule) => rule.resilience.timeouts.stream_idle,
+        None => plan.own().stream_idle,
+    }
 }
 
 /// The limits of one call.

@@ -1,6 +1,7 @@
 //! CONNECT: a byte pipe to a TCP address, without any HTTP behind it.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -28,7 +29,7 @@ pub async fn connect_through(
     let cluster = ways.first().and_then(|way| way.cluster);
     let idle = ways.first().and_then(|way| way.settings.tunnel_idle_timeout);
     let _permit = cluster.map(Cluster::connection_permit).transpose()?;
-    let io = first_that_accepts(worker, ways).await?;
+    let io = down.unless_gone(pin!(first_that_accepts(worker, ways))).await??;
     down.respond(&ResponseHead::new(StatusCode::OK), Framing::None);
     ctx.status = Some(StatusCode::OK.as_u16());
     let upstream = Tunnel::raw((io, BytesMut::new()));

@@ -343,6 +343,11 @@ impl Conn {
         self.transport.io.as_tcp()
     }
 
+    /// The socket under whatever is spoken on it, when it is TCP.
+    pub(crate) fn any_socket(&self) -> Option<&TcpStream> {
+        self.transport.io.any_tcp()
+    }
+
     /// How long the client may read nothing.
     pub(crate) fn patience(&self) -> Duration {
         self.limits.write_timeout

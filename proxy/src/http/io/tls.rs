@@ -82,6 +82,11 @@ impl TlsIo {
         &self.fuse
     }
 
+    /// The socket under it.
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// The peer's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.stream.peer_addr()
