@@ -78,7 +78,9 @@ async fn an_http2_caller_that_resets_its_stream_ends_that_call_down_the_chain_an
     for (stream, path) in [(1, "/delay/600000"), (3, "/stream/100000/20"), (5, "/stream/100000/20")] {
         client.send(&h2::headers(stream, h2::request("GET", "s.test", path, &[]), true)).await;
     }
-    client.pump(PATIENCE, |client| client.so_far(3).body.len() > 20 && client.so_far(5).body.len() > 20).await;
+    client
+        .pump(PATIENCE, |client| client.so_far(3).body.len() > 20 && client.so_far(5).body.len() > 20)
+        .await;
     until("the agent is asked", || agent.open() == 3).await;
     for (stream, left) in [(1, 2), (3, 1)] {
         client.send(&h2::reset(stream, h2::code::CANCEL)).await;
@@ -99,11 +101,13 @@ async fn a_caller_that_goes_while_a_connection_is_made_ends_the_attempt() {
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let yaml = mesh_service("s.test", "mute", mute.local_addr().unwrap());
     let outer = mesh.sidecar("caller").yaml("a.yaml", yaml).start();
-    let large = format!(
-        "POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 9000000\r\n\r\n{}",
-        "x".repeat(300_000)
-    );
-    for request in ["GET / HTTP/1.1\r\nHost: s.test\r\n\r\n", &large, "CONNECT s.test:80 HTTP/1.1\r\nHost: s.test:80\r\n\r\n"] {
+    let large =
+        format!("POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 9000000\r\n\r\n{}", "x".repeat(300_000));
+    for request in [
+        "GET / HTTP/1.1\r\nHost: s.test\r\n\r\n",
+        &large,
+        "CONNECT s.test:80 HTTP/1.1\r\nHost: s.test:80\r\n\r\n",
+    ] {
         let mut client = H1::connect(outer.outbound).await;
         assert!(client.send(request).await);
         let (mut stream, _) = tokio::time::timeout(PATIENCE, mute.accept()).await.unwrap().unwrap();

@@ -162,7 +162,8 @@ async fn to_original(
 ) -> Result<(), Failed> {
     // The document names its own host only: another that a wider rule leads here is judged by its address.
     let named = egress::is_host(&head, &cluster.host);
-    let addresses = down.unless_gone(pin!(egress::resolve(&head, task.plan, &worker.shared, named))).await??;
+    let addresses =
+        down.unless_gone(pin!(egress::resolve(&head, task.plan, &worker.shared, named))).await??;
     let host = egress::host(&head).unwrap_or_default().to_owned();
     let secure = Secure::of_host(task.outside, cluster, &host)?;
     let to = Addresses { list: &addresses, settings: &cluster.settings, cluster: Some(cluster), secure };
