@@ -44,7 +44,7 @@ const fn absolute(work: Work, ours: Peer, value: &'static str, words: &'static s
 const CPU: &str = "CPU per request";
 
 /// All of them.
-pub const BARS: [Bar; 28] = [
+pub const BARS: [Bar; 34] = [
     Bar { aim: Some(0.85), ..ratio(Work::H1, "cpu_us", CPU, Peer::Haproxy, 1.05) },
     ratio(Work::H1, "cpu_us", CPU, Peer::Envoy, 0.35),
     ratio(Work::H1, "cpu_us", CPU, Peer::Pingora, 0.6),
@@ -99,6 +99,18 @@ pub const BARS: [Bar; 28] = [
     ),
     absolute(Work::Fleet, Peer::Control, "fleet_rss_mib", "resident with 10,000 sidecars, MiB", 1536.0),
     absolute(Work::Fleet, Peer::Control, "heartbeat_cores", "heartbeats of 10,000 sidecars, cores", 0.5),
+    Bar {
+        ours: Peer::PilotfishPolicies,
+        ..ratio(Work::Policies, "cpu_us", "CPU per request, all policies ÷ none", Peer::Pilotfish, 1.08)
+    },
+    absolute(Work::Failing, Peer::Pilotfish, "failed_early_pct", "callers' errors in the first 2 s, %", 0.5),
+    Bar {
+        at: "one slow",
+        ..absolute(Work::Slow, Peer::Pilotfish, "p99_over_even", "p99 with a slow endpoint ÷ without", 1.5)
+    },
+    absolute(Work::Storm, Peer::Pilotfish, "extra_pct", "requests that retries add, %", 20.0),
+    absolute(Work::Overload, Peer::Pilotfish, "goodput_lost_pct", "capacity that is not used well, %", 10.0),
+    absolute(Work::Overload, Peer::Pilotfish, "critical_lost_pct", "critical calls that fail, %", 1.0),
 ];
 
 impl Bar {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::clock::now_ns;
 use crate::poller::{Poller, Ready};
-use request::Requests;
+use request::{Class, Requests};
 use response::Response;
 
 /// What went wrong, counted; a run with any of it is not a result.
@@ -48,6 +48,8 @@ struct Conn {
     response: Response,
     /// When the request in flight started, or was meant to; `None`: none is in flight.
     started: Option<u64>,
+    /// How important that is.
+    class: Class,
 }
 
 /// An answer that has come whole.
@@ -58,6 +60,10 @@ pub struct Answer {
     pub at: u64,
     /// From the (intended) start to the last byte.
     pub took_ns: u64,
+    /// Its status; 0: the connection broke.
+    pub status: u16,
+    /// How important the request was.
+    pub class: Class,
 }
 
 /// A set of keep-alive connections to one port.
@@ -117,7 +123,7 @@ impl Client {
         }
         self.by_fd[fd] = conn;
         let response = Response::new(self.requests.watch());
-        self.conns[conn] = Some(Conn { stream, response, started: None });
+        self.conns[conn] = Some(Conn { stream, response, started: None, class: Class::Default });
         Ok(())
     }
 
@@ -128,9 +134,9 @@ impl Client {
             return;
         }
         self.scratch.clear();
-        self.requests.write_next(conn, &mut self.scratch);
+        let class = self.requests.write_next(conn, &mut self.scratch);
         let Some(open) = self.conns[conn].as_mut() else { return };
-        open.started = Some(started);
+        (open.started, open.class) = (Some(started), class);
         // A request is far smaller than an empty socket's buffer: a short write is an error.
         if !matches!((&open.stream).write(&self.scratch), Ok(n) if n == self.scratch.len()) {
             self.counts.errors += 1;
@@ -161,7 +167,9 @@ impl Client {
         let open = self.conns.get_mut(conn)?.as_mut()?;
         let read = (&open.stream).read(&mut self.buffer);
         let at = now_ns();
-        let answer = |started| Answer { conn, at, took_ns: at.saturating_sub(started) };
+        let class = open.class;
+        let answer =
+            |started, status| Answer { conn, at, took_ns: at.saturating_sub(started), status, class };
         let complete = match read {
             Ok(0) => Err(()),
             Ok(n) => {
@@ -176,17 +184,18 @@ impl Client {
             Ok(true) => {
                 let started = open.started.take();
                 self.counts.done += 1;
-                self.counts.not_2xx += u64::from(open.response.status() / 100 != 2);
+                let status = open.response.status();
+                self.counts.not_2xx += u64::from(status / 100 != 2);
                 if open.response.closes() {
                     self.conns[conn] = None;
                 }
-                started.map(answer)
+                started.map(|started| answer(started, status))
             }
             Err(()) => {
                 let started = open.started.take();
                 self.conns[conn] = None;
                 self.counts.errors += u64::from(started.is_some());
-                started.map(answer)
+                started.map(|started| answer(started, 0))
             }
         }
     }

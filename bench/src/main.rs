@@ -7,6 +7,7 @@ mod load;
 mod machine;
 mod peers;
 mod poller;
+mod policies;
 mod process;
 mod record;
 mod reload;
@@ -90,6 +91,12 @@ struct LoadArgs {
     /// rate: requests a second
     #[arg(long, default_value_t = 8000.0)]
     rate: f64,
+    /// rate: send nothing before the start, not even to open connections
+    #[arg(long)]
+    cold: bool,
+    /// One request in ten is critical, half of the others sheddable (`agent-priority`)
+    #[arg(long)]
+    mixed: bool,
     /// rate: report when this response header (lower case) changes
     #[arg(long)]
     watch: Option<String>,
@@ -103,10 +110,10 @@ fn make_load(args: LoadArgs) -> std::io::Result<()> {
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
     let path = args.path.map_or(Path::Rotating(args.rules.max(1)), Path::Fixed);
     let keys = if args.keys == 0 { Keys::PerConnection } else { Keys::Rotating(args.keys) };
-    let requests = Requests::new(path, keys).with_body(args.body).watching(args.watch);
+    let requests = Requests::new(path, keys).with_body(args.body).watching(args.watch).mixed(args.mixed);
     let result = match args.mode {
         Mode::Closed => load::closed::run(args.port, args.conns, args.secs, requests)?,
-        Mode::Rate => load::rate::run(args.port, args.conns, args.secs, args.rate, requests)?,
+        Mode::Rate => load::rate::run(args.port, args.conns, args.secs, args.rate, args.cold, requests)?,
         Mode::Streams => load::streams::run(args.port, args.conns, args.interval, args.secs)?,
         Mode::Handshakes => load::handshakes::run(args.port, args.conns, args.secs, &args.certs)?,
         Mode::Idle => load::idle::run(args.port, args.conns)?,

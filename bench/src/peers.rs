@@ -14,6 +14,8 @@ pub enum Peer {
     Direct,
     /// Ours, with ten rules.
     Pilotfish,
+    /// Ours, with every policy of resilience on every rule.
+    PilotfishPolicies,
     /// Ours, with [`BIG_TABLE`] rules and 1,000 endpoints.
     PilotfishBig,
     /// HAProxy.
@@ -56,6 +58,24 @@ pub struct Setup {
     pub rules: usize,
     /// What our own rules say in `x-plan`.
     pub plan: u32,
+    /// What ours runs with.
+    pub mesh: Mesh,
+}
+
+/// What a sidecar of ours runs with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mesh {
+    /// A table of rules, header edits, a hash.
+    #[default]
+    Table,
+    /// The same and every policy of resilience on every rule.
+    Policies,
+    /// One rule with retries, a breaker for each endpoint, peak-EWMA.
+    Careful,
+    /// One rule that repeats whatever fails.
+    Stubborn,
+    /// Nothing outbound; inbound the number of calls at once follows the latency.
+    Inbound,
 }
 
 const HAPROXY: &str = include_str!("../peers/haproxy/haproxy.cfg");
@@ -63,6 +83,11 @@ const NGINX: &str = include_str!("../peers/nginx/nginx.conf");
 const ENVOY: &str = include_str!("../peers/envoy/envoy.yaml");
 const MESH: &str = include_str!("../peers/pilotfish/mesh.yaml");
 const RULE: &str = include_str!("../peers/pilotfish/rule.yaml");
+const POLICIES: &str = include_str!("../peers/pilotfish/policies.yaml");
+const RULE_POLICIES: &str = include_str!("../peers/pilotfish/rule-policies.yaml");
+const CAREFUL: &str = include_str!("../peers/pilotfish/careful.yaml");
+const STUBBORN: &str = include_str!("../peers/pilotfish/stubborn.yaml");
+const INBOUND: &str = include_str!("../peers/pilotfish/inbound.yaml");
 
 fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut text = template.to_owned();
@@ -79,19 +104,29 @@ fn each(ports: &[u16], line: impl Fn(&u16) -> String) -> String {
 /// Our own YAML for `setup`.
 pub fn mesh_yaml(setup: &Setup) -> String {
     let plan = setup.plan.to_string();
+    let policies = setup.mesh == Mesh::Policies;
+    let rule = if policies { format!("{}\n{RULE_POLICIES}", RULE.trim_end()) } else { RULE.to_owned() };
     let rules: Vec<_> = (0..setup.rules)
-        .map(|agent| fill(RULE.trim_end(), &[("agent", &agent.to_string()), ("plan", &plan)]))
+        .map(|agent| fill(rule.trim_end(), &[("agent", &agent.to_string()), ("plan", &plan)]))
         .collect();
     let endpoints =
         each(&setup.upstreams, |p| format!("  - address: 127.0.0.1\n    ports:\n      http: {p}"));
-    fill(MESH, &[("endpoints", &endpoints), ("rules", &rules.join("\n"))])
+    let template = match setup.mesh {
+        Mesh::Table => MESH,
+        Mesh::Policies => POLICIES,
+        Mesh::Careful => CAREFUL,
+        Mesh::Stubborn => STUBBORN,
+        Mesh::Inbound => INBOUND,
+    };
+    fill(template, &[("endpoints", &endpoints), ("rules", &rules.join("\n"))])
 }
 
 impl Peer {
     /// All of them, in the order in which a round runs.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Direct,
         Self::Pilotfish,
+        Self::PilotfishPolicies,
         Self::PilotfishBig,
         Self::Haproxy,
         Self::HaproxySplice,
@@ -107,6 +142,7 @@ impl Peer {
         match self {
             Self::Direct => "direct",
             Self::Pilotfish => "pilotfish",
+            Self::PilotfishPolicies => "pilotfish-policies",
             Self::PilotfishBig => "pilotfish-10k",
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "haproxy-splice",
@@ -122,7 +158,7 @@ impl Peer {
     pub fn find(self) -> Option<PathBuf> {
         let (variable, built, names): (_, _, &[&str]) = match self {
             Self::Direct => return Some(PathBuf::new()),
-            Self::Pilotfish | Self::PilotfishBig => {
+            Self::Pilotfish | Self::PilotfishPolicies | Self::PilotfishBig => {
                 ("PILOTFISH_PROXY", "target/release/pilotfish-proxy", &[])
             }
             Self::Control => ("PILOTFISH_CONTROL_BINARY", "target/release/pilotfish", &[]),
@@ -170,12 +206,18 @@ impl Peer {
         let place = dir.display().to_string();
         let args: Vec<String> = match self {
             Self::Direct | Self::Control => return Ok(Vec::new()),
-            Self::Pilotfish | Self::PilotfishBig => {
+            Self::Pilotfish | Self::PilotfishPolicies | Self::PilotfishBig => {
                 fs::create_dir_all(dir.join("conf"))?;
                 file("conf/mesh.yaml", mesh_yaml(setup))?;
+                let ports = match (setup.mesh, setup.upstreams.first()) {
+                    (Mesh::Inbound, Some(agent)) => {
+                        format!("--outbound 127.0.0.1:0 --inbound 127.0.0.1:{listen} --app 127.0.0.1:{agent}")
+                    }
+                    _ => format!("--outbound 127.0.0.1:{listen} --inbound 127.0.0.1:0"),
+                };
                 let flags = format!(
-                    "--config {place}/conf --agent bench --outbound 127.0.0.1:{listen} --inbound 127.0.0.1:0 \
-                     --admin 127.0.0.1:0 --admin-socket {place}/admin.sock --workers 1"
+                    "--config {place}/conf --agent bench --namespace bench {ports} --admin 127.0.0.1:0 \
+                     --admin-socket {place}/admin.sock --workers 1"
                 );
                 flags.split(' ').map(str::to_owned).collect()
             }
@@ -243,6 +285,7 @@ fn envoy(setup: &Setup) -> String {
     });
     let (policy, hash) = match setup.hash {
         true => ("RING_HASH", ", hash_policy: [{ header: { header_name: x-hash } }]"),
+        false if setup.mesh == Mesh::Careful => ("LEAST_REQUEST", ""),
         false => ("ROUND_ROBIN", ""),
     };
     let listen = setup.listen.to_string();
@@ -273,6 +316,7 @@ mod tests {
                 streams: hash,
                 rules: 12,
                 plan: 4,
+                mesh: Mesh::Table,
             };
             for text in [haproxy(&setup, hash), nginx(&setup, "/d"), envoy(&setup), mesh_yaml(&setup)] {
                 let code: Vec<_> = text.lines().filter(|l| !l.trim_start().starts_with('#')).collect();

@@ -49,6 +49,35 @@ fn columns(work: Work) -> Vec<Column> {
             ("connect 10,000 s", "connect_s", 1, false),
             ERRORS,
         ],
+        Work::Failing => vec![
+            ("failed in 2 s %", "failed_early_pct", 3, true),
+            ("failed later %", "failed_late_pct", 3, true),
+            p50,
+            p99,
+            CPU,
+            FOREIGN,
+        ],
+        Work::Slow => vec![
+            p50,
+            ("p99 us", "p99", 0, true),
+            ("p99 / all alike", "p99_over_even", 2, true),
+            CPU,
+            FOREIGN,
+            ERRORS,
+        ],
+        Work::Storm => {
+            vec![("asked", "done", 0, false), ("arrived", "arrived", 0, false), ("added %", "extra_pct", 2, true)]
+        }
+        Work::Overload => vec![
+            ("goodput %", "goodput_pct", 1, true),
+            ("critical %", "critical_pct", 2, true),
+            ("default %", "default_pct", 1, false),
+            ("sheddable %", "sheddable_pct", 1, false),
+            p50,
+            p99,
+            CPU,
+            FOREIGN,
+        ],
         Work::Latency => {
             vec![
                 added_p50,
@@ -88,6 +117,7 @@ fn compared(work: Work) -> &'static str {
         Work::Reload => "reload_ms",
         Work::Fleet => "push_ms",
         Work::Latency => "added_p50",
+        Work::Slow => "p99",
         _ => "cpu_us",
     }
 }

@@ -18,6 +18,7 @@ use crate::work::{Bench, Values, Work};
 #[derive(Args)]
 pub struct RunArgs {
     /// Workloads, separated by commas: h1 table body h2c hash latency events idle reload mesh handshakes fleet
+    /// policies failing slow storm overload
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
     /// Peers, separated by commas: pilotfish haproxy haproxy-splice haproxy-h2 nginx pingora envoy pilotfish-control
@@ -89,8 +90,12 @@ pub fn run(args: &RunArgs) -> io::Result<()> {
     if !peers.contains(&Peer::Direct) {
         peers.insert(0, Peer::Direct);
     }
-    if peers.contains(&Peer::Pilotfish) && !peers.contains(&Peer::PilotfishBig) {
-        peers.push(Peer::PilotfishBig);
+    if peers.contains(&Peer::Pilotfish) {
+        for ours in [Peer::PilotfishBig, Peer::PilotfishPolicies] {
+            if !peers.contains(&ours) {
+                peers.push(ours);
+            }
+        }
     }
     let found = find(&peers);
     let _restored = args.congestion.as_deref().map(machine::Congestion::set).transpose()?;

@@ -3,10 +3,12 @@
 //! * `GET /b/N`: a body of N bytes, written in pieces as large as the socket takes
 //! * `GET /events?i=MS`: an endless event stream, one 200-byte event every MS milliseconds, each
 //!   stamped with `CLOCK_MONOTONIC` just before its `write`
-//! * anything else: 1 KiB, with the port in `x-endpoint`
+//! * `GET /count`: how many other requests came, as text
+//! * anything else: 1 KiB, with the port in `x-endpoint`; its query may ask for trouble ([`behave`])
 //!
 //! Bodies of requests (Content-Length only) are read and dropped.
 
+mod behave;
 mod events;
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,6 +18,7 @@ use std::os::fd::AsRawFd;
 use memchr::memmem;
 
 use crate::poller::{Poller, Ready};
+use behave::{Behaviour, Job, Jobs};
 use events::{EventStream, Events};
 pub use events::{MARK, STAMP_DIGITS};
 
@@ -27,6 +30,8 @@ const MAX_HEAD: usize = 16 * 1024;
 struct Listener {
     socket: TcpListener,
     answer: Vec<u8>,
+    /// It listens on the first port.
+    first: bool,
 }
 
 /// One accepted connection.
@@ -44,6 +49,8 @@ struct Conn {
     zeros: usize,
     waits_for_room: bool,
     events: Option<EventStream>,
+    /// The request that is being worked on.
+    job: u64,
 }
 
 /// Everything that the loop owns.
@@ -52,6 +59,9 @@ struct Upstream {
     listeners: Vec<Option<Listener>>,
     conns: Vec<Option<Box<Conn>>>,
     events: Events,
+    jobs: Jobs,
+    /// Requests so far.
+    count: u64,
     buffer: Vec<u8>,
     zeros: Vec<u8>,
 }
@@ -66,21 +76,25 @@ pub fn serve(first_port: u16, count: u16) -> io::Result<()> {
         listeners: Vec::new(),
         conns: Vec::new(),
         events: Events::default(),
+        jobs: Jobs::default(),
+        count: 0,
         buffer: vec![0; 64 * 1024],
         zeros: vec![b'0'; 1 << 20],
     };
     for port in first_port..first_port + count {
-        upstream.listen(port)?;
+        upstream.listen(port, port == first_port)?;
     }
     println!("ready");
     let mut ready: Vec<Ready> = Vec::new();
     loop {
         ready.clear();
-        upstream.poller.wait(upstream.events.wait_ns(), &mut ready)?;
+        let waits = [upstream.events.wait_ns(), upstream.jobs.wait_ns()];
+        upstream.poller.wait(waits.into_iter().flatten().min(), &mut ready)?;
         for event in &ready {
             upstream.turn(*event);
         }
         upstream.send_due_events();
+        upstream.answer_done();
     }
 }
 
@@ -92,7 +106,7 @@ fn put<T>(slots: &mut Vec<Option<T>>, at: usize, value: T) {
 }
 
 impl Upstream {
-    fn listen(&mut self, port: u16) -> io::Result<()> {
+    fn listen(&mut self, port: u16, first: bool) -> io::Result<()> {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .map_err(|e| io::Error::new(e.kind(), format!("upstream port {port}: {e}")))?;
         rustix::net::listen(&socket, 4096)?;
@@ -103,7 +117,7 @@ impl Upstream {
         .into_bytes();
         answer.resize(answer.len() + SMALL_BODY, b'x');
         self.poller.add(&socket)?;
-        put(&mut self.listeners, socket.as_raw_fd() as usize, Listener { socket, answer });
+        put(&mut self.listeners, socket.as_raw_fd() as usize, Listener { socket, answer, first });
         Ok(())
     }
 
@@ -122,6 +136,7 @@ impl Upstream {
         }
         if result.is_err() {
             self.conns[event.fd] = None;
+            self.jobs.gone(event.fd);
         }
     }
 
@@ -142,6 +157,7 @@ impl Upstream {
                 zeros: 0,
                 waits_for_room: false,
                 events: None,
+                job: 0,
                 stream,
             };
             put(&mut self.conns, conn.stream.as_raw_fd() as usize, Box::new(conn));
@@ -172,7 +188,21 @@ impl Upstream {
             conn.skip = body_length(head);
             input = rest;
             let Some(Some(listener)) = self.listeners.get(conn.listener) else { break };
-            answer(conn, target(head), &listener.answer, &self.poller, &self.zeros)?;
+            let target = target(head);
+            if target == b"/count" {
+                let text = self.count.to_string();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+                conn.send(head.as_bytes(), &self.poller, &self.zeros)?;
+                continue;
+            }
+            self.count += 1;
+            let behaviour = Behaviour::of(target, listener.first);
+            if behaviour != Behaviour::default() {
+                conn.job = self.jobs.serial();
+                self.jobs.begin(conn.listener, Job { fd, serial: conn.job, behaviour });
+                continue;
+            }
+            answer(conn, target, &listener.answer, &self.poller, &self.zeros)?;
             if let Some(stream) = &conn.events {
                 self.events.schedule(fd, stream);
             }
@@ -182,6 +212,29 @@ impl Upstream {
         }
         conn.partial = input.to_vec();
         Ok(())
+    }
+
+    /// Answers the requests whose work is done.
+    fn answer_done(&mut self) {
+        for _ in 0..256 {
+            let Some(job) = self.jobs.done() else { return };
+            let Some(conn) = self.conns.get_mut(job.fd).and_then(Option::as_mut) else { continue };
+            let Some(Some(listener)) = self.listeners.get(conn.listener) else { continue };
+            if conn.job != job.serial {
+                continue;
+            }
+            let sent = match job.behaviour.status {
+                None => conn.send(&listener.answer, &self.poller, &self.zeros),
+                Some(status) => {
+                    let head = format!("HTTP/1.1 {status} Broken\r\ncontent-length: 0\r\n\r\n");
+                    conn.send(head.as_bytes(), &self.poller, &self.zeros)
+                }
+            };
+            if sent.is_err() {
+                self.conns[job.fd] = None;
+                self.jobs.gone(job.fd);
+            }
+        }
     }
 
     fn send_due_events(&mut self) {

@@ -14,6 +14,7 @@ use crate::fleet;
 use crate::machine::Since;
 use crate::peers::mesh::{self, Ports, Side};
 use crate::peers::{BIG_RING, BIG_TABLE, Peer, SMALL_TABLE, Setup};
+use crate::policies;
 use crate::process::{Place, Process, pinned};
 use crate::reload;
 
@@ -44,6 +45,16 @@ pub enum Work {
     Handshakes,
     /// The control plane under a fleet of simulated sidecars.
     Fleet,
+    /// Every policy of resilience on a route that needs none of them.
+    Policies,
+    /// One of ten endpoints answers 500.
+    Failing,
+    /// One of ten endpoints is 20 times slower.
+    Slow,
+    /// All endpoints fail, and calls are tried again.
+    Storm,
+    /// An agent is asked for three times what it can do.
+    Overload,
 }
 
 /// What was measured, by name.
@@ -85,7 +96,7 @@ const IDLE_CONNS: usize = 5000;
 
 impl Work {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::H1,
         Self::Table,
         Self::Body,
@@ -98,6 +109,11 @@ impl Work {
         Self::Mesh,
         Self::Handshakes,
         Self::Fleet,
+        Self::Policies,
+        Self::Failing,
+        Self::Slow,
+        Self::Storm,
+        Self::Overload,
     ];
 
     /// Its name on the command line and in files.
@@ -115,6 +131,11 @@ impl Work {
             Self::Mesh => "mesh",
             Self::Handshakes => "handshakes",
             Self::Fleet => "fleet",
+            Self::Policies => "policies",
+            Self::Failing => "failing",
+            Self::Slow => "slow",
+            Self::Storm => "storm",
+            Self::Overload => "overload",
         }
     }
 
@@ -145,6 +166,13 @@ impl Work {
             Self::Fleet => {
                 "control plane: one route to 1,000 sidecars; heartbeats of 10,000; one endpoint more among 10,000"
             }
+            Self::Policies => "HTTP/1.1 keep-alive, 64 connections, 1 KiB: every policy of resilience against none",
+            Self::Failing => "one of ten endpoints answers 500; 1,500 requests/s from a cold start",
+            Self::Slow => "ten endpoints of 5 ms, then one of them of 100 ms; 1,500 requests/s",
+            Self::Storm => "all endpoints answer 503, five attempts allowed; 64 connections",
+            Self::Overload => {
+                "an agent of 1,600 calls/s is asked for 4,800/s, a tenth of them critical; an answer after 1 s is useless"
+            }
         }
     }
 
@@ -162,6 +190,10 @@ impl Work {
             Self::Reload => &[PilotfishBig],
             Self::Mesh => &[Pilotfish, Haproxy, HaproxyH2, Nginx, Envoy],
             Self::Fleet => &[Peer::Control],
+            Self::Policies => &[Pilotfish, Peer::PilotfishPolicies],
+            Self::Failing | Self::Storm => &[Pilotfish],
+            Self::Slow => &[Pilotfish, Envoy],
+            Self::Overload => &[Direct, Pilotfish],
             Self::Handshakes => &[Pilotfish, Haproxy, Nginx, Envoy],
         }
     }
@@ -182,6 +214,7 @@ impl Work {
             (Self::Table | Self::Reload, Peer::PilotfishBig) => BIG_RING,
             (Self::Table, _) => SMALL_TABLE,
             (Self::Hash, _) => 100,
+            (Self::Failing | Self::Slow | Self::Storm, _) => policies::ENDPOINTS,
             _ => 1,
         };
         let first = port + 100;
@@ -193,6 +226,7 @@ impl Work {
             streams: self == Self::Events,
             rules: if peer == Peer::PilotfishBig { BIG_TABLE } else { SMALL_TABLE },
             plan: 1,
+            mesh: policies::mesh(self, peer),
         }
     }
 }
@@ -209,6 +243,11 @@ pub struct Bed {
 }
 
 impl Bench {
+    /// Where the load generator runs.
+    pub(crate) fn load_place(&self, work: Work) -> Place {
+        self.place(LOAD_CORE, work)
+    }
+
     /// A reload is never real-time: its thread asks to run after the workers, which that class would not heed.
     fn place(&self, core: usize, work: Work) -> Place {
         Place { core, real_time: self.real_time && work != Work::Reload }
@@ -279,7 +318,7 @@ impl Bench {
     }
 
     /// The command line of our own load generator.
-    fn load(&self, mode: &str, port: u16, flags: &str) -> Vec<String> {
+    pub(crate) fn load(&self, mode: &str, port: u16, flags: &str) -> Vec<String> {
         let exe = self.exe.display().to_string();
         let line = format!("load {mode} --port {port} {flags}");
         [exe].into_iter().chain(line.split_whitespace().map(str::to_owned)).collect()
@@ -301,7 +340,7 @@ impl Bench {
         let rules = bed.setup.rules;
         let plain = |values| vec![(String::new(), values)];
         match work {
-            Work::H1 | Work::Table | Work::Hash | Work::Mesh => {
+            Work::H1 | Work::Table | Work::Hash | Work::Mesh | Work::Policies => {
                 let keys = if work == Work::Hash { 10_000 } else { 0 };
                 let flags = format!("--conns {CONNS} --rules {rules} --keys {keys}");
                 self.warm(&bed, work, &flags)?;
@@ -345,6 +384,7 @@ impl Bench {
                 }
                 Ok(all)
             }
+            Work::Failing | Work::Slow | Work::Storm | Work::Overload => self.policies(work, &bed),
             Work::Idle => self.idle(&bed).map(plain),
             // It has no proxy, and was run above.
             Work::Fleet => Ok(Vec::new()),
@@ -383,6 +423,27 @@ impl Bench {
         command: &[String],
         read: fn(&str) -> Option<Values>,
     ) -> io::Result<Values> {
+        self.measured_as(bed, work, command, read).map(|(values, _)| values)
+    }
+
+    /// The same for our own load generator, with all that it said.
+    pub(crate) fn measured_with(
+        &self,
+        bed: &Bed,
+        work: Work,
+        command: &[String],
+    ) -> io::Result<(Values, Value)> {
+        let (values, text) = self.measured_as(bed, work, command, from_load)?;
+        Ok((values, serde_json::from_str(text.trim().lines().last().unwrap_or_default())?))
+    }
+
+    fn measured_as(
+        &self,
+        bed: &Bed,
+        work: Work,
+        command: &[String],
+        read: fn(&str) -> Option<Values>,
+    ) -> io::Result<(Values, String)> {
         let cpu = || bed.proxies.iter().map(Process::cpu_ns).sum::<u64>();
         let (proxy, upstream, since) = (cpu(), bed.upstream.cpu_ns(), Since::now());
         let said = pinned(self.place(LOAD_CORE, work), command).stderr(Stdio::null()).output()?;
@@ -397,7 +458,7 @@ impl Bench {
         values.insert("proxy_pct".into(), used as f64 / wall_ns * 100.0);
         values.insert("load_core_pct".into(), since.core_pct(LOAD_CORE));
         values.insert("foreign_pct".into(), since.foreign_pct(used + upstream_used));
-        Ok(values)
+        Ok((values, text.into_owned()))
     }
 
     fn idle(&self, bed: &Bed) -> io::Result<Values> {

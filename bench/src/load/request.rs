@@ -21,19 +21,46 @@ pub enum Keys {
     Rotating(usize),
 }
 
+/// How important a request says it is (`agent-priority`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Class {
+    /// One in ten of a mix.
+    Critical,
+    /// What says nothing.
+    #[default]
+    Default,
+    /// Every second one of the others.
+    Sheddable,
+}
+
+impl Class {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Critical, Self::Default, Self::Sheddable];
+
+    /// The word in the header.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Default => "default",
+            Self::Sheddable => "sheddable",
+        }
+    }
+}
+
 /// Writes requests, one after the other.
 pub struct Requests {
     path: Path,
     keys: Keys,
     body: usize,
     watch: Option<String>,
+    mixed: bool,
     turn: usize,
 }
 
 impl Requests {
     /// GETs without a body, watching no header.
     pub fn new(path: Path, keys: Keys) -> Self {
-        Self { path, keys, body: 0, watch: None, turn: 0 }
+        Self { path, keys, body: 0, watch: None, mixed: false, turn: 0 }
     }
 
     /// POSTs of `bytes` instead, when that is not 0.
@@ -48,14 +75,26 @@ impl Requests {
         self
     }
 
+    /// Requests of all classes of importance.
+    pub fn mixed(mut self, mixed: bool) -> Self {
+        self.mixed = mixed;
+        self
+    }
+
     /// The header to be kept.
     pub fn watch(&self) -> Option<&str> {
         self.watch.as_deref()
     }
 
-    /// Appends the next request, to be sent on connection `conn`.
-    pub fn write_next(&mut self, conn: usize, out: &mut Vec<u8>) {
+    /// Appends the next request, to be sent on connection `conn`; says how important it is.
+    pub fn write_next(&mut self, conn: usize, out: &mut Vec<u8>) -> Class {
         let turn = self.turn;
+        let class = match turn % 10 {
+            _ if !self.mixed => Class::Default,
+            0 => Class::Critical,
+            n if n % 2 == 0 => Class::Sheddable,
+            _ => Class::Default,
+        };
         self.turn = turn.wrapping_add(1);
         out.extend_from_slice(if self.body > 0 { b"POST " } else { b"GET " });
         match &self.path {
@@ -73,12 +112,17 @@ impl Requests {
             Keys::PerConnection => number(conn, out),
             Keys::Rotating(keys) => number(turn % keys, out),
         }
+        if self.mixed {
+            out.extend_from_slice(b"\r\nagent-priority: ");
+            out.extend_from_slice(class.word().as_bytes());
+        }
         if self.body > 0 {
             out.extend_from_slice(b"\r\ncontent-type: application/octet-stream\r\ncontent-length: ");
             number(self.body, out);
         }
         out.extend_from_slice(b"\r\n\r\n");
         out.resize(out.len() + self.body, b'b');
+        class
     }
 }
 
