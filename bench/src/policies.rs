@@ -70,7 +70,8 @@ impl Bench {
             }
             Work::Storm => {
                 let before = count(bed)?;
-                let command = self.load("closed", bed.port, &format!("--conns 64 --secs {secs} --path /?f=all"));
+                let command =
+                    self.load("closed", bed.port, &format!("--conns 64 --secs {secs} --path /?f=all"));
                 let said = pinned(self.load_place(work), &command).stderr(Stdio::null()).output()?;
                 let asked = serde_json::from_slice::<Value>(&said.stdout)?["done"].as_f64().unwrap_or(0.0);
                 let arrived = (count(bed)? - before) as f64;
@@ -87,7 +88,8 @@ impl Bench {
                 let flags = format!("--mixed --conns {CROWD} --rate {rate} --secs {secs} --path {path}");
                 let (mut values, ends) = self.ends(bed, work, &flags)?;
                 let class = |name: &str, of: &str| ends["classes"][name][of].as_f64().unwrap_or(0.0);
-                let useful: f64 = ["critical", "default", "sheddable"].iter().map(|c| class(c, "useful")).sum();
+                let useful: f64 =
+                    ["critical", "default", "sheddable"].iter().map(|c| class(c, "useful")).sum();
                 let share = |name: &str| 100.0 * class(name, "useful") / class(name, "asked").max(1.0);
                 let goodput = 100.0 * useful / (CAPACITY * secs);
                 values.insert("goodput_pct".into(), goodput);

@@ -66,7 +66,11 @@ fn columns(work: Work) -> Vec<Column> {
             ERRORS,
         ],
         Work::Storm => {
-            vec![("asked", "done", 0, false), ("arrived", "arrived", 0, false), ("added %", "extra_pct", 2, true)]
+            vec![
+                ("asked", "done", 0, false),
+                ("arrived", "arrived", 0, false),
+                ("added %", "extra_pct", 2, true),
+            ]
         }
         Work::Overload => vec![
             ("goodput %", "goodput_pct", 1, true),

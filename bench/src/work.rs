@@ -166,7 +166,9 @@ impl Work {
             Self::Fleet => {
                 "control plane: one route to 1,000 sidecars; heartbeats of 10,000; one endpoint more among 10,000"
             }
-            Self::Policies => "HTTP/1.1 keep-alive, 64 connections, 1 KiB: every policy of resilience against none",
+            Self::Policies => {
+                "HTTP/1.1 keep-alive, 64 connections, 1 KiB: every policy of resilience against none"
+            }
             Self::Failing => "one of ten endpoints answers 500; 1,500 requests/s from a cold start",
             Self::Slow => "ten endpoints of 5 ms, then one of them of 100 ms; 1,500 requests/s",
             Self::Storm => "all endpoints answer 503, five attempts allowed; 64 connections",
