@@ -148,6 +148,11 @@ impl Cluster {
         &self.endpoints
     }
 
+    /// Tries under way to its endpoints. Adds them up, so it is for the rare cases only.
+    pub fn in_flight(&self) -> u32 {
+        self.endpoints.iter().fold(0, |all: u32, endpoint| all.saturating_add(endpoint.stats.in_flight()))
+    }
+
     /// Chooses an endpoint and counts the request.
     ///
     /// # Errors

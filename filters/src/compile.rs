@@ -9,6 +9,7 @@ mod destination;
 mod egress;
 mod inbound;
 mod resilience;
+mod retry;
 mod route;
 
 use std::fmt;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use crate::budget::Budget;
 use crate::clock::Micros;
 use crate::verdict::{Deny, Reason};
 
@@ -18,6 +19,8 @@ pub struct ClusterLimits {
     outages: AtomicU32,
     /// Microseconds; after it no endpoint of the cluster is out.
     out_until: AtomicU64,
+    /// Retries.
+    pub(crate) budget: Budget,
 }
 
 impl ClusterLimits {
@@ -34,6 +37,11 @@ impl ClusterLimits {
     /// Requests that wait for a connection.
     pub fn pending(&self) -> u32 {
         self.pending.load(Relaxed)
+    }
+
+    /// The cluster's retries.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     pub(crate) fn outages(&self) -> u32 {

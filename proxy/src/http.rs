@@ -11,7 +11,7 @@
 //! | [`downstream`], [`upstream`] | one exchange as the stages see it, either protocol |
 //! | [`relay`], [`tunnel`], `splice` | bodies both ways at once; bytes both ways after a change of protocol; long bodies in the kernel |
 //! | [`head`], [`headers`], [`target`], [`known`] | heads in one buffer |
-//! | [`body`] | framing, and the interface of everything that gives or takes a body |
+//! | [`body`], [`kept`] | framing, and the interface of everything that gives or takes a body; a body kept for another try |
 //! | [`h1`], [`h2`] | the protocols |
 //! | [`io`], [`buffer`], [`deadline`], [`idle`], [`closing`], [`limits`], [`error`] | what they stand on |
 
@@ -29,6 +29,7 @@ pub mod head;
 pub mod headers;
 pub mod idle;
 pub mod io;
+pub mod kept;
 pub mod known;
 pub mod limits;
 pub mod relay;
@@ -48,6 +49,7 @@ pub use error::{Bad, BadClass, Error};
 pub use head::{Form, RequestHead, ResponseHead, Scheme};
 pub use headers::Headers;
 pub use io::Io;
+pub use kept::KeptBody;
 pub use known::Known;
 pub use limits::Limits;
 pub use relay::{Pump, exchange, relay};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pilotfish_config::model::MtlsMode;
 use pilotfish_filters::cluster::ClusterSettings;
+use pilotfish_filters::retry::RetryPolicy;
 
 use crate::http::{self, Closing, Io, Limits};
 use crate::listen::Direction;
@@ -42,6 +43,8 @@ pub struct Worker {
     pub clusters: Slots,
     /// Settings of connections that belong to no cluster: Istio's defaults.
     pub plain_settings: ClusterSettings,
+    /// Retries of calls that no rule leads: the defaults.
+    pub plain_retries: RetryPolicy,
     /// Open connections within the mesh.
     pub peers: Peers,
     /// Handshakes under way on the inbound port.
@@ -86,6 +89,7 @@ impl Worker {
             rules: NumberedSlots::default(),
             clusters: Slots::default(),
             plain_settings: ClusterSettings::default(),
+            plain_retries: RetryPolicy::default(),
             peers: Peers::default(),
             half_open: HalfOpen::default(),
             closing: Closing::new(),

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use pilotfish_config::model::{ClientTls, Http2Keepalive, TcpKeepalive};
 
+use crate::budget::BudgetPolicy;
+
 /// Time to connect when no DestinationRule says (Istio's default).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to connect to another sidecar when no DestinationRule says: a peer that is gone must not be waited for.
@@ -51,6 +53,8 @@ pub struct ClusterSettings {
     pub max_pending: Option<u32>,
     /// Requests of the whole process in flight (`http2MaxRequests`, which as in Envoy counts HTTP/1.1 too).
     pub max_requests: Option<u32>,
+    /// How many retries there may be.
+    pub retry_budget: BudgetPolicy,
     /// Requests after which a connection is closed.
     pub max_requests_per_connection: Option<u32>,
     /// After this an idle HTTP connection is closed (1 h, Istio's default); `None`: never.
@@ -86,6 +90,7 @@ impl Default for ClusterSettings {
             max_connections: None,
             max_pending: None,
             max_requests: None,
+            retry_budget: BudgetPolicy::default(),
             max_requests_per_connection: None,
             idle_timeout: Some(Duration::from_secs(3600)),
             tunnel_idle_timeout: Some(Duration::from_secs(3600)),

@@ -11,6 +11,7 @@ use crate::cors::Cors;
 use crate::deadline::Timeouts;
 use crate::fault::Fault;
 use crate::mirror::Mirror;
+use super::retry;
 use crate::plan::Resilience;
 use crate::share::Share;
 
@@ -28,6 +29,7 @@ pub(super) fn of_route<'a>(
         timeouts.response_header = None;
     }
     Resilience {
+        retry: Arc::new(retry::policy(route, service)),
         timeouts,
         path: PathPolicy::read(own),
         fault,

@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+use super::Plan;
+use crate::budget::RetryPermit;
 use crate::call_path::PathPolicy;
+use crate::clock::Micros;
+use crate::cluster::Cluster;
 use crate::cors::Cors;
 use crate::deadline::Timeouts;
+use crate::endpoint::Endpoint;
 use crate::fault::Fault;
 use crate::hedge::Hedge;
 use crate::mirror::Mirror;
@@ -30,4 +35,18 @@ pub struct Resilience {
     pub limits: RuleLimits,
     /// Depth, cycles, fan-out.
     pub path: PathPolicy,
+}
+
+impl Plan {
+    /// A place in the retry budget for one more try of a call that `endpoint` failed; `None` when it is exhausted. `cluster` says
+    /// how large the budget is; whose calls count is the cluster that the endpoint belongs to, which is another one for a call
+    /// by capability.
+    pub fn retry_permit(&self, cluster: &Cluster, endpoint: &Endpoint, now: Micros) -> Option<RetryPermit> {
+        let is_home = |cluster: &&Cluster| Arc::ptr_eq(&cluster.limits, &endpoint.home);
+        let home = Some(cluster)
+            .filter(is_home)
+            .or_else(|| self.clusters.iter().map(|cluster| &**cluster).find(is_home))
+            .unwrap_or(cluster);
+        RetryPermit::try_acquire(&home.limits, &cluster.settings.retry_budget, now, || home.in_flight())
+    }
 }

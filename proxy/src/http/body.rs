@@ -27,8 +27,8 @@ impl Framing {
     }
 }
 
-/// A piece of a body.
-#[derive(Debug)]
+/// A piece of a body. A clone shares its bytes.
+#[derive(Debug, Clone)]
 pub enum Frame {
     /// Bytes, never empty.
     Data(Bytes),

@@ -16,6 +16,7 @@ use super::h2;
 use super::head::ResponseHead;
 use super::headers::Headers;
 use super::idle::Idle;
+use super::kept::{Kept, KeptBody};
 use super::tunnel::Tunnel;
 
 /// The client's side of one exchange: gives the request's body, takes the response.
@@ -26,6 +27,10 @@ pub struct Downstream<'c> {
     kind: Kind<'c>,
     unread: VecDeque<Frame>,
     idle: Idle,
+    /// Whether some of the body went to whoever reads it.
+    taken: bool,
+    /// What was taken, for another try.
+    kept: Option<Kept>,
 }
 
 #[derive(Debug)]
@@ -38,11 +43,15 @@ enum Kind<'c> {
 
 impl<'c> Downstream<'c> {
     pub(crate) fn h1(conn: &'c mut h1::server::Conn) -> Self {
-        Downstream { kind: Kind::H1(conn), unread: VecDeque::new(), idle: Idle::default() }
+        Downstream::over(Kind::H1(conn))
     }
 
     pub(crate) fn h2(exchange: h2::server::Exchange) -> Self {
-        Downstream { kind: Kind::H2(Box::new(exchange)), unread: VecDeque::new(), idle: Idle::default() }
+        Downstream::over(Kind::H2(Box::new(exchange)))
+    }
+
+    fn over(kind: Kind<'c>) -> Self {
+        Downstream { kind, unread: VecDeque::new(), idle: Idle::default(), taken: false, kept: None }
     }
 
     /// The HTTP/1 connection, if it is one.
@@ -72,9 +81,45 @@ impl<'c> Downstream<'c> {
     }
 
     /// Gives a piece back: the next [`Source::poll_frame`] returns it again. For a look at the body before it is forwarded;
-    /// pieces go back last first.
+    /// pieces go back last first, before anything is kept.
     pub fn unread(&mut self, frame: Frame) {
+        self.taken = false;
         self.unread.push_front(frame);
+    }
+
+    /// From here on, what is taken of the body is kept as well, up to `limit` bytes; clones share the bytes, so nothing is copied.
+    /// With more than that nothing is kept any more. To be called before the body is first polled; again to raise the limit.
+    pub fn keep(&mut self, limit: usize) {
+        if let Some(kept) = &mut self.kept {
+            kept.raise(limit);
+        } else if !self.taken && !self.is_read() {
+            self.kept = Some(Kept::new(limit));
+        }
+    }
+
+    /// What was kept of the body so far, and whether that is all of it; `None` when nothing is kept, or when it was too much.
+    pub fn kept_body(&self) -> Option<KeptBody<'_>> {
+        let kept = self.kept.as_ref().filter(|kept| !kept.is_over())?;
+        Some(KeptBody { frames: kept.frames(), complete: self.is_read() })
+    }
+
+    /// Starts the body again from its first byte, for another try. False, and nothing happens, when some of it was taken and not
+    /// kept.
+    pub fn rewind(&mut self) -> bool {
+        if !self.taken {
+            return true;
+        }
+        let Some(kept) = self.kept.as_mut().filter(|kept| !kept.is_over()) else { return false };
+        for frame in kept.take().into_iter().rev() {
+            self.unread.push_front(frame);
+        }
+        self.taken = false;
+        true
+    }
+
+    /// Keeps nothing any more: the answer is on its way, so there is no other try.
+    pub fn release(&mut self) {
+        self.kept = None;
     }
 
     /// Whether the client still waits for `100 Continue` before it sends its body. The engine sends it when the body is first
@@ -202,14 +247,21 @@ impl<'c> Downstream<'c> {
 
 impl Source for Downstream<'_> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
-        if let Some(frame) = self.unread.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
+        let polled = match self.unread.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => match &mut self.kind {
+                Kind::H1(conn) => conn.poll_frame(cx),
+                Kind::H2(exchange) => exchange.poll_frame(cx),
+                Kind::Taken => Poll::Ready(None),
+            },
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.taken = true;
+            if let Some(kept) = &mut self.kept {
+                kept.note(frame);
+            }
         }
-        match &mut self.kind {
-            Kind::H1(conn) => conn.poll_frame(cx),
-            Kind::H2(exchange) => exchange.poll_frame(cx),
-            Kind::Taken => Poll::Ready(None),
-        }
+        polled
     }
 
     fn is_ended(&self) -> bool {

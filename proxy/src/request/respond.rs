@@ -110,6 +110,7 @@ pub async fn respond(
         return tunnel::run(ctx, down, upstream, settings.tunnel_idle_timeout).await;
     }
     down.respond(&head, dialed.upstream.framing());
+    down.release();
     let mut download = Pump::new();
     let relayed = relay(down, &mut dialed.upstream, &mut upload, &mut download).await;
     ctx.sent = upload.bytes;

@@ -9,6 +9,7 @@ use pilotfish_config::model::{
 use crate::balance::Algorithm;
 use crate::balance::maglev;
 use crate::balance::slow_start::Warmup;
+use crate::budget::BudgetPolicy;
 use crate::cluster::settings::{CONNECT_TIMEOUT, MESH_CONNECT_TIMEOUT};
 use crate::cluster::{ClusterSettings, Upstream};
 
@@ -101,6 +102,7 @@ pub(super) fn settings(
         max_connections: limit(tcp.max_connections, u32::MAX),
         max_pending: limit(http.http1_max_pending_requests, u32::MAX),
         max_requests: limit(http.http2_max_requests, u32::MAX),
+        retry_budget: budget(policy.retry_budget.as_ref(), limit(http.max_retries, u32::MAX)),
         max_requests_per_connection: http.max_requests_per_connection,
         idle_timeout: http.idle_timeout,
         tunnel_idle_timeout: tcp.idle_timeout,
@@ -110,4 +112,15 @@ pub(super) fn settings(
         http2_keepalive: http.http2_keepalive,
         max_concurrent_streams: limit(http.max_concurrent_streams, i32::MAX as u32),
     }
+}
+
+/// `retryBudget`, whose default holds when it is not written, and `maxRetries`.
+fn budget(written: Option<&model::RetryBudget>, max: Option<u32>) -> BudgetPolicy {
+    let default = BudgetPolicy { max, ..BudgetPolicy::default() };
+    written.map_or(default, |budget| BudgetPolicy {
+        percent: budget.percent,
+        min: budget.min_retry_concurrency,
+        interval: Some(budget.budget_interval).filter(|interval| !interval.is_zero()),
+        max,
+    })
 }

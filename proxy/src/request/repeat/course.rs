@@ -1,0 +1,186 @@
+//! The course of one call: its tries so far, and whether there is another.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pilotfish_filters::budget::RetryPermit;
+use pilotfish_filters::clock::Micros;
+use pilotfish_filters::retry::{
+    Again, Answer, Happened, Keyed, Nature, Pushback, RetryPolicy, Safety, after,
+};
+
+use super::attempt::{Sent, Unsent};
+use crate::http::{Downstream, Error, RequestHead, ResponseHead};
+use crate::request::ctx::Ctx;
+use crate::worker::Worker;
+
+/// How many endpoints a call remembers; with more tries the first are forgotten.
+const REMEMBERED: usize = 8;
+
+/// The tries of one call.
+pub struct Course<'r> {
+    policy: &'r RetryPolicy,
+    nature: Nature,
+    keyed: Keyed,
+    /// When the call, or the wait for its answer, has to have ended.
+    ends: Option<Micros>,
+    tries: u32,
+    tried: Tried,
+    /// That the try under way is within the cluster's retry budget.
+    permit: Option<RetryPermit>,
+}
+
+/// A try that has ended.
+pub struct Spent {
+    /// Where it went.
+    pub endpoint: SocketAddr,
+    /// When it ended.
+    pub now: Micros,
+}
+
+impl<'r> Course<'r> {
+    /// The course of a call that begins now.
+    pub fn begin(ctx: &Ctx<'_>, policy: &'r RetryPolicy, head: &RequestHead) -> Self {
+        let until_head = ctx.rule.and_then(|rule| rule.resilience.timeouts.response_header);
+        let until_head = until_head.map(|limit| ctx.started.after(limit));
+        Course {
+            policy,
+            nature: Nature::of(head.method.as_str()),
+            keyed: Keyed::No,
+            ends: [until_head, ctx.deadline].into_iter().flatten().min(),
+            tries: 0,
+            tried: Tried::default(),
+            permit: None,
+        }
+    }
+
+    /// The endpoints that another try passes over while there are others.
+    pub fn tried(&self) -> &[SocketAddr] {
+        self.tried.addresses()
+    }
+
+    /// Begins a try and says which it is, from 1.
+    pub fn next(&mut self) -> u32 {
+        self.tries += 1;
+        self.tries
+    }
+
+    /// How much of the body is to be kept for another try; `None`: there will be none after it was sent. `refuses`: the upstream
+    /// is spoken to in HTTP/2.
+    pub fn replay_limit(&self, refuses: bool) -> Option<usize> {
+        self.policy.may_replay(self.nature, self.keyed, refuses).then_some(self.policy.buffer)
+    }
+
+    /// Whether there is another try. It has its place in the budget by then, and the body starts again from its beginning. `permit`
+    /// gives the place: `None` when there is none, `Some(None)` where there is no budget.
+    pub fn again(
+        &mut self,
+        worker: &Worker,
+        tried: &Result<Sent, Unsent>,
+        spent: &Spent,
+        permit: impl FnOnce() -> Option<Option<RetryPermit>>,
+        down: &mut Downstream<'_>,
+    ) -> Option<Again> {
+        // The place of the try that has ended is free for the next one.
+        self.permit = None;
+        let happened = match tried {
+            Ok(sent) => Happened::Answered(self.answer(&sent.head)),
+            Err(unsent) => unsent.happened()?,
+        };
+        let again =
+            worker.with_rng(|rng| self.policy.again(self.tries, self.nature, self.keyed, happened, rng))?;
+        if self.ends.is_some_and(|ends| spent.now.after(again.wait) >= ends) {
+            return None;
+        }
+        if !again.free {
+            self.permit = permit()?;
+        }
+        if !down.rewind() {
+            self.permit = None;
+            return None;
+        }
+        if self.policy.ignore_previous_hosts && happened != Happened::Stale {
+            self.tried.add(spent.endpoint);
+        }
+        Some(again)
+    }
+
+    /// The call has its answer: its place in the budget is free.
+    pub fn end(&mut self) {
+        self.permit = None;
+    }
+
+    /// What an answer says about another try; nothing but its status when there could be none anyway.
+    fn answer(&self, head: &ResponseHead) -> Answer {
+        let status = head.status.as_u16();
+        let never =
+            self.nature == Nature::Once && self.keyed == Keyed::No && self.policy.safety == Safety::Strict;
+        if never || self.tries > self.policy.attempts {
+            return Answer { status, ..Answer::default() };
+        }
+        // Every gRPC call is a POST.
+        let grpc = (self.nature == Nature::Once).then(|| head.headers.get("grpc-status")).flatten();
+        let grpc = grpc.and_then(|code| std::str::from_utf8(code).ok()?.parse().ok());
+        let answer = Answer { status, grpc, ..Answer::default() };
+        if status < 400 && !self.policy.on.covers(Happened::Answered(answer)) {
+            return answer;
+        }
+        Answer {
+            rate_limited: head.headers.contains("x-envoy-ratelimited"),
+            pushback: Pushback::read(
+                head.headers.get("grpc-retry-pushback-ms"),
+                head.headers.get("retry-after"),
+                || head.headers.get("date").and_then(after::date).unwrap_or_else(unix_now),
+            ),
+            ..answer
+        }
+    }
+}
+
+/// For an answer that names a date and does not say what time it thinks it is.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Waits before another try, as long as the client does.
+///
+/// # Errors
+/// The client has gone.
+pub async fn pause(down: &mut Downstream<'_>, wait: Duration) -> Result<(), Error> {
+    if wait.is_zero() {
+        return Ok(());
+    }
+    down.unless_gone(pin!(tokio::time::sleep(wait))).await
+}
+
+/// Endpoints that a call failed on, on the stack.
+#[derive(Debug)]
+struct Tried {
+    addresses: [SocketAddr; REMEMBERED],
+    len: usize,
+    next: usize,
+}
+
+impl Default for Tried {
+    fn default() -> Self {
+        Tried { addresses: [SocketAddr::from(([0, 0, 0, 0], 0)); REMEMBERED], len: 0, next: 0 }
+    }
+}
+
+impl Tried {
+    fn addresses(&self) -> &[SocketAddr] {
+        self.addresses.get(..self.len).unwrap_or_default()
+    }
+
+    fn add(&mut self, address: SocketAddr) {
+        if self.addresses().contains(&address) {
+            return;
+        }
+        if let Some(slot) = self.addresses.get_mut(self.next) {
+            *slot = address;
+        }
+        self.next = (self.next + 1) % REMEMBERED;
+        self.len = (self.len + 1).min(REMEMBERED);
+    }
+}
