@@ -6,12 +6,12 @@ use pilotfish_config::model::{self, HttpRoute, VirtualService};
 use pilotfish_config::units::duration;
 
 use super::destination::Destinations;
+use super::retry;
 use crate::call_path::PathPolicy;
 use crate::cors::Cors;
 use crate::deadline::Timeouts;
 use crate::fault::Fault;
 use crate::mirror::Mirror;
-use super::retry;
 use crate::plan::Resilience;
 use crate::share::Share;
 
