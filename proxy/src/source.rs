@@ -114,6 +114,12 @@ pub struct Publisher {
     empty_is_meant: bool,
 }
 
+impl From<Loaded> for Prepared {
+    fn from(loaded: Loaded) -> Self {
+        Prepared { loaded, took: Duration::ZERO }
+    }
+}
+
 impl Publisher {
     /// A publisher of what `--config` names.
     pub fn new(shared: Arc<Shared>) -> Self {
@@ -203,7 +209,9 @@ impl Publisher {
         let names = self.names(&model);
         // Until the new plan serves, the old one's names are kept up to date too.
         let both: Vec<Box<str>> = self.following.iter().chain(&names).cloned().collect();
-        self.shared.dns.follow(&both, FIRST_ANSWERS);
+        if !both.is_empty() {
+            self.shared.dns.follow(&both, FIRST_ANSWERS);
+        }
         let result = self.publish(&model, resources);
         if result.is_ok() {
             self.following = names;
@@ -212,7 +220,9 @@ impl Publisher {
             self.model = model;
             self.resources = resources;
         }
-        self.shared.dns.follow(&self.following, Duration::ZERO);
+        if !both.is_empty() {
+            self.shared.dns.follow(&self.following, Duration::ZERO);
+        }
         result
     }
 

@@ -1,0 +1,210 @@
+//! One run: builds the hosts, lets time pass, makes trouble when it is due, and checks the end.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use turmoil::{Builder, Sim};
+
+use crate::scenario::{Options, Policy, SERVING, Scenario, Trouble};
+use crate::sidecar::Order;
+use crate::world::World;
+use crate::{agent, caller, check, sidecar};
+
+/// How far the clock of the network moves at a time; hosts see finer time than that.
+const TICK: Duration = Duration::from_millis(10);
+/// After the last call: until what is left over has ended, timeouts included.
+const SETTLE: Duration = Duration::from_secs(4);
+/// Until everything is drained at most; the production default is 45 s.
+const DRAIN: Duration = Duration::from_secs(45);
+/// No run is longer.
+const END: Duration = Duration::from_secs(600);
+
+/// What came of one run.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its seed.
+    pub seed: u64,
+    /// The hash of its events.
+    pub hash: u64,
+    /// Its events.
+    pub events: Vec<String>,
+    /// What must not be.
+    pub wrong: Vec<String>,
+    /// Calls that were made, and those that were executed.
+    pub calls: (usize, usize),
+}
+
+/// Runs a seed. On a thread of its own: buffers and randomness that belong to a thread are those of a fresh process.
+pub fn simulate(seed: u64, options: Options) -> Run {
+    let run = std::thread::Builder::new().name(format!("seed-{seed}")).spawn(move || run(seed, options));
+    match run.map(std::thread::JoinHandle::join) {
+        Ok(Ok(run)) => run,
+        Ok(Err(_)) => failed(seed, "the run panicked"),
+        Err(error) => failed(seed, &error.to_string()),
+    }
+}
+
+fn failed(seed: u64, why: &str) -> Run {
+    Run { seed, hash: 0, events: Vec::new(), wrong: vec![why.to_owned()], calls: (0, 0) }
+}
+
+fn run(seed: u64, options: Options) -> Run {
+    fastrand::seed(seed);
+    let world = World::new(Scenario::of_seed(seed, options));
+    let mut stage = Stage::build(&world);
+    if let Err(error) = stage.play() {
+        // Tokio numbers the tasks of a process, not of a run.
+        let why = error.to_string();
+        let why = why.trim_start_matches("task ").trim_start_matches(|c: char| c.is_ascii_digit());
+        world.wrong(format!("the simulation ended: {why}"));
+    }
+    drop(stage);
+    let mut wrong = world.wrong.take();
+    wrong.extend(check::calls(&world));
+    let journal = world.journal.borrow();
+    let executed = world.calls.borrow().values().filter(|fate| !fate.executed.is_empty()).count();
+    World::leave();
+    world.sidecars.take();
+    Run {
+        seed,
+        hash: journal.hash(),
+        events: journal.lines().to_vec(),
+        wrong,
+        calls: (world.scenario.calls().count(), executed),
+    }
+}
+
+/// The hosts, and what is still to happen to them.
+struct Stage {
+    world: Rc<World>,
+    sim: Sim<'static>,
+    troubles: VecDeque<(Duration, Trouble)>,
+}
+
+impl Stage {
+    fn build(world: &Rc<World>) -> Stage {
+        let scenario = &world.scenario;
+        let mut sim = Builder::new()
+            .rng_seed(scenario.seed)
+            .tick_duration(TICK)
+            .simulation_duration(END)
+            .min_message_latency(Duration::from_millis(1))
+            .max_message_latency(scenario.slowest)
+            .enable_random_order()
+            .build();
+        for name in SERVING {
+            let here = world.clone();
+            sim.host(agent::host(name), move || agent::run(here.clone(), name));
+            let (here, agent) = (world.clone(), sim.lookup(agent::host(name)));
+            world.documents.borrow_mut().insert(name, STRICT.to_owned());
+            sim.host(name, move || sidecar::run(here.clone(), name, Some(agent)));
+        }
+        let here = world.clone();
+        world.documents.borrow_mut().insert("a", documents(&scenario.policy, &sim));
+        sim.host("a", move || sidecar::run(here.clone(), "a", None));
+        sim.client("caller", caller::run(world.clone()));
+        Stage { world: world.clone(), sim, troubles: scenario.troubles.iter().cloned().collect() }
+    }
+
+    fn play(&mut self) -> turmoil::Result {
+        while !self.step()? {}
+        self.heal();
+        self.pass(SETTLE)?;
+        self.judge(false);
+        for live in self.world.sidecars.borrow().values() {
+            let _ = live.orders.send(Order::Drain);
+        }
+        let until = self.sim.elapsed() + DRAIN;
+        while ["a", "b", "c"].into_iter().any(|name| self.sim.is_host_running(name)) && self.sim.elapsed() < until {
+            self.sim.step()?;
+        }
+        self.judge(true);
+        Ok(())
+    }
+
+    /// One tick; whether all calls have ended.
+    fn step(&mut self) -> turmoil::Result<bool> {
+        let now = self.sim.elapsed();
+        while let Some((_, trouble)) = self.troubles.pop_front_if(|(at, _)| *at <= now) {
+            self.make(&trouble);
+        }
+        self.sim.step()
+    }
+
+    fn pass(&mut self, time: Duration) -> turmoil::Result {
+        let until = self.sim.elapsed() + time;
+        while self.sim.elapsed() < until {
+            self.sim.step()?;
+        }
+        Ok(())
+    }
+
+    fn judge(&self, drained: bool) {
+        for wrong in check::leaks(&self.world, drained) {
+            self.world.note_at(self.sim.elapsed(), format_args!("WRONG {wrong}"));
+            self.world.wrong.borrow_mut().push(wrong);
+        }
+    }
+
+    fn make(&mut self, trouble: &Trouble) {
+        self.world.note_at(self.sim.elapsed(), format_args!("trouble: {trouble:?}"));
+        match trouble {
+            Trouble::Hold(side) => self.sim.hold("a", *side),
+            Trouble::Release(side) => self.sim.release("a", *side),
+            Trouble::Partition(side) => self.sim.partition("a", *side),
+            Trouble::Cut(side) => {
+                let n = self.world.wires.cut(self.sim.lookup("a"), self.sim.lookup(*side));
+                self.world.note_at(self.sim.elapsed(), format_args!("{n} ends of connections are cut"));
+            }
+            Trouble::Repair(side) => self.sim.repair("a", *side),
+            Trouble::Crash(host) => self.sim.crash(host.as_str()),
+            Trouble::Restart(host) => self.restart(host),
+            Trouble::Reload(policy) => {
+                self.world.documents.borrow_mut().insert("a", documents(policy, &self.sim));
+                if let Some(live) = self.world.sidecars.borrow().get("a") {
+                    let _ = live.orders.send(Order::Reload);
+                }
+            }
+        }
+    }
+
+    fn restart(&mut self, host: &str) {
+        if !self.sim.is_host_running(host) {
+            self.sim.bounce(host);
+        }
+    }
+
+    /// What is still to be repaired is repaired, and nothing more goes wrong.
+    fn heal(&mut self) {
+        self.world.healed.set(true);
+        for (_, trouble) in std::mem::take(&mut self.troubles) {
+            if matches!(trouble, Trouble::Release(_) | Trouble::Cut(_) | Trouble::Repair(_) | Trouble::Restart(_)) {
+                self.make(&trouble);
+            }
+        }
+    }
+}
+
+/// The documents of sidecars with agents: callers prove who they are.
+const STRICT: &str = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: default }\n\
+                      spec: { mtls: { mode: STRICT } }\n";
+
+fn documents(policy: &Policy, sim: &Sim<'_>) -> String {
+    policy.yaml(|name| sim.lookup(name).to_string())
+}
+
+/// What a person should see of a seed that failed: its events, what is wrong, and how to run it again.
+pub fn report(run: &Run, again: &Run) -> String {
+    let Run { seed, events, wrong, .. } = run;
+    let mut lines = events.clone();
+    if run.hash != again.hash {
+        let at = events.iter().zip(&again.events).position(|(one, other)| one != other);
+        let at = at.unwrap_or_else(|| events.len().min(again.events.len()));
+        let other = again.events.get(at).map_or("(end)", String::as_str);
+        lines.push(format!("seed {seed}: the second run differs from line {}: {other}", at + 1));
+    }
+    lines.extend(wrong.iter().map(|wrong| format!("seed {seed}: {wrong}")));
+    lines.push(format!("replay it: make sim FIRST={seed} SEEDS=1"));
+    lines.join("\n")
+}
