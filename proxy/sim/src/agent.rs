@@ -1,5 +1,7 @@
 //! The agents: they execute calls, count them, and fail in every way.
 
+mod h2;
+
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use turmoil::net::{TcpListener, TcpStream};
 
-use crate::http::{Conn, Head};
+use crate::http::{Conn, Head, Prefixed};
 use crate::scenario::AGENT;
 use crate::world::World;
 
@@ -19,6 +21,7 @@ pub fn host(sidecar: &str) -> String {
 /// How an agent meets one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
+    Refused,
     ResetBefore,
     CutAfter,
     CutInHead,
@@ -50,7 +53,11 @@ fn draws(world: &World, percent: u32) -> bool {
 }
 
 async fn serve(world: Rc<World>, name: &'static str, stream: TcpStream) {
-    let mut conn = Conn::new(stream);
+    let Ok((is_h2, stream)) = Prefixed::sniff(stream).await else { return };
+    if is_h2 {
+        return h2::serve(world, name, stream).await;
+    }
+    let mut conn = Conn::resume(stream);
     // A connection that ends within a call needs no word here: the caller notices.
     while let Ok(Some(head)) = conn.head().await {
         if one(&world, name, &mut conn, &head).await.is_err() {
@@ -65,32 +72,55 @@ async fn one(world: &World, name: &'static str, conn: &mut Conn, head: &Head) ->
         world.wrong(format!("agent {name} got a request that nobody sent: {}", head.first));
         return Err(io::ErrorKind::InvalidData.into());
     };
-    world.note(format_args!("agent {name}: call {id} arrives"));
-    world.call(id, |fate| fate.arrived.push(name));
-    let body = conn.body(head).await?;
-    if head.number("x-sim-body") != Some(body.len()) {
-        world.wrong(format!("agent {name}: call {id} has a body of {} bytes", body.len()));
-    }
     let way = way(world);
-    sleep(Duration::from_millis(fastrand::u64(..=world.scenario.agents.slowest.as_millis() as u64))).await;
-    if way == Way::ResetBefore {
-        world.note(format_args!("agent {name}: call {id} is dropped"));
+    arrives(world, name, id);
+    let body = conn.body(head).await?;
+    if !carry_out(world, name, id, way, (body.len(), head.number("x-sim-body"))).await {
+        if way == Way::Unavailable {
+            return answer(conn, id, 503, b"not now", usize::MAX).await;
+        }
         return Err(io::ErrorKind::ConnectionReset.into());
     }
-    if way == Way::Unavailable {
-        world.note(format_args!("agent {name}: call {id} is declined"));
-        return answer(conn, id, 503, b"not now", usize::MAX).await;
-    }
-    world.note(format_args!("agent {name}: call {id} is EXECUTED, then {way:?}"));
-    world.call(id, |fate| fate.executed.push(name));
-    let text = format!("call {id} done by {name}\n").repeat(1 + id as usize % 40);
+    let text = text(name, id);
     match way {
-        Way::CutAfter => Err(io::ErrorKind::ConnectionReset.into()),
         Way::CutInHead => answer(conn, id, 200, text.as_bytes(), 20).await,
         Way::CutInBody => answer(conn, id, 200, text.as_bytes(), 100).await,
         Way::Failed => answer(conn, id, 500, b"broken", usize::MAX).await,
-        _ => answer(conn, id, 200, text.as_bytes(), usize::MAX).await,
+        Way::Good => answer(conn, id, 200, text.as_bytes(), usize::MAX).await,
+        _ => Err(io::ErrorKind::ConnectionReset.into()),
     }
+}
+
+fn arrives(world: &World, name: &'static str, id: u32) {
+    world.note(format_args!("agent {name}: call {id} arrives"));
+    world.call(id, |fate| fate.arrived.push(name));
+}
+
+/// Executes a call that came whole, unless its way is not to; says whether it did. `body`: its length, and what it
+/// should be.
+async fn carry_out(
+    world: &World,
+    name: &'static str,
+    id: u32,
+    way: Way,
+    (length, expected): (usize, Option<usize>),
+) -> bool {
+    if expected != Some(length) {
+        world.wrong(format!("agent {name}: call {id} has a body of {length} bytes, not {expected:?}"));
+    }
+    sleep(Duration::from_millis(fastrand::u64(..=world.scenario.agents.slowest.as_millis() as u64))).await;
+    if matches!(way, Way::Refused | Way::ResetBefore | Way::Unavailable) {
+        world.note(format_args!("agent {name}: call {id} is not executed: {way:?}"));
+        return false;
+    }
+    world.note(format_args!("agent {name}: call {id} is EXECUTED, then {way:?}"));
+    world.call(id, |fate| fate.executed.push(name));
+    true
+}
+
+/// What a good answer says.
+fn text(name: &str, id: u32) -> String {
+    format!("call {id} done by {name}\n").repeat(1 + id as usize % 40)
 }
 
 /// Answers with at most `most` bytes; fewer than all are an error.
@@ -104,6 +134,7 @@ async fn answer(conn: &mut Conn, id: u32, status: u16, body: &[u8], most: usize)
 fn way(world: &World) -> Way {
     let temper = &world.scenario.agents;
     let ways = [
+        (temper.refuse, Way::Refused),
         (temper.reset_before, Way::ResetBefore),
         (temper.cut_after, Way::CutAfter),
         (temper.cut_in_head, Way::CutInHead),

@@ -1,5 +1,8 @@
 //! The callers: each lane sends its calls one after the other, and learns how each ends.
 
+mod h2;
+
+use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -29,32 +32,50 @@ pub async fn run(world: Rc<World>) -> turmoil::Result {
 }
 
 async fn run_lane(world: Rc<World>, lane: usize) {
-    let mut conn = None;
-    for call in world.scenario.lanes.get(lane).into_iter().flatten() {
+    let Some(lane) = world.scenario.lanes.get(lane) else { return };
+    let (mut kept, mut shared) = (None, h2::Shared::default());
+    let mut streams = Vec::new();
+    for call in &lane.calls {
         sleep(call.pause).await;
         if call.fresh {
-            conn = None;
+            (kept, shared) = (None, h2::Shared::default());
         }
-        let now = turmoil::sim_elapsed().unwrap_or_default();
-        world.note(format_args!("call {} is sent: {}", call.id, describe(call)));
-        world.call(call.id, |fate| fate.sent = Some(now));
-        let asked = ask(&world, call, &mut conn);
-        let end = match timeout(call.patience.unwrap_or(LOST), asked).await {
-            Ok(Ok(end)) => end,
-            Ok(Err(_)) => End::Broken,
-            Err(_) if call.patience.is_some() => End::Left,
-            Err(_) => {
-                world.wrong(format!("call {} got no answer and no end within {LOST:?}", call.id));
-                End::Left
-            }
-        };
-        if !matches!(end, End::Answered(..)) {
-            conn = None;
+        if lane.h2 {
+            // One after the other is begun, and many are under way on one connection.
+            let (world, call, shared) = (world.clone(), call.clone(), shared.clone());
+            streams.push(tokio::task::spawn_local(async move {
+                watch(&world, &call, h2::ask(&world, &call, &shared)).await;
+            }));
+        } else if !watch(&world, call, ask(&world, call, &mut kept)).await {
+            kept = None;
         }
-        let now = turmoil::sim_elapsed().unwrap_or_default();
-        world.note(format_args!("call {} ends: {end:?}", call.id));
-        world.call(call.id, |fate| fate.ended = Some((now, end)));
     }
+    for stream in streams {
+        if stream.await.is_err() {
+            world.wrong("a caller panicked".to_owned());
+        }
+    }
+}
+
+/// Notes how a call goes; says whether it was answered.
+async fn watch(world: &World, call: &Call, asked: impl Future<Output = io::Result<End>>) -> bool {
+    let now = turmoil::sim_elapsed().unwrap_or_default();
+    world.note(format_args!("call {} is sent: {}", call.id, describe(call)));
+    world.call(call.id, |fate| fate.sent = Some(now));
+    let end = match timeout(call.patience.unwrap_or(LOST), asked).await {
+        Ok(Ok(end)) => end,
+        Ok(Err(_)) => End::Broken,
+        Err(_) if call.patience.is_some() => End::Left,
+        Err(_) => {
+            world.wrong(format!("call {} got no answer and no end within {LOST:?}", call.id));
+            End::Left
+        }
+    };
+    let answered = matches!(end, End::Answered(..));
+    let now = turmoil::sim_elapsed().unwrap_or_default();
+    world.note(format_args!("call {} ends: {end:?}", call.id));
+    world.call(call.id, |fate| fate.ended = Some((now, end)));
+    answered
 }
 
 /// A call in a few words.
@@ -74,16 +95,21 @@ async fn ask(world: &World, call: &Call, kept: &mut Option<Conn>) -> io::Result<
     let status = head.status().ok_or(io::ErrorKind::InvalidData)?;
     let body = conn.body(&head).await?;
     let reason = head.field("pilotfish-reason").map(str::to_owned);
-    if reason.is_none() && head.number("x-sim-call") != Some(call.id) {
-        world.wrong(format!("call {} got another call's answer: {:?}", call.id, head.field("x-sim-call")));
-    }
-    if status == 200 && !body.starts_with(format!("call {} done", call.id).as_bytes()) {
-        world.wrong(format!("call {} got another body than its own", call.id));
-    }
+    judge(world, call, status, &reason, (head.number("x-sim-call"), &body));
     if head.field("connection").is_none_or(|value| !value.eq_ignore_ascii_case("close")) {
         *kept = Some(conn);
     }
     Ok(End::Answered(status, reason))
+}
+
+/// Whether an answer is this call's own: the call that it names, and its body.
+fn judge(world: &World, call: &Call, status: u16, reason: &Option<String>, (of, body): (Option<u32>, &[u8])) {
+    if reason.is_none() && of != Some(call.id) {
+        world.wrong(format!("call {} got another call's answer: {of:?}", call.id));
+    }
+    if status == 200 && !body.starts_with(format!("call {} done", call.id).as_bytes()) {
+        world.wrong(format!("call {} got another body than its own", call.id));
+    }
 }
 
 async fn send(call: &Call, conn: &mut Conn) -> io::Result<()> {

@@ -1,8 +1,11 @@
 //! As much HTTP/1.1 as a caller and an agent need. Not the sidecar's: a mistake in one must not hide one in the other.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use turmoil::net::TcpStream;
 
 /// One connection, and what was read of it.
@@ -45,6 +48,11 @@ impl Conn {
     /// A connection of which nothing was read.
     pub fn new(stream: TcpStream) -> Conn {
         Conn { stream, read: Vec::new() }
+    }
+
+    /// A connection of which this was read.
+    pub fn resume(Prefixed { read, stream }: Prefixed) -> Conn {
+        Conn { stream, read: read.to_vec() }
     }
 
     /// Writes bytes.
@@ -119,5 +127,59 @@ impl Conn {
             }
         }
         Ok(self.read.drain(..size).collect())
+    }
+}
+
+/// How HTTP/2 begins.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A connection, and what was read of it to know its protocol.
+#[derive(Debug)]
+pub struct Prefixed {
+    read: Bytes,
+    stream: TcpStream,
+}
+
+impl Prefixed {
+    /// Reads until the protocol is known; says whether it is HTTP/2.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn sniff(mut stream: TcpStream) -> io::Result<(bool, Prefixed)> {
+        let mut read = Vec::new();
+        while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+            if stream.read_buf(&mut read).await? == 0 {
+                break;
+            }
+        }
+        Ok((read.starts_with(PREFACE), Prefixed { read: read.into(), stream }))
+    }
+}
+
+impl AsyncRead for Prefixed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let n = self.read.len().min(buf.remaining());
+        buf.put_slice(self.read.get(..n).unwrap_or_default());
+        self.read.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Prefixed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

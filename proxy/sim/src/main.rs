@@ -36,7 +36,10 @@ fn main() -> ExitCode {
         }
         if run.wrong.is_empty() && run.hash == again.hash {
             if (seed + 1 - flags.first).is_multiple_of(PROGRESS) {
-                println!("sim: seeds {} to {seed} are good ({calls} calls, {executed} executed)", flags.first);
+                println!(
+                    "sim: seeds {} to {seed} are good ({calls} calls, {executed} executed)",
+                    flags.first
+                );
             }
             continue;
         }

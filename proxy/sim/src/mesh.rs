@@ -50,6 +50,7 @@ fn failed(seed: u64, why: &str) -> Run {
 }
 
 fn run(seed: u64, options: Options) -> Run {
+    pilotfish_proxy::telemetry::log::hush();
     fastrand::seed(seed);
     let world = World::new(Scenario::of_seed(seed, options));
     let mut stage = Stage::build(&world);
@@ -116,7 +117,9 @@ impl Stage {
             let _ = live.orders.send(Order::Drain);
         }
         let until = self.sim.elapsed() + DRAIN;
-        while ["a", "b", "c"].into_iter().any(|name| self.sim.is_host_running(name)) && self.sim.elapsed() < until {
+        while ["a", "b", "c"].into_iter().any(|name| self.sim.is_host_running(name))
+            && self.sim.elapsed() < until
+        {
             self.sim.step()?;
         }
         self.judge(true);
@@ -179,7 +182,10 @@ impl Stage {
     fn heal(&mut self) {
         self.world.healed.set(true);
         for (_, trouble) in std::mem::take(&mut self.troubles) {
-            if matches!(trouble, Trouble::Release(_) | Trouble::Cut(_) | Trouble::Repair(_) | Trouble::Restart(_)) {
+            if matches!(
+                trouble,
+                Trouble::Release(_) | Trouble::Cut(_) | Trouble::Repair(_) | Trouble::Restart(_)
+            ) {
                 self.make(&trouble);
             }
         }

@@ -102,7 +102,12 @@ struct Cut {
 impl Default for Cut {
     fn default() -> Self {
         let nowhere = IpAddr::from([0, 0, 0, 0]);
-        Cut { ends: [nowhere; 2], done: Cell::default(), reader: RefCell::default(), writer: RefCell::default() }
+        Cut {
+            ends: [nowhere; 2],
+            done: Cell::default(),
+            reader: RefCell::default(),
+            writer: RefCell::default(),
+        }
     }
 }
 
@@ -142,11 +147,7 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.cut.check()?;
         let short = bytes.len() > 1 && fastrand::u32(..SHORT_WRITES) == 0;
         let most = if short { fastrand::usize(1..bytes.len()) } else { bytes.len() };

@@ -40,7 +40,7 @@ pub struct Scenario {
     /// The slowest message.
     pub slowest: Duration,
     /// What each lane asks, in order.
-    pub lanes: Vec<Vec<Call>>,
+    pub lanes: Vec<Lane>,
     /// How agents are.
     pub agents: Temper,
     /// What goes wrong, by time.
@@ -49,6 +49,15 @@ pub struct Scenario {
     pub policy: Policy,
     /// The bug that is planted.
     pub bug: Option<Bug>,
+}
+
+/// Calls that share a connection.
+#[derive(Debug)]
+pub struct Lane {
+    /// HTTP/2: calls do not wait for each other.
+    pub h2: bool,
+    /// In the order in which they are sent.
+    pub calls: Vec<Call>,
 }
 
 /// One call.
@@ -195,8 +204,11 @@ impl Policy {
             let _ = writeln!(text, "    timeout: {}ms", timeout.as_millis());
         }
         if let Some(attempts) = self.attempts {
-            let _ = writeln!(text, "    retries:\n      attempts: {attempts}\n      retryOn: \"{}\"", self.retry_on);
-            if let Some(per_try) = self.per_try {
+            let _ = writeln!(text, "    retries:\n      attempts: {attempts}");
+            if attempts > 0 {
+                let _ = writeln!(text, "      retryOn: \"{}\"", self.retry_on);
+            }
+            if let (Some(per_try), 1..) = (self.per_try, attempts) {
                 let _ = writeln!(text, "      perTryTimeout: {}ms", per_try.as_millis());
             }
         }
@@ -207,7 +219,10 @@ impl Policy {
              host: {HOST}\n  trafficPolicy:\n    connectionPool:\n      http:\n        h2UpgradePolicy: {upgrade}\n"
         );
         if let Some(most) = self.most {
-            let _ = write!(text, "        http1MaxPendingRequests: {most}\n      tcp: {{ maxConnections: {most} }}\n");
+            let _ = write!(
+                text,
+                "        http1MaxPendingRequests: {most}\n      tcp: {{ maxConnections: {most} }}\n"
+            );
         }
         text
     }
@@ -230,7 +245,7 @@ impl Scenario {
         let mut rng = Rng::with_seed(seed);
         let rng = &mut rng;
         let mut id = 0;
-        let lanes = (0..LANES).map(|_| (0..rng.u32(1..7)).map(|_| call(rng, &mut id)).collect()).collect();
+        let lanes = (0..LANES).map(|_| lane(rng, &mut id)).collect();
         let policy = Policy::draw(rng);
         let (mut troubles, mut busy) = (Vec::new(), BTreeMap::new());
         for _ in 0..rng.u32(..6) {
@@ -250,7 +265,7 @@ impl Scenario {
 
     /// Every call.
     pub fn calls(&self) -> impl Iterator<Item = &Call> {
-        self.lanes.iter().flatten()
+        self.lanes.iter().flat_map(|lane| &lane.calls)
     }
 
     /// Every policy that sidecar a ever has.
@@ -261,6 +276,11 @@ impl Scenario {
         });
         std::iter::once(&self.policy).chain(reloads)
     }
+}
+
+fn lane(rng: &mut Rng, id: &mut u32) -> Lane {
+    let h2 = rng.u32(..3) == 0;
+    Lane { h2, calls: (0..rng.u32(1..7)).map(|_| call(rng, id)).collect() }
 }
 
 fn call(rng: &mut Rng, id: &mut u32) -> Call {
@@ -300,11 +320,7 @@ fn temper(rng: &mut Rng) -> Temper {
 }
 
 /// One more trouble and its end, after the last one of the same link or host (`busy`).
-fn trouble(
-    rng: &mut Rng,
-    troubles: &mut Vec<(Duration, Trouble)>,
-    busy: &mut BTreeMap<String, Duration>,
-) {
+fn trouble(rng: &mut Rng, troubles: &mut Vec<(Duration, Trouble)>, busy: &mut BTreeMap<String, Duration>) {
     let side = SERVING[rng.usize(..SERVING.len())];
     let kind = rng.u32(..9);
     let what = match (kind, rng.u32(..5)) {

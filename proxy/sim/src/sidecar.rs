@@ -35,7 +35,10 @@ static IDENTITIES: LazyLock<Result<Vec<(&'static str, Identity)>, String>> = Laz
             let issued = ca.issue(&Leaf::agent(DOMAIN, "default", name));
             let credentials = Credentials::from_pem(&issued.chain, &issued.key);
             let credentials = Arc::new(credentials.map_err(|error| error.to_string())?);
-            Ok((name, Identity { credentials: Some(credentials), bundles: bundles.clone(), ..Identity::default() }))
+            Ok((
+                name,
+                Identity { credentials: Some(credentials), bundles: bundles.clone(), ..Identity::default() },
+            ))
         })
         .collect()
 });
@@ -64,11 +67,7 @@ pub struct Live {
 ///
 /// # Errors
 /// It cannot start.
-pub async fn run(
-    world: Rc<World>,
-    name: &'static str,
-    agent: Option<IpAddr>,
-) -> turmoil::Result {
+pub async fn run(world: Rc<World>, name: &'static str, agent: Option<IpAddr>) -> turmoil::Result {
     let mut flags = vec!["pilotfish-proxy".to_owned()];
     flags.extend(["--agent", name, "--config", "/nonexistent"].map(str::to_owned));
     flags.extend(agent.map(|agent| format!("--app={agent}:{AGENT}")));

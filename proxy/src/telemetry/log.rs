@@ -29,8 +29,23 @@ impl Level {
     }
 }
 
+#[cfg(feature = "sim")]
+thread_local! {
+    static HUSHED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Nothing is written from this thread any more: a simulation has no operator.
+#[cfg(feature = "sim")]
+pub fn hush() {
+    HUSHED.set(true);
+}
+
 /// Writes one event to standard error. A reader that went away is no reason to stop serving.
 pub fn write(level: Level, message: &str, fields: &[(&str, &dyn Display)]) {
+    #[cfg(feature = "sim")]
+    if HUSHED.get() {
+        return;
+    }
     let mut stderr = std::io::stderr().lock();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let line = render(level, now, message, fields, stderr.is_terminal());

@@ -132,9 +132,25 @@ struct Idle {
 struct Shared {
     connection: h2::ClientConn,
     meta: Meta,
+    /// Since when no stream is open, as far as the sweeps have seen.
+    idle_since: Option<Micros>,
 }
 
 impl Shared {
+    /// Whether it may stay: open, and in use, or neither too old, nor idle for too long, nor in the way of a request that
+    /// waits for its place.
+    fn may_stay(&mut self, now: Micros) -> bool {
+        if self.connection.is_closed() {
+            return false;
+        }
+        if self.connection.open_streams() > 0 {
+            self.idle_since = None;
+            return true;
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        self.meta.is_fresh(since, now) && !self.meta.is_wanted()
+    }
+
     fn has_room(&self) -> bool {
         let room =
             self.meta.lifetime.streams.is_none_or(|most| self.connection.open_streams() < most as usize);
@@ -153,10 +169,44 @@ struct Slot {
     dialing: Option<Rc<tokio::sync::Mutex<()>>>,
 }
 
+/// Slots by key, and in the order in which they came: a key may be an address, by whose order nothing should happen.
+#[derive(Debug, Default)]
+struct Slots {
+    known: HashMap<SlotKey, Slot, BuildHasherDefault<FoldHasher>>,
+    order: Vec<SlotKey>,
+}
+
+impl Slots {
+    fn get(&mut self, key: &Key) -> Option<&mut Slot> {
+        self.known.get_mut(&key.slot())
+    }
+
+    fn get_or_insert(&mut self, key: &Key) -> &mut Slot {
+        self.known.entry(key.slot()).or_insert_with_key(|slot| {
+            self.order.push(*slot);
+            let stats = match key {
+                Key::Endpoint(stats) => Some(Arc::clone(stats)),
+                Key::Address(_) => None,
+            };
+            Slot { _stats: stats, ..Slot::default() }
+        })
+    }
+
+    fn retain(&mut self, mut keeps: impl FnMut(&mut Slot) -> bool) {
+        self.order.retain(|key| {
+            let kept = self.known.get_mut(key).is_some_and(&mut keeps);
+            if !kept {
+                self.known.remove(key);
+            }
+            kept
+        });
+    }
+}
+
 /// All kept connections of a worker.
 #[derive(Debug, Default)]
 pub struct Pool {
-    slots: RefCell<HashMap<SlotKey, Slot, BuildHasherDefault<FoldHasher>>>,
+    slots: RefCell<Slots>,
     freed: Notify,
     waiting: Cell<usize>,
 }
@@ -182,7 +232,7 @@ impl Pool {
     /// An HTTP/1.1 connection that was kept, is still good and proved what is wanted; most recently used first.
     pub fn take_h1(&self, key: &Key, wanted: &Secure<'_>, now: Micros) -> Option<(ClientConn, Meta)> {
         let mut slots = self.slots.borrow_mut();
-        let idle = &mut slots.get_mut(&key.slot())?.idle;
+        let idle = &mut slots.get(key)?.idle;
         while let Some(at) = idle.iter().rposition(|idle| idle.meta.proved.suits(wanted)) {
             let Idle { mut connection, mut meta, since } = idle.remove(at)?;
             if meta.is_fresh(since, now) && connection.is_idle_healthy() {
@@ -200,7 +250,7 @@ impl Pool {
             drop((connection, meta));
         } else {
             let mut slots = self.slots.borrow_mut();
-            slot(&mut slots, key).idle.push_back(Idle { connection, meta, since: now });
+            slots.get_or_insert(key).idle.push_back(Idle { connection, meta, since: now });
         }
         self.freed.notify_waiters();
     }
@@ -208,7 +258,7 @@ impl Pool {
     /// A shared HTTP/2 connection with room for another stream, which proved what is wanted.
     pub fn take_h2(&self, key: &Key, wanted: &Secure<'_>, now: Micros) -> Option<h2::ClientConn> {
         let mut slots = self.slots.borrow_mut();
-        let shared = &mut slots.get_mut(&key.slot())?.h2;
+        let shared = &mut slots.get(key)?.h2;
         shared.retain(|one| {
             !one.connection.is_closed() && (!one.meta.is_spent(now) || one.connection.open_streams() > 0)
         });
@@ -222,13 +272,13 @@ impl Pool {
     /// Shares a new HTTP/2 connection.
     pub fn put_h2(&self, key: &Key, connection: h2::ClientConn, meta: Meta) {
         let mut slots = self.slots.borrow_mut();
-        slot(&mut slots, key).h2.push(Shared { connection, meta });
+        slots.get_or_insert(key).h2.push(Shared { connection, meta, idle_since: None });
     }
 
     /// The lock under which an HTTP/2 connection to this endpoint is made, so that many requests make one.
     pub fn dialing(&self, key: &Key) -> Rc<tokio::sync::Mutex<()>> {
         let mut slots = self.slots.borrow_mut();
-        Rc::clone(slot(&mut slots, key).dialing.get_or_insert_default())
+        Rc::clone(slots.get_or_insert(key).dialing.get_or_insert_default())
     }
 
     /// Starts waiting for a connection.
@@ -240,31 +290,18 @@ impl Pool {
     /// Drops what must not be kept: idle for too long, too old, closed by the peer; and the idle connections of
     /// clusters for whose places other workers wait. Called about once a second, and when someone waits.
     pub fn sweep(&self, now: Micros) {
-        self.slots.borrow_mut().retain(|_, slot| {
+        self.slots.borrow_mut().retain(|slot| {
             slot.idle.retain_mut(|idle| {
                 let wanted = idle.meta.is_wanted();
                 idle.meta.is_fresh(idle.since, now) && !wanted && idle.connection.is_idle_healthy()
             });
-            slot.h2.retain(|one| !one.connection.is_closed());
+            slot.h2.retain_mut(|one| one.may_stay(now));
             !slot.idle.is_empty() || !slot.h2.is_empty() || slot.dialing.is_some()
         });
     }
 
     /// Closes every idle connection and forgets the shared ones: the worker is going away.
     pub fn close(&self) {
-        self.slots.borrow_mut().clear();
+        self.slots.borrow_mut().retain(|_| false);
     }
-}
-
-fn slot<'a>(
-    slots: &'a mut HashMap<SlotKey, Slot, BuildHasherDefault<FoldHasher>>,
-    key: &Key,
-) -> &'a mut Slot {
-    slots.entry(key.slot()).or_insert_with(|| Slot {
-        _stats: match key {
-            Key::Endpoint(stats) => Some(Arc::clone(stats)),
-            Key::Address(_) => None,
-        },
-        ..Slot::default()
-    })
 }
