@@ -132,6 +132,9 @@ pub struct Hello {
     /// When its certificate ends, seconds since 1970.
     #[serde(default)]
     pub certificate_expires: Option<u64>,
+    /// Which window its deduplication has, new with each start: 32 hexadecimal digits. None: it does not deduplicate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup_epoch: Option<String>,
 }
 
 fn one() -> u32 {
@@ -335,6 +338,9 @@ pub struct Endpoint {
     pub capabilities: Vec<String>,
     /// [`Status::Ready`] or [`Status::Degraded`]; others are not sent.
     pub status: Status,
+    /// [`Hello::dedup_epoch`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup_epoch: Option<String>,
 }
 
 /// Whom to trust.

@@ -196,6 +196,7 @@ impl Cluster {
             identity: None,
             id: None,
             degraded: false,
+            dedup: None,
             stats: Arc::new(EndpointStats::new(now)),
             home: Arc::clone(&self.limits),
         };

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pilotfish_config::model::{Capability, Locality};
@@ -48,6 +48,8 @@ pub struct Endpoint {
     pub id: Option<Arc<str>>,
     /// It says that it is not well: chosen only when no other is ready.
     pub degraded: bool,
+    /// Which window its sidecar's deduplication has, by the control plane ([`Endpoint::dedup_epoch`]).
+    pub dedup: Option<Arc<str>>,
     /// Counters shared by all workers, which outlive the plan.
     pub stats: Arc<EndpointStats>,
     /// The counters of the cluster for which this endpoint was made.
@@ -58,6 +60,15 @@ impl Endpoint {
     /// A label's value.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.get(key)
+    }
+
+    /// The epoch of its sidecar's window: what the sidecar said last, else what the control plane says. `None`: it does not
+    /// deduplicate, as far as is known; so does a registered one whose control plane knows of none, whatever it said before.
+    pub fn dedup_epoch(&self) -> Option<Arc<str>> {
+        if self.id.is_some() && self.dedup.is_none() {
+            return None;
+        }
+        self.stats.epoch().or_else(|| self.dedup.clone())
     }
 }
 
@@ -128,6 +139,8 @@ pub struct EndpointStats {
     success: SuccessRate,
     report: Report,
     first_seen: Micros,
+    /// What its sidecar said of its window; only calls with a key look.
+    epoch: Mutex<Option<Arc<str>>>,
 }
 
 impl EndpointStats {
@@ -142,6 +155,7 @@ impl EndpointStats {
             success: SuccessRate::new(now),
             report: Report::default(),
             first_seen: now,
+            epoch: Mutex::default(),
         }
     }
 
@@ -198,6 +212,21 @@ impl EndpointStats {
     /// When it first appeared, which is where slow start counts from.
     pub fn first_seen(&self) -> Micros {
         self.first_seen
+    }
+
+    /// The epoch that its sidecar told in an answer.
+    fn epoch(&self) -> Option<Arc<str>> {
+        self.epoch.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its sidecar has told the epoch of its window. False: it was known.
+    pub fn learn_epoch(&self, epoch: &str) -> bool {
+        let mut known = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = known.as_deref() != Some(epoch);
+        if new {
+            *known = Some(epoch.into());
+        }
+        new
     }
 
     /// Whether it is skipped now because connects to it failed.

@@ -88,6 +88,7 @@ impl Make {
                 identity: None,
                 id: None,
                 degraded: false,
+                dedup: None,
                 stats: pass.stats(&name, addr(*n)),
                 home: Arc::clone(&home),
             })

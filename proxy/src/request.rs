@@ -128,7 +128,7 @@ async fn follow<'p>(
     let asked = admit::Asked { snapshot, caller, call, way: &way, head: &head };
     let permit = down.unless_gone(pin!(admit::admit(worker, ctx, &asked))).await??;
     let matched = match way {
-        Way::Agent => return repeat::to_agent(worker, ctx, permit, head, down).await,
+        Way::Agent => return dedup::to_agent(worker, plan.own().dedup, ctx, permit, head, down).await,
         Way::Unknown => return repeat::to_unknown(worker, plan, ctx, permit, head, down).await,
         Way::Rule(matched) => matched,
     };

@@ -24,6 +24,7 @@ use crate::control::{self, NoMember, workload_api};
 use crate::health::{self, Health};
 use crate::listen::{self, Direction, Slots};
 use crate::net::{Listener, Net};
+use crate::request::dedup::Dedup;
 use crate::request::local_secret;
 use crate::resolve::{self, Dns, Questions, SystemLookup};
 use crate::shutdown::{self, Drain, Phase, Signals};
@@ -82,6 +83,8 @@ pub struct Shared {
     pub clock: Clock,
     /// How far the shutdown has come.
     pub drain: Drain,
+    /// Which calls with a key were done.
+    pub dedup: Dedup,
     /// Rung when a request waits for a place in a cluster's connection limit: workers give up idle connections.
     pub pressure: Notify,
 }
@@ -125,6 +128,7 @@ impl Shared {
             net,
             clock,
             drain: Drain::default(),
+            dedup: Dedup::new(),
             pressure: Notify::new(),
         };
         Ok((Arc::new(shared), questions))
@@ -403,6 +407,7 @@ pub async fn run_worker(worker: Rc<Worker>, listeners: [Listener; 2]) -> io::Res
     let limit = settings.max_connections.div_ceil(settings.workers);
     tokio::task::spawn_local(worker.clone().keep_house());
     tokio::task::spawn_local(worker.clone().close_when_draining());
+    let executions = &worker.executions;
     let mut all_slots = Vec::new();
     let mut loops = Vec::new();
     for (direction, listener) in Direction::ALL.into_iter().zip(listeners) {
@@ -417,6 +422,7 @@ pub async fn run_worker(worker: Rc<Worker>, listeners: [Listener; 2]) -> io::Res
         for slots in all_slots {
             slots.idle().await;
         }
+        executions.idle().await;
     };
     tokio::select! {
         biased;

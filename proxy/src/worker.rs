@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use pilotfish_filters::retry::RetryPolicy;
 use crate::http::{self, Closing, Io, Limits};
 use crate::listen::Direction;
 use crate::request::Service;
+use crate::request::dedup::Executions;
 use crate::server::Shared;
 use crate::shutdown::Phase;
 use crate::snapshot::Snapshot;
@@ -49,6 +50,9 @@ pub struct Worker {
     pub peers: Peers,
     /// Handshakes under way on the inbound port.
     pub half_open: HalfOpen,
+    /// Calls with a key that are being done.
+    pub executions: Executions,
+    this: Weak<Worker>,
     closing: Closing,
     services: [Rc<Service>; 2],
     rng: RefCell<fastrand::Rng>,
@@ -92,6 +96,8 @@ impl Worker {
             plain_retries: RetryPolicy::default(),
             peers: Peers::default(),
             half_open: HalfOpen::default(),
+            executions: Executions::default(),
+            this: this.clone(),
             closing: Closing::new(),
             services: Direction::ALL.map(|direction| Rc::new(Service::new(this.clone(), direction))),
             rng: RefCell::new(fastrand::Rng::new()),
@@ -99,6 +105,11 @@ impl Worker {
             version,
             shared,
         })
+    }
+
+    /// Itself, for tasks that outlive a request. `None`: it is ending.
+    pub fn handle(&self) -> Option<Rc<Worker>> {
+        self.this.upgrade()
     }
 
     /// The newest snapshot, for one request to keep to its end.

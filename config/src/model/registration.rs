@@ -21,6 +21,8 @@ pub struct Registration {
     pub capabilities: Arc<[Capability]>,
     /// It says that it is not well: chosen only when no other is ready.
     pub degraded: bool,
+    /// Which window its sidecar's deduplication has; `None`: it does not deduplicate.
+    pub dedup: Option<Arc<str>>,
 }
 
 impl Registration {
@@ -46,6 +48,7 @@ impl Registration {
             port: endpoint.address.port(),
             capabilities: capabilities.collect(),
             degraded: endpoint.status == wire::Status::Degraded,
+            dedup: endpoint.dedup_epoch.as_deref().map(Arc::from),
         }
     }
 }

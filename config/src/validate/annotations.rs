@@ -1,5 +1,7 @@
 //! What Istio has no field for is an annotation `pilotfish.dev/...`; an unknown one is an error.
 
+use std::time::Duration;
+
 use crate::model::{
     Affinity, Algorithm, ConsistentHash, HashKey, HashTable, Kind, LoadBalancer, StringMap, Subset,
     TrafficPolicy,
@@ -40,6 +42,9 @@ impl Wrong {
         Wrong { what: what.into(), hint: hint.into() }
     }
 }
+
+/// How long keys of calls can be remembered.
+const DEDUP_WINDOWS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 /// Every annotation.
 const KNOWN: &[Known] = &[
@@ -158,15 +163,21 @@ const KNOWN: &[Known] = &[
         name: "dedup-window",
         kinds: &[Kind::Sidecar],
         per_rule: false,
-        doc: "How long a key is remembered (10 min by default).",
-        check: anything,
+        doc: "How long the key of a call is remembered after the call has ended (10 min by default): `1s` to `24h`.",
+        check: |value| match crate::units::duration(value) {
+            Ok(time) if DEDUP_WINDOWS.contains(&time) => Ok(()),
+            _ => Err(Wrong::new("is not a time to remember keys for", "from \"1s\" to \"24h\", such as \"10m\"")),
+        },
     },
     Known {
         name: "dedup-keys",
         kinds: &[Kind::Sidecar],
         per_rule: false,
-        doc: "How many keys are remembered (10,000 by default).",
-        check: anything,
+        doc: "How many keys of calls are remembered (10,000 by default): 1 to 1,000,000. A full window refuses calls with a key: `dedup-full`.",
+        check: |value| match value.parse() {
+            Ok(1..=1_000_000_u32) => Ok(()),
+            _ => Err(Wrong::new("is not a number of keys", "from \"1\" to \"1000000\"")),
+        },
     },
     Known {
         name: "circuit-breaker",

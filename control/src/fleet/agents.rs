@@ -139,6 +139,7 @@ fn candidate(
         identity: None,
         id: Some(registration.id.clone()),
         degraded: row.status == Status::Degraded,
+        dedup: facts.dedup_epoch.as_deref().map(Into::into),
         stats: Arc::new(stats),
         home: Arc::default(),
     };

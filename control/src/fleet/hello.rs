@@ -58,6 +58,9 @@ fn bounds(hello: &Hello) -> Result<(), String> {
     if hello.instance.len() != 32 || !hexadecimal(&hello.instance) {
         return Err("`instance` has to be 32 hexadecimal digits".into());
     }
+    if hello.dedup_epoch.as_ref().is_some_and(|epoch| epoch.len() != 32 || !hexadecimal(epoch)) {
+        return Err("`dedup_epoch` has to be 32 hexadecimal digits".into());
+    }
     labels(&hello.labels)?;
     if hello.locality.as_ref().is_some_and(|locality| locality.len() > LONGEST_TEXT) {
         return Err(format!("`locality` has over {LONGEST_TEXT} bytes"));

@@ -27,6 +27,8 @@ pub(super) struct Facts {
     pub(super) capabilities: Vec<String>,
     #[serde(default)]
     pub(super) build: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) dedup_epoch: Option<String>,
 }
 
 /// A registration as the store keeps it: `endpoint/<namespace>/<agent>/<instance>`.
@@ -91,6 +93,7 @@ impl Facts {
             weight: hello.weight,
             capabilities: hello.capabilities.clone(),
             build: hello::text(&hello.versions.build),
+            dedup_epoch: hello.dedup_epoch.clone(),
         }
     }
 
@@ -207,6 +210,7 @@ impl Registration {
             weight: self.facts.weight,
             capabilities: self.capabilities(further),
             status,
+            dedup_epoch: self.facts.dedup_epoch.clone(),
         })
     }
 

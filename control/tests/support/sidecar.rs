@@ -71,6 +71,7 @@ pub fn hello(namespace: &str, agent: &str) -> Hello {
         status: Status::Ready,
         resume: None,
         certificate_expires: None,
+        dedup_epoch: None,
     }
 }
 

@@ -38,6 +38,7 @@ impl Plan {
             "clusters": clusters.collect::<Vec<_>>(),
             "catalogue": candidates,
             "outbound_policy": format!("{:?}", self.egress.mode()),
+            "dedup": { "window_ms": self.own.dedup.window.as_millis() as u64, "keys": self.own.dedup.keys },
             "dns_names": &self.dns_names,
             "warnings": &self.warnings,
         })

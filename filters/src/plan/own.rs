@@ -7,6 +7,7 @@ use pilotfish_config::model::Sidecar;
 use crate::call_path::PathPolicy;
 use crate::compile::timeouts;
 use crate::deadline::Timeouts;
+use crate::dedup::DedupSettings;
 
 /// Policies for all calls of one agent; rules may say more.
 #[derive(Debug, Clone)]
@@ -15,18 +16,25 @@ pub struct Own {
     pub path: PathPolicy,
     /// How long nothing may move on an inbound call when its caller's sidecar does not say; `None`: for ever.
     pub stream_idle: Option<Duration>,
+    /// How inbound calls with a key are remembered.
+    pub dedup: DedupSettings,
 }
 
 impl Default for Own {
     fn default() -> Self {
-        Own { path: PathPolicy::default(), stream_idle: Timeouts::default().stream_idle }
+        let stream_idle = Timeouts::default().stream_idle;
+        Own { path: PathPolicy::default(), stream_idle, dedup: DedupSettings::default() }
     }
 }
 
 impl Own {
     pub(crate) fn of(sidecar: &Sidecar) -> Own {
         let find = |name: &str| sidecar.meta.annotation(name);
-        Own { path: PathPolicy::read(find), stream_idle: timeouts(find).stream_idle }
+        Own {
+            path: PathPolicy::read(find),
+            stream_idle: timeouts(find).stream_idle,
+            dedup: DedupSettings::read(find),
+        }
     }
 
     /// Whether it matters which inbound call an outbound one belongs to, so much that bodies are read for it.

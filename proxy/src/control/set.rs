@@ -138,6 +138,7 @@ mod tests {
             weight: 1,
             capabilities: Vec::new(),
             status: Status::Ready,
+            dedup_epoch: None,
         }
     }
 

@@ -40,6 +40,12 @@ pub enum Known {
     CallPath,
     /// `x-pilotfish-call`
     CallId,
+    /// `idempotency-key`
+    IdempotencyKey,
+    /// `x-pilotfish-idempotency-key`
+    MessageKey,
+    /// `x-pilotfish-dedup-epoch`
+    DedupEpoch,
 }
 
 impl Known {
@@ -63,6 +69,9 @@ impl Known {
             (14, b'a') => (Known::AgentPriority, b"agent-priority"),
             (16, b'x') if name.last() == Some(&b'h') => (Known::CallPath, b"x-pilotfish-path"),
             (16, b'x') => (Known::CallId, b"x-pilotfish-call"),
+            (15, b'i') => (Known::IdempotencyKey, b"idempotency-key"),
+            (27, b'x') => (Known::MessageKey, b"x-pilotfish-idempotency-key"),
+            (23, b'x') => (Known::DedupEpoch, b"x-pilotfish-dedup-epoch"),
             (17, b't') => (Known::TransferEncoding, b"transfer-encoding"),
             _ => return Known::Other,
         };
@@ -107,6 +116,7 @@ pub fn essential(name: &[u8]) -> bool {
         "traceparent",
         "tracestate",
         "baggage",
+        "idempotency-key",
     ];
     const PREFIXES: &[&str] =
         &["x-forwarded-", "x-real-", "x-request-", "x-pilotfish-", "agent-", "pilotfish-", "mcp-", "a2a-"];

@@ -53,6 +53,8 @@ pub struct Way<'a> {
     pub secure: Secure<'a>,
     /// Whether the other end is another sidecar.
     pub mesh: bool,
+    /// Whether it has to be a new connection (HTTP/1).
+    pub unused: bool,
 }
 
 impl<'a> Way<'a> {
@@ -76,6 +78,7 @@ impl<'a> Way<'a> {
             settings: &cluster.settings,
             cluster: Some(cluster),
             protocol,
+            unused: false,
         })
     }
 
@@ -88,7 +91,7 @@ impl<'a> Way<'a> {
         secure: Secure<'a>,
     ) -> Self {
         let (key, mesh) = (Key::Address(address), secure.is_mesh());
-        Way { key, address: Address::Tcp(address), settings, cluster, protocol, secure, mesh }
+        Way { key, address: Address::Tcp(address), settings, cluster, protocol, secure, mesh, unused: false }
     }
 }
 
@@ -100,6 +103,20 @@ impl Way<'_> {
             Direction::Outbound if self.secure.is_mesh() => Hop::Mesh,
             Direction::Outbound => Hop::Outside,
         }
+    }
+
+    /// A kept connection for it.
+    fn kept(&self, worker: &Worker) -> Option<(ClientConn, Meta)> {
+        if self.unused {
+            return None;
+        }
+        worker.pool.take_h1(&self.key, &self.secure, worker.shared.clock.now())
+    }
+
+    /// The same way over a connection that carried nothing before.
+    pub fn unused(mut self) -> Self {
+        self.unused = true;
+        self
     }
 
     /// The same way for CONNECT: whoever asks for a tunnel to a host outside of the mesh speaks TLS through it.
@@ -155,7 +172,7 @@ pub async fn dial(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
 
 async fn dial_h1(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
     let (connection, meta, reused) =
-        match worker.pool.take_h1(&way.key, &way.secure, worker.shared.clock.now()) {
+        match way.kept(worker) {
             Some((connection, meta)) => {
                 worker.metrics.upstream_reuses.add(1);
                 (connection, meta, true)

@@ -168,6 +168,10 @@ pub struct WorkerMetrics {
     handshakes: [Handshakes; 2],
     rules: Box<[ByClass]>,
     clusters: Box<[ClusterMetrics]>,
+    /// Calls with a key that were done before and got the kept answer.
+    pub dedup_answered: Counter,
+    /// Calls with a key that waited for the first to end and got its answer.
+    pub dedup_joined: Counter,
     /// Upstream connections made.
     pub upstream_connects: Counter,
     /// Upstream connections that failed or were too slow to be made.
@@ -207,6 +211,8 @@ impl Default for WorkerMetrics {
             handshakes: Default::default(),
             rules: (0..SLOTS).map(|_| ByClass::default()).collect(),
             clusters: (0..SLOTS).map(|_| ClusterMetrics::default()).collect(),
+            dedup_answered: Counter::default(),
+            dedup_joined: Counter::default(),
             upstream_connects: Counter::default(),
             upstream_connect_failures: Counter::default(),
             upstream_reuses: Counter::default(),

@@ -121,6 +121,7 @@ pub(super) fn hello(agent: &str, number: u32) -> Hello {
         status: Status::Ready,
         resume: None,
         certificate_expires: None,
+        dedup_epoch: None,
     }
 }
 

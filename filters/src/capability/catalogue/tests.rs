@@ -31,6 +31,7 @@ fn agent(port: u16, capabilities: &str, labels: &str, locality: &str) -> Candida
         identity: None,
         id: None,
         degraded: false,
+        dedup: None,
         stats: Arc::new(EndpointStats::new(Micros(0))),
         home: Arc::default(),
     };

@@ -220,6 +220,7 @@ impl<'m> Found<'m> {
             identity: of.expected(self.seed),
             id: registration.map(|registration| Arc::clone(&registration.id)),
             degraded: registration.is_some_and(|registration| registration.degraded),
+            dedup: registration.and_then(|registration| registration.dedup.clone()),
             stats,
             home: Arc::clone(of.limits),
         }

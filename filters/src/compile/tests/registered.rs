@@ -24,6 +24,7 @@ fn endpoint(agent: &str, n: u32) -> wire::Endpoint {
         weight: 1,
         capabilities: vec!["search@1.2".to_owned()],
         status: wire::Status::Ready,
+        dedup_epoch: None,
     }
 }
 

@@ -189,6 +189,7 @@ fn registration(rng: &mut fastrand::Rng, n: u32) -> wire::Endpoint {
         weight: 1,
         capabilities: vec!["plan".to_owned()],
         status: wire::Status::Ready,
+        dedup_epoch: None,
     }
 }
 
