@@ -12,6 +12,7 @@ mod control;
 mod conversations;
 mod cors;
 mod deadlines;
+mod dedup;
 mod egress;
 mod faults;
 mod fragments;

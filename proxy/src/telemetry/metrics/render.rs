@@ -21,6 +21,7 @@ pub fn render(shared: &Shared) -> String {
     handshakes(&mut page, shared);
     by_rule(&mut page, &shared.metrics, &shared.rules.list());
     by_cluster(&mut page, &shared.metrics, &shared.clusters.list());
+    deduplication(&mut page, shared);
     configuration(&mut page, shared);
     process(&mut page);
     page.text
@@ -251,6 +252,18 @@ fn durations(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
 fn seconds(micros: u64) -> String {
     let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// What is refused is among the refusals by reason.
+fn deduplication(page: &mut Page, shared: &Shared) {
+    let window = &shared.dedup.window;
+    page.single("pilotfish_dedup_keys", "gauge", "Keys of calls that are remembered.", window.keys());
+    let help = "Bytes of answers that are kept for repeats.";
+    page.single("pilotfish_dedup_answer_bytes", "gauge", help, window.bytes());
+    let help = "Repeats of calls with a key that got the first's answer: kept, or waited for.";
+    page.family("pilotfish_dedup_repeats_total", "counter", help);
+    page.sample("from=\"kept\"", sum(&shared.metrics, |worker| &worker.dedup_answered));
+    page.sample("from=\"running\"", sum(&shared.metrics, |worker| &worker.dedup_joined));
 }
 
 fn configuration(page: &mut Page, shared: &Shared) {
