@@ -44,7 +44,8 @@ impl Wrong {
 }
 
 /// How long keys of calls can be remembered.
-const DEDUP_WINDOWS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+const DEDUP_WINDOWS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 /// Every annotation.
 const KNOWN: &[Known] = &[
@@ -166,7 +167,10 @@ const KNOWN: &[Known] = &[
         doc: "How long the key of a call is remembered after the call has ended (10 min by default): `1s` to `24h`.",
         check: |value| match crate::units::duration(value) {
             Ok(time) if DEDUP_WINDOWS.contains(&time) => Ok(()),
-            _ => Err(Wrong::new("is not a time to remember keys for", "from \"1s\" to \"24h\", such as \"10m\"")),
+            _ => Err(Wrong::new(
+                "is not a time to remember keys for",
+                "from \"1s\" to \"24h\", such as \"10m\"",
+            )),
         },
     },
     Known {

@@ -214,7 +214,8 @@ fn dedup_a_pinned_call_is_never_done_twice() {
     for seed in 0..5000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let address = |n: usize| SocketAddr::from(([10, 0, 0, 1], 1000 + n as u16));
-        let mut receivers: Vec<(Receiver, bool)> = (0..3).map(|_| (Receiver::default(), rng.bool())).collect();
+        let mut receivers: Vec<(Receiver, bool)> =
+            (0..3).map(|_| (Receiver::default(), rng.bool())).collect();
         let mut known: Vec<u32> = vec![0; 3];
         let (mut pin, mut executions) = (Pin::default(), 0);
         for _ in 0..8 {

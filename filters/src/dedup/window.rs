@@ -98,7 +98,8 @@ pub enum Ending<A> {
 impl<A, B: Bell> Window<A, B> {
     /// An empty window that keeps at most `most_bytes` of answers.
     pub fn new(most_bytes: usize) -> Arc<Self> {
-        let shard = || Mutex::new(Shard { entries: BTreeMap::new(), ends: BTreeSet::new(), dropped: Vec::new() });
+        let shard =
+            || Mutex::new(Shard { entries: BTreeMap::new(), ends: BTreeSet::new(), dropped: Vec::new() });
         Arc::new(Window {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             keys: AtomicUsize::new(0),

@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use crate::http::{Downstream, Error, Framing, Headers, RequestHead, ResponseHead, Sink};
 use crate::request::admit::Permit;
 use crate::request::ctx::Ctx;
-use crate::request::respond::Failed;
 use crate::request::guard::{self, Hop};
+use crate::request::respond::Failed;
 use crate::request::{forward, repeat};
 use crate::worker::Worker;
 use body::{Body, Upload};
@@ -126,7 +126,8 @@ async fn once(
 ) -> Result<(), Failed> {
     let dedup = &worker.shared.dedup;
     if asked.epoch.as_deref().is_some_and(|epoch| epoch != dedup.epoch.as_bytes()) {
-        let detail = "this sidecar has started anew and does not know what was done before; nothing was done now";
+        let detail =
+            "this sidecar has started anew and does not know what was done before; nothing was done now";
         return Err(Deny::with(Reason::DedupEpoch, detail).into());
     }
     let id = key::id(ctx, &head, &asked.key);
@@ -140,7 +141,8 @@ async fn once(
             }
             Claim::First(ticket) => {
                 ticket.end(Ending::NotStarted, now);
-                let detail = "the call that came before with this key was not begun; its repeat has to be sent again";
+                let detail =
+                    "the call that came before with this key was not begun; its repeat has to be sent again";
                 return Err(Deny::with(Reason::ConnectFailed, detail).into());
             }
             Claim::Full => {
@@ -168,7 +170,8 @@ async fn once(
                 return Err(Deny::with(Reason::KeyReused, detail).into());
             }
             Claim::NotKept => {
-                let detail = "this call was done; its answer was a stream, or too large to be kept for repeats";
+                let detail =
+                    "this call was done; its answer was a stream, or too large to be kept for repeats";
                 return Err(Deny::with(Reason::AlreadyDone, detail).into());
             }
             Claim::Unknown => return Err(unknown("the agent broke off when this call came first").into()),

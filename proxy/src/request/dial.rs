@@ -171,21 +171,20 @@ pub async fn dial(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
 }
 
 async fn dial_h1(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
-    let (connection, meta, reused) =
-        match way.kept(worker) {
-            Some((connection, meta)) => {
-                worker.metrics.upstream_reuses.add(1);
-                (connection, meta, true)
+    let (connection, meta, reused) = match way.kept(worker) {
+        Some((connection, meta)) => {
+            worker.metrics.upstream_reuses.add(1);
+            (connection, meta, true)
+        }
+        None => match place(worker, way).await? {
+            Place::Connection(connection, meta) => (connection, meta, true),
+            Place::Permit(permit) => {
+                let (io, proved) = open(worker, way).await?;
+                let meta = meta(worker, way, permit, proved, &io);
+                (ClientConn::new(io, worker.limits.clone()), meta, false)
             }
-            None => match place(worker, way).await? {
-                Place::Connection(connection, meta) => (connection, meta, true),
-                Place::Permit(permit) => {
-                    let (io, proved) = open(worker, way).await?;
-                    let meta = meta(worker, way, permit, proved, &io);
-                    (ClientConn::new(io, worker.limits.clone()), meta, false)
-                }
-            },
-        };
+        },
+    };
     let back = Some(Back { key: way.key.clone(), meta });
     Ok(Dialed { upstream: connection.into(), reused, back })
 }

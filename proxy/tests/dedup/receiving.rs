@@ -36,10 +36,7 @@ fn post(path: &str, key: &str, body: &str) -> String {
 }
 
 fn request(method: &str, path: &str, lines: &str, body: &str) -> String {
-    format!(
-        "{method} {path} HTTP/1.1\r\nhost: a.test\r\n{lines}content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    format!("{method} {path} HTTP/1.1\r\nhost: a.test\r\n{lines}content-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// One request on a connection of its own, so that every worker gets some.
@@ -84,10 +81,14 @@ async fn dedup_keeps_status_headers_and_trailers() {
     let (origin, sidecar) = scripted(move |_, _| vec![send(answer)]).await;
     for _ in 0..3 {
         let answer = call(&sidecar, &post("/", "k", "")).await;
-        assert_eq!((answer.status(), answer.text()), (418, "teapot".into()));
+        assert_eq!((answer.status(), answer.text()), (418, "tea pot".into()));
         assert_eq!(answer.header("x-one").as_deref(), Some("1"));
-        let cookies: Vec<_> =
-            answer.message.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie")).collect();
+        let cookies: Vec<_> = answer
+            .message
+            .headers
+            .iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"))
+            .collect();
         assert_eq!(cookies.len(), 2);
         assert_eq!(answer.message.trailers.len(), 1, "{:?}", answer.message);
     }
@@ -135,7 +136,8 @@ async fn dedup_goes_on_when_the_first_caller_goes_away() {
 async fn dedup_ends_what_it_does_before_the_sidecar_ends() {
     let gate = Arc::new(Semaphore::new(0));
     let at = Arc::clone(&gate);
-    let (origin, mut sidecar) = scripted(move |_, _| [vec![Step::Gate(at.clone())], ok("done")].concat()).await;
+    let (origin, mut sidecar) =
+        scripted(move |_, _| [vec![Step::Gate(at.clone())], ok("done")].concat()).await;
     let mut client = H1::connect(sidecar.inbound).await;
     client.send(post("/", "k", "body")).await;
     until("the agent is asked", || origin.requests().len() == 1).await;
@@ -257,7 +259,8 @@ async fn dedup_a_large_body_that_is_cut_is_not_done_again() {
     let whole = post("/", "k", &large);
     let mut client = H1::connect(sidecar.inbound).await;
     client.send(&whole[..200_000]).await;
-    until("the agent gets some", || origin.connections().first().is_some_and(|bytes| !bytes.is_empty())).await;
+    until("the agent gets some", || origin.connections().first().is_some_and(|bytes| !bytes.is_empty()))
+        .await;
     client.reset();
     let answer = call(&sidecar, &whole).await;
     assert_eq!(refused(&answer), (502, "outcome-unknown".into()));
@@ -332,7 +335,8 @@ async fn dedup_counts_a_key_by_the_caller_that_its_certificate_names() {
     }
     assert_eq!(origin.requests().len(), 3);
     for request in origin.requests() {
-        let seen: Vec<_> = request.headers.iter().filter(|(name, _)| name.starts_with("x-pilotfish")).collect();
+        let seen: Vec<_> =
+            request.headers.iter().filter(|(name, _)| name.starts_with("x-pilotfish")).collect();
         assert!(seen.is_empty(), "{seen:?}");
     }
 }

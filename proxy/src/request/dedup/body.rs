@@ -80,8 +80,13 @@ impl Body {
     pub fn into_upload(self) -> (Upload, Incoming) {
         let (sender, receiver) = pipe::pipe();
         let digest = Rc::new(Cell::new(None));
-        let mut upload =
-            Upload { hash: self.hash, sender: Some(sender), digest: Rc::clone(&digest), bytes: 0, last: None };
+        let mut upload = Upload {
+            hash: self.hash,
+            sender: Some(sender),
+            digest: Rc::clone(&digest),
+            bytes: 0,
+            last: None,
+        };
         for frame in self.frames {
             upload.send(frame);
         }

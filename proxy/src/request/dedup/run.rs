@@ -103,7 +103,8 @@ pub async fn run(worker: Rc<Worker>, execution: Execution) {
         Ok(mut dialed) => {
             dialed.upstream.request(&head, framing);
             let patience = ticket.remember();
-            let mut call = Call { up: &mut dialed.upstream, body: &mut body, ticket: &mut ticket, caller: &caller };
+            let mut call =
+                Call { up: &mut dialed.upstream, body: &mut body, ticket: &mut ticket, caller: &caller };
             let answered = tokio::select! {
                 biased;
                 answered = call.answer() => answered,
