@@ -247,6 +247,7 @@ fn hello(identity: &Identity, number: usize) -> Hello {
         status: Status::Ready,
         resume: None,
         certificate_expires: None,
+        dedup_epoch: None,
     }
 }
 
