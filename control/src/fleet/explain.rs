@@ -117,5 +117,6 @@ fn unknown(namespace: &str, agent: &str) -> Facts {
         weight: 1,
         capabilities: Vec::new(),
         build: String::new(),
+        dedup_epoch: None,
     }
 }
