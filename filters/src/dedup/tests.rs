@@ -1,3 +1,5 @@
+//! A key is done once: the window against a model, many threads, and the pin over endpoints that fail in every way.
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
