@@ -7,7 +7,7 @@ use crate::kinds::{Dispatch, KindInfo, dispatch, kind_names};
 use crate::model::{Kind, Meta, ResourceKey, StringMap};
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AuthorizationPolicySpec, DestinationRuleSpec, Metadata,
-    PeerAuthenticationSpec, Raw, Reader, RequestAuthenticationSpec, ServiceEntrySpec, ServiceEntryStatusSpec,
+    PeerAuthenticationSpec, RateLimitSpec, Raw, Reader, RequestAuthenticationSpec, ServiceEntrySpec, ServiceEntryStatusSpec,
     SidecarSpec, TelemetrySpec, TextMap, TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec,
     WorkloadSpec, nearest,
 };
@@ -38,6 +38,7 @@ pub(crate) enum Spec<'n> {
     RequestAuthentication(RequestAuthenticationSpec<'n>),
     Telemetry(TelemetrySpec<'n>),
     TrustDomain(TrustDomainSpec<'n>),
+    RateLimit(RateLimitSpec<'n>),
 }
 
 /// Reads a document, or the items of a List, into `out`.
@@ -150,6 +151,7 @@ fn read_spec<'n>(node: Node<'n>, kind: Kind, diagnose: &mut Diagnose) -> Option<
         Kind::RequestAuthentication => Spec::RequestAuthentication(Raw::read(node, reader)?),
         Kind::Telemetry => Spec::Telemetry(Raw::read(node, reader)?),
         Kind::TrustDomain => Spec::TrustDomain(Raw::read(node, reader)?),
+        Kind::RateLimit => Spec::RateLimit(Raw::read(node, reader)?),
     })
 }
 

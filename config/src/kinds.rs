@@ -3,7 +3,7 @@
 use crate::model::Kind;
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AuthorizationPolicySpec, DestinationRuleSpec, Object,
-    PeerAuthenticationSpec, Raw, RequestAuthenticationSpec, ServiceEntrySpec, Shape, SidecarSpec,
+    PeerAuthenticationSpec, RateLimitSpec, Raw, RequestAuthenticationSpec, ServiceEntrySpec, Shape, SidecarSpec,
     TelemetrySpec, TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec,
 };
 
@@ -54,6 +54,7 @@ pub static KINDS: &[KindInfo] = &[
     info::<RequestAuthenticationSpec>(Kind::RequestAuthentication, SECURITY, false, false),
     info::<TelemetrySpec>(Kind::Telemetry, TELEMETRY, false, false),
     info::<TrustDomainSpec>(Kind::TrustDomain, OURS_ONLY, true, true),
+    info::<RateLimitSpec>(Kind::RateLimit, OURS_ONLY, true, true),
 ];
 
 /// What is known of `kind`.

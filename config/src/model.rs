@@ -13,6 +13,7 @@ mod matching;
 mod meta;
 mod observe;
 mod policy;
+mod rate_limit;
 mod registration;
 mod route;
 mod security;
@@ -30,6 +31,7 @@ pub use matching::*;
 pub use meta::*;
 pub use observe::*;
 pub use policy::*;
+pub use rate_limit::*;
 pub use registration::*;
 pub use route::*;
 pub use security::*;
@@ -69,4 +71,6 @@ pub struct Model {
     pub telemetries: Vec<Telemetry>,
     /// Other meshes whose certificates are taken; no two have one name.
     pub trust_domains: Vec<TrustDomain>,
+    /// How often something may be called.
+    pub rate_limits: Vec<RateLimit>,
 }

@@ -18,6 +18,7 @@ mod matching;
 mod merge;
 mod observe;
 mod pool;
+mod rate_limit;
 mod references;
 mod security;
 mod service;
@@ -35,6 +36,7 @@ use crate::yaml::Node;
 
 use check::Cx;
 use destination_rule::DestinationRuleDraft;
+use rate_limit::RateLimitDraft;
 use virtual_service::VirtualServiceDraft;
 
 /// What is known while documents are read, with places for messages.
@@ -47,6 +49,7 @@ struct Drafts<'n> {
     workloads: Vec<Node<'n>>,
     peers: Vec<Node<'n>>,
     trust_domains: Vec<(TrustDomain, Node<'n>)>,
+    rate_limits: Vec<RateLimitDraft<'n>>,
 }
 
 /// Validates all documents. The model is only good if no error was reported.
@@ -64,8 +67,10 @@ pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose
     delegate::merge(&mut cx, &mut drafts.virtual_services);
     additions::spell_out(&mut cx, &mut drafts, options);
     references::check(&mut cx, &drafts, &model);
+    rate_limit::unknown_targets(&mut cx, &drafts, &model);
     trust::unique(&mut cx, &drafts.trust_domains);
     model.trust_domains = drafts.trust_domains.into_iter().map(|(domain, _)| domain).collect();
+    model.rate_limits = drafts.rate_limits.into_iter().map(|draft| draft.limit).collect();
     model.virtual_services = drafts.virtual_services.into_iter().map(|draft| draft.service).collect();
     model.destination_rules = drafts.destination_rules.into_iter().map(|draft| draft.rule).collect();
     model
@@ -111,6 +116,9 @@ fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &
             model.request_authentications.push(security::request_authentication(cx, meta, &spec));
         }
         Spec::Telemetry(spec) => model.telemetries.push(observe::telemetry(cx, meta, &spec)),
+        Spec::RateLimit(spec) => {
+            drafts.rate_limits.extend(rate_limit::rate_limit(cx, meta, &spec));
+        }
         Spec::TrustDomain(spec) => {
             drafts.trust_domains.extend(trust::trust_domain(cx, meta, &spec).map(|domain| (domain, node)));
         }

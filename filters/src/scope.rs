@@ -186,6 +186,7 @@ impl<'m> Scope<'m> {
             .chain(model.authorization_policies.iter().map(|policy| &policy.meta))
             .chain(model.request_authentications.iter().map(|policy| &policy.meta))
             .chain(model.agent_security_policies.iter().map(|policy| &policy.meta))
+            .chain(model.rate_limits.iter().map(|limit| &limit.meta))
             .chain(model.telemetries.iter().map(|telemetry| &telemetry.meta))
             .filter(|meta| own(meta) || root(meta));
         for meta in groups.chain(sidecars.map(|sidecar| &sidecar.meta)).chain(security) {

@@ -48,6 +48,8 @@ kinds! {
     Telemetry,
     /// Another mesh whose certificates are taken.
     TrustDomain,
+    /// How often something may be called.
+    RateLimit,
 }
 
 impl fmt::Display for Kind {

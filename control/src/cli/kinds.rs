@@ -23,6 +23,7 @@ const SHORT: &[(&str, &str)] = &[
     ("ra", "RequestAuthentication"),
     ("tm", "Telemetry"),
     ("td", "TrustDomain"),
+    ("rl", "RateLimit"),
 ];
 
 /// What is asked for.
