@@ -8,6 +8,7 @@ pub mod cluster;
 mod destination;
 mod egress;
 mod inbound;
+mod rate_limit;
 mod resilience;
 mod retry;
 mod route;
@@ -43,6 +44,8 @@ pub struct CompileOptions {
     /// Whether callers must speak mTLS where no PeerAuthentication says. `None`: they must when the sidecar has an
     /// identity, else they may not.
     pub default_mtls: Option<MtlsMode>,
+    /// Whether there is no control plane that shares out fleet-wide rate limits: then the sidecar has them whole.
+    pub alone: bool,
 }
 
 impl CompileOptions {
@@ -93,7 +96,8 @@ pub fn compile(
     let trust_domain = options.trust_domain.as_deref();
     let sources = cluster::Sources { model, resolved, view: &view, place: &place, trust_domain };
     let (clusters, dns_names) = cluster::clusters(sources, &mut state.begin(now));
-    let routes = route::compile(model, options, &view, &rules, &clusters);
+    let mut routes = route::compile(model, options, &view, &rules, &clusters);
+    let limits = rate_limit::compile(model, options, &mut routes, &mut state.begin(now));
     let (inbound, mut warnings) = inbound::compile(model, options);
     warnings.extend(routes.warnings);
     Ok(Plan {
@@ -102,6 +106,7 @@ pub fn compile(
         warnings: warnings.into(),
         inbound,
         own: model.sidecar(&options.namespace, &options.labels).map(Own::of).unwrap_or_default(),
+        limits,
         catalogue: catalogue::compile(&clusters),
         egress: egress::compile(model, options, &view),
         dns_names,

@@ -4,6 +4,7 @@ mod describe;
 mod egress;
 mod inbound;
 mod own;
+mod limits;
 mod registered;
 mod resilience;
 mod why;
@@ -27,6 +28,7 @@ pub use egress::Egress;
 pub(crate) use egress::NamedAddress;
 pub(crate) use inbound::InboundMtls;
 pub use own::Own;
+pub(crate) use limits::Limits;
 pub use registered::Measured;
 pub(crate) use registered::Registered;
 pub use resilience::Resilience;
@@ -41,6 +43,7 @@ pub struct Plan {
     pub(crate) registered: Registered,
     pub(crate) inbound: InboundMtls,
     pub(crate) own: Own,
+    pub(crate) limits: Limits,
     /// The rule of calls that ask for a capability and whose host has no rule of its own.
     pub(crate) by_capability: Rule,
     /// Names whose addresses have to be looked up, sorted.
@@ -269,6 +272,7 @@ impl Default for Plan {
             registered: Registered::default(),
             inbound: InboundMtls::default(),
             own: Own::default(),
+            limits: Limits::default(),
             by_capability: Rule {
                 name: "*.capability.mesh".into(),
                 number: 0,

@@ -63,6 +63,11 @@ impl RouteTable {
         &self.hosts
     }
 
+    /// The same, to be completed while a plan is made.
+    pub(crate) fn hosts_mut(&mut self) -> &mut [VirtualHost] {
+        &mut self.hosts
+    }
+
     /// Every name with the number of its virtual host, in no particular order.
     pub(crate) fn names(&self) -> impl Iterator<Item = (String, u32)> {
         self.names.iter()
@@ -101,6 +106,11 @@ impl VirtualHost {
     /// The rules in order.
     pub(crate) fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The same, to be completed while a plan is made.
+    pub(crate) fn rules_mut(&mut self) -> &mut [Rule] {
+        &mut self.rules
     }
 }
 

@@ -7,6 +7,8 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pilotfish_config::model::LimitAmount;
+
 use crate::balance::maglev::Maglev;
 use crate::balance::ring::Ring;
 use crate::balance::round_robin::RoundRobin;
@@ -14,6 +16,7 @@ use crate::balance::{Algorithm, Balancer, Bound, HashTable, Weights};
 use crate::clock::Micros;
 use crate::endpoint::{Endpoint, EndpointStats};
 use crate::inflight::ClusterLimits;
+use crate::rate_limit::LimitState;
 
 /// Counters and tables by what they belong to. One for the process.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub struct State(Mutex<Inner>);
 struct Inner {
     clusters: HashMap<Box<str>, Counters>,
     tables: HashMap<TableKey, HashTable>,
+    /// By the name of the document.
+    rate_limits: HashMap<Box<str>, Arc<LimitState>>,
     /// For where round robins start; reproducible when the state was made from a seed.
     rng: fastrand::Rng,
 }
@@ -60,6 +65,7 @@ impl Inner {
             counters.endpoints.retain(|_, stats| Arc::strong_count(stats) > 1);
             Arc::strong_count(&counters.limits) > 1 || !counters.endpoints.is_empty()
         });
+        self.rate_limits.retain(|_, limit| Arc::strong_count(limit) > 1);
         self.tables.retain(|_, table| match table {
             HashTable::Ring(ring) => Arc::strong_count(ring) > 1,
             HashTable::Maglev(table) => Arc::strong_count(table) > 1,
@@ -93,6 +99,24 @@ impl Pass<'_> {
             self.inner.clusters.insert(cluster.into(), Counters::default());
         }
         self.inner.clusters.entry(cluster.into()).or_default()
+    }
+
+    /// What was spent of the rate limit of that name. One that is new has full buckets of this amount; that of one that is
+    /// known changes when the plan begins to serve ([`crate::plan::Plan::settle_limits`]).
+    pub(crate) fn rate_limit(
+        &mut self,
+        name: &str,
+        amount: LimitAmount,
+        fleet: bool,
+        share: u32,
+    ) -> Arc<LimitState> {
+        let (now, inner) = (self.now, &mut *self.inner);
+        if let Some(known) = inner.rate_limits.get(name) {
+            return known.clone();
+        }
+        let new = Arc::new(LimitState::new(now, amount, fleet, share, inner.rng.u64(..)));
+        inner.rate_limits.insert(name.into(), new.clone());
+        new
     }
 
     /// A balancer for these endpoints.

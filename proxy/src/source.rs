@@ -277,6 +277,7 @@ impl Publisher {
         let version = shared.snapshots.version() + 1;
         let agent = self.agent(&answers);
         let snapshot = Snapshot { version, plan, outside, agent, resources, published: SystemTime::now() };
+        snapshot.plan.settle_limits(shared.clock.now());
         self.answers = answers;
         self.trust_domain = options.trust_domain;
         self.graveyard.push(self.shared.snapshots.publish(Arc::new(snapshot)));
@@ -348,6 +349,7 @@ fn compile_options(settings: &Settings) -> CompileOptions {
             OutboundPolicy::AllowAny => OutboundMode::AllowAny,
             OutboundPolicy::RegistryOnly => OutboundMode::RegistryOnly,
         },
+        alone: settings.control.addresses.is_empty(),
         ..CompileOptions::default()
     }
 }

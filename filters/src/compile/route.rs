@@ -19,6 +19,8 @@ pub(super) struct Routes {
     pub(super) table: RouteTable,
     pub(super) by_capability: Rule,
     pub(super) warnings: Vec<Box<str>>,
+    /// So many virtual hosts come first that are of VirtualServices.
+    pub(super) written: usize,
 }
 
 /// Compiles every rule that the sidecar sees.
@@ -44,7 +46,12 @@ pub(super) fn compile(
     }
     compiler.default_routes(model, clusters);
     let by_capability = compiler.capability_rule();
-    Routes { table: compiler.table, by_capability, warnings: compiler.warnings }
+    Routes {
+        table: compiler.table,
+        by_capability,
+        warnings: compiler.warnings,
+        written: compiler.owners.len(),
+    }
 }
 
 struct Compiler<'a> {

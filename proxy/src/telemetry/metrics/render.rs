@@ -3,12 +3,14 @@
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
+use pilotfish_filters::rate_limit::WHOLE;
 use pilotfish_filters::verdict::Reason;
 
 use super::{BUCKETS, CLASSES, Counter, DirectionMetrics, HANDSHAKE_REASONS, MirrorMetrics, WorkerMetrics};
 use crate::listen::Direction;
 use crate::server::Shared;
 use crate::shutdown::Phase;
+use crate::telemetry::series::SLOTS;
 
 /// The media type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -22,6 +24,7 @@ pub fn render(shared: &Shared) -> String {
     by_rule(&mut page, &shared.metrics, &shared.rules.list());
     by_cluster(&mut page, &shared.metrics, &shared.clusters.list());
     deduplication(&mut page, shared);
+    rate_limits(&mut page, shared);
     configuration(&mut page, shared);
     process(&mut page);
     page.text
@@ -222,6 +225,34 @@ fn by_cluster(page: &mut Page, workers: &[Arc<WorkerMetrics>], names: &[Box<str>
         if count > 0 {
             page.sample(&format!("cluster=\"{}\"", escape(name)), count);
         }
+    }
+}
+
+/// Of each RateLimit that the newest configuration has, up to as many as other names get.
+fn rate_limits(page: &mut Page, shared: &Shared) {
+    let newest = shared.snapshots.newest();
+    let limits = &newest.plan.rate_limits()[..newest.plan.rate_limits().len().min(SLOTS)];
+    if limits.is_empty() {
+        return;
+    }
+    let help = "Calls by RateLimit and result: allowed, limited (429), would-limit (a dry run).";
+    page.family("pilotfish_rate_limit_total", "counter", help);
+    for limit in limits {
+        let (name, counts) = (escape(&limit.name), limit.state.counts());
+        let refused = if limit.dry_run { "would-limit" } else { "limited" };
+        page.sample(&format!("limit=\"{name}\",result=\"allowed\""), counts.allowed);
+        page.sample(&format!("limit=\"{name}\",result=\"{refused}\""), counts.limited);
+    }
+    let help = "Buckets by key that are kept, of those RateLimits that have some.";
+    page.family("pilotfish_rate_limit_keys", "gauge", help);
+    for limit in limits.iter().filter(|limit| limit.state.keys() > 0) {
+        page.sample(&format!("limit=\"{}\"", escape(&limit.name)), limit.state.keys());
+    }
+    let help = "This sidecar's part of a RateLimit of the whole fleet, 0 to 1.";
+    page.family("pilotfish_rate_limit_share", "gauge", help);
+    for limit in limits.iter().filter(|limit| limit.fleet) {
+        let share = f64::from(limit.state.share()) / f64::from(WHOLE);
+        page.sample(&format!("limit=\"{}\"", escape(&limit.name)), share);
     }
 }
 
