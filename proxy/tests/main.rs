@@ -26,6 +26,7 @@ mod limits;
 mod matching;
 mod names;
 mod python;
+mod rate_limits;
 mod repeats;
 mod routes;
 mod streams;
