@@ -7,9 +7,9 @@ use crate::kinds::{Dispatch, KindInfo, dispatch, kind_names};
 use crate::model::{Kind, Meta, ResourceKey, StringMap};
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AuthorizationPolicySpec, DestinationRuleSpec, Metadata,
-    PeerAuthenticationSpec, RateLimitSpec, Raw, Reader, RequestAuthenticationSpec, ServiceEntrySpec, ServiceEntryStatusSpec,
-    SidecarSpec, TelemetrySpec, TextMap, TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec,
-    WorkloadSpec, nearest,
+    PeerAuthenticationSpec, RateLimitSpec, Raw, Reader, RequestAuthenticationSpec, ServiceEntrySpec,
+    ServiceEntryStatusSpec, SidecarSpec, TelemetrySpec, TextMap, TrustDomainSpec, VirtualServiceSpec,
+    WorkloadGroupSpec, WorkloadSpec, nearest,
 };
 use crate::validate::check::is_dns_label;
 use crate::yaml::{Node, Type, clip_text};

@@ -3,8 +3,8 @@
 use crate::model::Kind;
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AuthorizationPolicySpec, DestinationRuleSpec, Object,
-    PeerAuthenticationSpec, RateLimitSpec, Raw, RequestAuthenticationSpec, ServiceEntrySpec, Shape, SidecarSpec,
-    TelemetrySpec, TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec,
+    PeerAuthenticationSpec, RateLimitSpec, Raw, RequestAuthenticationSpec, ServiceEntrySpec, Shape,
+    SidecarSpec, TelemetrySpec, TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec,
 };
 
 /// What is known of a kind.

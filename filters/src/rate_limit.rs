@@ -16,8 +16,8 @@ use crate::route::split_authority;
 use crate::verdict::{Deny, Reason};
 pub use bucket::WHOLE;
 use bucket::{Bucket, Moment, Pace, Terms};
-pub use keyed::MOST_KEYS;
 use keyed::Keyed;
+pub use keyed::MOST_KEYS;
 
 /// The slice of a fleet-wide limit that a sidecar has before its control plane has said anything: a hundredth.
 pub const FIRST_SHARE: u32 = WHOLE / 100;
@@ -175,7 +175,10 @@ impl<H: Head> Asking<'_, H> {
 
     /// Names without versions.
     fn capabilities(&self) -> impl Iterator<Item = &str> {
-        self.call.capabilities.iter().map(|wanted| wanted.split_once('@').map_or(&**wanted, |(name, _)| name).trim())
+        self.call
+            .capabilities
+            .iter()
+            .map(|wanted| wanted.split_once('@').map_or(&**wanted, |(name, _)| name).trim())
     }
 
     fn is_to(&self, hosts: &[Host]) -> bool {

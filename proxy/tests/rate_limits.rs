@@ -11,7 +11,9 @@ use crate::support::{service, sidecar, virtual_service};
 use crate::tls::setup::{Mesh, counted, mesh_service};
 
 fn limit(name: &str, amount: &str, spec: &str) -> String {
-    format!("apiVersion: pilotfish.dev/v1\nkind: RateLimit\nmetadata: {{name: {name}}}\nspec: {{limit: {{per: 1h, {amount}}}, {spec}}}\n---\n")
+    format!(
+        "apiVersion: pilotfish.dev/v1\nkind: RateLimit\nmetadata: {{name: {name}}}\nspec: {{limit: {{per: 1h, {amount}}}, {spec}}}\n---\n"
+    )
 }
 
 /// How many of `tries` GETs on one connection are answered 200; all others have to be 429.
@@ -75,7 +77,13 @@ async fn a_reload_keeps_what_was_spent() {
     assert_eq!(through(sidecar.outbound, "s.test", 8, &[]).await, 5);
     reload(&sidecar, &with(8)).await;
     assert_eq!(through(sidecar.outbound, "s.test", 8, &[]).await, 3);
-    reload(&sidecar, &(with(8) + "# the same limit\n" + &virtual_service("v", "v.test", "- directResponse: {status: 200}"))).await;
+    reload(
+        &sidecar,
+        &(with(8)
+            + "# the same limit\n"
+            + &virtual_service("v", "v.test", "- directResponse: {status: 200}")),
+    )
+    .await;
     assert_eq!(through(sidecar.outbound, "s.test", 8, &[]).await, 0);
     assert_eq!(through(sidecar.outbound, "v.test", 8, &[]).await, 8);
     reload(&sidecar, &with(7)).await;
@@ -86,7 +94,8 @@ async fn a_reload_keeps_what_was_spent() {
 #[tokio::test]
 async fn a_refusal_says_why_and_when_to_come_back() {
     let origin = Origin::plain().await;
-    let yaml = service("s.test", origin.port()) + &limit("l", "requests: 2, burst: 1", "targets: [{host: s.test}]");
+    let yaml =
+        service("s.test", origin.port()) + &limit("l", "requests: 2, burst: 1", "targets: [{host: s.test}]");
     let sidecar = sidecar().yaml("a.yaml", yaml).start();
     let mut client = H1::connect(sidecar.outbound).await;
     let first = client.get("s.test", "/", &[]).await.unwrap();
@@ -110,11 +119,9 @@ async fn a_refusal_says_why_and_when_to_come_back() {
 async fn each_header_value_has_its_own_and_a_dry_run_refuses_nobody() {
     let origin = Origin::plain().await;
     let by = "targets: [{host: s.test}], by: [{header: X-Tenant}]";
-    let yaml = service("s.test", origin.port()) + &limit("tenants", "requests: 3", by) + &limit(
-        "dry",
-        "requests: 1",
-        "targets: [{host: s.test}], dryRun: true",
-    );
+    let yaml = service("s.test", origin.port())
+        + &limit("tenants", "requests: 3", by)
+        + &limit("dry", "requests: 1", "targets: [{host: s.test}], dryRun: true");
     let sidecar = sidecar().yaml("a.yaml", yaml).start();
     for headers in [&["x-tenant: a"][..], &["X-TENANT: b"], &[]] {
         assert_eq!(through(sidecar.outbound, "s.test", 6, headers).await, 3, "{headers:?}");

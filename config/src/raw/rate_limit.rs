@@ -83,10 +83,8 @@ pub enum LimitKeySpec<'n> {
 }
 
 impl<'n> Raw<'n> for LimitKeySpec<'n> {
-    const SHAPE: Shape = Shape::Either(&[
-        <One<'n, LimitKeyWord> as Raw<'n>>::SHAPE,
-        <LimitHeaderSpec<'n> as Raw<'n>>::SHAPE,
-    ]);
+    const SHAPE: Shape =
+        Shape::Either(&[<One<'n, LimitKeyWord> as Raw<'n>>::SHAPE, <LimitHeaderSpec<'n> as Raw<'n>>::SHAPE]);
     fn read(node: Node<'n>, reader: &mut Reader) -> Option<Self> {
         if node.kind() == Type::Map {
             return LimitHeaderSpec::read(node, reader).map(LimitKeySpec::Header);

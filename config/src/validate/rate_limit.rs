@@ -52,7 +52,11 @@ pub(super) fn rate_limit<'n>(
     let limit = RateLimit {
         meta,
         inbound,
-        selector: spec.selector.as_ref().map(|s| cx.selector(s.node, s.match_labels.as_ref())).unwrap_or_default(),
+        selector: spec
+            .selector
+            .as_ref()
+            .map(|s| cx.selector(s.node, s.match_labels.as_ref()))
+            .unwrap_or_default(),
         targets,
         by,
         amount,
@@ -74,7 +78,11 @@ fn target(cx: &mut Cx<'_>, spec: &LimitTargetSpec<'_>, inbound: bool) -> Option<
             return None;
         }
         if let Some(capability) = resolved.capability() {
-            cx.error_hint(host.node, "this host stands for a capability", format!("write `capability: {capability}`"));
+            cx.error_hint(
+                host.node,
+                "this host stands for a capability",
+                format!("write `capability: {capability}`"),
+            );
             return None;
         }
         return Some(LimitTarget::Host(resolved));
@@ -122,7 +130,8 @@ fn keys(cx: &mut Cx<'_>, spec: &RateLimitSpec<'_>, inbound: bool) -> Vec<LimitKe
         let (node, key) = match key {
             LimitKeySpec::Word(word) if word.value == LimitKeyWord::Caller => {
                 if !inbound {
-                    let hint = "the caller is the local agent always; `direction: inbound` tells callers apart";
+                    let hint =
+                        "the caller is the local agent always; `direction: inbound` tells callers apart";
                     cx.warn(word.node, "does nothing for calls that the agent makes", hint);
                 }
                 (word.node, LimitKey::Caller)
@@ -166,9 +175,11 @@ fn amount(cx: &mut Cx<'_>, spec: &LimitSpec<'_>) -> Option<LimitAmount> {
         }
         burst.value
     });
-    let amount = LimitAmount { requests: requests.value, per: per.max(Duration::from_millis(1)), burst: burst.max(1) };
+    let amount =
+        LimitAmount { requests: requests.value, per: per.max(Duration::from_millis(1)), burst: burst.max(1) };
     if amount.per_second() > FASTEST {
-        let message = format!("{} in {} is more than a million a second", requests.value, print_duration(per));
+        let message =
+            format!("{} in {} is more than a million a second", requests.value, print_duration(per));
         cx.error_hint(requests.node, message, "no sidecar serves that many: leave the limit out");
     }
     Some(amount)
@@ -186,20 +197,28 @@ pub(super) fn unknown_targets(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Mode
                 LimitTarget::Host(host) => {
                     if !hosts.iter().any(|known| known.covers(host) || host.covers(known)) {
                         let message = format!("no document here has the host {host}");
-                        cx.warn(place, message, "without one, only an agent that registers as it makes the limit count");
+                        cx.warn(
+                            place,
+                            message,
+                            "without one, only an agent that registers as it makes the limit count",
+                        );
                     }
                 }
                 LimitTarget::Route { namespace, service: name, rule } => {
-                    let found =
-                        rules().find(|known| known.meta.namespace() == namespace && known.meta.name() == name);
+                    let found = rules()
+                        .find(|known| known.meta.namespace() == namespace && known.meta.name() == name);
                     let Some(found) = found else {
                         let message = format!("there is no VirtualService {namespace}/{name} here");
                         cx.warn(place, message, "until there is one, the limit counts nothing");
                         continue;
                     };
-                    let names: Vec<String> = found.http.iter().enumerate().map(|(at, rule)| rule_name(rule, at)).collect();
+                    let names: Vec<String> =
+                        found.http.iter().enumerate().map(|(at, rule)| rule_name(rule, at)).collect();
                     if let Some(rule) = rule.as_ref().filter(|rule| !names.contains(rule)) {
-                        let message = format!("the VirtualService {namespace}/{name} has no rule `{}`", clip_text(rule));
+                        let message = format!(
+                            "the VirtualService {namespace}/{name} has no rule `{}`",
+                            clip_text(rule)
+                        );
                         cx.warn(place, message, format!("it has: {}", names.join(", ")));
                     }
                 }

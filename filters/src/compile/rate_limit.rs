@@ -29,7 +29,8 @@ pub(super) fn compile(
     let mut own: Vec<&RateLimit> =
         model.rate_limits.iter().filter(|limit| limit.is_for(&options.namespace, &options.labels)).collect();
     own.sort_by_key(|limit| (limit.meta.namespace(), limit.meta.name()));
-    let ready: Vec<Ready<'_>> = own.into_iter().map(|document| ready(document, options, first_share, state)).collect();
+    let ready: Vec<Ready<'_>> =
+        own.into_iter().map(|document| ready(document, options, first_share, state)).collect();
     if ready.is_empty() {
         return Limits::default();
     }
@@ -84,9 +85,7 @@ fn ready<'m>(
         by: document.by.clone().into(),
     };
     let hosts = document.targets.iter().filter_map(|target| match target {
-        LimitTarget::Host(host) => {
-            Some(names_of(host, &options.namespace).map(Host::verbatim).collect())
-        }
+        LimitTarget::Host(host) => Some(names_of(host, &options.namespace).map(Host::verbatim).collect()),
         _ => None,
     });
     Ready { document, limit: Arc::new(limit), hosts: hosts.collect() }

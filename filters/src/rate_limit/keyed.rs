@@ -65,12 +65,7 @@ impl Shard {
 
 impl Keyed {
     pub(super) fn new(seed: u64) -> Keyed {
-        Keyed {
-            shards: Default::default(),
-            count: AtomicUsize::new(0),
-            overflow: Bucket::default(),
-            seed,
-        }
+        Keyed { shards: Default::default(), count: AtomicUsize::new(0), overflow: Bucket::default(), seed }
     }
 
     /// A hasher for the parts of a key.

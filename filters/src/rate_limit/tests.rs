@@ -63,9 +63,17 @@ fn no_window_has_more_than_the_burst_and_the_rate() {
                 admitted.push_back(now);
             }
         }
-        assert!(admitted.len() >= terms.burst.min(100) as usize, "seed {seed}: a full bucket lets its burst through");
+        assert!(
+            admitted.len() >= terms.burst.min(100) as usize,
+            "seed {seed}: a full bucket lets its burst through"
+        );
         for from in 0..admitted.len() {
-            for to in [from, (from + 1).min(admitted.len() - 1), (from + 50).min(admitted.len() - 1), admitted.len() - 1] {
+            for to in [
+                from,
+                (from + 1).min(admitted.len() - 1),
+                (from + 50).min(admitted.len() - 1),
+                admitted.len() - 1,
+            ] {
                 let passed = admitted[to].since(admitted[from]).as_secs_f64();
                 let most = f64::from(terms.burst) + terms.per_second() * passed;
                 let count = to.saturating_sub(from) + 1;
@@ -179,7 +187,8 @@ fn a_moved_slice_brings_no_tokens() {
             both.iter().for_each(|(at, share)| sidecars[*at].set_share(now, *share));
             first = next;
         }
-        admitted += u32::from(take(&sidecars[rng.usize(..2)], now)) + u32::from(take(&sidecars[rng.usize(..2)], now));
+        admitted +=
+            u32::from(take(&sidecars[rng.usize(..2)], now)) + u32::from(take(&sidecars[rng.usize(..2)], now));
     }
     let most = 100.0 + 100.0 * now.since(at(0)).as_secs_f64();
     assert!(f64::from(admitted) <= most + 1.0, "{admitted} of {most}");
@@ -197,9 +206,8 @@ fn keys_have_buckets_of_their_own() {
     assert_eq!(through(&limits, &get().with("x-tenant", ""), at(0), 5), 2, "an empty value is a value");
     let call = Call { capabilities: vec!["Plan@^1".into(), "search".into()], ..Call::default() };
     let same = Call { capabilities: vec!["search".into(), "plan".into()], ..Call::default() };
-    let mut asked = [&call, &same, &same].map(|call| {
-        limits.admit(at(0), &Asking { head: &a, call, caller: None }).is_ok()
-    });
+    let mut asked = [&call, &same, &same]
+        .map(|call| limits.admit(at(0), &Asking { head: &a, call, caller: None }).is_ok());
     assert_eq!(asked, [true, true, false]);
     asked.reverse();
     let callers = self::limits(&[&limit("default/c", amount(1, 60_000, 1), &[LimitKey::Caller])]);
@@ -261,7 +269,10 @@ fn threads_with_new_keys_never_keep_too_many() {
 
 #[test]
 fn a_call_is_within_all_limits_or_takes_from_none() {
-    let (wide, narrow) = (limit("default/wide", amount(1, 60_000, 10), &[]), limit("default/narrow", amount(1, 30_000, 3), &[]));
+    let (wide, narrow) = (
+        limit("default/wide", amount(1, 60_000, 10), &[]),
+        limit("default/narrow", amount(1, 30_000, 3), &[]),
+    );
     let both = limits(&[&wide, &narrow]);
     assert_eq!(through(&both, &get(), at(0), 20), 3);
     assert_eq!(left(&wide.state, at(0)), 7, "a refused call spends nothing");
@@ -274,7 +285,10 @@ fn a_call_is_within_all_limits_or_takes_from_none() {
 
 #[test]
 fn many_threads_within_two_limits_lose_no_token() {
-    let (one, other) = (limit("default/a", amount(1, 86_400_000, 5000), &[]), limit("default/b", amount(1, 86_400_000, 3000), &[]));
+    let (one, other) = (
+        limit("default/a", amount(1, 86_400_000, 5000), &[]),
+        limit("default/b", amount(1, 86_400_000, 3000), &[]),
+    );
     let both = limits(&[&one, &other]);
     let count: u32 = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| through(&both, &get(), at(0), 2000))).collect();
@@ -286,7 +300,10 @@ fn many_threads_within_two_limits_lose_no_token() {
 
 #[test]
 fn a_dry_run_counts_and_refuses_nothing() {
-    let dry = Arc::new(Limit { dry_run: true, ..Arc::into_inner(limit("default/dry", amount(1, 60_000, 2), &[])).unwrap() });
+    let dry = Arc::new(Limit {
+        dry_run: true,
+        ..Arc::into_inner(limit("default/dry", amount(1, 60_000, 2), &[])).unwrap()
+    });
     assert_eq!(through(&limits(&[&dry]), &get(), at(0), 5), 5);
     assert_eq!(dry.state.counts(), Counts { allowed: 2, limited: 3 });
     let real = limit("default/real", amount(1, 60_000, 4), &[]);
@@ -297,7 +314,8 @@ fn a_dry_run_counts_and_refuses_nothing() {
 fn a_refusal_says_when_to_come_back() {
     let limits = limits(&[&limit("default/search", amount(10, 1500, 1), &[])]);
     assert_eq!(through(&limits, &get(), at(0), 2), 1);
-    let deny = limits.admit(at(0), &Asking { head: &get(), call: &Call::default(), caller: None }).unwrap_err();
+    let deny =
+        limits.admit(at(0), &Asking { head: &get(), call: &Call::default(), caller: None }).unwrap_err();
     assert_eq!(deny.reason, Reason::RateLimited);
     let header = |name| deny.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value);
     assert_eq!(header("retry-after"), Some("1"), "whole seconds, rounded up");

@@ -22,16 +22,21 @@ spec:
 ";
 
 fn limit(name: &str, spec: &str) -> String {
-    format!("apiVersion: pilotfish.dev/v1\nkind: RateLimit\nmetadata: {{name: {name}}}\nspec: {{limit: {{requests: 1, per: 1h, burst: 2}}, {spec}}}\n---\n")
+    format!(
+        "apiVersion: pilotfish.dev/v1\nkind: RateLimit\nmetadata: {{name: {name}}}\nspec: {{limit: {{requests: 1, per: 1h, burst: 2}}, {spec}}}\n---\n"
+    )
 }
 
 /// How many of five calls get through.
 fn through(plan: &Plan, head: &TestHead, capabilities: &[&str]) -> u32 {
-    let call = Call { capabilities: capabilities.iter().map(|name| (*name).into()).collect(), ..Call::default() };
+    let call =
+        Call { capabilities: capabilities.iter().map(|name| (*name).into()).collect(), ..Call::default() };
     let port = crate::route::split_authority(head.authority()).1.unwrap_or(80);
     let matched = plan.route(head, &call, &caller(port)).unwrap();
     let limits = &matched.rule.resilience.limits;
-    (0..5).map(|_| u32::from(limits.admit(Micros(0), &Asking { head, call: &call, caller: None }).is_ok())).sum()
+    (0..5)
+        .map(|_| u32::from(limits.admit(Micros(0), &Asking { head, call: &call, caller: None }).is_ok()))
+        .sum()
 }
 
 fn with(spec: &str) -> Plan {
@@ -72,7 +77,11 @@ fn a_rule_is_limited_by_its_name_or_position() {
     let all = with("targets: [{route: search}]");
     assert_eq!(through(&all, &get("rules.example.com", "/fast"), &[]), 2);
     assert_eq!(through(&all, &get("rules.example.com", "/plan"), &[]), 0);
-    assert_eq!(through(&all, &get("a.example.com", "/"), &[]), 5, "the ServiceEntry of that name has no rules");
+    assert_eq!(
+        through(&all, &get("a.example.com", "/"), &[]),
+        5,
+        "the ServiceEntry of that name has no rules"
+    );
 }
 
 #[test]
@@ -84,7 +93,11 @@ fn a_capability_is_limited_however_it_is_asked_for() {
     assert_eq!(through(&plan(), &get("rules.example.com", "/plan"), &[]), 2, "its rule asks");
     assert_eq!(through(&plan(), &get("rules.example.com", "/"), &[]), 5);
     assert_eq!(through(&plan(), &get("rules.example.com", "/"), &["plan"]), 2);
-    assert_eq!(through(&plan(), &get("a.example.com", "/"), &["plan"]), 5, "a host's rule decides, not the header");
+    assert_eq!(
+        through(&plan(), &get("a.example.com", "/"), &["plan"]),
+        5,
+        "a host's rule decides, not the header"
+    );
 }
 
 #[test]
@@ -104,7 +117,8 @@ fn inbound_limits_are_the_agents() {
     assert_eq!(through(&plan, &get("search", "/"), &[]), 5);
     let admit = |plan: &Plan, capabilities: Vec<Box<str>>| {
         let call = Call { capabilities, ..Call::default() };
-        let asking = Asking { head: &get("caller", "/"), call: &call, caller: Some("spiffe://d/ns/n/agent/a") };
+        let asking =
+            Asking { head: &get("caller", "/"), call: &call, caller: Some("spiffe://d/ns/n/agent/a") };
         (0..5).filter(|_| plan.inbound_limits().admit(Micros(0), &asking).is_ok()).count()
     };
     assert_eq!(admit(&plan, Vec::new()), 2);
@@ -130,7 +144,11 @@ fn what_was_spent_outlives_the_plan() {
     assert_eq!(through(&second, &head, &[]), 3);
     drop((first, second));
     assert_eq!(plan("").rate_limits().len(), 0);
-    assert_eq!(through(&plan(&limit("l", "targets: [{host: search}]")), &head, &[]), 2, "a document that went is forgotten");
+    assert_eq!(
+        through(&plan(&limit("l", "targets: [{host: search}]")), &head, &[]),
+        2,
+        "a document that went is forgotten"
+    );
 }
 
 #[test]
@@ -140,6 +158,10 @@ fn without_a_control_plane_a_fleets_limit_is_each_sidecars() {
     assert_eq!(through(&alone, &get("search", "/"), &[]), 2);
     assert!(alone.warnings().join("\n").contains("RateLimit default/l: there is no control plane"));
     let member = plan_of(&model, &options());
-    assert_eq!(through(&member, &get("search", "/"), &[]), 1, "a hundredth, at least one call, until it is told");
+    assert_eq!(
+        through(&member, &get("search", "/"), &[]),
+        1,
+        "a hundredth, at least one call, until it is told"
+    );
     assert!(member.warnings().is_empty());
 }
