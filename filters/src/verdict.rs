@@ -116,6 +116,32 @@ reasons! {
     ClientGone = "client-gone", 499, Caller;
 }
 
+impl Reason {
+    /// The reason whose word this is.
+    pub fn from_word(word: &[u8]) -> Option<Reason> {
+        Reason::ALL.iter().copied().find(|reason| reason.word().as_bytes() == word)
+    }
+
+    /// Whether a sidecar that refuses for this reason has no connection to its agent at all.
+    pub const fn is_no_connection(self) -> bool {
+        matches!(self, Reason::ConnectFailed | Reason::ConnectTimeout | Reason::NoEndpoint)
+    }
+
+    /// Whether a sidecar that refuses for this reason turned the call away before its agent got anything of it, because of
+    /// its own state: another sidecar may well take the call.
+    pub const fn is_turned_away(self) -> bool {
+        matches!(
+            self,
+            Reason::Overflow
+                | Reason::Overloaded
+                | Reason::MemoryPressure
+                | Reason::TooManyConnections
+                | Reason::DedupFull
+                | Reason::DedupEpoch
+        )
+    }
+}
+
 /// A refusal on its way to the caller.
 #[derive(Debug, Clone)]
 pub struct Deny {

@@ -101,7 +101,7 @@ pub async fn by_rule<'p>(
         let protocol = protocol(cluster.settings.upstream, &head, down)?;
         let way = dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), protocol);
         edits.from_sidecar = way.as_ref().is_ok_and(|way| way.secure.is_mesh());
-        replay::keep(&course, protocol, down);
+        replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);
         ctx.tries = course.next();
         let began = worker.shared.clock.now();
         let tried = match way {
@@ -116,7 +116,7 @@ pub async fn by_rule<'p>(
         if let Some(outcome) = outcome {
             lease.record(now, outcome, now.since(began));
         }
-        let spent = Spent { endpoint: lease.endpoint().addr, now };
+        let spent = Spent { endpoint: lease.endpoint().addr, now, by_sidecar: edits.from_sidecar };
         let permit = || task.plan.retry_permit(cluster, lease.endpoint(), now).map(Some);
         let again = course.again(worker, &tried, &spent, permit, down);
         match (again, tried) {

@@ -2,7 +2,7 @@
 
 use pilotfish_testkit::{Agent, H1, H2, Origin, Sidecar};
 
-use super::setup::{DOMAIN, Mesh, ask, get, mesh_service, metric};
+use super::setup::{DOMAIN, Mesh, ask, get, mesh_service, mesh_service_with, metric};
 use crate::support::{destination_rule, service};
 
 /// A caller's sidecar, and one with an agent, the second being `s.test` for the first.
@@ -124,4 +124,33 @@ async fn who_a_sidecar_is_can_be_asked_and_its_key_cannot() {
     assert!(key.lines().filter(|line| line.len() > 30).all(|line| !text.contains(line)));
     let left = metric(&sidecar, "pilotfish_certificate_expires_seconds").await;
     assert!((80_000..=86_400).contains(&left), "{left} s");
+}
+
+/// A sidecar whose agent does not listen says so, and then the call was never begun: another agent gets it, POST or not.
+#[tokio::test]
+async fn a_call_whose_agent_never_got_it_goes_to_another_one() {
+    let (mesh, agent) = (Mesh::new(), Agent::start("alive").await);
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let dead = mesh.sidecar("callee").app(gone).start();
+    let alive = mesh.sidecar("callee").app(agent.addr()).start();
+    let line = "labels: { pilotfish.dev/agent: callee, pilotfish.dev/mesh: \"true\" }";
+    let both =
+        format!("{line}\n  - address: 127.0.0.1\n    ports: {{ web: {} }}\n    {line}", alive.inbound.port());
+    let caller =
+        mesh.sidecar("caller").yaml("a.yaml", mesh_service_with("s.test", &both, dead.inbound)).start();
+    let mut client = H1::connect(caller.outbound).await;
+    for call in 0..20 {
+        let request =
+            format!("POST /echo HTTP/1.1\r\nhost: s.test\r\ncontent-length: 7\r\n\r\nonce{call:03}");
+        let answer = client.ask(request).await.unwrap();
+        assert_eq!(
+            (answer.status(), answer.json()["body_len"].as_u64()),
+            (200, Some(7)),
+            "{}",
+            answer.text()
+        );
+    }
+    assert_eq!(agent.requests(), 20, "each once");
+    let refused = "pilotfish_refusals_total{reason=\"connect-failed\"}";
+    assert!(metric(&dead, refused).await > 0, "the other one was asked too");
 }

@@ -137,11 +137,12 @@ async fn to_addresses(
     let protocol = protocol(to.settings.upstream, &head, down)?;
     let mut course = Course::begin(ctx, to.retries, &head);
     loop {
-        replay::keep(&course, protocol, down);
+        replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);
         ctx.tries = course.next();
         let tried = try_addresses(worker, to, protocol, ctx, &mut head, down).await?;
         let endpoint = ctx.endpoint.ok_or(Reason::NoEndpoint)?;
-        let spent = Spent { endpoint, now: worker.shared.clock.now() };
+        let (now, by_sidecar) = (worker.shared.clock.now(), edits.from_sidecar);
+        let spent = Spent { endpoint, now, by_sidecar };
         let again = course.again(worker, &tried, &spent, || to.retry_permit(&spent), down);
         match (again, tried) {
             (Some(again), tried) => {

@@ -9,6 +9,7 @@ use pilotfish_filters::clock::Micros;
 use pilotfish_filters::retry::{
     Again, Answer, Happened, Keyed, Nature, Pushback, RetryPolicy, Safety, after,
 };
+use pilotfish_filters::verdict::Reason;
 
 use super::attempt::{Sent, Unsent};
 use crate::http::{Downstream, Error, RequestHead, ResponseHead};
@@ -37,6 +38,18 @@ pub struct Spent {
     pub endpoint: SocketAddr,
     /// When it ended.
     pub now: Micros,
+    /// Its endpoint is another sidecar that proved so: what it says of a refusal is true.
+    pub by_sidecar: bool,
+}
+
+/// What a sidecar's refusal says about the agent behind it: that it never got the call.
+fn refused_unseen(head: &ResponseHead) -> Option<Happened> {
+    let reason = Reason::from_word(head.headers.get("pilotfish-reason")?)?;
+    if reason.is_no_connection() {
+        Some(Happened::NotConnected)
+    } else {
+        reason.is_turned_away().then_some(Happened::NotProcessed)
+    }
 }
 
 impl<'r> Course<'r> {
@@ -67,7 +80,7 @@ impl<'r> Course<'r> {
     }
 
     /// How much of the body is to be kept for another try; `None`: there will be none after it was sent. `refuses`: the upstream
-    /// is spoken to in HTTP/2.
+    /// can say that it did nothing with the call, as sidecars and HTTP/2 can.
     pub fn replay_limit(&self, refuses: bool) -> Option<usize> {
         self.policy.may_replay(self.nature, self.keyed, refuses).then_some(self.policy.buffer)
     }
@@ -85,7 +98,10 @@ impl<'r> Course<'r> {
         // The place of the try that has ended is free for the next one.
         self.permit = None;
         let happened = match tried {
-            Ok(sent) => Happened::Answered(self.answer(&sent.head)),
+            Ok(sent) => {
+                let unseen = spent.by_sidecar.then(|| refused_unseen(&sent.head)).flatten();
+                unseen.unwrap_or_else(|| Happened::Answered(self.answer(&sent.head)))
+            }
             Err(unsent) => unsent.happened()?,
         };
         let again =
