@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build-deps build dist demo test bench bench-deps fuzz lint clean need-rust python
+.PHONY: help deps build-deps build dist demo test sim bench bench-deps fuzz lint clean need-rust python
 
 CARGO ?= cargo
 # `--no-default-features` leaves etcd out of the control plane: then protoc is not needed to compile.
@@ -11,6 +11,8 @@ KEEP ?=
 FUZZ_SECONDS ?= 60
 FUZZED := $(patsubst %/fuzz/Cargo.toml,%,$(wildcard */fuzz/Cargo.toml))
 BENCH ?=
+SEEDS ?= 1000
+FIRST ?= 1
 
 help: ## This list
 	@echo "Pilotfish: a sidecar for AI agents. Targets:"
@@ -41,6 +43,9 @@ test: need-rust python deps ## Every test
 	@echo "test: running all tests"
 	@$(CARGO) test --workspace --no-fail-fast
 	@echo "test: all tests passed"
+
+sim: need-rust ## A small mesh on a simulated network: SEEDS (1000) of them from FIRST (1), each run twice
+	@$(CARGO) run -q --profile demo -p pilotfish-sim -- --seeds $(SEEDS) --first $(FIRST)
 
 lint: need-rust build-deps ## Format and clippy, warnings are errors; crate arrows if cargo-deny is there
 	$(CARGO) fmt --all --check

@@ -24,7 +24,9 @@ pub mod mesh;
 pub mod network;
 pub mod scenario;
 pub mod sidecar;
+pub mod sweep;
 pub mod world;
 
 pub use mesh::{Run, simulate};
-pub use scenario::{Bug, Options};
+pub use scenario::Options;
+pub use sweep::{Sweep, sweep};

@@ -52,7 +52,10 @@ fn failed(seed: u64, why: &str) -> Run {
 fn run(seed: u64, options: Options) -> Run {
     pilotfish_proxy::telemetry::log::hush();
     fastrand::seed(seed);
-    let world = World::new(Scenario::of_seed(seed, options));
+    if options.bug {
+        pilotfish_proxy::net::simulated::plant_a_bug();
+    }
+    let world = World::new(Scenario::of_seed(seed));
     let mut stage = Stage::build(&world);
     if let Err(error) = stage.play() {
         // Tokio numbers the tasks of a process, not of a run.
@@ -198,19 +201,4 @@ const STRICT: &str = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication
 
 fn documents(policy: &Policy, sim: &Sim<'_>) -> String {
     policy.yaml(|name| sim.lookup(name).to_string())
-}
-
-/// What a person should see of a seed that failed: its events, what is wrong, and how to run it again.
-pub fn report(run: &Run, again: &Run) -> String {
-    let Run { seed, events, wrong, .. } = run;
-    let mut lines = events.clone();
-    if run.hash != again.hash {
-        let at = events.iter().zip(&again.events).position(|(one, other)| one != other);
-        let at = at.unwrap_or_else(|| events.len().min(again.events.len()));
-        let other = again.events.get(at).map_or("(end)", String::as_str);
-        lines.push(format!("seed {seed}: the second run differs from line {}: {other}", at + 1));
-    }
-    lines.extend(wrong.iter().map(|wrong| format!("seed {seed}: {wrong}")));
-    lines.push(format!("replay it: make sim FIRST={seed} SEEDS=1"));
-    lines.join("\n")
 }

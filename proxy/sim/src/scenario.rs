@@ -9,15 +9,8 @@ use fastrand::Rng;
 /// What a run is besides its seed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// The bug that is planted, to see that it is found.
-    pub bug: Option<Bug>,
-}
-
-/// A bug of the sidecar that can be planted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
-    /// A call is sent again after its connection was reset, whatever its method.
-    RepeatAfterReset,
+    /// Sidecars send a POST again after a reset: a bug that has to be found.
+    pub bug: bool,
 }
 
 /// The host that callers ask for.
@@ -47,8 +40,6 @@ pub struct Scenario {
     pub troubles: Vec<(Duration, Trouble)>,
     /// The policy at the start.
     pub policy: Policy,
-    /// The bug that is planted.
-    pub bug: Option<Bug>,
 }
 
 /// Calls that share a connection.
@@ -241,7 +232,7 @@ fn millis(rng: &mut Rng, least: u64, most: u64) -> Duration {
 
 impl Scenario {
     /// The scenario of a seed.
-    pub fn of_seed(seed: u64, options: Options) -> Scenario {
+    pub fn of_seed(seed: u64) -> Scenario {
         let mut rng = Rng::with_seed(seed);
         let rng = &mut rng;
         let mut id = 0;
@@ -259,7 +250,6 @@ impl Scenario {
             agents: temper(rng),
             troubles,
             policy,
-            bug: options.bug,
         }
     }
 

@@ -2,7 +2,7 @@
 //! of TLS a handshake in plaintext in which each side shows its certificates. They are verified as after a handshake;
 //! only that the peer holds the key is taken on trust.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -26,6 +26,21 @@ const WRITE: usize = 64 * 1024;
 const HANDSHAKE: u8 = 0x16;
 /// The longest chain of certificates, in bytes.
 const LONGEST: usize = 64 * 1024;
+
+thread_local! {
+    static PLANTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Plants a bug in the sidecars of this thread, to see that a simulation finds it: a POST counts as idempotent, so it is
+/// sent again after a reset.
+pub fn plant_a_bug() {
+    PLANTED.set(true);
+}
+
+/// Whether the bug is planted.
+pub(crate) fn is_planted() -> bool {
+    PLANTED.get()
+}
 
 /// A future of a simulated network.
 pub type Promise<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + 'a>>;

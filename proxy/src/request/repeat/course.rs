@@ -59,7 +59,7 @@ impl<'r> Course<'r> {
         let until_head = until_head.map(|limit| ctx.started.after(limit));
         Course {
             policy,
-            nature: Nature::of(head.method.as_str()),
+            nature: nature(head),
             keyed: Keyed::No,
             ends: [until_head, ctx.deadline].into_iter().flatten().min(),
             tries: 0,
@@ -152,6 +152,14 @@ impl<'r> Course<'r> {
             ..answer
         }
     }
+}
+
+fn nature(head: &RequestHead) -> Nature {
+    #[cfg(feature = "sim")]
+    if crate::net::simulated::is_planted() {
+        return Nature::Idempotent;
+    }
+    Nature::of(head.method.as_str())
 }
 
 /// For an answer that names a date and does not say what time it thinks it is.
