@@ -6,6 +6,7 @@
 
 mod agent;
 mod destination_rule;
+mod health;
 mod host;
 mod locality;
 mod lookup;
@@ -24,6 +25,7 @@ mod virtual_service;
 
 pub use agent::*;
 pub use destination_rule::*;
+pub use health::*;
 pub use host::*;
 pub use locality::*;
 pub use lookup::*;

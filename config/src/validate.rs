@@ -11,6 +11,7 @@ mod destination_rule;
 mod extras;
 mod fault;
 mod headers;
+mod health;
 mod http_route;
 mod l4;
 mod load_balancer;

@@ -1,7 +1,8 @@
 //! Which endpoint of a cluster: one file per algorithm, all without locks.
 //!
 //! An algorithm works on one *group* of endpoints (a locality, or all); which group comes from [`locality`].
-//! Endpoints whose last connect failed, and those that this request tried already, are passed over while there are others.
+//! Endpoints that are out (see [`crate::endpoint::health`]), and those that this request tried already, are passed over
+//! while there are others.
 
 pub mod hash;
 pub mod least_request;
@@ -81,14 +82,14 @@ pub(crate) struct Bound {
     pub(crate) weight: u64,
 }
 
-/// Which endpoints are good enough, in the order in which that is tried.
+/// Which endpoints are good enough, in the order in which that is tried. None is good enough whose breaker is shut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accept {
     /// Not out, not tried, not degraded.
     Healthy,
     /// Not out, not tried.
     Reachable,
-    /// Not tried: when all are out, all are used (Envoy's panic).
+    /// Not tried: when all are out, all are used; when more than `minHealthPercent` allows, too (Envoy's panic).
     Untried,
     Any,
 }
@@ -96,12 +97,18 @@ pub(crate) enum Accept {
 impl Accept {
     pub(crate) const ORDER: [Accept; 4] = [Accept::Healthy, Accept::Reachable, Accept::Untried, Accept::Any];
 
+    /// The order, from where it begins in a panic or not.
+    pub(crate) fn order(panic: bool) -> &'static [Accept] {
+        if panic { &[Accept::Untried, Accept::Any] } else { &Accept::ORDER }
+    }
+
     pub(crate) fn admits(self, endpoint: &Endpoint, pick: &Pick<'_>) -> bool {
+        let stats = &endpoint.stats;
         match self {
             Accept::Healthy => !endpoint.degraded && Accept::Reachable.admits(endpoint, pick),
-            Accept::Reachable => !endpoint.stats.is_out(pick.now) && !pick.tried.contains(&endpoint.addr),
-            Accept::Untried => !pick.tried.contains(&endpoint.addr),
-            Accept::Any => true,
+            Accept::Reachable => !stats.is_out(pick.now) && !pick.tried.contains(&endpoint.addr),
+            Accept::Untried => !stats.is_shut(pick.now) && !pick.tried.contains(&endpoint.addr),
+            Accept::Any => !stats.is_shut(pick.now),
         }
     }
 }

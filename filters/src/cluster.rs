@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use pilotfish_config::model::HashKey;
@@ -18,6 +18,7 @@ use crate::balance::slow_start::{SlowStart, Warmup};
 use crate::balance::{Accept, Algorithm, Balancer, Choice, Entered, hash, locality::LevelPlan};
 use crate::clock::Micros;
 pub use crate::endpoint::Outcome;
+use crate::endpoint::health::Passage;
 use crate::endpoint::{Endpoint, EndpointStats, Labels};
 use crate::inflight::{ClusterLimits, ConnectionPermit, PendingPermit, RequestPermit};
 use crate::state::Pass;
@@ -46,6 +47,8 @@ pub struct ClusterSpec {
     pub balance_factor: Option<u32>,
     /// How a new endpoint's share grows.
     pub warmup: Option<Warmup>,
+    /// Below this percentage of endpoints that are not out, all are used alike (`minHealthPercent`); 0: never.
+    pub min_health: u8,
 }
 
 /// The endpoints of one host, port and subset.
@@ -74,7 +77,9 @@ pub struct Cluster {
     degraded: bool,
     /// Whether every request is counted in `limits`.
     counts: bool,
-    shares: LevelShares,
+    /// Below this percentage of endpoints that are not out, all are used alike (`minHealthPercent`); 0: never.
+    min_health: u8,
+    reckoned: Reckoned,
 }
 
 /// Endpoints of one priority: used while those of the levels before are unhealthy.
@@ -93,16 +98,21 @@ struct Group {
     weight: u32,
 }
 
-/// The share of traffic of each priority level, reckoned at most every 20 ms and after each outage.
+/// What follows from how many endpoints are out, reckoned at most every 20 ms and after each outage.
 #[derive(Debug, Default)]
-struct LevelShares {
+struct Reckoned {
+    /// The share of traffic of each priority level.
     percent: Box<[AtomicU32]>,
+    /// So few are left that all are used (Envoy's panic).
+    panic: AtomicBool,
     outages: AtomicU32,
     at: AtomicU64,
 }
 
-/// How long shares of priority levels are good.
-const SHARES_LIVE: Duration = Duration::from_millis(20);
+/// How long what was reckoned is good.
+const RECKONED_LIVE: Duration = Duration::from_millis(20);
+/// How often another endpoint is chosen because the breaker of the chosen one let another call pass first.
+const CLAIMS: usize = 8;
 /// A level with at least 1 / 1.4 of its endpoints healthy takes all of its traffic (Envoy's overprovisioning factor).
 const OVERPROVISIONING: u64 = 140;
 
@@ -132,10 +142,11 @@ impl Cluster {
             settings: spec.settings,
             hash_key: spec.hash_key,
             limits,
-            shares: LevelShares {
+            reckoned: Reckoned {
                 percent: levels.iter().map(|_| AtomicU32::new(0)).collect(),
-                ..LevelShares::default()
+                ..Reckoned::default()
             },
+            min_health: spec.min_health,
             degraded: endpoints.iter().any(|endpoint| endpoint.degraded),
             endpoints: endpoints.into_boxed_slice(),
             levels,
@@ -156,25 +167,50 @@ impl Cluster {
     /// Chooses an endpoint and counts the request.
     ///
     /// # Errors
-    /// [`Reason::Overflow`] when `max_requests` are in flight, [`Reason::NoEndpoint`] when there is no endpoint.
+    /// [`Reason::Overflow`] when `max_requests` are in flight, [`Reason::NoEndpoint`] when there is no endpoint,
+    /// [`Reason::BreakerOpen`] when the breakers of all of them are open.
     pub fn pick(&self, pick: &Pick<'_>, rng: &mut fastrand::Rng) -> Result<Lease, Deny> {
         let permit = self.admit()?;
-        for accept in Accept::ORDER {
-            if let Some(endpoint) = self.choose(pick, accept, rng) {
-                return Ok(Lease { endpoint: Arc::clone(endpoint), permit });
+        for accept in Accept::order(self.panics(pick.now)) {
+            for _ in 0..CLAIMS {
+                let Some(endpoint) = self.choose(pick, *accept, rng) else { break };
+                match endpoint.pass(pick.now, rng) {
+                    Ok(passage) => return Ok(Lease { endpoint: Arc::clone(endpoint), permit, passage }),
+                    // Now it is out, for a while: another one.
+                    Err(()) => endpoint.stats.leave(),
+                }
             }
         }
-        Err(Deny::with(Reason::NoEndpoint, format!("{} has no endpoint", self.name)))
+        Err(self.nobody(pick.now))
     }
 
     /// A lease on an endpoint of this cluster that was chosen otherwise (by capability).
     ///
     /// # Errors
-    /// [`Reason::Overflow`] when `max_requests` are in flight.
-    pub fn lease(&self, endpoint: &Arc<Endpoint>) -> Result<Lease, Deny> {
+    /// [`Reason::Overflow`] when `max_requests` are in flight, [`Reason::BreakerOpen`] when its breaker let another call
+    /// pass in the meantime: choose again.
+    pub fn lease(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        now: Micros,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Lease, Deny> {
         let permit = self.admit()?;
+        let passage = endpoint.pass(now, rng).map_err(|()| Deny::from(Reason::BreakerOpen))?;
         endpoint.stats.enter();
-        Ok(Lease { endpoint: Arc::clone(endpoint), permit })
+        Ok(Lease { endpoint: Arc::clone(endpoint), permit, passage })
+    }
+
+    fn nobody(&self, now: Micros) -> Deny {
+        match self.endpoints.first() {
+            None => Deny::with(Reason::NoEndpoint, format!("{} has no endpoint", self.name)),
+            Some(first) => {
+                let why = first.stats.health(now).reason;
+                let count = self.endpoints.len();
+                let detail = format!("{count} of {count} endpoints of {} are shut; the first: {why}", self.name);
+                Deny::with(Reason::BreakerOpen, detail)
+            }
+        }
     }
 
     /// A lease on an address that the request itself named ([`Kind::Original`], calls to unknown hosts).
@@ -197,10 +233,12 @@ impl Cluster {
             id: None,
             degraded: false,
             dedup: None,
-            stats: Arc::new(EndpointStats::new(now)),
-            home: Arc::clone(&self.limits),
+            stats: Arc::new(EndpointStats::of(now, Arc::clone(&self.limits))),
+            care: None,
         };
-        self.lease(&Arc::new(endpoint))
+        let permit = self.admit()?;
+        endpoint.stats.enter();
+        Ok(Lease { endpoint: Arc::new(endpoint), permit, passage: None })
     }
 
     /// Takes a place for a new connection.
@@ -268,16 +306,13 @@ impl Cluster {
 
     /// The priority level whose turn it is.
     fn level(&self, pick: &Pick<'_>, rng: &mut fastrand::Rng) -> usize {
-        if self.levels.len() < 2 || (!self.degraded && pick.now >= self.limits.out_until()) {
+        if self.levels.len() < 2 || !(self.degraded || self.limits.is_troubled(pick.now)) {
             return 0;
         }
-        let stale = pick.now >= Micros(self.shares.at.load(Relaxed)).after(SHARES_LIVE);
-        if stale || self.shares.outages.load(Relaxed) != self.limits.outages() {
-            self.reckon_shares(pick.now);
-        }
+        self.reckon(pick.now);
         // A conversation must not change levels from call to call.
         let mut draw = pick.key.map_or_else(|| rng.u32(..100), |key| (hash::mix(!key) % 100) as u32);
-        for (level, percent) in self.shares.percent.iter().enumerate() {
+        for (level, percent) in self.reckoned.percent.iter().enumerate() {
             match draw.checked_sub(percent.load(Relaxed)) {
                 Some(rest) => draw = rest,
                 None => return level,
@@ -286,10 +321,29 @@ impl Cluster {
         0
     }
 
+    /// Whether so few endpoints are left that all are used.
+    fn panics(&self, now: Micros) -> bool {
+        if self.min_health == 0 || !self.limits.is_troubled(now) {
+            return false;
+        }
+        self.reckon(now);
+        self.reckoned.panic.load(Relaxed)
+    }
+
+    fn reckon(&self, now: Micros) {
+        let stale = now >= Micros(self.reckoned.at.load(Relaxed)).after(RECKONED_LIVE);
+        if stale || self.reckoned.outages.load(Relaxed) != self.limits.outages() {
+            self.reckoned.outages.store(self.limits.outages(), Relaxed);
+            self.reckoned.at.store(now.0, Relaxed);
+            self.reckon_shares(now);
+            let used = self.endpoints.iter().filter(|endpoint| !endpoint.stats.is_out(now)).count();
+            let panic = used * 100 < self.endpoints.len() * usize::from(self.min_health);
+            self.reckoned.panic.store(panic, Relaxed);
+        }
+    }
+
     /// Envoy's rule: a level takes 1.4 x its healthy part of all traffic, up to all that the levels before it left.
     fn reckon_shares(&self, now: Micros) {
-        self.shares.outages.store(self.limits.outages(), Relaxed);
-        self.shares.at.store(now.0, Relaxed);
         let health = |level: &Level| {
             let all = level.groups.iter().flat_map(|group| &group.endpoints);
             let (healthy, count) = all.fold((0, 0), |(healthy, count), endpoint| {
@@ -299,7 +353,7 @@ impl Cluster {
         };
         let total = self.levels.iter().map(health).sum::<u64>().min(100);
         let mut left = 100;
-        for (level, percent) in self.levels.iter().zip(&self.shares.percent) {
+        for (level, percent) in self.levels.iter().zip(&self.reckoned.percent) {
             let share = (health(level) * 100).checked_div(total).unwrap_or(0).min(left);
             percent.store(share as u32, Relaxed);
             left -= share;
@@ -353,6 +407,8 @@ pub struct Lease {
     endpoint: Arc<Endpoint>,
     #[expect(dead_code, reason = "held for its Drop")]
     permit: Option<RequestPermit>,
+    /// Its part in the endpoint's breaker, until the end is recorded.
+    passage: Option<Passage>,
 }
 
 impl Lease {
@@ -361,16 +417,18 @@ impl Lease {
         &self.endpoint
     }
 
-    /// Says how the call went: `latency` is the time to the answer's head, or to the failure. At most once a call.
+    /// Says how the call went: `latency` is the time to the answer's head, or to the failure. At most once a call. A
+    /// call of which nothing is recorded says nothing about its endpoint; when it was a breaker's probe, the next probes.
     pub fn record(&mut self, now: Micros, outcome: Outcome, latency: Duration) {
-        if let Some(until) = self.endpoint.stats.record(now, outcome, latency) {
-            self.endpoint.home.note_outage(until);
-        }
+        self.endpoint.learn(self.passage.take(), now, outcome, latency);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if let Some(passage) = &self.passage {
+            self.endpoint.give_up(passage);
+        }
         self.endpoint.stats.leave();
     }
 }

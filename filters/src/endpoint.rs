@@ -1,4 +1,6 @@
-//! An endpoint and what is known of it: load, latency, success and whether it can be reached at all.
+//! An endpoint and what is known of it: load, latency, success, and in one word whether calls should go to it.
+
+pub mod health;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,6 +13,8 @@ use pilotfish_config::model::{Capability, Locality};
 use crate::balance::peak_ewma::{PeakEwma, Report, SuccessRate};
 use crate::clock::Micros;
 use crate::inflight::ClusterLimits;
+pub use health::{Care, Health};
+use health::Condition;
 
 /// How long an endpoint is skipped after its first failed connect; doubles with each further one.
 pub const FIRST_OUTAGE: Duration = Duration::from_secs(1);
@@ -52,8 +56,8 @@ pub struct Endpoint {
     pub dedup: Option<Arc<str>>,
     /// Counters shared by all workers, which outlive the plan.
     pub stats: Arc<EndpointStats>,
-    /// The counters of the cluster for which this endpoint was made.
-    pub home: Arc<ClusterLimits>,
+    /// How it is watched, beyond whether it can be reached; `None`: not at all.
+    pub care: Option<Arc<Care>>,
 }
 
 impl Endpoint {
@@ -123,6 +127,24 @@ impl Outcome {
     pub const fn is_failure(self) -> bool {
         !matches!(self, Outcome::Answered(..500))
     }
+
+    /// An answer whose `grpc-status` is known, as the HTTP status that it stands for (Envoy's mapping).
+    pub const fn of_grpc(status: u32) -> Outcome {
+        Outcome::Answered(match status {
+            0 => 200,
+            1 => 499,
+            3 | 9 | 11 => 400,
+            4 => 504,
+            5 => 404,
+            6 | 10 => 409,
+            7 => 403,
+            8 => 429,
+            12 => 501,
+            14 => 503,
+            16 => 401,
+            _ => 500,
+        })
+    }
 }
 
 /// What is known of one endpoint, shared by all workers. Own cache lines, since every worker writes to it.
@@ -131,7 +153,8 @@ impl Outcome {
 pub struct EndpointStats {
     in_flight: AtomicU32,
     calls: AtomicU32,
-    /// Microseconds; the endpoint is skipped until then.
+    /// Microseconds; the endpoint is skipped until then. What all the reasons in `condition` come to, so that choosing
+    /// reads one number; see [`health`].
     out_until: AtomicU64,
     /// Failed connects in a row.
     streak: AtomicU32,
@@ -141,11 +164,19 @@ pub struct EndpointStats {
     first_seen: Micros,
     /// What its sidecar said of its window; only calls with a key look.
     epoch: Mutex<Option<Arc<str>>>,
+    /// The cluster that it belongs to.
+    home: Arc<ClusterLimits>,
+    condition: Condition,
 }
 
 impl EndpointStats {
-    /// Fresh counters for an endpoint that appeared `now`.
+    /// Fresh counters for an endpoint that appeared `now`, of no cluster in particular.
     pub fn new(now: Micros) -> EndpointStats {
+        EndpointStats::of(now, Arc::default())
+    }
+
+    /// Fresh counters for an endpoint of a cluster that appeared `now`.
+    pub fn of(now: Micros, home: Arc<ClusterLimits>) -> EndpointStats {
         EndpointStats {
             in_flight: AtomicU32::new(0),
             calls: AtomicU32::new(0),
@@ -156,6 +187,8 @@ impl EndpointStats {
             report: Report::default(),
             first_seen: now,
             epoch: Mutex::default(),
+            home,
+            condition: Condition::default(),
         }
     }
 
@@ -167,13 +200,12 @@ impl EndpointStats {
         in_flight: u32,
         calls: u32,
     ) -> EndpointStats {
-        EndpointStats {
-            in_flight: in_flight.into(),
-            calls: calls.into(),
-            latency: PeakEwma::of(now, latency.as_secs_f32() * 1e6),
-            success: SuccessRate::of(now, success.clamp(0.0, 1.0)),
-            ..EndpointStats::new(now)
-        }
+        let mut stats = EndpointStats::new(now);
+        stats.in_flight = in_flight.into();
+        stats.calls = calls.into();
+        stats.latency = PeakEwma::of(now, latency.as_secs_f32() * 1e6);
+        stats.success = SuccessRate::of(now, success.clamp(0.0, 1.0));
+        stats
     }
 
     /// Calls that have a lease on it now.
@@ -229,9 +261,9 @@ impl EndpointStats {
         new
     }
 
-    /// Whether it is skipped now because connects to it failed.
-    pub fn is_out(&self, now: Micros) -> bool {
-        self.out_until.load(Relaxed) > now.0
+    /// The counters of the cluster that it belongs to.
+    pub fn home(&self) -> &Arc<ClusterLimits> {
+        &self.home
     }
 
     /// Takes in what others measured: counts as 10 samples of one's own, and its weight halves every 10 s.
@@ -269,21 +301,19 @@ impl EndpointStats {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
-    /// Learns from a call; says until when the endpoint is out, if this call is what put it out.
-    pub(crate) fn record(&self, now: Micros, outcome: Outcome, latency: Duration) -> Option<Micros> {
+    /// Learns from a call, and whether it can be reached.
+    pub(crate) fn record(&self, now: Micros, outcome: Outcome, latency: Duration) {
         if self.calls() < u32::MAX {
             self.calls.fetch_add(1, Relaxed);
         }
         self.latency.sample(now, latency.as_secs_f32() * 1e6);
         self.success.sample(now, !outcome.is_failure());
         if outcome == Outcome::Unreachable {
-            return self.connect_failed(now);
-        }
-        if self.streak.load(Relaxed) != 0 {
+            self.connect_failed(now);
+        } else if self.streak.load(Relaxed) != 0 {
             self.streak.store(0, Relaxed);
-            self.out_until.store(0, Relaxed);
+            self.reached();
         }
-        None
     }
 
     /// Its connection fell silent: it is out at once, as after a failed connect.
@@ -292,16 +322,12 @@ impl EndpointStats {
     }
 
     /// Many connects fail together when an endpoint goes away: only the first of them lengthens the outage.
-    fn connect_failed(&self, now: Micros) -> Option<Micros> {
-        let before = self.out_until.load(Relaxed);
-        if before > now.0 {
-            return None;
-        }
+    fn connect_failed(&self, now: Micros) {
         let doublings = self.streak.load(Relaxed).min(8);
         let until = now.after((FIRST_OUTAGE * (1 << doublings)).min(LONGEST_OUTAGE));
-        self.out_until.compare_exchange(before, until.0, Relaxed, Relaxed).ok()?;
-        self.streak.fetch_add(1, Relaxed);
-        Some(until)
+        if self.unreachable(now, until) {
+            self.streak.fetch_add(1, Relaxed);
+        }
     }
 }
 

@@ -216,8 +216,9 @@ fn who(endpoint: &Endpoint) -> String {
 fn state(endpoint: &Endpoint, now: Micros) -> String {
     let stats = &endpoint.stats;
     let mut parts = Vec::new();
-    if stats.is_out(now) {
-        parts.push("skipped: connects failed".to_owned());
+    let health = stats.health(now);
+    if !health.is_well() {
+        parts.push(format!("skipped: {health}"));
     }
     if endpoint.degraded {
         parts.push("degraded: only when no other is ready".to_owned());

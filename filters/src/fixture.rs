@@ -10,7 +10,7 @@ use crate::balance::locality::{self, Place};
 use crate::balance::{Algorithm, Pick};
 use crate::clock::Micros;
 use crate::cluster::{self, Cluster, ClusterSpec, Lease, Outcome};
-use crate::endpoint::{Endpoint, Labels};
+use crate::endpoint::{Care, Endpoint, Labels};
 use crate::state::{Pass, State};
 
 /// The point in time that many milliseconds after an arbitrary start.
@@ -45,6 +45,7 @@ pub(crate) struct Make {
     pub(crate) labels: Vec<&'static [(&'static str, &'static str)]>,
     pub(crate) mode: Option<LocalityMode>,
     pub(crate) place: Place,
+    pub(crate) care: Option<Arc<Care>>,
 }
 
 impl Make {
@@ -66,7 +67,6 @@ impl Make {
 
     pub(crate) fn endpoints(&self, pass: &mut Pass<'_>) -> Vec<Arc<Endpoint>> {
         let name = cluster::name(&self.spec.host, self.spec.port, None);
-        let home = pass.limits(&name);
         let make = |(index, (n, weight)): (usize, &(u32, u32))| {
             Arc::new(Endpoint {
                 addr: addr(*n),
@@ -90,7 +90,7 @@ impl Make {
                 degraded: false,
                 dedup: None,
                 stats: pass.stats(&name, addr(*n)),
-                home: Arc::clone(&home),
+                care: self.care.clone(),
             })
         };
         self.endpoints.iter().enumerate().map(make).collect()
@@ -133,10 +133,15 @@ pub(crate) fn counts(cluster: &Cluster, picks: u32, mut pick: impl FnMut(u32) ->
     counts
 }
 
+/// A lease on this endpoint.
+pub(crate) fn lease(cluster: &Cluster, endpoint: &Arc<Endpoint>, now: Micros) -> Lease {
+    cluster.lease(endpoint, now, &mut fastrand::Rng::with_seed(1)).unwrap()
+}
+
 /// Makes connects to an endpoint fail.
 pub(crate) fn put_out(cluster: &Cluster, n: u32, now: Micros) {
     let endpoint = cluster.endpoints().iter().find(|endpoint| endpoint.addr == addr(n)).unwrap();
-    cluster.lease(endpoint).unwrap().record(now, Outcome::Unreachable, Duration::from_millis(1));
+    lease(cluster, endpoint, now).record(now, Outcome::Unreachable, Duration::from_millis(1));
 }
 
 /// Fails unless every count is within `tolerance` (a part of the expected count) of its weight's share.

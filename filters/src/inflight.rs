@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::budget::Budget;
 use crate::clock::Micros;
+use crate::endpoint::health::Tally;
 use crate::verdict::{Deny, Reason};
 
 /// The counters of one cluster. The limits themselves are in [`crate::cluster::ClusterSettings`]: a reload may
@@ -17,13 +18,24 @@ pub struct ClusterLimits {
     pending: AtomicU32,
     /// Grows with every endpoint that goes out, so that the shares of priority levels are reckoned anew.
     outages: AtomicU32,
-    /// Microseconds; after it no endpoint of the cluster is out.
+    /// Microseconds; after it no endpoint of the cluster is out whose end is known.
     out_until: AtomicU64,
     /// Retries.
     pub(crate) budget: Budget,
+    /// Endpoints that are out until something happens.
+    indefinite: AtomicU32,
+    /// Endpoints that are ejected, or about to be.
+    ejected: AtomicU32,
+    /// What is counted over all clusters.
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl ClusterLimits {
+    /// Fresh counters, part of this tally.
+    pub(crate) fn counted_in(tally: Arc<Tally>) -> ClusterLimits {
+        ClusterLimits { tally, ..ClusterLimits::default() }
+    }
+
     /// Requests counted now. Only clusters with a request limit or a bounded load count them.
     pub fn requests(&self) -> u32 {
         self.requests.load(Relaxed)
@@ -48,13 +60,39 @@ impl ClusterLimits {
         self.outages.load(Relaxed)
     }
 
-    pub(crate) fn out_until(&self) -> Micros {
+    fn out_until(&self) -> Micros {
         Micros(self.out_until.load(Relaxed))
     }
 
+    /// Whether some endpoint may be out now.
+    pub(crate) fn is_troubled(&self, now: Micros) -> bool {
+        now < self.out_until() || self.indefinite.load(Relaxed) != 0
+    }
+
+    /// An endpoint is out until then, or in again.
     pub(crate) fn note_outage(&self, until: Micros) {
         self.out_until.fetch_max(until.0, Relaxed);
         self.outages.fetch_add(1, Relaxed);
+    }
+
+    /// An endpoint is out until something happens; or it happened.
+    pub(crate) fn note_indefinite(&self, begins: bool) {
+        self.indefinite.fetch_add(if begins { 1 } else { u32::MAX }, Relaxed);
+        self.outages.fetch_add(1, Relaxed);
+    }
+
+    /// Endpoints that are ejected now, those included whose time is over and that nobody took back yet.
+    pub fn ejected(&self) -> u32 {
+        self.ejected.load(Relaxed)
+    }
+
+    /// Makes room for one more ejection among `allowed`.
+    pub(crate) fn reserve_ejection(&self, allowed: u32) -> bool {
+        self.ejected.fetch_update(Relaxed, Relaxed, |now| (now < allowed).then_some(now + 1)).is_ok()
+    }
+
+    pub(crate) fn release_ejection(&self) {
+        self.ejected.fetch_sub(1, Relaxed);
     }
 }
 

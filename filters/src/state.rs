@@ -14,6 +14,7 @@ use crate::balance::ring::Ring;
 use crate::balance::round_robin::RoundRobin;
 use crate::balance::{Algorithm, Balancer, Bound, HashTable, Weights};
 use crate::clock::Micros;
+use crate::endpoint::health::Tally;
 use crate::endpoint::{Endpoint, EndpointStats};
 use crate::inflight::ClusterLimits;
 use crate::rate_limit::LimitState;
@@ -28,6 +29,7 @@ struct Inner {
     tables: HashMap<TableKey, HashTable>,
     /// By the name of the document.
     rate_limits: HashMap<Box<str>, Arc<LimitState>>,
+    tally: Arc<Tally>,
     /// For where round robins start; reproducible when the state was made from a seed.
     rng: fastrand::Rng,
 }
@@ -48,6 +50,11 @@ impl State {
     /// A state whose random choices are reproducible.
     pub fn with_seed(seed: u64) -> State {
         State(Mutex::new(Inner { rng: fastrand::Rng::with_seed(seed), ..Inner::default() }))
+    }
+
+    /// What happened to endpoints, over all clusters that ever were.
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner).tally)
     }
 
     /// Begins one compilation. What no plan uses any more is forgotten first.
@@ -90,13 +97,16 @@ impl Pass<'_> {
     /// The counters of an endpoint of that cluster.
     pub fn stats(&mut self, cluster: &str, addr: SocketAddr) -> Arc<EndpointStats> {
         let now = self.now;
-        let known = self.counters(cluster).endpoints.entry(addr);
-        Arc::clone(known.or_insert_with(|| Arc::new(EndpointStats::new(now))))
+        let counters = self.counters(cluster);
+        let home = &counters.limits;
+        let known = counters.endpoints.entry(addr);
+        Arc::clone(known.or_insert_with(|| Arc::new(EndpointStats::of(now, Arc::clone(home)))))
     }
 
     fn counters(&mut self, cluster: &str) -> &mut Counters {
         if !self.inner.clusters.contains_key(cluster) {
-            self.inner.clusters.insert(cluster.into(), Counters::default());
+            let limits = Arc::new(ClusterLimits::counted_in(Arc::clone(&self.inner.tally)));
+            self.inner.clusters.insert(cluster.into(), Counters { limits, ..Counters::default() });
         }
         self.inner.clusters.entry(cluster.into()).or_default()
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Meta, StringMap};
+use super::{CircuitBreaker, HealthCheck, Meta, StringMap, Wish};
 
 /// Agents and what they are able to do.
 #[derive(Debug, Clone)]
@@ -22,6 +22,10 @@ pub struct AgentCluster {
     pub auto_scaling: Option<AutoScaling>,
     /// Resources by agent name.
     pub resource_management: Vec<(String, Resources)>,
+    /// `pilotfish.dev/circuit-breaker`, for the endpoints of its agents; a DestinationRule's goes before it.
+    pub circuit_breaker: Wish<CircuitBreaker>,
+    /// `pilotfish.dev/health-check`, for the endpoints of its agents; a ServiceEntry's goes before it.
+    pub health_check: Wish<HealthCheck>,
 }
 
 /// A kind of agent.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{HashKey, LocalityPolicy};
+use super::{CircuitBreaker, HashKey, LocalityPolicy, Wish};
 
 /// Settings for the traffic to a host, a subset or a port.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -12,7 +12,7 @@ pub struct TrafficPolicy {
     pub load_balancer: Option<LoadBalancer>,
     /// Limits. `None`: [`ConnectionPool::default`].
     pub connection_pool: Option<ConnectionPool>,
-    /// When an endpoint is put aside (not enforced yet).
+    /// When an endpoint is put aside. `None`: only when it cannot be reached.
     pub outlier_detection: Option<OutlierDetection>,
     /// TLS to the upstream. `None`: mTLS to other sidecars, plaintext to others.
     pub tls: Option<ClientTls>,
@@ -24,6 +24,8 @@ pub struct TrafficPolicy {
     pub proxy_protocol: Option<u8>,
     /// How many retries may be active (not enforced yet).
     pub retry_budget: Option<RetryBudget>,
+    /// `pilotfish.dev/circuit-breaker`; the same for the whole rule.
+    pub circuit_breaker: Wish<CircuitBreaker>,
 }
 
 impl TrafficPolicy {
@@ -261,7 +263,7 @@ pub struct OutlierDetection {
     pub max_ejection_percent: u8,
     /// Below this share of healthy endpoints nothing is put aside (0 by default).
     pub min_health_percent: u8,
-    /// Statuses that count as errors; empty: 5xx.
+    /// Further statuses that count as 5xx.
     pub http_errors: Vec<u16>,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{ExportTo, Host, Locality, Meta, StringMap};
+use super::{ExportTo, HealthCheck, Host, Locality, Meta, StringMap, Wish};
 
 /// A service and its endpoints.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct ServiceEntry {
     pub export_to: ExportTo,
     /// Names of which an endpoint's certificate must have one.
     pub subject_alt_names: Vec<String>,
+    /// `pilotfish.dev/health-check`.
+    pub health_check: Wish<HealthCheck>,
 }
 
 impl ServiceEntry {

@@ -35,7 +35,7 @@ object! {
         /// Limits of connections and requests.
         connection_pool = "connectionPool": Box<ConnectionPoolSpec<'n>>;
         /// When an endpoint is put aside.
-        outlier_detection = "outlierDetection": Box<OutlierSpec<'n>>, later;
+        outlier_detection = "outlierDetection": Box<OutlierSpec<'n>>;
         /// TLS to the upstream.
         tls = "tls": Box<ClientTlsSpec<'n>>;
         /// Settings for single ports; they replace those above.
@@ -57,7 +57,7 @@ object! {
         /// Limits of connections and requests.
         connection_pool = "connectionPool": Box<ConnectionPoolSpec<'n>>;
         /// When an endpoint is put aside.
-        outlier_detection = "outlierDetection": Box<OutlierSpec<'n>>, later;
+        outlier_detection = "outlierDetection": Box<OutlierSpec<'n>>;
         /// TLS to the upstream.
         tls = "tls": Box<ClientTlsSpec<'n>>;
     }
@@ -278,7 +278,7 @@ object! {
         max_ejection_percent = "maxEjectionPercent": Signed<'n>;
         /// Below this share of healthy endpoints nothing is put aside (0 by default).
         min_health_percent = "minHealthPercent": Signed<'n>;
-        /// Statuses that count as errors.
+        /// Further statuses that count as 5xx.
         http_errors = "outlierDetectionHttpErrorCodes": List<Int<'n>>;
     }
 

@@ -14,6 +14,7 @@ use crate::units;
 use crate::yaml::clip_text;
 
 use super::check::Cx;
+use super::health;
 
 /// Reads an AgentCluster.
 pub(super) fn agent_cluster(cx: &mut Cx<'_>, meta: Meta, spec: &AgentClusterSpec<'_>) -> AgentCluster {
@@ -34,6 +35,8 @@ pub(super) fn agent_cluster(cx: &mut Cx<'_>, meta: Meta, spec: &AgentClusterSpec
         .map(|(name, resources)| (name.value.to_owned(), self::resources(cx, Some(resources))))
         .collect();
     AgentCluster {
+        circuit_breaker: health::wish(&meta, "circuit-breaker", health::circuit_breaker),
+        health_check: health::wish(&meta, "health-check", health::health_check),
         meta,
         replicas: spec.replicas.map(|replicas| replicas.value),
         orchestrator: spec.orchestrator.as_ref().map(|orchestrator| Orchestrator {

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use crate::model::{
-    Affinity, Algorithm, ConsistentHash, HashKey, HashTable, Kind, LoadBalancer, StringMap, Subset,
-    TrafficPolicy,
+    Affinity, Algorithm, CircuitBreaker, ConsistentHash, HashKey, HashTable, Kind, LoadBalancer, StringMap,
+    Subset, TrafficPolicy, Wish,
 };
 use crate::raw::{TextMap, nearest};
 use crate::units::duration;
 use crate::yaml::clip_text;
 
 use super::check::Cx;
+use super::health;
 
 /// Our prefix.
 pub(super) const PREFIX: &str = "pilotfish.dev/";
@@ -185,17 +186,24 @@ const KNOWN: &[Known] = &[
     },
     Known {
         name: "circuit-breaker",
-        kinds: &[Kind::DestinationRule],
+        kinds: &[Kind::DestinationRule, Kind::AgentCluster],
         per_rule: false,
-        doc: "A breaker for each endpoint.",
-        check: anything,
+        doc: "A breaker for each endpoint (Linkerd's): `on`, `off`, or parts that differ from \
+              `consecutive=7,success-rate=0.8,window=10s,min-requests=5,open=1s..60s`. It opens after that many failures in \
+              a row, or when a smaller share of at least `min-requests` calls succeeds in the window; then one live call at \
+              a time probes, after 1 s, doubling to 60 s. On an AgentCluster: for its agents' endpoints, where no \
+              DestinationRule says otherwise.",
+        check: |value| health::circuit_breaker(value).map(drop),
     },
     Known {
         name: "health-check",
-        kinds: &[Kind::ServiceEntry],
+        kinds: &[Kind::ServiceEntry, Kind::AgentCluster],
         per_rule: false,
-        doc: "How the endpoints are asked whether they are well.",
-        check: anything,
+        doc: "How the endpoints are asked whether they are well: `http:/path` (200 to 399 is good), `grpc` or \
+              `grpc:service` (the gRPC health protocol) or `tcp`, then perhaps \
+              `,interval=10s,timeout=2s,healthy=2,unhealthy=3,jitter=10%,port=N`; or `off`. On an AgentCluster: for its \
+              agents' endpoints, where no ServiceEntry says otherwise. Endpoints in the mesh are asked by TCP.",
+        check: |value| health::health_check(value).map(drop),
     },
     Known {
         name: "adaptive-concurrency",
@@ -301,6 +309,7 @@ pub(super) struct PolicyAnnotations {
     balance_factor: Option<f64>,
     affinity: Option<Affinity>,
     peak_ewma: bool,
+    circuit_breaker: Wish<CircuitBreaker>,
 }
 
 impl PolicyAnnotations {
@@ -311,6 +320,9 @@ impl PolicyAnnotations {
             balance_factor: get("hash-balance-factor").and_then(balance_factor),
             affinity: get("affinity").and_then(Affinity::parse),
             peak_ewma: get("load-balancer") == Some("peak-ewma"),
+            circuit_breaker: get("circuit-breaker")
+                .and_then(|text| health::circuit_breaker(text).ok())
+                .unwrap_or_default(),
         }
     }
 
@@ -322,6 +334,7 @@ impl PolicyAnnotations {
         if self.affinity.is_some() || self.peak_ewma {
             policy.load_balancer.get_or_insert_with(LoadBalancer::default);
         }
+        policy.circuit_breaker = self.circuit_breaker.clone();
         self.change(policy);
         for own in subsets.iter_mut().filter_map(|subset| subset.policy.as_mut()) {
             self.change(own);

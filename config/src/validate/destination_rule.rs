@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::model::{
     ClientTls, DestinationRule, Meta, OutlierDetection, RetryBudget, Subset, TlsMode, TrafficPolicy, Tunnel,
+    Wish,
 };
 use crate::raw::{
     ClientTlsMode, ClientTlsSpec, DestinationRuleSpec, OutlierSpec, PortPolicySpec, ProxyProtocolVersion,
@@ -92,6 +93,8 @@ pub(super) fn traffic_policy(cx: &mut Cx<'_>, spec: &TrafficPolicySpec<'_>) -> T
             _ => 1,
         }),
         retry_budget: spec.retry_budget.as_ref().map(|budget| retry_budget(cx, budget)),
+        // It is an annotation: see `PolicyAnnotations`.
+        circuit_breaker: Wish::Silent,
     }
 }
 
@@ -122,7 +125,7 @@ fn outlier_detection(cx: &mut Cx<'_>, spec: &OutlierSpec<'_>) -> OutlierDetectio
     for code in codes.iter().filter(|code| !(100..=599).contains(&code.value)) {
         cx.error_hint(code.node, format!("{} is not a status", code.value), "allowed: 100 to 599");
     }
-    OutlierDetection {
+    let detection = OutlierDetection {
         split_external_local_origin_errors: split,
         consecutive_local_origin_failures: number(
             spec.consecutive_local_origin_failures.map_or(Some(5), |f| Some(f.value)),
@@ -134,6 +137,28 @@ fn outlier_detection(cx: &mut Cx<'_>, spec: &OutlierSpec<'_>) -> OutlierDetectio
         max_ejection_percent: spec.max_ejection_percent.map_or(10, |percent| cx.whole_percent(percent)),
         min_health_percent: spec.min_health_percent.map_or(0, |percent| cx.whole_percent(percent)),
         http_errors: codes.iter().filter_map(|code| u16::try_from(code.value).ok()).collect(),
+    };
+    unreachable_limits(cx, spec, &detection);
+    detection
+}
+
+/// Limits that no row of failures can reach: all of them off, or another one always comes first.
+fn unreachable_limits(cx: &mut Cx<'_>, spec: &OutlierSpec<'_>, detection: &OutlierDetection) {
+    let (all, gateway) = (detection.consecutive_5xx_errors, detection.consecutive_gateway_errors);
+    let local = detection.consecutive_local_origin_failures.filter(|_| detection.split_external_local_origin_errors);
+    if all.is_none() && gateway.is_none() && local.is_none() {
+        let hint = "write consecutive5xxErrors or consecutiveGatewayErrors";
+        cx.error_hint(spec.node, "no endpoint is ever put aside: nothing is counted", hint);
+    }
+    if let (Some(all), Some(gateway), Some(own)) = (all, gateway, spec.consecutive_gateway_errors)
+        && gateway > all
+    {
+        let message = format!("{gateway} is never reached: 502, 503 and 504 also count as 5xx, of which {all} are enough");
+        let hint = "a smaller number than consecutive5xxErrors, or none";
+        match spec.consecutive_5xx_errors {
+            Some(_) => cx.error_hint(own.node, message, hint),
+            None => cx.warn(own.node, message, hint),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::yaml::{Node, clip_text};
 
 use super::check::{Cx, fqdn, is_subnet, wildcard_domain};
 use super::headers::is_header_name;
+use super::health;
 
 /// The label and annotation that ties an endpoint to an agent.
 pub(super) const AGENT: &str = "pilotfish.dev/agent";
@@ -59,7 +60,9 @@ pub(super) fn service_entry(cx: &mut Cx<'_>, meta: Meta, spec: &ServiceEntrySpec
     let export_to = cx.export_to(spec.export_to.as_ref(), true);
     let subject_alt_names =
         spec.subject_alt_names.iter().flatten().map(|name| name.value.to_owned()).collect();
+    let health_check = health::wish(&meta, "health-check", health::health_check);
     ServiceEntry {
+        health_check,
         meta,
         hosts,
         addresses,

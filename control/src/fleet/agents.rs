@@ -141,7 +141,7 @@ fn candidate(
         degraded: row.status == Status::Degraded,
         dedup: facts.dedup_epoch.as_deref().map(Into::into),
         stats: Arc::new(stats),
-        home: Arc::default(),
+        care: None,
     };
     Some(Candidate { endpoint: Arc::new(endpoint), cluster: ClusterId(0) })
 }

@@ -81,7 +81,7 @@ impl Catalogue {
     /// of two drawn without replacement. Those that were tried, or could not be reached, only when there is no other.
     ///
     /// # Errors
-    /// Those of [`Catalogue::candidates`].
+    /// Those of [`Catalogue::candidates`]; [`Reason::BreakerOpen`] when the breakers of all who are able are open.
     pub fn choose(
         &self,
         demand: &Demand,
@@ -95,7 +95,11 @@ impl Catalogue {
                 peak_ewma::choose_among(able.len(), |at| &able[at].endpoint, pick, rng).map(|at| able[at])
             }
         };
-        chosen.ok_or_else(|| self.nobody(demand, pick.now))
+        chosen.ok_or_else(|| {
+            let why = able.first().map(|first| first.endpoint.stats.health(pick.now).reason).unwrap_or_default();
+            let detail = format!("all {} who are able are shut; the first: {why}", able.len());
+            Deny::with(Reason::BreakerOpen, detail)
+        })
     }
 
     /// Those who meet `demand` now; whether they can be reached is not asked.

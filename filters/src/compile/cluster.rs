@@ -1,5 +1,6 @@
 //! Services and traffic policies -> clusters: one for each host, port and subset that a sidecar sees.
 
+mod care;
 mod policy;
 mod rules;
 mod services;
@@ -9,7 +10,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use pilotfish_config::model::{Address, DestinationRule, Model, Resolution, ServiceEntry, Subset};
+use pilotfish_config::model::{
+    Address, DestinationRule, Model, Resolution, ServiceEntry, Subset, TrafficPolicy,
+};
 
 use crate::balance::locality::{self, Place};
 use crate::cluster::{self, Cluster, ClusterSpec, Clusters, Kind};
@@ -117,11 +120,12 @@ impl Build<'_> {
             hash_key: balancing.hash_key,
             balance_factor: balancing.factor,
             warmup: balancing.warmup,
+            min_health: policy.outlier_detection.as_ref().map_or(0, |outlier| outlier.min_health_percent),
         };
         if spec.kind == Kind::Original {
             return Cluster::new(spec, Vec::new(), &[], pass);
         }
-        let mut endpoints = self.endpoints(subset, &spec, pass);
+        let mut endpoints = self.endpoints(subset, &spec, &policy, pass);
         let mut levels = match balancing.locality {
             Some(mode) => locality::levels(&endpoints, self.sources.place, &mode),
             None => locality::all(&endpoints),
@@ -137,6 +141,7 @@ impl Build<'_> {
         &self,
         subset: Option<&Subset>,
         spec: &ClusterSpec,
+        policy: &TrafficPolicy,
         pass: &mut Pass<'_>,
     ) -> Vec<Arc<Endpoint>> {
         let seeds = self
@@ -153,16 +158,18 @@ impl Build<'_> {
         found.sort_by_key(|found| found.addr);
         found.dedup_by_key(|found| found.addr);
         let name = cluster::name(&spec.host, spec.port, spec.subset.as_deref());
-        let limits = pass.limits(&name);
+        let stats: Vec<_> = found.iter().map(|found| pass.stats(&name, found.addr)).collect();
         let home = workloads::Home {
-            limits: &limits,
             trust_domain: self.sources.trust_domain,
             subject_alt_names: &spec.settings.subject_alt_names,
         };
-        found
-            .into_iter()
-            .map(|found| Arc::new(found.endpoint(pass.stats(&name, found.addr), &home)))
-            .collect()
+        let mut care = care::Careful::new(policy, &self.port.health_check, &stats);
+        let mut endpoints = Vec::with_capacity(found.len());
+        for (found, stats) in found.into_iter().zip(stats) {
+            let care = care.of(found.says());
+            endpoints.push(Arc::new(Endpoint { care, ..found.endpoint(stats, &home) }));
+        }
+        endpoints
     }
 }
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::fixture::at;
 
-fn unreachable(stats: &EndpointStats, millis: u64) -> Option<Micros> {
-    stats.record(at(millis), Outcome::Unreachable, Duration::from_millis(1))
+fn unreachable(stats: &EndpointStats, millis: u64) {
+    stats.record(at(millis), Outcome::Unreachable, Duration::from_millis(1));
 }
 
 #[test]
@@ -12,23 +12,24 @@ fn outages_double_up_to_ten_seconds_and_an_answer_ends_the_series() {
     let stats = EndpointStats::new(at(0));
     let mut now = 0;
     for seconds in [1, 2, 4, 8, 10, 10, 10] {
-        assert_eq!(unreachable(&stats, now), Some(at(now + seconds * 1000)));
+        unreachable(&stats, now);
         assert!(stats.is_out(at(now)) && stats.is_out(at(now + seconds * 1000 - 1)));
         now += seconds * 1000;
         assert!(!stats.is_out(at(now)));
     }
     stats.record(at(now), Outcome::Answered(500), Duration::from_millis(1));
-    assert_eq!(unreachable(&stats, now), Some(at(now + 1000)), "even an error shows that it can be reached");
+    unreachable(&stats, now);
+    let why = "even an error shows that it can be reached";
+    assert!(stats.is_out(at(now + 999)) && !stats.is_out(at(now + 1000)), "{why}");
 }
 
 #[test]
 fn connects_that_fail_together_count_once() {
     let stats = EndpointStats::new(at(0));
-    assert!(unreachable(&stats, 0).is_some());
     for millis in 0..100 {
-        assert_eq!(unreachable(&stats, millis), None);
+        unreachable(&stats, millis);
     }
-    assert!(!stats.is_out(at(1000)));
+    assert!(stats.is_out(at(999)) && !stats.is_out(at(1000)));
 }
 
 #[test]

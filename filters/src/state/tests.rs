@@ -23,7 +23,7 @@ fn first_stats(cluster: &Cluster) -> &Arc<EndpointStats> {
 fn counters_outlive_a_recompilation() {
     let state = State::with_seed(1);
     let old = Make::even(Algorithm::LeastRequest, 2).build_in(&state, at(0));
-    let lease = old.lease(&old.endpoints()[0]).unwrap();
+    let lease = crate::fixture::lease(&old, &old.endpoints()[0], at(0));
     let new = Make::even(Algorithm::RoundRobin, 3).build_in(&state, at(5000));
     assert!(Arc::ptr_eq(first_stats(&old), first_stats(&new)));
     assert!(Arc::ptr_eq(&old.limits, &new.limits));

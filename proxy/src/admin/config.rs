@@ -52,6 +52,7 @@ pub(super) fn cluster(cluster: &Cluster, now: Micros) -> Value {
         let stats = &endpoint.stats;
         let labels: serde_json::Map<String, Value> =
             endpoint.labels.iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+        let health = stats.health(now);
         json!({
             "address": endpoint.addr.to_string(),
             "name": endpoint.hostname,
@@ -63,6 +64,8 @@ pub(super) fn cluster(cluster: &Cluster, now: Micros) -> Value {
             "latency_ms": stats.latency(now).as_secs_f64() * 1e3,
             "success": stats.success(now),
             "skipped": stats.is_out(now),
+            "health": health.state.word(),
+            "reason": (!health.is_well()).then_some(health.reason),
         })
     };
     json!({

@@ -10,6 +10,9 @@ use pilotfish_filters::verdict::{Deny, Reason};
 
 use crate::worker::Worker;
 
+/// How often another candidate is chosen because the breaker of the chosen one let another call pass first.
+const CLAIMS: u32 = 8;
+
 /// What is known when an endpoint has to be chosen.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish<'a> {
@@ -37,7 +40,7 @@ pub enum Selected<'p> {
 /// Chooses.
 ///
 /// # Errors
-/// `no-cluster`, `no-healthy-endpoint`, `nobody-qualifies`, `bad-constraint`, `connection-pool-overflow`.
+/// `no-cluster`, `no-healthy-endpoint`, `nobody-qualifies`, `bad-constraint`, `connection-pool-overflow`, `breaker-open`.
 pub fn select<'p>(worker: &Worker, plan: &'p Plan, wish: &Wish<'_>) -> Result<Selected<'p>, Deny> {
     let Some(id) = wish.target.cluster(wish.caller.port)? else {
         return match wish.target {
@@ -64,8 +67,14 @@ fn by_capability<'p>(
     let now = worker.shared.clock.now();
     let demand = target.demand(wish.call)?;
     let pick = Pick { key: wish.key, now, tried: wish.tried };
-    let candidate = worker.with_rng(|rng| plan.catalogue().choose(&demand, &pick, rng))?;
-    let cluster = plan.cluster(target.settings.unwrap_or(candidate.cluster));
-    let lease = cluster.lease(&candidate.endpoint)?;
-    Ok(Selected::Endpoint(cluster, lease))
+    let mut left = CLAIMS;
+    loop {
+        let candidate = worker.with_rng(|rng| plan.catalogue().choose(&demand, &pick, rng))?;
+        let cluster = plan.cluster(target.settings.unwrap_or(candidate.cluster));
+        left -= 1;
+        match worker.with_rng(|rng| cluster.lease(&candidate.endpoint, now, rng)) {
+            Err(deny) if deny.reason == Reason::BreakerOpen && left > 0 => {}
+            leased => return Ok(Selected::Endpoint(cluster, leased?)),
+        }
+    }
 }

@@ -78,7 +78,7 @@ fn cost_grows_with_load_and_failures() {
     let endpoint = &cluster.endpoints()[0];
     assert_eq!(endpoint.stats.cost(at(0)), 0.0, "a new endpoint is measured as soon as it is drawn");
     let idle = endpoint.stats.latency(at(0)).as_secs_f32() * 1e6;
-    let lease = cluster.lease(endpoint).unwrap();
+    let lease = crate::fixture::lease(&cluster, endpoint, at(0));
     assert!(close(endpoint.stats.cost(at(0)), 2.0 * idle));
     drop(lease);
     for _ in 0..100 {

@@ -33,7 +33,7 @@ fn agent(port: u16, capabilities: &str, labels: &str, locality: &str) -> Candida
         degraded: false,
         dedup: None,
         stats: Arc::new(EndpointStats::new(Micros(0))),
-        home: Arc::default(),
+        care: None,
     };
     Candidate { endpoint: Arc::new(endpoint), cluster: ClusterId(0) }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 
-use pilotfish_config::model::{Host, Model, PortProtocol, Resolution, ServiceEntry};
+use pilotfish_config::model::{HealthCheck, Host, Model, PortProtocol, Resolution, ServiceEntry, Wish};
 
 use super::workloads::{Found, Seed, Seeds};
 use super::{Resolved, first_only};
@@ -35,6 +35,8 @@ pub(super) struct ServicePort<'m> {
     target: u16,
     has_workloads: bool,
     pub(super) seeds: Vec<Seed<'m>>,
+    /// How its endpoints are checked.
+    pub(super) health_check: &'m Wish<HealthCheck>,
 }
 
 impl Service<'_> {
@@ -47,6 +49,7 @@ impl Service<'_> {
             target: HTTP_PORT,
             has_workloads: true,
             seeds: Vec::new(),
+            health_check: &Wish::Silent,
         };
         Service { host: host.into(), ports: vec![port], aliases: Vec::new(), subject_alt_names: &[] }
     }
@@ -142,6 +145,7 @@ fn service<'m>(
                     target: port.target_port.unwrap_or(port.number),
                     has_workloads: !workloads.is_empty(),
                     seeds: seeds.collect(),
+                    health_check: &entry.health_check,
                 }),
             }
         }
@@ -189,6 +193,7 @@ fn agent_service<'m>(host: String, by_name: BTreeMap<&'m str, Vec<Seed<'m>>>) ->
             target: number,
             has_workloads: true,
             seeds,
+            health_check: &Wish::Silent,
         });
     }
     service.aliases.sort_unstable();

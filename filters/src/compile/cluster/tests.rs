@@ -61,6 +61,7 @@ fn entry(
     endpoints: Vec<Workload>,
 ) -> ServiceEntry {
     ServiceEntry {
+        health_check: Default::default(),
         meta: meta(Kind::ServiceEntry, "default", host),
         hosts: vec![Host::resolve(host, "default")],
         addresses: Vec::new(),
@@ -273,6 +274,8 @@ fn agents_whose_workloads_stand_alone_are_services_of_their_own() {
         labels: StringMap::new(),
     };
     world.model.agent_clusters.push(AgentCluster {
+        circuit_breaker: Default::default(),
+        health_check: Default::default(),
         meta: meta(Kind::AgentCluster, "default", "agents"),
         replicas: None,
         orchestrator: None,

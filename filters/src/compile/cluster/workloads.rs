@@ -6,14 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pilotfish_config::model::{
-    Address, Capability, Locality, Model, Registration, Resolution, ServiceEntry, StringMap, Workload,
+    Address, AgentCluster, Capability, Locality, Model, Registration, Resolution, ServiceEntry, StringMap, Workload,
     includes,
 };
 
 use super::{Resolved, first_only};
 use crate::balance::hash;
 use crate::endpoint::{Endpoint, EndpointStats, Labels};
-use crate::inflight::ClusterLimits;
 
 /// A workload with what its document says besides, before its addresses are known.
 #[derive(Debug, Clone)]
@@ -22,6 +21,8 @@ pub(super) struct Seed<'m> {
     pub(super) namespace: &'m str,
     pub(super) labels: Labels,
     pub(super) capabilities: Arc<[Capability]>,
+    /// The AgentCluster of its agent.
+    says: Option<&'m AgentCluster>,
     pub(super) port: u16,
     registration: Option<&'m Registration>,
 }
@@ -40,7 +41,13 @@ pub(super) struct Seeds<'m> {
     /// Positions in `alone` by namespace, label and value: a selector goes through its rarest pair's only.
     by_label: HashMap<(&'m str, &'m str, &'m str), Vec<usize>>,
     by_namespace: HashMap<&'m str, Vec<usize>>,
-    agents: HashMap<(&'m str, &'m str), Arc<[Capability]>>,
+    agents: HashMap<(&'m str, &'m str), Known<'m>>,
+}
+
+/// What an AgentCluster says of an agent.
+struct Known<'m> {
+    capabilities: Arc<[Capability]>,
+    says: &'m AgentCluster,
 }
 
 /// A workload that is not written in a service.
@@ -80,7 +87,8 @@ impl<'m> Seeds<'m> {
         for cluster in &model.agent_clusters {
             for agent in &cluster.agents {
                 let key = (cluster.meta.namespace(), agent.name.as_str());
-                seeds.agents.entry(key).or_insert_with(|| agent.capabilities.clone().into());
+                let known = || Known { capabilities: agent.capabilities.clone().into(), says: cluster };
+                seeds.agents.entry(key).or_insert_with(known);
             }
         }
         // Only those labels that some selector asks for.
@@ -132,15 +140,17 @@ impl<'m> Seeds<'m> {
     fn seed(&self, of: &Alone<'m>) -> Seed<'m> {
         let workload = of.workload;
         let agent = workload.agent.as_deref();
+        let known = agent.and_then(|agent| self.agents.get(&(of.namespace, agent)));
         let capabilities = match of.registration {
             Some(registration) => Some(&registration.capabilities),
-            None => agent.and_then(|agent| self.agents.get(&(of.namespace, agent))),
+            None => known.map(|known| &known.capabilities),
         };
         Seed {
             workload,
             namespace: of.namespace,
             labels: workload.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
             capabilities: capabilities.cloned().unwrap_or_default(),
+            says: known.map(|known| known.says),
             port: of.registration.map_or(0, |registration| registration.port),
             registration: of.registration,
         }
@@ -199,7 +209,12 @@ impl<'m> Found<'m> {
         Found { addr, hostname: Some(hostname), seed: None }
     }
 
-    /// As an endpoint of a cluster.
+    /// The AgentCluster of its agent.
+    pub(super) fn says(&self) -> Option<&'m AgentCluster> {
+        self.seed.and_then(|seed| seed.says)
+    }
+
+    /// As an endpoint of a cluster; nothing but whether it can be reached is watched.
     pub(super) fn endpoint(&self, stats: Arc<EndpointStats>, of: &Home<'_>) -> Endpoint {
         let workload = self.seed.map(|seed| seed.workload);
         let registration = self.seed.and_then(|seed| seed.registration);
@@ -222,14 +237,13 @@ impl<'m> Found<'m> {
             degraded: registration.is_some_and(|registration| registration.degraded),
             dedup: registration.and_then(|registration| registration.dedup.clone()),
             stats,
-            home: Arc::clone(of.limits),
+            care: None,
         }
     }
 }
 
 /// What a cluster's endpoints have in common.
 pub(super) struct Home<'a> {
-    pub(super) limits: &'a Arc<ClusterLimits>,
     /// The sidecar's own trust domain.
     pub(super) trust_domain: Option<&'a str>,
     /// Names that are expected in place of the endpoint's own.

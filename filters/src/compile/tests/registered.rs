@@ -109,7 +109,7 @@ fn a_degraded_one_is_chosen_only_when_no_other_is_ready() {
         |rng: &mut fastrand::Rng| cluster.pick(&fixture::pick(now), rng).unwrap().endpoint().addr.to_string();
     assert!((0..50).all(|_| chosen(&mut rng) == "10.0.0.2:15006"));
     let ready = &cluster.endpoints()[1];
-    cluster.lease(ready).unwrap().record(now, Outcome::Unreachable, Duration::from_millis(1));
+    crate::fixture::lease(cluster, ready, now).record(now, Outcome::Unreachable, Duration::from_millis(1));
     assert!((0..50).all(|_| chosen(&mut rng) == "10.0.0.1:15006"));
     let demand = crate::capability::Demand { wanted: vec![wanted()], ..Default::default() };
     let pick = Pick { key: None, now, tried: &[] };

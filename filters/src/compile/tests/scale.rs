@@ -61,6 +61,7 @@ fn entry(name: &str) -> ServiceEntry {
         trust_domain: None,
     };
     ServiceEntry {
+        health_check: Default::default(),
         meta: meta(Kind::ServiceEntry, name),
         hosts: vec![Host::resolve(name, "default")],
         addresses: Vec::new(),
