@@ -128,6 +128,15 @@ impl Outcome {
         !matches!(self, Outcome::Answered(..500))
     }
 
+    /// An answer with this HTTP status, and in its head perhaps a `grpc-status`, which counts then.
+    pub fn of_answer(status: u16, grpc_status: Option<&[u8]>) -> Outcome {
+        let grpc = grpc_status.filter(|_| status == 200).map(|code| {
+            // What cannot be read is UNKNOWN, which is an error of its own.
+            std::str::from_utf8(code).ok().and_then(|code| code.trim().parse().ok()).unwrap_or(2)
+        });
+        grpc.map_or(Outcome::Answered(status), Outcome::of_grpc)
+    }
+
     /// An answer whose `grpc-status` is known, as the HTTP status that it stands for (Envoy's mapping).
     pub const fn of_grpc(status: u32) -> Outcome {
         Outcome::Answered(match status {

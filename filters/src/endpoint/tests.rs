@@ -57,3 +57,22 @@ fn try_enter_never_goes_over() {
     stats.leave();
     assert!(stats.try_enter(2));
 }
+
+#[test]
+fn grpc_errors_count_as_the_statuses_that_they_stand_for() {
+    for (http, grpc, counts_as) in [
+        (200, Some("0"), 200),
+        (200, Some("14"), 503),
+        (200, Some("4"), 504),
+        (200, Some("8"), 429),
+        (200, Some("5"), 404),
+        (200, Some("99"), 500),
+        (200, Some("x"), 500),
+        (404, Some("0"), 404),
+        (200, None, 200),
+        (503, None, 503),
+    ] {
+        let outcome = Outcome::of_answer(http, grpc.map(str::as_bytes));
+        assert_eq!(outcome, Outcome::Answered(counts_as), "{http} {grpc:?}");
+    }
+}

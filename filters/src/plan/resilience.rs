@@ -42,7 +42,7 @@ impl Plan {
     /// how large the budget is; whose calls count is the cluster that the endpoint belongs to, which is another one for a call
     /// by capability.
     pub fn retry_permit(&self, cluster: &Cluster, endpoint: &Endpoint, now: Micros) -> Option<RetryPermit> {
-        let is_home = |cluster: &&Cluster| Arc::ptr_eq(&cluster.limits, &endpoint.home);
+        let is_home = |cluster: &&Cluster| Arc::ptr_eq(&cluster.limits, endpoint.stats.home());
         let home = Some(cluster)
             .filter(is_home)
             .or_else(|| self.clusters.iter().map(|cluster| &**cluster).find(is_home))

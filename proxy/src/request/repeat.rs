@@ -10,7 +10,6 @@ pub mod course;
 use http::Method;
 use pilotfish_filters::affinity;
 use pilotfish_filters::call::{Call, Caller};
-use pilotfish_filters::cluster::Outcome;
 use pilotfish_filters::plan::{Matched, Plan, Split};
 use pilotfish_filters::retry::RetryPolicy;
 
@@ -110,7 +109,7 @@ pub async fn by_rule<'p>(
         };
         let now = worker.shared.clock.now();
         let outcome = match &tried {
-            Ok(sent) => Some(Outcome::Answered(sent.head.status.as_u16())),
+            Ok(sent) => Some(sent.outcome(protocol)),
             Err(unsent) => unsent.outcome(),
         };
         if let Some(outcome) = outcome {

@@ -29,6 +29,14 @@ pub struct Sent {
     pub upload: Pump,
 }
 
+impl Sent {
+    /// What the answer says of its endpoint. gRPC errors without a message have their status in the head.
+    pub fn outcome(&self, protocol: Protocol) -> Outcome {
+        let grpc = (protocol == Protocol::Http2).then(|| self.head.headers.get("grpc-status")).flatten();
+        Outcome::of_answer(self.head.status.as_u16(), grpc)
+    }
+}
+
 /// A try that got no answer.
 pub enum Unsent {
     /// The sidecar itself does not send it.
