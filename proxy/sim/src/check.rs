@@ -59,10 +59,10 @@ pub fn leaks(world: &World, drained: bool) -> Vec<String> {
         for cluster in snapshot.plan.clusters() {
             for endpoint in cluster.endpoints() {
                 leaked("calls in flight to an endpoint", u64::from(endpoint.stats.in_flight()));
-                leaked("requests in a cluster's limit", u64::from(endpoint.home.requests()));
-                leaked("requests that wait for a connection", u64::from(endpoint.home.pending()));
+                leaked("requests in a cluster's limit", u64::from(endpoint.stats.home().requests()));
+                leaked("requests that wait for a connection", u64::from(endpoint.stats.home().pending()));
                 if drained {
-                    leaked("connections in a cluster's limit", u64::from(endpoint.home.connections()));
+                    leaked("connections in a cluster's limit", u64::from(endpoint.stats.home().connections()));
                 }
             }
         }
