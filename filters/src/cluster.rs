@@ -207,7 +207,8 @@ impl Cluster {
             Some(first) => {
                 let why = first.stats.health(now).reason;
                 let count = self.endpoints.len();
-                let detail = format!("{count} of {count} endpoints of {} are shut; the first: {why}", self.name);
+                let detail =
+                    format!("{count} of {count} endpoints of {} are shut; the first: {why}", self.name);
                 Deny::with(Reason::BreakerOpen, detail)
             }
         }

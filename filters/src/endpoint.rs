@@ -13,8 +13,8 @@ use pilotfish_config::model::{Capability, Locality};
 use crate::balance::peak_ewma::{PeakEwma, Report, SuccessRate};
 use crate::clock::Micros;
 use crate::inflight::ClusterLimits;
-pub use health::{Care, Health};
 use health::Condition;
+pub use health::{Care, Health};
 
 /// How long an endpoint is skipped after its first failed connect; doubles with each further one.
 pub const FIRST_OUTAGE: Duration = Duration::from_secs(1);

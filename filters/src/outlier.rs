@@ -258,7 +258,8 @@ fn over(policy: &OutlierDetection, streaks: u64) -> Option<(Cause, u32)> {
         (Cause::Errors, policy.consecutive_5xx_errors, of(ERRORS)),
         (Cause::LocalFailures, policy.consecutive_local_origin_failures, of(LOCAL)),
     ];
-    let reached = limits.into_iter().find(|(_, limit, found)| limit.is_some_and(|limit| *found >= limit.min(MOST)));
+    let reached =
+        limits.into_iter().find(|(_, limit, found)| limit.is_some_and(|limit| *found >= limit.min(MOST)));
     reached.map(|(cause, _, found)| (cause, found))
 }
 

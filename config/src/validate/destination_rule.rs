@@ -145,7 +145,8 @@ fn outlier_detection(cx: &mut Cx<'_>, spec: &OutlierSpec<'_>) -> OutlierDetectio
 /// Limits that no row of failures can reach: all of them off, or another one always comes first.
 fn unreachable_limits(cx: &mut Cx<'_>, spec: &OutlierSpec<'_>, detection: &OutlierDetection) {
     let (all, gateway) = (detection.consecutive_5xx_errors, detection.consecutive_gateway_errors);
-    let local = detection.consecutive_local_origin_failures.filter(|_| detection.split_external_local_origin_errors);
+    let local =
+        detection.consecutive_local_origin_failures.filter(|_| detection.split_external_local_origin_errors);
     if all.is_none() && gateway.is_none() && local.is_none() {
         let hint = "write consecutive5xxErrors or consecutiveGatewayErrors";
         cx.error_hint(spec.node, "no endpoint is ever put aside: nothing is counted", hint);
@@ -153,7 +154,9 @@ fn unreachable_limits(cx: &mut Cx<'_>, spec: &OutlierSpec<'_>, detection: &Outli
     if let (Some(all), Some(gateway), Some(own)) = (all, gateway, spec.consecutive_gateway_errors)
         && gateway > all
     {
-        let message = format!("{gateway} is never reached: 502, 503 and 504 also count as 5xx, of which {all} are enough");
+        let message = format!(
+            "{gateway} is never reached: 502, 503 and 504 also count as 5xx, of which {all} are enough"
+        );
         let hint = "a smaller number than consecutive5xxErrors, or none";
         match spec.consecutive_5xx_errors {
             Some(_) => cx.error_hint(own.node, message, hint),

@@ -88,7 +88,11 @@ pub(super) fn health_check(text: &str) -> Result<Wish<HealthCheck>, Wrong> {
 }
 
 /// `key=value` parts, each known and there once.
-fn parts<'t>(text: &'t str, known: &[&'static str], form: &str) -> Result<Vec<(&'static str, &'t str)>, Wrong> {
+fn parts<'t>(
+    text: &'t str,
+    known: &[&'static str],
+    form: &str,
+) -> Result<Vec<(&'static str, &'t str)>, Wrong> {
     let mut found: Vec<(&'static str, &str)> = Vec::new();
     for part in text.split(',') {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
@@ -203,9 +207,23 @@ mod tests {
         assert_eq!((own.open, own.longest), (Duration::from_secs(90), Duration::from_secs(90)));
         assert!(matches!(circuit_breaker("off"), Ok(Wish::Off)));
         for wrong in [
-            "", "yes", "consecutive", "consecutive=0", "consecutive=-1", "success-rate=0", "success-rate=1.1",
-            "success-rate=101%", "success-rate=x", "window=0s", "window=10", "min-requests=0", "open=60s..1s",
-            "open=0s..1s", "open=1s..", "on,consecutive=1", "consecutive=1,consecutive=2",
+            "",
+            "yes",
+            "consecutive",
+            "consecutive=0",
+            "consecutive=-1",
+            "success-rate=0",
+            "success-rate=1.1",
+            "success-rate=101%",
+            "success-rate=x",
+            "window=0s",
+            "window=10",
+            "min-requests=0",
+            "open=60s..1s",
+            "open=0s..1s",
+            "open=1s..",
+            "on,consecutive=1",
+            "consecutive=1,consecutive=2",
             "consecutive=off,success-rate=off",
         ] {
             assert!(circuit_breaker(wrong).is_err(), "{wrong}");
@@ -228,8 +246,19 @@ mod tests {
         assert_eq!(check("tcp,port=8080").port, Some(8080));
         assert!(matches!(health_check("off"), Ok(Wish::Off)));
         for wrong in [
-            "", "http", "http:healthz", "http:/a b", "https:/a", "tcp:1", "tcp,interval=0s",
-            "tcp,interval=-1s", "tcp,jitter=60%", "tcp,healthy=0", "tcp,port=0", "tcp,port=65536", "tcp,x=1",
+            "",
+            "http",
+            "http:healthz",
+            "http:/a b",
+            "https:/a",
+            "tcp:1",
+            "tcp,interval=0s",
+            "tcp,interval=-1s",
+            "tcp,jitter=60%",
+            "tcp,healthy=0",
+            "tcp,port=0",
+            "tcp,port=65536",
+            "tcp,x=1",
         ] {
             assert!(health_check(wrong).is_err(), "{wrong}");
         }

@@ -162,7 +162,8 @@ impl Model {
     }
 
     fn open(&mut self, now: u64, open_ms: u64) {
-        (self.state, self.until, self.open_ms, self.era) = (State::Open, now + open_ms, open_ms, self.era + 1);
+        (self.state, self.until, self.open_ms, self.era) =
+            (State::Open, now + open_ms, open_ms, self.era + 1);
     }
 
     fn record(&mut self, now: u64, era: u32, probe: bool, outcome: Outcome) {
@@ -220,7 +221,9 @@ fn breaker_makes_no_step_that_its_model_does_not_make() {
                 4..7 if !calls.is_empty() => {
                     let (ticket, era) = calls.swap_remove(rng.usize(..calls.len()));
                     let outcome = match rng.f32() < ill {
-                        true => rng.choice([Outcome::Reset, Outcome::Answered(500), Outcome::TimedOut]).unwrap(),
+                        true => {
+                            rng.choice([Outcome::Reset, Outcome::Answered(500), Outcome::TimedOut]).unwrap()
+                        }
                         false if rng.u8(..10) == 0 => Outcome::Answered(429),
                         false => Outcome::Answered(200),
                     };

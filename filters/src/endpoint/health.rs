@@ -302,8 +302,7 @@ impl EndpointStats {
     pub(super) fn unreachable(&self, now: Micros, until: Micros) -> bool {
         let own = &self.condition.unreachable_until;
         let before = own.load(SeqCst);
-        let first =
-            before <= now.0 && own.compare_exchange(before, until.0, SeqCst, SeqCst).is_ok();
+        let first = before <= now.0 && own.compare_exchange(before, until.0, SeqCst, SeqCst).is_ok();
         if first {
             self.fold();
         }

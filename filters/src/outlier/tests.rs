@@ -128,7 +128,9 @@ fn outlier_ejection_ends_by_time_alone_and_says_why() {
 
 #[test]
 fn outlier_ejections_never_exceed_the_percentage_but_one_is_always_allowed() {
-    for (count, percent, most) in [(10, 10, 1), (10, 0, 1), (10, 35, 3), (3, 10, 1), (10, 100, 10), (1, 10, 1)] {
+    for (count, percent, most) in
+        [(10, 10, 1), (10, 0, 1), (10, 35, 3), (3, 10, 1), (10, 100, 10), (1, 10, 1)]
+    {
         let policy = OutlierDetection { max_ejection_percent: percent, ..policy() };
         let state = State::with_seed(1);
         let cluster = cluster(&state, count, &policy);
@@ -159,12 +161,17 @@ fn outlier_percentage_holds_in_any_order_of_events_and_with_threads() {
             match rng.u8(..10) {
                 0 => cluster.endpoints()[n as usize].stats.checked(at(now), None),
                 1 => cluster = super::tests::cluster(&state, count, &policy),
-                2 => cluster.endpoints()[n as usize].stats.settle(at(now), cluster.endpoints()[0].care.as_deref()),
+                2 => cluster.endpoints()[n as usize]
+                    .stats
+                    .settle(at(now), cluster.endpoints()[0].care.as_deref()),
                 3..6 => end(&cluster, n, now, Outcome::Answered(200)),
                 _ => fail(&cluster, n, now),
             }
             let found = out(&cluster, now).len();
-            assert!(found <= most && found <= cluster.limits.ejected() as usize, "seed {seed}: {found} of {count}");
+            assert!(
+                found <= most && found <= cluster.limits.ejected() as usize,
+                "seed {seed}: {found} of {count}"
+            );
         }
     }
     let policy = OutlierDetection { max_ejection_percent: 30, ..policy() };

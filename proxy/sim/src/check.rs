@@ -62,7 +62,10 @@ pub fn leaks(world: &World, drained: bool) -> Vec<String> {
                 leaked("requests in a cluster's limit", u64::from(endpoint.stats.home().requests()));
                 leaked("requests that wait for a connection", u64::from(endpoint.stats.home().pending()));
                 if drained {
-                    leaked("connections in a cluster's limit", u64::from(endpoint.stats.home().connections()));
+                    leaked(
+                        "connections in a cluster's limit",
+                        u64::from(endpoint.stats.home().connections()),
+                    );
                 }
             }
         }

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pilotfish_config::model::{
-    Address, AgentCluster, Capability, Locality, Model, Registration, Resolution, ServiceEntry, StringMap, Workload,
-    includes,
+    Address, AgentCluster, Capability, Locality, Model, Registration, Resolution, ServiceEntry, StringMap,
+    Workload, includes,
 };
 
 use super::{Resolved, first_only};

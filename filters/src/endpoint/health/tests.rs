@@ -17,7 +17,8 @@ fn guarded(state: &Counters, algorithm: Algorithm, count: u32) -> Cluster {
 
 fn trip(cluster: &Cluster, n: usize, now: u64) {
     for _ in 0..7 {
-        let Ok(mut lease) = cluster.lease(&cluster.endpoints()[n], at(now), &mut fastrand::Rng::with_seed(1)) else {
+        let Ok(mut lease) = cluster.lease(&cluster.endpoints()[n], at(now), &mut fastrand::Rng::with_seed(1))
+        else {
             return;
         };
         lease.record(at(now), Outcome::Answered(500), Duration::from_millis(1));
@@ -120,7 +121,11 @@ fn reasons_hold_each_for_itself() {
     assert_eq!(stats.health(at(1000)).state, HealthState::BreakerOpen);
     assert!(stats.is_out(at(1600)), "the breaker would admit a probe, but connects failed");
     assert!(!stats.is_shut(at(1600)) && !stats.is_out(at(2000)));
-    lease(&cluster, &cluster.endpoints()[0], at(2000)).record(at(2000), Outcome::Answered(200), Duration::ZERO);
+    lease(&cluster, &cluster.endpoints()[0], at(2000)).record(
+        at(2000),
+        Outcome::Answered(200),
+        Duration::ZERO,
+    );
     assert!(stats.health(at(2000)).is_well());
     assert!(!cluster.limits.is_troubled(at(2001)));
 }
