@@ -1,1 +1,330 @@
 //! Which inbound call an outbound call belongs to, for agents that drop headers.
+//!
+//! The agent says so by passing `x-pilotfish-call` on; else there is only one call in flight; else they have a session, a task or a
+//! conversation in common; else it is one of several, of which only what holds for all of them is certain.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::call::Call;
+use crate::call_path::Agents;
+use crate::clock::Micros;
+use crate::route::hash;
+use crate::shed::Priority;
+
+/// Calls that are remembered at once.
+pub const MOST: usize = 10_000;
+/// Of so many candidates each is looked at.
+const LOOKED_AT: usize = 16;
+
+/// Names one call that is being served, for as long as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallId {
+    place: u32,
+    nonce: u64,
+}
+
+impl CallId {
+    /// Reads what [`fmt::Display`] writes.
+    pub fn parse(text: &[u8]) -> Option<CallId> {
+        let text = std::str::from_utf8(text).ok().filter(|text| text.len() == 24)?;
+        // The standard library's parser would take a sign.
+        if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let (place, nonce) = text.split_at(8);
+        Some(CallId {
+            place: u32::from_str_radix(place, 16).ok()?,
+            nonce: u64::from_str_radix(nonce, 16).ok()?,
+        })
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:08x}{:016x}", self.place, self.nonce)
+    }
+}
+
+/// What an inbound call hands down to the calls that its agent makes for it.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// How many calls of agents hang on one another up to here.
+    pub hops: u8,
+    /// Who made them.
+    pub agents: Agents,
+    /// How important it is.
+    pub priority: Priority,
+    /// When it has to be over.
+    pub deadline: Option<Micros>,
+    /// Whether a policy on its way forbids circles.
+    pub deny_cycles: bool,
+}
+
+/// An inbound call that is being served.
+#[derive(Debug)]
+pub struct Served {
+    /// Its name.
+    pub id: CallId,
+    /// What it hands down.
+    pub inherited: Inherited,
+    made: AtomicU32,
+}
+
+impl Served {
+    /// Counts one more call that is made for it; how many there are now.
+    pub fn count(&self) -> u32 {
+        self.made.fetch_add(1, Relaxed).saturating_add(1)
+    }
+}
+
+/// What a call has in common with others of its conversation: session, task and context, hashed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keys([Option<u64>; 3]);
+
+impl Keys {
+    /// Those that are known of a call.
+    pub fn of(call: &Call) -> Keys {
+        let key = |kind: u64, text: &Option<Box<str>>| {
+            text.as_deref().map(|text| hash::key(text.as_bytes()).rotate_left(8) ^ kind)
+        };
+        // The most specific comes first.
+        Keys([key(1, &call.task_id), key(2, &call.context_id), key(3, &call.session)])
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u64> {
+        self.0.into_iter().flatten()
+    }
+}
+
+/// What is known of where an outbound call comes from.
+#[derive(Debug, Clone)]
+pub enum Correlation {
+    /// The agent said so, by an id that only it was given.
+    Certain(Arc<Served>),
+    /// It is the only one in flight, or the only one of the same conversation.
+    Inferred(Arc<Served>),
+    /// One of these.
+    Ambiguous(Candidates),
+    /// Nothing is being served: the agent calls of its own accord.
+    None,
+}
+
+/// Several calls to which an outbound call may belong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidates {
+    /// The largest number of hops among them: depth is bounded whichever it is.
+    pub hops: u8,
+    /// The agents that are on the paths of all of them; none when they are too many to be looked at.
+    pub agents: Agents,
+    /// The highest priority among them: nothing is held back because of another's.
+    pub priority: Priority,
+    /// Some of them.
+    pub ids: Vec<CallId>,
+}
+
+impl Correlation {
+    /// The one call that it belongs to, if that is known.
+    pub fn served(&self) -> Option<&Arc<Served>> {
+        match self {
+            Correlation::Certain(served) | Correlation::Inferred(served) => Some(served),
+            Correlation::Ambiguous(_) | Correlation::None => None,
+        }
+    }
+
+    /// Hops up to here, the agents on the way, the highest priority that it may have.
+    pub fn inherited(&self) -> (u8, Agents, Priority) {
+        match self {
+            Correlation::Certain(served) | Correlation::Inferred(served) => {
+                let Inherited { hops, agents, priority, .. } = &served.inherited;
+                (*hops, agents.clone(), *priority)
+            }
+            Correlation::Ambiguous(all) => (all.hops, all.agents.clone(), all.priority),
+            Correlation::None => (0, Agents::default(), Priority::Critical),
+        }
+    }
+}
+
+/// The inbound calls that a sidecar's agent serves now.
+#[derive(Debug)]
+pub struct Table {
+    places: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    /// The places that are taken, in no order.
+    live: Vec<u32>,
+    /// Calls that found no place.
+    untracked: u32,
+    /// How many calls have so many hops, and such a priority: the extremes without looking at all of them.
+    by_hops: Box<[u32; 256]>,
+    by_priority: [u32; 3],
+    by_key: BTreeSet<(u64, u32)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    served: Arc<Served>,
+    keys: Keys,
+    /// Where it is in `live`.
+    at: usize,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table {
+            places: Vec::new(),
+            free: Vec::new(),
+            live: Vec::new(),
+            untracked: 0,
+            by_hops: Box::new([0; 256]),
+            by_priority: [0; 3],
+            by_key: BTreeSet::new(),
+        }
+    }
+}
+
+impl Table {
+    /// A call begins. `None` when there are [`MOST`] already; [`Table::end`] has to be told of it nevertheless.
+    pub fn begin(&mut self, inherited: Inherited, keys: Keys, nonce: u64) -> Option<Arc<Served>> {
+        let place = match self.free.pop() {
+            Some(place) => place,
+            None if self.places.len() < MOST => {
+                self.places.push(None);
+                (self.places.len() - 1) as u32
+            }
+            None => {
+                self.untracked += 1;
+                return None;
+            }
+        };
+        self.by_hops[usize::from(inherited.hops)] += 1;
+        self.by_priority[inherited.priority as usize] += 1;
+        self.by_key.extend(keys.iter().map(|key| (key, place)));
+        let served =
+            Arc::new(Served { id: CallId { place, nonce }, inherited, made: AtomicU32::new(0) });
+        if let Some(slot) = self.places.get_mut(place as usize) {
+            *slot = Some(Entry { served: Arc::clone(&served), keys, at: self.live.len() });
+        }
+        self.live.push(place);
+        Some(served)
+    }
+
+    /// It has ended.
+    pub fn end(&mut self, served: Option<&Served>) {
+        let Some(served) = served else {
+            self.untracked = self.untracked.saturating_sub(1);
+            return;
+        };
+        let place = served.id.place;
+        let Some(entry) = self.places.get_mut(place as usize).and_then(Option::take) else { return };
+        self.live.swap_remove(entry.at);
+        if let Some(moved) = self.live.get(entry.at)
+            && let Some(Some(moved)) = self.places.get_mut(*moved as usize)
+        {
+            moved.at = entry.at;
+        }
+        for key in entry.keys.iter() {
+            self.by_key.remove(&(key, place));
+        }
+        self.by_hops[usize::from(served.inherited.hops)] -= 1;
+        self.by_priority[served.inherited.priority as usize] -= 1;
+        self.free.push(place);
+    }
+
+    /// How many calls are being served.
+    pub fn len(&self) -> usize {
+        self.live.len() + self.untracked as usize
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Which of them a call belongs to: `said` is the id that the agent passed on, `keys` are the call's.
+    pub fn find(&self, said: Option<CallId>, keys: &Keys) -> Correlation {
+        if let Some(served) = said.and_then(|id| self.get(id)) {
+            return Correlation::Certain(Arc::clone(served));
+        }
+        match (&*self.live, self.untracked) {
+            ([], 0) => return Correlation::None,
+            ([only], 0) => {
+                return self.at(*only).map_or(Correlation::None, |only| Correlation::Inferred(only.clone()));
+            }
+            _ => {}
+        }
+        for key in keys.iter() {
+            let same = self.by_key.range((key, 0)..=(key, u32::MAX));
+            let mut same = same.filter_map(|(_, place)| self.at(*place));
+            match (same.next(), same.next()) {
+                (None, _) => {}
+                (Some(only), None) => return Correlation::Inferred(Arc::clone(only)),
+                (Some(first), Some(second)) => {
+                    return Correlation::Ambiguous(candidates([first, second].into_iter().chain(same)));
+                }
+            }
+        }
+        Correlation::Ambiguous(self.any())
+    }
+
+    fn get(&self, id: CallId) -> Option<&Arc<Served>> {
+        self.at(id.place).filter(|served| served.id == id)
+    }
+
+    fn at(&self, place: u32) -> Option<&Arc<Served>> {
+        self.places.get(place as usize)?.as_ref().map(|entry| &entry.served)
+    }
+
+    /// Any of all.
+    fn any(&self) -> Candidates {
+        let all = self.live.iter().filter_map(|place| self.at(*place));
+        if self.untracked == 0 && self.live.len() <= LOOKED_AT {
+            return candidates(all);
+        }
+        let hops = self.by_hops.iter().rposition(|count| *count > 0).unwrap_or(0);
+        let has = |priority: Priority| self.by_priority[priority as usize] > 0;
+        let priority = if has(Priority::Critical) {
+            Priority::Critical
+        } else if has(Priority::Default) || self.untracked > 0 {
+            Priority::Default
+        } else {
+            Priority::Sheddable
+        };
+        Candidates {
+            hops: hops as u8,
+            agents: Agents::default(),
+            priority,
+            ids: all.take(LOOKED_AT).map(|served| served.id).collect(),
+        }
+    }
+}
+
+/// What holds whichever of them it is.
+fn candidates<'a>(all: impl Iterator<Item = &'a Arc<Served>>) -> Candidates {
+    let mut found = Candidates {
+        hops: 0,
+        agents: Agents::default(),
+        priority: Priority::Sheddable,
+        ids: Vec::with_capacity(LOOKED_AT),
+    };
+    for (number, served) in all.enumerate() {
+        let Inherited { hops, agents, priority, .. } = &served.inherited;
+        found.hops = found.hops.max(*hops);
+        found.priority = found.priority.max(*priority);
+        if number == 0 {
+            found.agents = agents.clone();
+        } else if number >= LOOKED_AT {
+            found.agents = Agents::default();
+        } else if found.agents != *agents {
+            found.agents = found.agents.shared_with(agents);
+        }
+        if found.ids.len() < LOOKED_AT {
+            found.ids.push(served.id);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;
