@@ -201,8 +201,7 @@ impl Table {
         self.by_hops[usize::from(inherited.hops)] += 1;
         self.by_priority[inherited.priority as usize] += 1;
         self.by_key.extend(keys.iter().map(|key| (key, place)));
-        let served =
-            Arc::new(Served { id: CallId { place, nonce }, inherited, made: AtomicU32::new(0) });
+        let served = Arc::new(Served { id: CallId { place, nonce }, inherited, made: AtomicU32::new(0) });
         if let Some(slot) = self.places.get_mut(place as usize) {
             *slot = Some(Entry { served: Arc::clone(&served), keys, at: self.live.len() });
         }

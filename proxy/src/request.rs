@@ -24,6 +24,7 @@ pub mod request_id;
 pub mod respond;
 pub mod route;
 pub mod select;
+pub mod serving;
 pub mod time;
 pub mod tunnel;
 
@@ -95,7 +96,7 @@ async fn serve<'p>(
     let call = decode::decode(ctx, &head, down, plan).await;
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
     let way = route::route(plan, ctx, &head, &call, &caller)?;
-    guard::by_rule(ctx, &way);
+    guard::by_rule(plan, ctx, &way)?;
     if let Way::Rule(matched) = &way
         && let Some(preflight) = cors::enter(ctx, matched.rule, &head)
     {

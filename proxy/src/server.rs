@@ -26,6 +26,7 @@ use crate::listen::{self, Direction, Slots};
 use crate::net::{Listener, Net};
 use crate::request::dedup::Dedup;
 use crate::request::local_secret;
+use crate::request::serving::Serving;
 use crate::resolve::{self, Dns, Questions, SystemLookup};
 use crate::shutdown::{self, Drain, Phase, Signals};
 use crate::snapshot::Snapshots;
@@ -81,6 +82,8 @@ pub struct Shared {
     pub net: Net,
     /// The one clock of the process.
     pub clock: Clock,
+    /// What the agent serves now.
+    pub serving: Serving,
     /// How far the shutdown has come.
     pub drain: Drain,
     /// Which calls with a key were done.
@@ -110,6 +113,7 @@ impl Shared {
         let local_secret = secret.transpose().map_err(io::Error::other)?;
         let health = watch::Sender::new(Health::at_start(&settings));
         let (state, clock) = (State::default(), Clock::start());
+        let serving = Serving::new(&settings);
         let shared = Shared {
             snapshots: Snapshots::empty(&state, clock.now(), settings.workers)?,
             settings,
@@ -127,6 +131,7 @@ impl Shared {
             listening: OnceLock::new(),
             net,
             clock,
+            serving,
             drain: Drain::default(),
             dedup: Dedup::new(),
             pressure: Notify::new(),

@@ -84,6 +84,8 @@ pub struct MeshPeer {
     pub peer: Peer,
     /// Its `x-forwarded-client-cert`, in Envoy's format.
     pub forwarded: Box<str>,
+    /// `namespace/name`, when its identity is an agent's.
+    pub agent: Option<Box<str>>,
 }
 
 impl MeshPeer {
@@ -94,6 +96,7 @@ impl MeshPeer {
             let _ = write!(forwarded, "By={};", own.id);
         }
         let _ = write!(forwarded, "Hash={};Subject=\"\";URI={}", hex(&peer.leaf), peer.id);
-        MeshPeer { peer, forwarded: forwarded.into() }
+        let agent = peer.id.as_agent().map(|(namespace, name)| format!("{namespace}/{name}").into());
+        MeshPeer { peer, forwarded: forwarded.into(), agent }
     }
 }

@@ -8,6 +8,7 @@
 mod balancing;
 mod cancellation;
 mod capabilities;
+mod chains;
 mod control;
 mod conversations;
 mod cors;

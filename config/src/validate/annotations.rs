@@ -137,14 +137,14 @@ const KNOWN: &[Known] = &[
         name: "max-hops",
         kinds: &[Kind::VirtualService, Kind::Sidecar],
         per_rule: true,
-        doc: "How many calls of agents may hang on one another: 1 to 64, 16 by default. Then `508 too-many-hops`.",
+        doc: "How many calls of agents may hang on one another: 1 to 64, 16 by default. Then `508 too-many-hops`. The receiver's Sidecar counts too; the stricter holds.",
         check: |value| number(value, 1, 64),
     },
     Known {
         name: "call-cycles",
         kinds: &[Kind::VirtualService, Kind::Sidecar],
         per_rule: true,
-        doc: "What happens to a call that comes back to an agent on its path: `warn` (the default: it is counted, and goes on) or `deny` (`508 call-cycle`).",
+        doc: "What happens to a call that comes back to an agent on its path: `warn` (the default: it is counted, and goes on) or `deny` (`508 call-cycle`). One `deny` on the path is enough.",
         check: |value| word(value, &["warn", "deny"]),
     },
     Known {

@@ -10,11 +10,11 @@ fn what_is_written_is_read_again() {
     for _ in 0..2000 {
         let mut path = CallPath::first("default/a");
         for n in 0..rng.u8(..64) {
-            path.agents = path.agents.and(&format!("ns-{}/agent.{n}_{}", rng.u8(..), "x".repeat(rng.usize(..200))));
+            path.agents =
+                path.agents.and(&format!("ns-{}/agent.{n}_{}", rng.u8(..), "x".repeat(rng.usize(..200))));
             path.hops += 1;
         }
-        path.priority =
-            *rng.choice(&[Priority::Sheddable, Priority::Default, Priority::Critical]).unwrap();
+        path.priority = *rng.choice(&[Priority::Sheddable, Priority::Default, Priority::Critical]).unwrap();
         path.deny_cycles = rng.bool();
         path.silence =
             [None, Some(None), Some(Some(Duration::from_millis(rng.u64(1..1_000_000))))][rng.usize(..3)];
@@ -60,7 +60,8 @@ fn what_no_sidecar_writes_is_no_path() {
 #[test]
 fn hostile_bytes_are_read_without_harm_and_never_grow() {
     let mut rng = fastrand::Rng::with_seed(10);
-    let good = CallPath { hops: 9, agents: agents("default/a,default/b,x/c"), ..CallPath::first("x/y") }.print();
+    let good =
+        CallPath { hops: 9, agents: agents("default/a,default/b,x/c"), ..CallPath::first("x/y") }.print();
     for _ in 0..20_000 {
         let mut bytes = good.clone().into_bytes();
         for _ in 0..rng.usize(..6) {

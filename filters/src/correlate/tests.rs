@@ -36,7 +36,8 @@ fn an_id_is_certain_and_a_forged_or_old_one_says_nothing() {
     let again = table.begin(inherited(5, "default/b"), Keys::default(), 3).unwrap();
     assert_eq!(again.id.place, two.id.place);
     assert!(matches!(table.find(Some(two.id), &Keys::default()), Correlation::Ambiguous(_)));
-    for bad in ["", "1", "00000000000000000000000g", "+0000000000000000000000001", "+00000000000000000000001"] {
+    for bad in ["", "1", "00000000000000000000000g", "+0000000000000000000000001", "+00000000000000000000001"]
+    {
         assert_eq!(CallId::parse(bad.as_bytes()), None, "{bad}");
     }
 }
@@ -80,8 +81,9 @@ fn of_several_only_what_holds_for_all_is_certain_and_the_depth_is_the_largest() 
 #[test]
 fn the_table_is_bounded_and_one_that_has_no_place_leaves_nothing_certain() {
     let mut table = Table::default();
-    let calls: Vec<_> =
-        (0..MOST as u64).map(|n| table.begin(inherited(1, "default/a"), Keys::default(), n).unwrap()).collect();
+    let calls: Vec<_> = (0..MOST as u64)
+        .map(|n| table.begin(inherited(1, "default/a"), Keys::default(), n).unwrap())
+        .collect();
     assert!(table.begin(inherited(2, "default/b"), Keys::default(), 0).is_none());
     assert_eq!(table.len(), MOST + 1);
     calls.iter().skip(1).for_each(|call| table.end(Some(call)));

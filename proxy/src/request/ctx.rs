@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use pilotfish_filters::clock::Micros;
+use pilotfish_filters::correlate::CallId;
 use pilotfish_filters::plan::Rule;
 use pilotfish_filters::shed::Priority;
 use pilotfish_filters::verdict::Reason;
 
 use crate::http::{ConnContext, RequestHead};
 use crate::listen::Direction;
+use crate::request::guard::Standing;
+use crate::request::serving::Begun;
 use crate::shutdown::Phase;
 use crate::telemetry::log;
 use crate::tls::MeshPeer;
@@ -40,6 +43,12 @@ pub struct Ctx<'p> {
     pub overdue: Reason,
     /// guard: how important it is.
     pub priority: Priority,
+    /// identify: the inbound call that the agent says it belongs to.
+    pub said: Option<CallId>,
+    /// guard: where it stands in its chain of calls.
+    pub standing: Standing,
+    /// guard: for an inbound call, its place among those that the agent serves.
+    pub serving: Option<Begun>,
     /// respond: set when the head of the answer is there, for whoever waits for it no longer than so.
     pub answered: Option<Rc<Cell<bool>>>,
     /// repeat: tries so far.
@@ -105,6 +114,9 @@ impl<'p> Ctx<'p> {
             deadline: None,
             overdue: Reason::Timeout,
             priority: Priority::default(),
+            said: None,
+            standing: Standing::default(),
+            serving: None,
             answered: None,
             tries: 0,
             status: None,
@@ -131,6 +143,9 @@ impl Drop for Ctx<'_> {
     /// A request ends by its last byte, or by being cut when the drain's deadline has passed; the latter is named.
     fn drop(&mut self) {
         self.worker.metrics.direction(self.direction).active_requests.sub(1);
+        if let Some(begun) = &self.serving {
+            self.worker.shared.serving.end(begun);
+        }
         if self.worker.shared.drain.phase() == Phase::Cut {
             let age = self.worker.shared.clock.now().since(self.started);
             log::warn!(

@@ -22,7 +22,9 @@ const PEEK_TIME: Duration = Duration::from_secs(10);
 /// Learns what the call is. What cannot be told stays unknown; nothing here refuses a request.
 pub async fn decode(ctx: &Ctx<'_>, head: &RequestHead, down: &mut Downstream<'_>, plan: &Plan) -> Call {
     let mut call = from_head(head);
-    if ctx.direction == Direction::Outbound && wants_body(head, down, plan) {
+    let wanted = plan.own().reads_conversations()
+        || (ctx.direction == Direction::Outbound && plan.peeks_body(head.authority()));
+    if wanted && has_json(head, down) {
         let frames = peek(down).await;
         from_body(&frames, &mut call);
         frames.into_iter().rev().for_each(|frame| down.unread(frame));
@@ -87,16 +89,15 @@ fn from_head(head: &RequestHead) -> Call {
     call
 }
 
-/// A body is looked at only when it can matter: JSON, by POST, in one of the plain codings, for a host whose
-/// rules, affinity or capability ask for what is inside.
-fn wants_body(head: &RequestHead, down: &Downstream<'_>, plan: &Plan) -> bool {
+/// A body is looked at only when it can matter, for a host whose rules, affinity or capability ask for what is inside or for
+/// finding out what calls belong to; and when it can be read: JSON, by POST, in one of the plain codings.
+fn has_json(head: &RequestHead, down: &Downstream<'_>) -> bool {
     let is_json = |value: &[u8]| {
         let kind = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
         kind.eq_ignore_ascii_case(b"application/json") || kind.to_ascii_lowercase().ends_with(b"+json")
     };
     head.method == http::Method::POST
         && !matches!(down.framing(), Framing::None)
-        && plan.peeks_body(head.authority())
         && head.headers.get("content-type").is_some_and(is_json)
         && !head.headers.contains("content-encoding")
 }

@@ -1,8 +1,10 @@
 //! identify: who sent the request, and what of its headers is therefore not to be believed.
 
 use pilotfish_filters::call::Caller;
+use pilotfish_filters::correlate::CallId;
 
-use crate::http::RequestHead;
+use crate::http::{Known, RequestHead};
+use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 
 /// Whether only sidecars may write this header.
@@ -15,7 +17,11 @@ fn is_mesh_header(name: &[u8]) -> bool {
 }
 
 /// Establishes the caller, and strips what a caller that is not in the mesh must not say.
-pub fn identify(ctx: &Ctx<'_>, head: &mut RequestHead) -> Caller {
+pub fn identify(ctx: &mut Ctx<'_>, head: &mut RequestHead) -> Caller {
+    if ctx.direction == Direction::Outbound {
+        // The one word of a sidecar that its own agent may give back: it names nothing but calls of this agent.
+        ctx.said = head.headers.known(Known::CallId).next().and_then(CallId::parse);
+    }
     match ctx.mesh {
         None => head.headers.retain(|name, _| !is_mesh_header(name)),
         // Whatever the caller says of itself, its certificate says better (Envoy's SANITIZE_SET).

@@ -76,11 +76,11 @@ pub fn tell(worker: &Worker, ctx: &Ctx<'_>, head: &mut RequestHead, to: Hop) -> 
     Ok(())
 }
 
-/// How long nothing may move on the call: what its rule says, else what the sidecar says of inbound calls.
+/// How long nothing may move on the call: what its rule says; of an inbound call what its caller's sidecar says, else the own.
 pub fn silence(plan: &Plan, ctx: &Ctx<'_>) -> Option<Duration> {
     match ctx.rule {
         Some(rule) => rule.resilience.timeouts.stream_idle,
-        None => plan.own().stream_idle,
+        None => ctx.standing.silence.unwrap_or(plan.own().stream_idle),
     }
 }
 

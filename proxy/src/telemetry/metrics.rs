@@ -178,6 +178,8 @@ pub struct WorkerMetrics {
     pub upstream_connect_failures: Counter,
     /// Requests that went out on a kept connection.
     pub upstream_reuses: Counter,
+    /// Inbound calls that came back to an agent on their path and were let through.
+    pub call_cycles: Counter,
     /// Requests that a rule's fault delayed.
     pub faults_delayed: Counter,
     /// Requests that a rule's fault aborted.
@@ -216,6 +218,7 @@ impl Default for WorkerMetrics {
             upstream_connects: Counter::default(),
             upstream_connect_failures: Counter::default(),
             upstream_reuses: Counter::default(),
+            call_cycles: Counter::default(),
             faults_delayed: Counter::default(),
             faults_aborted: Counter::default(),
             preflights: Counter::default(),

@@ -118,6 +118,8 @@ fn traffic(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
     for (name, kind, help, counter) in upstream {
         page.single(name, kind, help, sum(workers, counter));
     }
+    let help = "Inbound calls that came back to an agent on their path and were let through.";
+    page.single("pilotfish_call_cycles_total", "counter", help, sum(workers, |m| &m.call_cycles));
 }
 
 fn requests(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
