@@ -1,3 +1,5 @@
+//! The path of a call: what is written is read again, what is hostile is no path, and nothing grows.
+
 use super::*;
 
 fn agents(text: &str) -> Agents {

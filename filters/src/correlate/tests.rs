@@ -1,3 +1,5 @@
+//! What calls belong to: by id, alone, by conversation, or one of several.
+
 use super::*;
 
 fn inherited(hops: u8, agents: &str) -> Inherited {
