@@ -5,6 +5,7 @@
 //! additions to Istio (undefined subsets, lent policies) are spelled out as ordinary subsets and policies.
 
 mod agent;
+pub mod concurrency;
 mod destination_rule;
 mod health;
 mod host;
@@ -24,6 +25,7 @@ mod trust;
 mod virtual_service;
 
 pub use agent::*;
+pub use concurrency::{AdaptiveConcurrency, Concurrency, QueueLimits};
 pub use destination_rule::*;
 pub use health::*;
 pub use host::*;

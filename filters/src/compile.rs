@@ -12,6 +12,7 @@ mod rate_limit;
 mod resilience;
 mod retry;
 mod route;
+mod to_agent;
 
 use std::fmt;
 
@@ -95,9 +96,12 @@ pub fn compile(
     let view = View::new(model, &options.namespace, &options.labels);
     let trust_domain = options.trust_domain.as_deref();
     let sources = cluster::Sources { model, resolved, view: &view, place: &place, trust_domain };
-    let (clusters, dns_names) = cluster::clusters(sources, &mut state.begin(now));
+    let mut pass = state.begin(now);
+    let (clusters, dns_names) = cluster::clusters(sources, &mut pass);
     let mut routes = route::compile(model, options, &view, &rules, &clusters);
-    let limits = rate_limit::compile(model, options, &mut routes, &mut state.begin(now));
+    let limits = rate_limit::compile(model, options, &mut routes, &mut pass);
+    let to_agent = to_agent::compile(model, options, &mut pass);
+    drop(pass);
     let (inbound, mut warnings) = inbound::compile(model, options);
     warnings.extend(routes.warnings);
     Ok(Plan {
@@ -107,6 +111,7 @@ pub fn compile(
         inbound,
         own: model.sidecar(&options.namespace, &options.labels).map(Own::of).unwrap_or_default(),
         limits,
+        to_agent,
         catalogue: catalogue::compile(&clusters),
         egress: egress::compile(model, options, &view),
         dns_names,

@@ -7,6 +7,7 @@ mod limits;
 mod own;
 mod registered;
 mod resilience;
+mod to_agent;
 mod why;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use own::Own;
 pub use registered::Measured;
 pub(crate) use registered::Registered;
 pub use resilience::Resilience;
+pub(crate) use to_agent::ToAgent;
 
 /// A configuration compiled for one sidecar.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub struct Plan {
     pub(crate) inbound: InboundMtls,
     pub(crate) own: Own,
     pub(crate) limits: Limits,
+    pub(crate) to_agent: ToAgent,
     /// The rule of calls that ask for a capability and whose host has no rule of its own.
     pub(crate) by_capability: Rule,
     /// Names whose addresses have to be looked up, sorted.
@@ -273,6 +276,7 @@ impl Default for Plan {
             inbound: InboundMtls::default(),
             own: Own::default(),
             limits: Limits::default(),
+            to_agent: ToAgent::default(),
             by_capability: Rule {
                 name: "*.capability.mesh".into(),
                 number: 0,

@@ -18,6 +18,7 @@ use crate::endpoint::health::Tally;
 use crate::endpoint::{Endpoint, EndpointStats};
 use crate::inflight::ClusterLimits;
 use crate::rate_limit::LimitState;
+use crate::shed::Gate;
 
 /// Counters and tables by what they belong to. One for the process.
 #[derive(Debug, Default)]
@@ -30,6 +31,8 @@ struct Inner {
     /// By the name of the document.
     rate_limits: HashMap<Box<str>, Arc<LimitState>>,
     tally: Arc<Tally>,
+    /// The places for calls to the local agent.
+    inbound: Option<Arc<Gate>>,
     /// For where round robins start; reproducible when the state was made from a seed.
     rng: fastrand::Rng,
 }
@@ -101,6 +104,12 @@ impl Pass<'_> {
         let home = &counters.limits;
         let known = counters.endpoints.entry(addr);
         Arc::clone(known.or_insert_with(|| Arc::new(EndpointStats::of(now, Arc::clone(home)))))
+    }
+
+    /// The places for calls to the local agent; kept for ever once asked for, there is one.
+    pub(crate) fn inbound_gate(&mut self) -> Arc<Gate> {
+        let Inner { inbound, rng, .. } = &mut *self.inner;
+        Arc::clone(inbound.get_or_insert_with(|| Gate::new(rng.u64(..))))
     }
 
     fn counters(&mut self, cluster: &str) -> &mut Counters {

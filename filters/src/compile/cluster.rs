@@ -1,7 +1,7 @@
 //! Services and traffic policies -> clusters: one for each host, port and subset that a sidecar sees.
 
 mod care;
-mod policy;
+pub(super) mod policy;
 mod rules;
 mod services;
 mod workloads;

@@ -77,7 +77,7 @@ fn locality(policy: &TrafficPolicy) -> Option<LocalityMode> {
 }
 
 /// `of_service`: names that the ServiceEntry expects of endpoints; those of the policy come before them.
-pub(super) fn settings(
+pub(in crate::compile) fn settings(
     policy: &TrafficPolicy,
     protocol: PortProtocol,
     of_service: &[String],
