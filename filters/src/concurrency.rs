@@ -92,7 +92,23 @@ impl Limiter {
         if !self.is_adaptive() {
             return None;
         }
-        let count = self.window.add(latency, alongside);
+        self.window.add(latency, alongside);
+        self.tick(now)
+    }
+
+    /// Takes in a call that ended without an answer, at a moment that nobody knows.
+    pub fn abandoned(&self, alongside: u32) {
+        if self.is_adaptive() {
+            self.window.add(None, alongside);
+        }
+    }
+
+    /// Ends the window when it is time; gives the new limit then.
+    pub fn tick(&self, now: Micros) -> Option<u32> {
+        if !self.is_adaptive() {
+            return None;
+        }
+        let count = self.window.count();
         let due = self.due.load(Relaxed);
         if due == 0 {
             // The first sample begins the first window.

@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod matching;
 mod names;
+mod overload;
 mod python;
 mod rate_limits;
 mod repeats;

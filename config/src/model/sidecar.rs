@@ -1,4 +1,4 @@
-//! Sidecar: what a sidecar listens to and may reach. Only `outboundTrafficPolicy.mode` and `egress.hosts` are enforced yet.
+//! Sidecar: what a sidecar listens to and may reach. `ingress`, and a listener of `egress` of its own, are not enforced yet.
 
 use super::{ConnectionPool, Destination, Meta, StringMap};
 
@@ -13,7 +13,7 @@ pub struct Sidecar {
     pub ingress: Vec<SidecarIngress>,
     /// What it may reach: the `hosts` of all listeners together. Empty: all that is exported to it.
     pub egress: Vec<SidecarEgress>,
-    /// Limits towards the agent (not enforced yet).
+    /// Limits towards the agent.
     pub inbound_connection_pool: Option<ConnectionPool>,
     /// What happens to unknown destinations; `None`: as the process says.
     pub outbound: Option<OutboundMode>,

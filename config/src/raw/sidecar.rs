@@ -12,7 +12,7 @@ object! {
         /// What it may reach.
         egress = "egress": List<EgressSpec<'n>>;
         /// Limits towards the agent.
-        inbound_connection_pool = "inboundConnectionPool": ConnectionPoolSpec<'n>, later;
+        inbound_connection_pool = "inboundConnectionPool": ConnectionPoolSpec<'n>;
         /// What happens to calls to unknown destinations.
         outbound_traffic_policy = "outboundTrafficPolicy": OutboundSpec<'n>;
     }

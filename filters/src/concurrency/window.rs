@@ -45,10 +45,15 @@ pub struct Summary {
 }
 
 impl Window {
-    /// Adds one; gives how many there are.
-    pub(super) fn add(&self, latency: Option<Duration>, alongside: u32) -> u32 {
+    /// How many there are.
+    pub(super) fn count(&self) -> u32 {
+        self.count.load(Relaxed)
+    }
+
+    /// Adds one.
+    pub(super) fn add(&self, latency: Option<Duration>, alongside: u32) {
         if alongside > self.up_to.load(Relaxed) {
-            return self.count.load(Relaxed);
+            return;
         }
         if self.most.load(Relaxed) < alongside {
             self.most.fetch_max(alongside, Relaxed);
@@ -60,7 +65,7 @@ impl Window {
                 None => 0,
             },
         };
-        self.count.fetch_add(1, Relaxed) + 1
+        self.count.fetch_add(1, Relaxed);
     }
 
     /// What it says; the next window begins. Samples that are added at the same time are in one of the two.

@@ -2,6 +2,7 @@
 //!
 //! Below the limit a call costs one atomic addition and one subtraction.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -63,6 +64,8 @@ impl Gate {
         {
             return Ok(Entered::Now(place));
         }
+        // When every call is cut there is no answer that ends a window.
+        self.follow(self.limiter.tick(now));
         let waiter = self.line.join(now, priority, self.limit())?;
         // A place that was left before the call was seen to wait is given now, to whoever has its turn.
         self.admit_waiting();
@@ -73,7 +76,7 @@ impl Gate {
         let limit = self.places.limit.load(Ordering::SeqCst);
         let more = |taken| (taken < limit).then_some(taken + 1);
         let before = self.places.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        Some(Place { gate: Some(Arc::clone(self)), alongside: before + 1 })
+        Some(Place { gate: Some(Arc::clone(self)), alongside: before + 1, told: Cell::new(false) })
     }
 
     /// Gives free places to those who wait. Every way that a place gets free or a call begins to wait ends here, so none is
@@ -83,8 +86,16 @@ impl Gate {
             let Some(place) = self.take() else { return };
             if let Err(mut unwanted) = self.line.give(place) {
                 unwanted.gate = None;
+                // Not dropped as a place: that would look for who waits once more.
                 self.places.taken.fetch_sub(1, Ordering::SeqCst);
             }
+        }
+    }
+
+    fn follow(self: &Arc<Self>, found: Option<u32>) {
+        if let Some(limit) = found {
+            self.places.limit.store(limit, Ordering::SeqCst);
+            self.admit_waiting();
         }
     }
 
@@ -116,6 +127,8 @@ pub struct Place {
     gate: Option<Arc<Gate>>,
     /// Calls that were served when this one began, with it.
     alongside: u32,
+    /// Whether it is known how the call went.
+    told: Cell<bool>,
 }
 
 impl Place {
@@ -123,16 +136,18 @@ impl Place {
     /// timeout). At most once a call.
     pub fn answered(&self, now: Micros, latency: Option<Duration>) {
         let Some(gate) = &self.gate else { return };
-        if let Some(limit) = gate.limiter.sample(now, latency, self.alongside) {
-            gate.places.limit.store(limit, Ordering::SeqCst);
-            gate.admit_waiting();
-        }
+        self.told.set(true);
+        gate.follow(gate.limiter.sample(now, latency, self.alongside));
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(gate) = self.gate.take() {
+            if !self.told.get() {
+                // Cut by its deadline or given up by its caller: too slow for one of them.
+                gate.limiter.abandoned(self.alongside);
+            }
             gate.places.taken.fetch_sub(1, Ordering::SeqCst);
             gate.admit_waiting();
         }

@@ -1,10 +1,12 @@
 //! admit: may this caller do this now? Each policy has its file; here is their order.
 
 use pilotfish_filters::call::{Call, Caller};
+use pilotfish_filters::clock::Micros;
 use pilotfish_filters::verdict::Deny;
 
 use crate::http::RequestHead;
 use crate::request::ctx::Ctx;
+use crate::request::repeat::attempt::{Sent, Unsent};
 use crate::request::route::Way;
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
@@ -31,7 +33,20 @@ pub struct Asked<'a> {
 /// else.
 #[derive(Debug)]
 pub struct Permit {
-    _place: Option<shed::Place>,
+    place: Option<shed::Place>,
+}
+
+impl Permit {
+    /// How a try went that was sent at `began`, for the limit that follows the latency. Whatever is no answer has no latency.
+    pub fn tried(&self, worker: &Worker, began: Micros, tried: &Result<Sent, Unsent>) {
+        let Some(place) = &self.place else { return };
+        let now = worker.shared.clock.now();
+        match tried {
+            Ok(_) => place.answered(now, Some(now.since(began))),
+            Err(unsent) if unsent.outcome().is_some() => place.answered(now, None),
+            Err(_) => {}
+        }
+    }
 }
 
 /// Asks the policies in their order: rate limits first, since a call that may not be made should not wait for a place.
@@ -40,5 +55,5 @@ pub struct Permit {
 /// `rate-limited`, `overloaded`, `memory-pressure`, `deadline-exceeded` while it waited.
 pub async fn admit(worker: &Worker, ctx: &Ctx<'_>, asked: &Asked<'_>) -> Result<Permit, Deny> {
     rate::check(worker, ctx, asked)?;
-    Ok(Permit { _place: shed::place(worker, ctx, asked).await? })
+    Ok(Permit { place: shed::place(worker, ctx, asked).await? })
 }

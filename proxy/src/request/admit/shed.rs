@@ -20,7 +20,7 @@ pub type Place = shed::Place;
 /// Takes a place, perhaps after waiting for one; none is needed where nothing limits.
 ///
 /// # Errors
-/// `overloaded`, `memory-pressure`.
+/// `overloaded`.
 pub async fn place(worker: &Worker, ctx: &Ctx<'_>, asked: &Asked<'_>) -> Result<Option<Place>, Deny> {
     if !matches!(asked.way, Way::Agent) {
         return Ok(None);
@@ -34,8 +34,8 @@ pub async fn place(worker: &Worker, ctx: &Ctx<'_>, asked: &Asked<'_>) -> Result<
     }
 }
 
-/// Waits for what a line gives: until it is the call's turn, or its priority has waited long enough. A caller that goes away, or a
-/// deadline that comes, drops this, which leaves the line.
+/// Waits for what a line gives: until it is the call's turn, or its priority has waited long enough. A deadline that comes, or a
+/// caller that goes away, drops this, which leaves the line.
 ///
 /// # Errors
 /// `overloaded`.

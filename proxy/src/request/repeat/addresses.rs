@@ -30,19 +30,26 @@ const ADDRESSES: usize = 3;
 pub async fn to_agent(
     worker: &Worker,
     ctx: &mut Ctx<'_>,
-    _permit: Permit,
+    permit: Permit,
     mut head: RequestHead,
     down: &mut Downstream<'_>,
 ) -> Result<(), Failed> {
     if head.method == Method::CONNECT {
         return Err(Deny::with(Reason::NoRoute, "CONNECT is for the outbound listener").into());
     }
-    let Some(agent) = worker.pin().agent else {
+    let snapshot = worker.pin();
+    let Some(agent) = snapshot.agent else {
         let detail = "this sidecar has no agent, or its name does not resolve (--app)";
         return Err(Deny::with(Reason::NoEndpoint, detail).into());
     };
     forward::add_own_headers(worker, ctx, &mut head);
-    let to = Addresses::plain(worker, std::slice::from_ref(&agent));
+    let mut to = Addresses::plain(worker, std::slice::from_ref(&agent));
+    to.permit = Some(&permit);
+    let mut _counted = None;
+    if let Some(pool) = snapshot.plan.inbound_pool() {
+        (to.cluster, to.settings) = (Some(&**pool), &pool.settings);
+        _counted = Some(RequestPermit::try_acquire(&pool.limits, pool.settings.max_requests)?);
+    }
     to_addresses(worker, &to, ctx, head, down, &Edits::default()).await
 }
 
@@ -81,6 +88,7 @@ pub(super) async fn to_original(
         cluster: Some(cluster),
         secure: Secure::of_host(task.outside, cluster, &host)?,
         retries: task.retries(),
+        permit: None,
     };
     // The cluster has no endpoints that could count.
     let _counted = RequestPermit::try_acquire(&cluster.limits, cluster.settings.max_requests)?;
@@ -94,6 +102,8 @@ struct Addresses<'a> {
     cluster: Option<&'a Cluster>,
     secure: Secure<'a>,
     retries: &'a RetryPolicy,
+    /// Who has to know how tries go.
+    permit: Option<&'a Permit>,
 }
 
 impl<'a> Addresses<'a> {
@@ -105,6 +115,7 @@ impl<'a> Addresses<'a> {
             cluster: None,
             secure: Secure::Plain,
             retries: &worker.plain_retries,
+            permit: None,
         }
     }
 
@@ -139,7 +150,11 @@ async fn to_addresses(
     loop {
         replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);
         ctx.tries = course.next();
+        let began = worker.shared.clock.now();
         let tried = try_addresses(worker, to, protocol, ctx, &mut head, down).await?;
+        if let Some(permit) = to.permit {
+            permit.tried(worker, began, &tried);
+        }
         let endpoint = ctx.endpoint.ok_or(Reason::NoEndpoint)?;
         let (now, by_sidecar) = (worker.shared.clock.now(), edits.from_sidecar);
         let spent = Spent { endpoint, now, by_sidecar };

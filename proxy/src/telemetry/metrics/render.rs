@@ -1,5 +1,7 @@
 //! The counters as Prometheus reads them, text format 0.0.4, merged over all workers.
 
+mod overload;
+
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ pub fn render(shared: &Shared) -> String {
     by_cluster(&mut page, &shared.metrics, &shared.clusters.list());
     deduplication(&mut page, shared);
     rate_limits(&mut page, shared);
+    overload::render(&mut page, shared);
     configuration(&mut page, shared);
     process(&mut page);
     page.text

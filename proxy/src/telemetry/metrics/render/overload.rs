@@ -1,0 +1,23 @@
+//! Calls at once and those that wait, memory, connections that were refused.
+
+use pilotfish_filters::shed::Priority;
+
+use super::Page;
+use crate::server::Shared;
+
+pub(super) fn render(page: &mut Page, shared: &Shared) {
+    let newest = shared.snapshots.newest();
+    if let Some(gate) = newest.plan.inbound_gate() {
+        let help = "Calls that the local agent serves at once at most; it follows the latency when that is asked for.";
+        page.single("pilotfish_inbound_concurrency_limit", "gauge", help, gate.limit());
+        let help = "Calls that the local agent serves now.";
+        page.single("pilotfish_inbound_in_service", "gauge", help, gate.in_service());
+        let help = "Calls that wait for a place at the local agent.";
+        page.single("pilotfish_inbound_waiting", "gauge", help, gate.line().waiting());
+        let help = "Calls that found no place at the local agent in time, by agent-priority.";
+        page.family("pilotfish_inbound_shed_total", "counter", help);
+        for priority in Priority::ALL {
+            page.sample(&format!("priority=\"{}\"", priority.word()), gate.line().refused(priority));
+        }
+    }
+}
