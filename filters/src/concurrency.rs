@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use crate::clock::Micros;
 pub use gradient::{Bounds, Gradient};
-use window::Window;
 pub use window::Summary;
+use window::Window;
 
 /// The shortest window (Envoy's `concurrency_update_interval` in its examples).
 pub const SHORTEST_WINDOW: Duration = Duration::from_millis(100);

@@ -168,7 +168,9 @@ async fn the_least_important_waits_least_long() {
     let mut calls = JoinSet::new();
     ask(&mut calls, &sidecar, "/first", "critical");
     agent.has_begun(1).await;
-    for (target, priority) in [("/critical", "critical"), ("/default", "default"), ("/sheddable", "sheddable")] {
+    for (target, priority) in
+        [("/critical", "critical"), ("/default", "default"), ("/sheddable", "sheddable")]
+    {
         ask(&mut calls, &sidecar, target, priority);
     }
     for expected in ["/sheddable", "/default"] {
@@ -240,7 +242,8 @@ async fn a_limit_that_is_taken_away_lets_everybody_in_and_one_that_is_added_coun
 #[tokio::test]
 async fn the_inbound_connection_pool_is_enforced() {
     let agent = Agent::start("slow").await;
-    let spec = "{ inboundConnectionPool: { tcp: { maxConnections: 2 }, http: { http1MaxPendingRequests: 3 } } }";
+    let spec =
+        "{ inboundConnectionPool: { tcp: { maxConnections: 2 }, http: { http1MaxPendingRequests: 3 } } }";
     let sidecar = sidecar().yaml("a.yaml", limits(&[], spec)).app(agent.addr()).workers(2).start();
     let mut calls = JoinSet::new();
     for n in 0..20 {

@@ -210,27 +210,33 @@ const KNOWN: &[Known] = &[
         kinds: &[Kind::DestinationRule, Kind::Sidecar],
         per_rule: false,
         doc: "`on`, or `max=200,min=2` (1000 and 2 by default): the number of calls at once follows the latency, by Envoy's gradient. On a Sidecar: of calls to the local agent; on a DestinationRule: of this sidecar's calls to one endpoint.",
-        check: |value| concurrency::adaptive(value).map(|_| ()).map_err(|what| {
-            Wrong::new(what, "`on`, `off`, or the bounds, as in `max=200,min=2`")
-        }),
+        check: |value| {
+            concurrency::adaptive(value)
+                .map(|_| ())
+                .map_err(|what| Wrong::new(what, "`on`, `off`, or the bounds, as in `max=200,min=2`"))
+        },
     },
     Known {
         name: "max-concurrency",
         kinds: &[Kind::DestinationRule, Kind::Sidecar],
         per_rule: false,
         doc: "The number of calls at once: to the local agent (Sidecar), or of this sidecar's calls to one endpoint (DestinationRule). With `adaptive-concurrency` its upper bound.",
-        check: |value| concurrency::max_concurrency(value).map(|_| ()).map_err(|what| {
-            Wrong::new(what, "the calls that are served at once, as in \"8\"")
-        }),
+        check: |value| {
+            concurrency::max_concurrency(value)
+                .map(|_| ())
+                .map_err(|what| Wrong::new(what, "the calls that are served at once, as in \"8\""))
+        },
     },
     Known {
         name: "queue",
         kinds: &[Kind::DestinationRule, Kind::Sidecar],
         per_rule: false,
         doc: "`size=100,wait=1s` (the defaults): how many calls wait when `max-concurrency` or `adaptive-concurrency` is reached, and how long one of `agent-priority: default` does; a sheddable one waits a twentieth of it, a critical one until its deadline (at most 30 s).",
-        check: |value| concurrency::queue(value).map(|_| ()).map_err(|what| {
-            Wrong::new(what, "how many wait and how long, as in `size=100,wait=1s`")
-        }),
+        check: |value| {
+            concurrency::queue(value)
+                .map(|_| ())
+                .map_err(|what| Wrong::new(what, "how many wait and how long, as in `size=100,wait=1s`"))
+        },
     },
 ];
 

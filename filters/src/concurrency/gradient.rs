@@ -61,7 +61,11 @@ pub struct Gradient {
 enum Phase {
     Follow,
     /// The limit is lowered to see whether latency falls: it was `above`, and `back` is where the limit goes if it does not.
-    Measure { began: Micros, back: f64, above: f64 },
+    Measure {
+        began: Micros,
+        back: f64,
+        above: f64,
+    },
 }
 
 impl Gradient {
@@ -169,8 +173,7 @@ impl Gradient {
     fn measured(&mut self, now: Micros, median: f64, began: Micros, back: f64, above: f64) -> f64 {
         let known = self.unloaded.filter(|unloaded| *unloaded < above);
         let helped = median < above * HELPED;
-        let as_known =
-            known.is_some_and(|unloaded| (unloaded * STILL..=unloaded * BUFFER).contains(&median));
+        let as_known = known.is_some_and(|unloaded| (unloaded * STILL..=unloaded * BUFFER).contains(&median));
         if helped && !as_known && self.limit > f64::from(self.bounds.min) {
             self.unloaded = Some(median);
             self.phase = Phase::Measure { began, back: self.limit, above: median };

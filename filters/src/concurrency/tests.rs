@@ -63,7 +63,13 @@ impl Server {
 }
 
 /// Runs under more load than it can serve; the limits and the calls that ended within each second.
-fn run(server: &mut Server, limiter: &Limiter, limit: &mut u32, offered: usize, time: Duration) -> (Vec<u32>, usize) {
+fn run(
+    server: &mut Server,
+    limiter: &Limiter,
+    limit: &mut u32,
+    offered: usize,
+    time: Duration,
+) -> (Vec<u32>, usize) {
     let (end, mut limits, mut ended) = (server.now.after(time), Vec::new(), 0);
     while server.now < end {
         while server.in_flight() < (*limit as usize).min(offered) {

@@ -101,7 +101,12 @@ impl<T> Line<T> {
     ///
     /// # Errors
     /// The line is full of calls that are at least as important.
-    pub fn join(self: &Arc<Self>, now: Micros, priority: Priority, places: u32) -> Result<Waiter<T>, Overloaded> {
+    pub fn join(
+        self: &Arc<Self>,
+        now: Micros,
+        priority: Priority,
+        places: u32,
+    ) -> Result<Waiter<T>, Overloaded> {
         let ticket = Arc::new(Ticket(Mutex::new(State::Waiting(None))));
         let mut inner = lock(&self.inner);
         let inner_ref = &mut *inner;

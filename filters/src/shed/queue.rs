@@ -27,13 +27,7 @@ struct Entry<T> {
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Queue {
-            classes: Default::default(),
-            len: 0,
-            next: 0,
-            since: Micros::default(),
-            passed_over: 0,
-        }
+        Queue { classes: Default::default(), len: 0, next: 0, since: Micros::default(), passed_over: 0 }
     }
 }
 

@@ -375,7 +375,9 @@ fn at_three_times_overload_goodput_stays_and_critical_calls_succeed() {
             let result = overload(limit, slots, Duration::from_millis(ms), slots as u64);
             let Overload { goodput, served: [sheddable, default, critical], refused_late } = result;
             let what = format!("{slots} slots, {ms} ms, {limit:?}");
-            println!("{what}: goodput {goodput:.3}, sheddable {sheddable:.3}, default {default:.3}, critical {critical:.3}");
+            println!(
+                "{what}: goodput {goodput:.3}, sheddable {sheddable:.3}, default {default:.3}, critical {critical:.3}"
+            );
             assert!(goodput >= 0.9, "{what}: goodput {goodput:.3}");
             assert!(critical >= 0.99, "{what}: {critical:.4} of the critical calls");
             assert!(default >= 0.1, "{what}: {default:.3} of the default calls");
