@@ -18,6 +18,7 @@
 pub mod body;
 pub(crate) mod buffer;
 pub mod closing;
+pub(crate) mod copy;
 pub mod deadline;
 pub mod downstream;
 pub mod error;
@@ -43,6 +44,7 @@ pub mod upstream;
 
 pub use body::{Frame, Framing, Sink, Source};
 pub use closing::Closing;
+pub use copy::BodyCopy;
 pub use deadline::Deadline;
 pub use downstream::Downstream;
 pub use error::{Bad, BadClass, Error};

@@ -64,7 +64,7 @@ impl Handler for Service {
         let Some(worker) = self.worker.upgrade() else { return };
         let worker = &*worker;
         let snapshot = worker.pin();
-        let mut ctx = Ctx::begin(worker, self.direction, conn, &head);
+        let mut ctx = Ctx::begin(worker, &snapshot, self.direction, conn, &head);
         let grpc = answer::is_grpc(&head);
         if let Err(failed) = serve(worker, &snapshot, &mut ctx, head, &mut down).await {
             respond::fail(&mut ctx, &mut down, failed, grpc).await;

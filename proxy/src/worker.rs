@@ -12,8 +12,8 @@ use pilotfish_filters::retry::RetryPolicy;
 
 use crate::http::{self, Closing, Io, Limits};
 use crate::listen::Direction;
-use crate::request::Service;
 use crate::request::dedup::Executions;
+use crate::request::{Service, mirror};
 use crate::server::Shared;
 use crate::shutdown::Phase;
 use crate::snapshot::Snapshot;
@@ -52,6 +52,8 @@ pub struct Worker {
     pub half_open: HalfOpen,
     /// Calls with a key that are being done.
     pub executions: Executions,
+    /// Copies of calls under way.
+    pub mirrors: mirror::UnderWay,
     this: Weak<Worker>,
     closing: Closing,
     services: [Rc<Service>; 2],
@@ -97,6 +99,7 @@ impl Worker {
             peers: Peers::default(),
             half_open: HalfOpen::default(),
             executions: Executions::default(),
+            mirrors: mirror::UnderWay::default(),
             this: this.clone(),
             closing: Closing::new(),
             services: Direction::ALL.map(|direction| Rc::new(Service::new(this.clone(), direction))),
@@ -123,6 +126,11 @@ impl Worker {
             self.shared.snapshots.pinned(self.index, newest);
         }
         Rc::clone(&self.pinned.borrow())
+    }
+
+    /// This worker, for tasks that outlive the request which begins them; none when it is going away.
+    pub fn this(&self) -> Option<Rc<Self>> {
+        self.this.upgrade()
     }
 
     /// Randomness for choices; it guards nothing.

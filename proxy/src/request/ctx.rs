@@ -17,10 +17,12 @@ use crate::request::serving::Begun;
 use crate::shutdown::Phase;
 use crate::telemetry::log;
 use crate::tls::MeshPeer;
-use crate::worker::Worker;
+use crate::worker::{Pinned, Worker};
 
 /// The record of one request, from its head to its last byte.
 pub struct Ctx<'p> {
+    /// listen: the configuration that the call keeps.
+    pub snapshot: &'p Rc<Pinned>,
     /// listen: which way it goes.
     pub direction: Direction,
     /// listen: the downstream peer.
@@ -85,6 +87,7 @@ impl<'p> Ctx<'p> {
     /// A fresh record for a head that just arrived.
     pub fn begin(
         worker: &'p Worker,
+        snapshot: &'p Rc<Pinned>,
         direction: Direction,
         conn: &'p ConnContext,
         head: &RequestHead,
@@ -103,6 +106,7 @@ impl<'p> Ctx<'p> {
             })
         });
         Ctx {
+            snapshot,
             direction,
             peer: conn.peer,
             mesh: conn.mesh.as_deref(),
