@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::io::Interest;
 
 use super::body::{Frame, Framing, Sink, Source};
+use super::copy::{BodyCopy, Copier};
 use super::error::Error;
 use super::h1;
 use super::h2;
@@ -31,6 +32,8 @@ pub struct Downstream<'c> {
     taken: bool,
     /// What was taken, for another try.
     kept: Option<Kept>,
+    /// What was taken, for copies of the call.
+    copier: Option<Copier>,
 }
 
 #[derive(Debug)]
@@ -51,7 +54,14 @@ impl<'c> Downstream<'c> {
     }
 
     fn over(kind: Kind<'c>) -> Self {
-        Downstream { kind, unread: VecDeque::new(), idle: Idle::default(), taken: false, kept: None }
+        Downstream {
+            kind,
+            unread: VecDeque::new(),
+            idle: Idle::default(),
+            taken: false,
+            kept: None,
+            copier: None,
+        }
     }
 
     /// The HTTP/1 connection, if it is one.
@@ -97,6 +107,13 @@ impl<'c> Downstream<'c> {
         }
     }
 
+    /// A copy of the body, there when its end has come, of at most `limit` bytes. To be called before the body is first polled.
+    pub fn copy_body(&mut self, limit: usize) -> BodyCopy {
+        let (copier, copy) = Copier::new(limit);
+        self.copier = Some(copier);
+        copy
+    }
+
     /// What was kept of the body so far, and whether that is all of it; `None` when nothing is kept, or when it was too much.
     pub fn kept_body(&self) -> Option<KeptBody<'_>> {
         let kept = self.kept.as_ref().filter(|kept| !kept.is_over())?;
@@ -112,6 +129,9 @@ impl<'c> Downstream<'c> {
         let Some(kept) = self.kept.as_mut().filter(|kept| !kept.is_over()) else { return false };
         for frame in kept.take().into_iter().rev() {
             self.unread.push_front(frame);
+        }
+        if let Some(copier) = &mut self.copier {
+            copier.rewind();
         }
         self.taken = false;
         true
@@ -245,6 +265,20 @@ impl<'c> Downstream<'c> {
     }
 }
 
+impl Downstream<'_> {
+    #[cold]
+    fn copy(&mut self, polled: &Poll<Option<Result<Frame, Error>>>) {
+        let ended = self.is_read();
+        let Some(copier) = &mut self.copier else { return };
+        if let Poll::Ready(Some(Ok(frame))) = polled {
+            copier.note(frame);
+        }
+        if matches!(polled, Poll::Ready(None)) || (ended && matches!(polled, Poll::Ready(Some(Ok(_))))) {
+            copier.end();
+        }
+    }
+}
+
 impl Source for Downstream<'_> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
         let polled = match self.unread.pop_front() {
@@ -260,6 +294,9 @@ impl Source for Downstream<'_> {
             if let Some(kept) = &mut self.kept {
                 kept.note(frame);
             }
+        }
+        if self.copier.is_some() {
+            self.copy(&polled);
         }
         polled
     }

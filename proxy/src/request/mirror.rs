@@ -16,11 +16,13 @@ use pilotfish_filters::cluster::Outcome;
 use pilotfish_filters::mirror::{Mirror, is_left_out, shadow_authority};
 use pilotfish_filters::plan::{Rule, Target};
 
-use crate::http::{BodyCopy, Downstream, Error, Frame, Framing, Pump, RequestHead, ResponseHead, Source, Upstream};
+use crate::http::{
+    BodyCopy, Downstream, Error, Frame, Framing, Pump, RequestHead, ResponseHead, Source, Upstream,
+};
 use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Dialed};
 use crate::request::guard::{self, Hop};
-use crate::request::repeat::protocol;
+use crate::request::repeat::attempt::protocol;
 use crate::request::select::{self, Selected, Wish};
 use crate::telemetry::metrics::{Counter, MirrorMetrics};
 use crate::worker::{Pinned, Worker};
@@ -83,7 +85,8 @@ fn draw(worker: &Worker, ctx: &Ctx<'_>, original: &Original<'_>, down: &mut Down
         return;
     }
     let mirrors = rule.resilience.mirrors.iter();
-    let drawn: Vec<&Mirror> = worker.with_rng(|rng| mirrors.filter(|mirror| mirror.share.draw(rng)).collect());
+    let drawn: Vec<&Mirror> =
+        worker.with_rng(|rng| mirrors.filter(|mirror| mirror.share.draw(rng)).collect());
     let counters = &worker.metrics.mirrors;
     let count = |counter: &Counter, copies: usize| counter.add(copies as u64);
     if drawn.is_empty() {
@@ -177,7 +180,8 @@ impl Copy {
         let Ok(Selected::Endpoint(cluster, mut lease)) = select::select(worker, plan, &wish) else {
             return Err(|mirrors| &mirrors.no_endpoint);
         };
-        let protocol = protocol(cluster.settings.upstream, &self.to_others, self.is_h2).map_err(|_| FAILED)?;
+        let protocol =
+            protocol(cluster.settings.upstream, &self.to_others, self.is_h2).map_err(|_| FAILED)?;
         let way = dial::Way::to_endpoint(worker, &self.snapshot.outside, cluster, lease.endpoint(), protocol);
         let way = way.map_err(|_| FAILED)?;
         let head = if way.secure.is_mesh() { &self.to_mesh } else { &self.to_others };

@@ -22,6 +22,7 @@ use crate::http::{Downstream, RequestHead};
 use crate::request::admit::Permit;
 use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Protocol};
+use crate::request::mirror::{self, Original};
 use crate::request::respond::{self, Edits, Failed};
 use crate::request::select::{self, Selected, Wish};
 use crate::request::{forward, replay, tunnel};
@@ -67,6 +68,9 @@ pub async fn by_rule<'p>(
     let destination = worker.with_rng(|rng| task.split.choose(key.hash, rng));
     forward::add_own_headers(worker, ctx, &mut head);
     forward::edit_request(&task.matched, destination, &mut head);
+    let Task { matched, call, caller, .. } = task;
+    let original = Original { rule: matched.rule, call, caller, key: key.hash, head: &head };
+    mirror::begin(worker, ctx, &original, down);
     let mut edits = Edits {
         matched: Some(&task.matched),
         destination: Some(destination),
@@ -97,7 +101,7 @@ pub async fn by_rule<'p>(
                 dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), Protocol::Http1)?;
             return tunnel::connect_through(worker, ctx, &[way.for_tunnel()], down).await;
         }
-        let protocol = protocol(cluster.settings.upstream, &head, down)?;
+        let protocol = protocol(cluster.settings.upstream, &head, down.is_h2())?;
         let way = dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), protocol);
         edits.from_sidecar = way.as_ref().is_ok_and(|way| way.secure.is_mesh());
         replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);

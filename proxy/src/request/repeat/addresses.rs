@@ -145,7 +145,7 @@ async fn to_addresses(
             to.list.iter().map(|address| to.way(*address, Protocol::Http1).for_tunnel()).collect();
         return tunnel::connect_through(worker, ctx, &ways, down).await;
     }
-    let protocol = protocol(to.settings.upstream, &head, down)?;
+    let protocol = protocol(to.settings.upstream, &head, down.is_h2())?;
     let mut course = Course::begin(ctx, to.retries, &head);
     loop {
         replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);

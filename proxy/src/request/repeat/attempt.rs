@@ -137,8 +137,8 @@ pub async fn send(head: &RequestHead, down: &mut Downstream<'_>, mut dialed: Dia
     }
 }
 
-/// What the upstream speaks for this request.
-pub fn protocol(wanted: Upstream, head: &RequestHead, down: &Downstream<'_>) -> Result<Protocol, Deny> {
+/// What the upstream speaks for this request. `is_h2`: its caller speaks HTTP/2.
+pub fn protocol(wanted: Upstream, head: &RequestHead, is_h2: bool) -> Result<Protocol, Deny> {
     let upgrade = head.upgrade().is_some();
     match wanted {
         Upstream::Http1 => Ok(Protocol::Http1),
@@ -148,7 +148,7 @@ pub fn protocol(wanted: Upstream, head: &RequestHead, down: &Downstream<'_>) -> 
         )),
         Upstream::Http2 => Ok(Protocol::Http2),
         // A WebSocket that came by HTTP/2 goes on as the Upgrade that every WebSocket server knows.
-        Upstream::Client if down.is_h2() && !upgrade => Ok(Protocol::Http2),
+        Upstream::Client if is_h2 && !upgrade => Ok(Protocol::Http2),
         Upstream::Client => Ok(Protocol::Http1),
     }
 }
