@@ -39,7 +39,7 @@ impl Upstream {
                         counted.fetch_add(1, Ordering::Relaxed);
                         if reset {
                             // Earlier, the connection would not even have been made.
-                            let _ = stream.readable().await;
+                            let _ = stream.peek(&mut [0]).await;
                             let _ = stream.set_zero_linger();
                         }
                     }
