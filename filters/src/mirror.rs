@@ -22,12 +22,11 @@ pub fn shadow_authority(authority: &str) -> String {
     }
 }
 
-/// Whether a header is left out of copies: what only says something to Envoy, and the key that says a call is to be done once. A
-/// copy is another call, whatever its original was.
+/// Whether a header is left out of copies: what only says something to Envoy, and what says that a call is to be done once. A copy
+/// is another call, whatever its original was.
 pub fn is_left_out(name: &[u8]) -> bool {
-    let own = b"x-envoy-";
-    name.eq_ignore_ascii_case(b"idempotency-key")
-        || name.get(..own.len()).is_some_and(|start| start.eq_ignore_ascii_case(own))
+    let begins = |start: &[u8]| name.get(..start.len()).is_some_and(|own| own.eq_ignore_ascii_case(start));
+    name.eq_ignore_ascii_case(b"idempotency-key") || begins(b"x-envoy-") || begins(b"x-pilotfish-dedup-")
 }
 
 #[cfg(test)]

@@ -128,11 +128,6 @@ impl Worker {
         Rc::clone(&self.pinned.borrow())
     }
 
-    /// This worker, for tasks that outlive the request which begins them; none when it is going away.
-    pub fn this(&self) -> Option<Rc<Self>> {
-        self.this.upgrade()
-    }
-
     /// Randomness for choices; it guards nothing.
     pub fn with_rng<T>(&self, choose: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
         choose(&mut self.rng.borrow_mut())

@@ -23,13 +23,15 @@ pub(super) fn of_route<'a>(
 ) -> Resilience {
     let own = |name: &str| service.meta.annotation_for(name, route.name.as_deref());
     let fault = route.fault.as_ref().and_then(Fault::new).map(Box::new);
-    let mut timeouts = timeouts(own);
+    let (mut timeouts, mut retry) = (timeouts(own), retry::policy(route, service));
     if fault.is_some() {
-        // As the rule's timeout, which `compile::route` leaves out.
+        // Istio: neither timeouts nor retries where faults are injected. `compile::route` leaves the rule's timeout out.
         timeouts.response_header = None;
+        retry.attempts = 0;
+        retry.per_try_timeout = None;
     }
     Resilience {
-        retry: Arc::new(retry::policy(route, service)),
+        retry: Arc::new(retry),
         timeouts,
         path: PathPolicy::read(own),
         fault,

@@ -107,7 +107,7 @@ fn draw(worker: &Worker, ctx: &Ctx<'_>, original: &Original<'_>, down: &mut Down
             None => count(&counters.dropped, 1),
         }
     }
-    let (Some(worker), Some(copy)) = (worker.this(), Copy::of(worker, ctx, original, down)) else { return };
+    let (Some(worker), Some(copy)) = (worker.handle(), Copy::of(worker, ctx, original, down)) else { return };
     if !targets.is_empty() {
         tokio::task::spawn_local(copy.send_to(worker, targets, body));
     }
