@@ -45,5 +45,8 @@ fn main() -> ExitCode {
         "sim: {} seeds from {first}, each twice: {} calls, {} of them executed, nothing wrong",
         done.seeds, done.calls, done.executed
     );
+    for (end, n) in &done.ends {
+        println!("sim: {n:>8} {end}");
+    }
     ExitCode::SUCCESS
 }

@@ -1,6 +1,6 @@
 //! One run: builds the hosts, lets time pass, makes trouble when it is due, and checks the end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use turmoil::{Builder, Sim};
 
 use crate::scenario::{Options, Policy, SERVING, Scenario, Trouble};
 use crate::sidecar::Order;
-use crate::world::World;
+use crate::world::{End, World};
 use crate::{agent, caller, check, sidecar};
 
 /// How far the clock of the network moves at a time; hosts see finer time than that.
@@ -33,6 +33,8 @@ pub struct Run {
     pub wrong: Vec<String>,
     /// Calls that were made, and those that were executed.
     pub calls: (usize, usize),
+    /// How calls ended, and how often.
+    pub ends: BTreeMap<String, usize>,
 }
 
 /// Runs a seed. On a thread of its own: buffers and randomness that belong to a thread are those of a fresh process.
@@ -46,7 +48,14 @@ pub fn simulate(seed: u64, options: Options) -> Run {
 }
 
 fn failed(seed: u64, why: &str) -> Run {
-    Run { seed, hash: 0, events: Vec::new(), wrong: vec![why.to_owned()], calls: (0, 0) }
+    Run {
+        seed,
+        hash: 0,
+        events: Vec::new(),
+        wrong: vec![why.to_owned()],
+        calls: (0, 0),
+        ends: BTreeMap::new(),
+    }
 }
 
 fn run(seed: u64, options: Options) -> Run {
@@ -76,7 +85,26 @@ fn run(seed: u64, options: Options) -> Run {
         events: journal.lines().to_vec(),
         wrong,
         calls: (world.scenario.calls().count(), executed),
+        ends: ends(&world),
     }
+}
+
+fn ends(world: &World) -> BTreeMap<String, usize> {
+    let mut ends = BTreeMap::new();
+    for fate in world.calls.borrow().values() {
+        let end = match fate.ended.as_ref().map(|(_, end)| end) {
+            Some(End::Answered(_, Some(reason))) => reason.clone(),
+            Some(End::Answered(status, None)) => status.to_string(),
+            Some(End::Broken) => "connection ended".to_owned(),
+            Some(End::Left) => "caller left".to_owned(),
+            None => "no end".to_owned(),
+        };
+        *ends.entry(end).or_default() += 1;
+        if fate.arrived.len() > 1 {
+            *ends.entry("(arrived more than once, as it may)".to_owned()).or_default() += 1;
+        }
+    }
+    ends
 }
 
 /// The hosts, and what is still to happen to them.
@@ -159,7 +187,7 @@ impl Stage {
             Trouble::Hold(side) => self.sim.hold("a", *side),
             Trouble::Release(side) => self.sim.release("a", *side),
             Trouble::Partition(side) => self.sim.partition("a", *side),
-            Trouble::Cut(side) => {
+            Trouble::Cut(side) | Trouble::Reset(side) => {
                 let n = self.world.wires.cut(self.sim.lookup("a"), self.sim.lookup(*side));
                 self.world.note_at(self.sim.elapsed(), format_args!("{n} ends of connections are cut"));
             }

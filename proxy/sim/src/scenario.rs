@@ -113,6 +113,8 @@ pub enum Trouble {
     Cut(&'static str),
     /// They can again.
     Repair(&'static str),
+    /// Connections between sidecar a and this one are reset, and new ones can be made.
+    Reset(&'static str),
     /// A host stops.
     Crash(String),
     /// It starts again.
@@ -312,7 +314,7 @@ fn temper(rng: &mut Rng) -> Temper {
 /// One more trouble and its end, after the last one of the same link or host (`busy`).
 fn trouble(rng: &mut Rng, troubles: &mut Vec<(Duration, Trouble)>, busy: &mut BTreeMap<String, Duration>) {
     let side = SERVING[rng.usize(..SERVING.len())];
-    let kind = rng.u32(..9);
+    let kind = rng.u32(..12);
     let what = match (kind, rng.u32(..5)) {
         (4 | 5, 0) => "a".to_owned(),
         (4 | 5, 1 | 2) => side.to_owned(),
@@ -341,6 +343,10 @@ fn trouble(rng: &mut Rng, troubles: &mut Vec<(Duration, Trouble)>, busy: &mut BT
             let end = at + millis(rng, 10, 2500);
             troubles.extend([(at, Trouble::Crash(what.clone())), (end, Trouble::Restart(what))]);
             end
+        }
+        6..=8 => {
+            troubles.push((at, Trouble::Reset(side)));
+            at
         }
         _ => {
             troubles.push((at, Trouble::Reload(Policy::draw(rng))));

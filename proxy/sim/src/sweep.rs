@@ -1,5 +1,6 @@
 //! Many seeds, on all cores, each twice: what fails, or differs the second time, is told with how to see it again.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -15,6 +16,8 @@ pub struct Sweep {
     pub calls: usize,
     /// Calls that were executed.
     pub executed: usize,
+    /// How calls ended, and how often.
+    pub ends: BTreeMap<String, usize>,
     /// The lowest seed that failed, and what a person should see of it.
     pub failed: Option<(u64, String)>,
 }
@@ -34,6 +37,9 @@ pub fn sweep(first: u64, count: u64, options: Options, each: impl Fn(u64) + Sync
             all.seeds += 1;
             all.calls += run.calls.0;
             all.executed += run.calls.1;
+            for (end, n) in &run.ends {
+                *all.ends.entry(end.clone()).or_default() += n;
+            }
             if run.wrong.is_empty() && run.hash == again.hash {
                 each(all.seeds);
             } else {
