@@ -48,6 +48,8 @@ pub enum ToSidecar {
     Update(Box<Update>),
     /// What other sidecars measured.
     Ranks(Ranks),
+    /// Its slices of rate limits of the whole fleet.
+    Shares(Shares),
     /// No sidecar chooses this one any more: the answer to the status [`Status::Draining`].
     Drained {},
     /// Not served; the stream ends.
@@ -73,6 +75,7 @@ impl<'de> Deserialize<'de> for ToSidecar {
             "welcome" => ToSidecar::Welcome(read(text)?),
             "update" => ToSidecar::Update(read(text)?),
             "ranks" => ToSidecar::Ranks(read(text)?),
+            "shares" => ToSidecar::Shares(read(text)?),
             "drained" => ToSidecar::Drained {},
             "refused" => ToSidecar::Refused(read(text)?),
             _ => ToSidecar::Unknown,
@@ -223,6 +226,27 @@ pub struct Heartbeat {
     /// When its certificate ends, seconds since 1970.
     #[serde(default)]
     pub certificate_expires: Option<u64>,
+    /// What was used of rate limits of the whole fleet; twice a second while any is used, and at once when a slice changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitUse>,
+}
+
+/// What one sidecar used of a rate limit since its last report of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitUse {
+    /// `<namespace>/<name>` of the RateLimit.
+    pub name: String,
+    /// Calls that it admitted.
+    pub used: u32,
+    /// Calls that it admitted or refused.
+    pub wanted: u32,
+    /// Milliseconds that the report is about.
+    pub over_ms: u32,
+    /// The slice that it keeps now, in millionths of the whole.
+    pub share: u32,
+    /// [`Share::turn`] of the newest slice that came by this stream; 0 before any.
+    #[serde(default)]
+    pub turn: u32,
 }
 
 /// What one sidecar measured of one endpoint.
@@ -371,6 +395,24 @@ pub struct Rank {
     pub success: f32,
     /// Calls in flight at the endpoint.
     pub in_flight: u32,
+}
+
+/// Slices of rate limits; those that are not named stay. They hold until others come, also without a control plane.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares {
+    /// Each limit once.
+    pub shares: Vec<Share>,
+}
+
+/// A sidecar's slice of a rate limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// `<namespace>/<name>` of the RateLimit.
+    pub name: String,
+    /// In millionths of the whole; those of all sidecars are a million at most.
+    pub share: u32,
+    /// Counts up with each slice of this limit, from 1: what the sidecar says of it tells which one it has.
+    pub turn: u32,
 }
 
 /// Why a stream is not served.

@@ -18,7 +18,9 @@ mod explain;
 mod follow;
 mod hello;
 mod lease;
+mod limits;
 mod peers;
+mod portion;
 mod ranks;
 mod record;
 mod registration;
@@ -54,6 +56,7 @@ use class::Class;
 use drain::Drains;
 use explain::Plans;
 use peers::Peers;
+use portion::Portions;
 use ranks::Ranks;
 use record::Revisions;
 use registry::Registry;
@@ -120,6 +123,7 @@ struct Shared {
     last_stream: AtomicU64,
     drains: Drains,
     peers: Peers,
+    portions: Portions,
     plans: Plans,
 }
 
@@ -168,6 +172,7 @@ impl Fleet {
             last_stream: AtomicU64::new(0),
             drains: Drains::default(),
             peers: Peers::default(),
+            portions: Portions::default(),
             plans: Plans::default(),
             settings,
         });
@@ -180,6 +185,7 @@ impl Fleet {
             tokio::spawn(record::run(shared.clone())),
             tokio::spawn(lease::run(shared.clone())),
             tokio::spawn(share::run(shared.clone())),
+            tokio::spawn(portion::run(shared.clone())),
         ];
         Ok(Arc::new(Fleet { shared, tasks }))
     }

@@ -15,6 +15,7 @@ pub mod connect;
 pub mod disk;
 pub mod join;
 pub mod member;
+pub mod limits;
 pub mod reports;
 pub mod set;
 pub mod stream;

@@ -186,6 +186,7 @@ impl Sidecar {
                         in_flight: 0,
                         reports: Vec::new(),
                         certificate_expires: None,
+                        limits: Vec::new(),
                     };
                     send(&mut self.outgoing, &ToControl::Heartbeat(beat)).await?;
                     self.seen.beats.fetch_add(1, Relaxed);

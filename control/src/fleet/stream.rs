@@ -1,12 +1,13 @@
 //! One sidecar's stream: the hello, then what it says and what it is sent, each at its own pace.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use pilotfish_config::wire::{
-    Heartbeat, Hello, Refused, RefusedVersion, State, Status, ToControl, ToSidecar, Versions, Welcome,
+    Heartbeat, Hello, Refused, RefusedVersion, Share, Shares, State, Status, ToControl, ToSidecar, Versions, Welcome,
     WireError,
 };
 use pilotfish_identity::SpiffeId;
@@ -27,6 +28,8 @@ const SILENT_LEASES: u32 = 3;
 const REFUSAL_WITHIN: Duration = Duration::from_secs(1);
 /// At most this many reports in a heartbeat: more than endpoints that one agent calls within a second.
 const MOST_REPORTS: usize = 1024;
+/// At most this many rate limits in a heartbeat.
+const MOST_LIMITS: usize = 1024;
 /// At most this many messages within a second; a sidecar says a few.
 const MOST_MESSAGES: u32 = 100;
 
@@ -44,6 +47,8 @@ pub(super) struct Stream {
     progress: Mutex<Progress>,
     ending: Mutex<Option<Ending>>,
     drained: AtomicBool,
+    /// Slices of rate limits that it has to be told, by name.
+    shares: Mutex<BTreeMap<String, Share>>,
 }
 
 /// How far a sidecar is.
@@ -89,6 +94,12 @@ impl Stream {
     /// Nobody chooses its agent any more.
     pub(super) fn confirm_drained(&self) {
         self.drained.store(true, Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Slices of rate limits from now on.
+    pub(super) fn portion(&self, shares: Vec<Share>) {
+        lock(&self.shares).extend(shares.into_iter().map(|share| (share.name.clone(), share)));
         self.wake.notify_one();
     }
 
@@ -180,6 +191,7 @@ fn open(shared: &Shared, registration: Arc<Registration>, hello: &Hello) -> Arc<
         progress: Mutex::new(Progress { sent, ..Progress::default() }),
         ending: Mutex::new(None),
         drained: AtomicBool::new(false),
+        shares: Mutex::default(),
         registration,
     });
     shared.streams().insert(stream.number, stream.clone());
@@ -283,6 +295,9 @@ impl Open {
             Some(Ok(ToControl::Heartbeat(beat))) if beat.reports.len() > MOST_REPORTS => {
                 no(format!("more than {MOST_REPORTS} reports in a heartbeat"), true)
             }
+            Some(Ok(ToControl::Heartbeat(beat))) if beat.limits.len() > MOST_LIMITS => {
+                no(format!("more than {MOST_LIMITS} rate limits in a heartbeat"), true)
+            }
             Some(Ok(ToControl::Heartbeat(beat))) => {
                 self.heartbeat(&beat, now);
                 ControlFlow::Continue(())
@@ -312,6 +327,9 @@ impl Open {
         // Its lease had run out, but here it is.
         if shared.registry.get(&registration.id).is_none() {
             shared.registry.put(registration.clone(), true);
+        }
+        if !heartbeat.limits.is_empty() && !shared.registry.is_revoked(registration) {
+            shared.portions.report(shared, registration, &heartbeat.limits);
         }
         self.reports(heartbeat, now);
     }
@@ -366,6 +384,10 @@ impl Open {
         }
         if self.stream.drained.swap(false, Relaxed) {
             return framed(&ToSidecar::Drained {});
+        }
+        let shares = std::mem::take(&mut *lock(&self.stream.shares));
+        if !shares.is_empty() {
+            return framed(&ToSidecar::Shares(Shares { shares: shares.into_values().collect() }));
         }
         let (from, to) = (progress.ranked, self.shared.ranks.newest());
         if from >= to {

@@ -3,6 +3,7 @@
 mod drains;
 mod hellos;
 mod leases;
+mod limits;
 mod model;
 mod news;
 mod pushes;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::member::Member;
 use crate::bootstrap::ControlAddress;
+use crate::control::limits::Uses;
 use crate::source::file::Event;
 use crate::telemetry::log;
 use session::Ended;
@@ -38,12 +39,14 @@ pub struct Stream {
     places: Arc<Semaphore>,
     /// What was received last, and what the next hello says of it.
     resume: Option<Resume>,
+    /// What the stream was told of rate limits.
+    uses: Uses,
 }
 
 impl Stream {
     /// A stream that goes on from what is on the disk.
     pub fn new(member: Arc<Member>, configuration: mpsc::Sender<Event>, resume: Option<Resume>) -> Self {
-        Stream { member, configuration, places: Arc::new(Semaphore::new(WAITING)), resume }
+        Stream { member, configuration, places: Arc::new(Semaphore::new(WAITING)), resume, uses: Uses::default() }
     }
 
     /// Connects, again and again, for the life of the process.

@@ -67,7 +67,7 @@ pub(super) fn committed(version: u64, documents: &[(&str, &str)]) -> Committed {
     let mut texts = Vec::new();
     for (name, spec) in documents {
         let kind = name.split('.').next().unwrap();
-        let api = if kind == "AgentCluster" { "pilotfish.dev/v1" } else { "networking.istio.io/v1" };
+        let api = if ["AgentCluster", "RateLimit"].contains(&kind) { "pilotfish.dev/v1" } else { "networking.istio.io/v1" };
         let named = name.replace('.', "-").to_lowercase();
         let body = format!(
             r#"{{"apiVersion":"{api}","kind":"{kind}","metadata":{{"name":"{named}","namespace":"default"}},"spec":{spec}}}"#
@@ -130,7 +130,7 @@ pub(super) fn peer(agent: &str) -> SpiffeId {
 }
 
 pub(super) fn beat(status: Status) -> Heartbeat {
-    Heartbeat { status, detail: None, in_flight: 0, reports: Vec::new(), certificate_expires: None }
+    Heartbeat { status, detail: None, in_flight: 0, reports: Vec::new(), certificate_expires: None, limits: Vec::new() }
 }
 
 /// What a sidecar holds.
@@ -220,6 +220,14 @@ impl Sidecar {
     /// The next message within two seconds; `None` when there is none, or the stream ended.
     pub(super) async fn next(&mut self) -> Option<ToSidecar> {
         let bytes = timeout(Duration::from_secs(2), self.from.recv()).await.ok()??;
+        let mut frames = wire::Frames::new(LONGEST_TO_SIDECAR);
+        frames.push(&bytes);
+        Some(frames.next().unwrap().unwrap())
+    }
+
+    /// The next message, when there is one already.
+    pub(super) async fn now(&mut self) -> Option<ToSidecar> {
+        let bytes = timeout(Duration::from_millis(1), self.from.recv()).await.ok()??;
         let mut frames = wire::Frames::new(LONGEST_TO_SIDECAR);
         frames.push(&bytes);
         Some(frames.next().unwrap().unwrap())

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Ping, PingPong, RecvStream, SendStream};
 use pilotfish_config::wire::{
-    Frames, Heartbeat, Hello, LONGEST_TO_SIDECAR, MAJOR, Rank, Resume, Status, ToControl, ToSidecar, Update,
+    Frames, Heartbeat, Hello, LONGEST_TO_SIDECAR, LimitUse, MAJOR, Rank, Report, Resume, Status, ToControl, ToSidecar, Update,
     Versions, Welcome, frame,
 };
 use tokio::time::{Instant, MissedTickBehavior};
@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::Stream;
 use crate::bootstrap::ControlAddress;
 use crate::control::connect::{Connection, Problem, Proof, connect, reachable, refusal, request};
+use crate::control::limits::Uses;
 use crate::control::reports::Reports;
 use crate::listen::Direction;
 use crate::shutdown::Phase;
@@ -31,6 +32,8 @@ const TAKES_NOTHING: Duration = Duration::from_secs(5);
 const HEARTBEAT: (u64, u64) = (100, 60_000);
 /// How often there may be something to report.
 const TICK: Duration = Duration::from_secs(1);
+/// How often there may be something to report of rate limits.
+const LIMITS: Duration = Duration::from_millis(500);
 /// The longest answer that is read when a stream is refused.
 const LONGEST_REFUSAL: usize = 64 << 10;
 
@@ -103,6 +106,7 @@ impl Stream {
                 "it speaks version {theirs} of the protocol, this sidecar {own}"
             )));
         }
+        self.uses = Uses::default();
         self.member.set_connected(true);
         log::info!(
             "control plane connected",
@@ -167,6 +171,8 @@ impl Stream {
         let mut phase = member.shared.drain.watch();
         let mut tick = tokio::time::interval(TICK.min(every));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut limits = tokio::time::interval(LIMITS.min(every));
+        limits.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut reports, mut beat) = (Reports::default(), Instant::now());
         // A new control plane has to be told, whether or not it changed since.
         state.mark_changed();
@@ -174,7 +180,13 @@ impl Stream {
             while let Some(message) =
                 halves.frames.next().map_err(|error| Ended::Broken(error.to_string()))?
             {
+                let slices = matches!(message, ToSidecar::Shares(_));
                 self.take(message).await?;
+                if slices {
+                    // What a slice lost is given to others once it is said that it is not used any more.
+                    let used = self.used(false);
+                    send(&mut halves.outgoing, &self.heartbeat(Vec::new(), used)).await?;
+                }
             }
             tokio::select! {
                 chunk = halves.incoming.data() => receive(halves, chunk)?,
@@ -185,18 +197,25 @@ impl Stream {
                     }
                 }
                 Ok(()) = health.changed() => {
-                    send(&mut halves.outgoing, &self.heartbeat(Vec::new())).await?;
+                    send(&mut halves.outgoing, &self.heartbeat(Vec::new(), Vec::new())).await?;
                     beat = Instant::now() + every;
                 }
                 Ok(()) = phase.changed() => {
-                    send(&mut halves.outgoing, &self.heartbeat(Vec::new())).await?;
+                    send(&mut halves.outgoing, &self.heartbeat(Vec::new(), Vec::new())).await?;
+                }
+                _ = limits.tick() => {
+                    let used = self.used(false);
+                    if !used.is_empty() {
+                        send(&mut halves.outgoing, &self.heartbeat(Vec::new(), used)).await?;
+                    }
                 }
                 _ = tick.tick() => {
                     let shared = &member.shared;
                     let newest = shared.snapshots.newest();
                     let new = reports.collect(&newest.plan, shared.clock.now(), std::time::Instant::now());
                     if !new.is_empty() || Instant::now() >= beat {
-                        send(&mut halves.outgoing, &self.heartbeat(new)).await?;
+                        let used = self.used(true);
+                        send(&mut halves.outgoing, &self.heartbeat(new, used)).await?;
                         beat = Instant::now() + every.saturating_sub(TICK.min(every) / 2);
                     }
                 }
@@ -204,7 +223,13 @@ impl Stream {
         }
     }
 
-    fn heartbeat(&self, reports: Vec<pilotfish_config::wire::Report>) -> ToControl {
+    /// What was used of fleet-wide rate limits.
+    fn used(&mut self, all: bool) -> Vec<LimitUse> {
+        let shared = &self.member.shared;
+        self.uses.collect(&shared.snapshots.newest().plan, shared.clock.now(), all)
+    }
+
+    fn heartbeat(&self, reports: Vec<Report>, limits: Vec<LimitUse>) -> ToControl {
         let (status, detail) = self.status();
         let workers = self.member.shared.metrics.iter();
         let in_flight: u64 =
@@ -215,6 +240,7 @@ impl Stream {
             in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
             reports,
             certificate_expires: self.member.certificate_expires(),
+            limits,
         })
     }
 
@@ -235,6 +261,11 @@ impl Stream {
                         );
                     }
                 }
+                Ok(())
+            }
+            ToSidecar::Shares(shares) => {
+                let shared = &self.member.shared;
+                self.uses.take(&shared.snapshots.newest().plan, shared.clock.now(), &shares.shares);
                 Ok(())
             }
             ToSidecar::Drained {} => {
