@@ -112,7 +112,8 @@ impl Split {
         let held: u64 = self.members.values().map(|member| u64::from(member.held)).sum();
         let free = u64::from(part).saturating_sub(held);
         let gap = |member: &Member, target: u32| u64::from(target.saturating_sub(member.held));
-        let gaps: u64 = self.members.values().zip(&targets).map(|(member, target)| gap(member, *target)).sum();
+        let gaps: u64 =
+            self.members.values().zip(&targets).map(|(member, target)| gap(member, *target)).sum();
         for (member, target) in self.members.values_mut().zip(&targets) {
             let more = gap(member, *target);
             if more > 0 && free > 0 {

@@ -39,7 +39,8 @@ impl Portions {
         let now = Duration::from_millis(shared.now());
         let mut portions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for used in limits {
-            let document = fleet_limits(&committed.model.rate_limits).find(|limit| is_named(limit, &used.name));
+            let document =
+                fleet_limits(&committed.model.rate_limits).find(|limit| is_named(limit, &used.name));
             if document.is_some_and(|document| is_for(document, registration)) {
                 let portion = portions.entry(used.name.clone()).or_insert_with(|| Portion {
                     split: Split::new(now),
@@ -57,7 +58,8 @@ fn fleet_limits(limits: &[RateLimit]) -> impl Iterator<Item = &RateLimit> {
 }
 
 fn is_named(limit: &RateLimit, name: &str) -> bool {
-    name.split_once('/').is_some_and(|(namespace, name)| limit.meta.namespace() == namespace && limit.meta.name() == name)
+    name.split_once('/')
+        .is_some_and(|(namespace, name)| limit.meta.namespace() == namespace && limit.meta.name() == name)
 }
 
 fn is_for(limit: &RateLimit, registration: &Registration) -> bool {

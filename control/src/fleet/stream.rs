@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use pilotfish_config::wire::{
-    Heartbeat, Hello, Refused, RefusedVersion, Share, Shares, State, Status, ToControl, ToSidecar, Versions, Welcome,
-    WireError,
+    Heartbeat, Hello, Refused, RefusedVersion, Share, Shares, State, Status, ToControl, ToSidecar, Versions,
+    Welcome, WireError,
 };
 use pilotfish_identity::SpiffeId;
 use tokio::sync::{Notify, mpsc};

@@ -36,24 +36,34 @@ impl Uses {
             return Vec::new();
         }
         self.0.retain(|name, _| limits().any(|limit| limit.name == *name));
-        limits().filter_map(|limit| {
-            let (counts, share) = (limit.state.counts(), limit.state.share());
-            let Some(told) = self.0.get_mut(&limit.name) else {
-                let told = Told { counts, share, turn: 0, at: now, more: AFTER_USE };
-                self.0.insert(limit.name.clone(), told);
-                return Some(LimitUse { name: limit.name.to_string(), used: 0, wanted: 0, over_ms: 0, share, turn: 0 });
-            };
-            let since = |now: u64, before: u64| u32::try_from(now.saturating_sub(before)).unwrap_or(u32::MAX);
-            let used = since(counts.allowed, told.counts.allowed);
-            let wanted = used.saturating_add(since(counts.limited, told.counts.limited));
-            told.more = if wanted > 0 { AFTER_USE } else { told.more.saturating_sub(1) };
-            if told.more == 0 && share == told.share && !all {
-                return None;
-            }
-            let over_ms = u32::try_from(now.since(told.at).as_millis()).unwrap_or(u32::MAX);
-            (told.counts, told.share, told.at) = (counts, share, now);
-            Some(LimitUse { name: limit.name.to_string(), used, wanted, over_ms, share, turn: told.turn })
-        }).collect()
+        limits()
+            .filter_map(|limit| {
+                let (counts, share) = (limit.state.counts(), limit.state.share());
+                let Some(told) = self.0.get_mut(&limit.name) else {
+                    let told = Told { counts, share, turn: 0, at: now, more: AFTER_USE };
+                    self.0.insert(limit.name.clone(), told);
+                    return Some(LimitUse {
+                        name: limit.name.to_string(),
+                        used: 0,
+                        wanted: 0,
+                        over_ms: 0,
+                        share,
+                        turn: 0,
+                    });
+                };
+                let since =
+                    |now: u64, before: u64| u32::try_from(now.saturating_sub(before)).unwrap_or(u32::MAX);
+                let used = since(counts.allowed, told.counts.allowed);
+                let wanted = used.saturating_add(since(counts.limited, told.counts.limited));
+                told.more = if wanted > 0 { AFTER_USE } else { told.more.saturating_sub(1) };
+                if told.more == 0 && share == told.share && !all {
+                    return None;
+                }
+                let over_ms = u32::try_from(now.since(told.at).as_millis()).unwrap_or(u32::MAX);
+                (told.counts, told.share, told.at) = (counts, share, now);
+                Some(LimitUse { name: limit.name.to_string(), used, wanted, over_ms, share, turn: told.turn })
+            })
+            .collect()
     }
 
     /// Keeps other slices from now on. Those of limits that the stream was not told of are nobody's.

@@ -46,7 +46,13 @@ pub struct Stream {
 impl Stream {
     /// A stream that goes on from what is on the disk.
     pub fn new(member: Arc<Member>, configuration: mpsc::Sender<Event>, resume: Option<Resume>) -> Self {
-        Stream { member, configuration, places: Arc::new(Semaphore::new(WAITING)), resume, uses: Uses::default() }
+        Stream {
+            member,
+            configuration,
+            places: Arc::new(Semaphore::new(WAITING)),
+            resume,
+            uses: Uses::default(),
+        }
     }
 
     /// Connects, again and again, for the life of the process.

@@ -124,7 +124,11 @@ impl World {
             let slices: u64 = self.slices().iter().map(|share| u64::from(*share)).sum();
             // Before the first word each has a hundredth of its own.
             let first = self.sidecars.len() as u64 * 10_000;
-            assert!(slices <= u64::from(WHOLE) + if self.now < 5000 { first } else { 0 }, "{slices} at {}", self.now);
+            assert!(
+                slices <= u64::from(WHOLE) + if self.now < 5000 { first } else { 0 },
+                "{slices} at {}",
+                self.now
+            );
         }
     }
 
@@ -163,7 +167,14 @@ impl World {
             let limited = (counts.limited - sidecar.told.limited) as u32;
             let over_ms = (self.now - sidecar.at) as u32;
             (sidecar.told, sidecar.at) = (counts, self.now);
-            let report = LimitUse { name: "default/l".into(), used, wanted: used + limited, over_ms, share: state.share(), turn: sidecar.turn };
+            let report = LimitUse {
+                name: "default/l".into(),
+                used,
+                wanted: used + limited,
+                over_ms,
+                share: state.share(),
+                turn: sidecar.turn,
+            };
             // A stream keeps the order.
             let due = sidecar.up.back().map_or(0, |(due, _)| *due).max(self.now + delay);
             sidecar.up.push_back((due, report));
@@ -179,9 +190,12 @@ impl World {
         for (stream, share, turn) in self.split.to_tell() {
             // What is sent by a stream that ended is lost.
             let own = |sidecar: &&mut Sidecar| sidecar.connected && sidecar.stream == stream >> 8;
-            if let Some(sidecar) = self.sidecars.get_mut((stream & 0xff) as usize).as_mut().filter(|one| own(one)) {
+            if let Some(sidecar) =
+                self.sidecars.get_mut((stream & 0xff) as usize).as_mut().filter(|one| own(one))
+            {
                 let down = &mut sidecar.down;
-                let due = down.back().map_or(0, |(due, _)| *due).max(self.now + self.rng.u64(..self.most_delay));
+                let due =
+                    down.back().map_or(0, |(due, _)| *due).max(self.now + self.rng.u64(..self.most_delay));
                 down.push_back((due, (share, turn)));
             }
         }
@@ -221,7 +235,8 @@ fn a_fleet_is_within_its_limit_while_use_shifts() {
         assert!(slices[2] > 750_000 && slices[0] < 60_000, "seed {seed}: {slices:?}");
         for window in [3000, 5000, 10_000] {
             for start in (0..=world.now - window).step_by(250) {
-                let count = world.admitted.iter().filter(|at| (start + 1..=start + window).contains(*at)).count();
+                let count =
+                    world.admitted.iter().filter(|at| (start + 1..=start + window).contains(*at)).count();
                 let most = 200 * window as usize / 1000;
                 // Buckets that are full at its start are the burst, which is allowed once.
                 assert!(count <= most + 40 + most / 20, "seed {seed}: {count} in {window} ms from {start}");
@@ -303,7 +318,14 @@ fn a_smaller_part_is_kept_and_one_that_left_leaves_its_slice() {
 #[test]
 fn garbage_gives_nobody_everything() {
     let mut split = Split::new(Duration::ZERO);
-    let report = |wanted, over_ms, share| LimitUse { name: "default/l".into(), used: 0, wanted, over_ms, share, turn: 0 };
+    let report = |wanted, over_ms, share| LimitUse {
+        name: "default/l".into(),
+        used: 0,
+        wanted,
+        over_ms,
+        share,
+        turn: 0,
+    };
     let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
     for _ in 0..20 {
         split.report(&a, 1, &report(u32::MAX, 1, u32::MAX));

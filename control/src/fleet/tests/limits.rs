@@ -24,7 +24,14 @@ impl Keeper {
 
     /// Half a second of so many calls, and whatever comes then.
     async fn half_a_second(&mut self, wanted: u32) {
-        let used = LimitUse { name: NAME.into(), used: wanted, wanted, over_ms: 500, share: self.share, turn: self.turn };
+        let used = LimitUse {
+            name: NAME.into(),
+            used: wanted,
+            wanted,
+            over_ms: 500,
+            share: self.share,
+            turn: self.turn,
+        };
         let beat = Heartbeat { limits: vec![used], ..beat(Status::Ready) };
         self.sidecar.send(ToControl::Heartbeat(beat)).await;
         while let Some(message) = self.sidecar.now().await {
@@ -86,8 +93,10 @@ async fn limits_that_are_not_for_a_sidecar_or_not_the_fleets_get_no_answer() {
     world.apply(&[("RateLimit.own", &own), ("RateLimit.other", &other)]);
     let control = world.control("c1").await;
     let mut sidecar = Sidecar::connect(&control, "agent", 1).await;
-    let used = |name: &str| LimitUse { name: name.into(), used: 1, wanted: 1, over_ms: 500, share: 1, turn: 0 };
-    let limits = ["default/ratelimit-own", "default/ratelimit-other", "default/absent", "", "/"].map(used).to_vec();
+    let used =
+        |name: &str| LimitUse { name: name.into(), used: 1, wanted: 1, over_ms: 500, share: 1, turn: 0 };
+    let limits =
+        ["default/ratelimit-own", "default/ratelimit-other", "default/absent", "", "/"].map(used).to_vec();
     for _ in 0..4 {
         sidecar.send(ToControl::Heartbeat(Heartbeat { limits: limits.clone(), ..beat(Status::Ready) })).await;
         pass(Duration::from_secs(1)).await;
@@ -95,7 +104,9 @@ async fn limits_that_are_not_for_a_sidecar_or_not_the_fleets_get_no_answer() {
     while let Some(message) = sidecar.now().await {
         assert!(!matches!(message, ToSidecar::Shares(_)), "{message:?}");
     }
-    sidecar.send(ToControl::Heartbeat(Heartbeat { limits: vec![used("x"); 1025], ..beat(Status::Ready) })).await;
+    sidecar
+        .send(ToControl::Heartbeat(Heartbeat { limits: vec![used("x"); 1025], ..beat(Status::Ready) }))
+        .await;
     assert!(sidecar.refused().await.reason.contains("1024 rate limits"));
 }
 

@@ -67,7 +67,11 @@ pub(super) fn committed(version: u64, documents: &[(&str, &str)]) -> Committed {
     let mut texts = Vec::new();
     for (name, spec) in documents {
         let kind = name.split('.').next().unwrap();
-        let api = if ["AgentCluster", "RateLimit"].contains(&kind) { "pilotfish.dev/v1" } else { "networking.istio.io/v1" };
+        let api = if ["AgentCluster", "RateLimit"].contains(&kind) {
+            "pilotfish.dev/v1"
+        } else {
+            "networking.istio.io/v1"
+        };
         let named = name.replace('.', "-").to_lowercase();
         let body = format!(
             r#"{{"apiVersion":"{api}","kind":"{kind}","metadata":{{"name":"{named}","namespace":"default"}},"spec":{spec}}}"#
@@ -130,7 +134,14 @@ pub(super) fn peer(agent: &str) -> SpiffeId {
 }
 
 pub(super) fn beat(status: Status) -> Heartbeat {
-    Heartbeat { status, detail: None, in_flight: 0, reports: Vec::new(), certificate_expires: None, limits: Vec::new() }
+    Heartbeat {
+        status,
+        detail: None,
+        in_flight: 0,
+        reports: Vec::new(),
+        certificate_expires: None,
+        limits: Vec::new(),
+    }
 }
 
 /// What a sidecar holds.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Ping, PingPong, RecvStream, SendStream};
 use pilotfish_config::wire::{
-    Frames, Heartbeat, Hello, LONGEST_TO_SIDECAR, LimitUse, MAJOR, Rank, Report, Resume, Status, ToControl, ToSidecar, Update,
-    Versions, Welcome, frame,
+    Frames, Heartbeat, Hello, LONGEST_TO_SIDECAR, LimitUse, MAJOR, Rank, Report, Resume, Status, ToControl,
+    ToSidecar, Update, Versions, Welcome, frame,
 };
 use tokio::time::{Instant, MissedTickBehavior};
 
