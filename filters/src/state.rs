@@ -22,7 +22,10 @@ use crate::shed::Gate;
 
 /// Counters and tables by what they belong to. One for the process.
 #[derive(Debug, Default)]
-pub struct State(Mutex<Inner>);
+pub struct State {
+    inner: Mutex<Inner>,
+    tally: Arc<Tally>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -30,7 +33,6 @@ struct Inner {
     tables: HashMap<TableKey, HashTable>,
     /// By the name of the document.
     rate_limits: HashMap<Box<str>, Arc<LimitState>>,
-    tally: Arc<Tally>,
     /// The places for calls to the local agent.
     inbound: Option<Arc<Gate>>,
     /// For where round robins start; reproducible when the state was made from a seed.
@@ -52,20 +54,21 @@ struct TableKey {
 impl State {
     /// A state whose random choices are reproducible.
     pub fn with_seed(seed: u64) -> State {
-        State(Mutex::new(Inner { rng: fastrand::Rng::with_seed(seed), ..Inner::default() }))
+        let inner = Inner { rng: fastrand::Rng::with_seed(seed), ..Inner::default() };
+        State { inner: Mutex::new(inner), ..State::default() }
     }
 
     /// What happened to endpoints, over all clusters that ever were.
-    pub fn tally(&self) -> Arc<Tally> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner).tally)
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Begins one compilation. What no plan uses any more is forgotten first.
     pub fn begin(&self, now: Micros) -> Pass<'_> {
         // What a panicking thread left is whole: entries are only added and removed.
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.forget_unused();
-        Pass { inner, now }
+        Pass { inner, tally: &self.tally, now }
     }
 }
 
@@ -87,6 +90,7 @@ impl Inner {
 #[derive(Debug)]
 pub struct Pass<'a> {
     inner: MutexGuard<'a, Inner>,
+    tally: &'a Arc<Tally>,
     /// When the compilation began: endpoints that are new first appeared then.
     pub now: Micros,
 }
@@ -114,7 +118,7 @@ impl Pass<'_> {
 
     fn counters(&mut self, cluster: &str) -> &mut Counters {
         if !self.inner.clusters.contains_key(cluster) {
-            let limits = Arc::new(ClusterLimits::counted_in(Arc::clone(&self.inner.tally)));
+            let limits = Arc::new(ClusterLimits::counted_in(Arc::clone(self.tally)));
             self.inner.clusters.insert(cluster.into(), Counters { limits, ..Counters::default() });
         }
         self.inner.clusters.entry(cluster.into()).or_default()

@@ -1,11 +1,13 @@
-//! How the local agent is: probes on the background runtime, by Kubernetes' rules (thresholds, codes, defaults).
+//! How the local agent is, and how others are ([`endpoints`], [`notice`]). The agent: probes on the background runtime, by Kubernetes' rules (thresholds, codes, defaults).
 //!
 //! An agent begins `initializing` and is asked twice a second until it is `ready`. A ready agent that fails too often in
 //! a row is `degraded`: chosen only when no other is ready, since its sidecar may be wrong and the agent may serve.
 
+pub mod endpoints;
 pub mod exec;
 pub mod grpc;
 pub mod http;
+pub mod notice;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

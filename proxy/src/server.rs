@@ -275,6 +275,8 @@ async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure>
         }
     }
     let _ = shared.listening.set(listening);
+    tokio::spawn(health::endpoints::run(shared.clone()));
+    tokio::spawn(health::notice::run(shared.clone()));
     let mut workers = start_workers(&shared, outbound, inbound)?;
     eprintln!("{announcement}");
 

@@ -5,10 +5,12 @@
 //! | [`files`] | certificate, key and trust bundle from files, taken anew when they change |
 //! | [`accept`] | the inbound port: mTLS, or plaintext as far as the policy allows it |
 //! | [`dial`] | what a new upstream connection has to prove before a byte of a request is sent on it |
+//! | [`check`] | the same for a health check, off the workers |
 //! | [`outside`] | TLS to hosts outside of the mesh, as a DestinationRule asks for it |
 //! | [`peers`] | open connections by peer, to be closed when it is not trusted any more |
 
 pub mod accept;
+pub mod check;
 pub mod dial;
 pub mod files;
 pub mod outside;

@@ -66,6 +66,7 @@ pub struct Tally {
     breaker_opened: AtomicU64,
     breaker_probing: AtomicU64,
     breaker_closed: AtomicU64,
+    checks: [AtomicU64; 2],
 }
 
 impl Tally {
@@ -82,6 +83,16 @@ impl Tally {
     /// Steps of breakers.
     pub fn breaker(&self, step: Step) -> u64 {
         self.of(step).load(Relaxed)
+    }
+
+    /// Active checks that found an endpoint well, or not.
+    pub fn checks(&self, good: bool) -> u64 {
+        self.checks[usize::from(good)].load(Relaxed)
+    }
+
+    /// Counts an active check.
+    pub fn checked(&self, good: bool) {
+        self.checks[usize::from(good)].fetch_add(1, Relaxed);
     }
 
     fn of(&self, step: Step) -> &AtomicU64 {
@@ -196,6 +207,12 @@ impl EndpointStats {
             (HealthState::Healthy, String::new())
         };
         Health { state, reason }
+    }
+
+    /// How it is, when it is skipped now or its breaker is not closed.
+    pub fn health_if_out(&self, now: Micros) -> Option<Health> {
+        let quiet = self.out_until.load(Relaxed) <= now.0;
+        (!quiet).then(|| self.health(now)).filter(|health| !health.is_well())
     }
 
     /// What an active check found: that it is not well, and why; or that it is (`None`). A good one ends an ejection too

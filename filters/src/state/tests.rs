@@ -46,12 +46,12 @@ fn what_no_plan_uses_is_forgotten_and_what_a_call_uses_is_not() {
     let lease = old.pick(&pick(at(0)), &mut fastrand::Rng::with_seed(1)).unwrap();
     drop(old);
     drop(state.begin(at(1)));
-    let counters = || state.0.lock().unwrap().clusters.values().map(|c| c.endpoints.len()).sum::<usize>();
+    let counters = || state.inner.lock().unwrap().clusters.values().map(|c| c.endpoints.len()).sum::<usize>();
     assert_eq!(counters(), 1, "the lease keeps its endpoint");
     drop(lease);
     drop(state.begin(at(2)));
     assert_eq!(counters(), 0);
-    assert!(state.0.lock().unwrap().clusters.is_empty());
+    assert!(state.inner.lock().unwrap().clusters.is_empty());
     let again = Make::even(Algorithm::LeastRequest, 2).build_in(&state, at(3));
     assert_eq!(first_stats(&again).first_seen(), at(3));
 }
@@ -69,5 +69,5 @@ fn equal_rings_are_shared_and_different_ones_are_not() {
     assert_ne!(table(&mut Make::weighted(RING, &weights), &state), same);
     drop(kept);
     drop(state.begin(at(1)));
-    assert!(state.0.lock().unwrap().tables.is_empty(), "tables that no plan uses are dropped");
+    assert!(state.inner.lock().unwrap().tables.is_empty(), "tables that no plan uses are dropped");
 }

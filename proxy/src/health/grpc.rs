@@ -1,8 +1,8 @@
-//! A gRPC probe: `grpc.health.v1.Health/Check` over HTTP/2 without TLS, good when it says SERVING.
+//! A gRPC probe: `grpc.health.v1.Health/Check` over HTTP/2, good when it says SERVING.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// `grpc.health.v1.HealthCheckRequest`.
 #[derive(Clone, PartialEq, Message)]
@@ -38,7 +38,10 @@ pub fn frame(message: &impl Message) -> Bytes {
 ///
 /// # Errors
 /// What is wrong with the answer, or with the way to it.
-pub async fn ask(stream: TcpStream, service: &str) -> Result<(), String> {
+pub async fn ask<S>(stream: S, service: &str) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let broken = |error: h2::Error| format!("no gRPC over HTTP/2: {error}");
     let (requests, connection) = h2::client::handshake(stream).await.map_err(broken)?;
     let driver = tokio::spawn(async move {

@@ -1,7 +1,6 @@
 //! An HTTP probe: a GET over HTTP/1.1, good when the status is 200 to 399, as Kubernetes has it.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The longest head that is waited for.
 const HEAD: usize = 16 << 10;
@@ -36,7 +35,7 @@ impl Request {
 ///
 /// # Errors
 /// What is wrong with the answer, or with the way to it.
-pub async fn ask(mut stream: TcpStream, request: &Request) -> Result<(), String> {
+pub async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &Request) -> Result<(), String> {
     stream.write_all(request.0.as_bytes()).await.map_err(|error| error.to_string())?;
     let mut head = Vec::with_capacity(1024);
     loop {

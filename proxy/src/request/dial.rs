@@ -69,7 +69,7 @@ impl<'a> Way<'a> {
         endpoint: &'a Endpoint,
         protocol: Protocol,
     ) -> Result<Self, Deny> {
-        let secure = Secure::of_endpoint(worker, outside, cluster, endpoint)?;
+        let secure = Secure::of_endpoint(&worker.shared.tls, outside, cluster, endpoint)?;
         Ok(Way {
             mesh: endpoint.mesh || secure.is_mesh(),
             secure,

@@ -12,7 +12,7 @@ use pilotfish_identity::tls::{any_name, peer_of};
 use pilotfish_identity::{Peer, Refused, SpiffeId, Usage};
 use rustls::Error;
 
-use super::MeshPeer;
+use super::{MeshPeer, Tls};
 use super::outside::{Outside, OutsideSet};
 use crate::http::Io;
 use crate::http::io::handshake::{self, Broken};
@@ -69,7 +69,7 @@ impl<'a> Secure<'a> {
     /// # Errors
     /// `upstream-identity`: it is in the mesh, and nobody knows who it should be; or we have no identity to show.
     pub fn of_endpoint(
-        worker: &Worker,
+        own: &Tls,
         outside: &'a OutsideSet,
         cluster: &'a Cluster,
         endpoint: &'a Endpoint,
@@ -79,10 +79,8 @@ impl<'a> Secure<'a> {
             Some(TlsMode::Simple | TlsMode::Mutual) => {
                 Secure::outside(outside, cluster, endpoint.hostname.as_deref().unwrap_or(&cluster.host))
             }
-            Some(TlsMode::IstioMutual) => Secure::mesh(worker, cluster, endpoint),
-            None if endpoint.mesh && worker.shared.tls.has_identity() => {
-                Secure::mesh(worker, cluster, endpoint)
-            }
+            Some(TlsMode::IstioMutual) => Secure::mesh(own, cluster, endpoint),
+            None if endpoint.mesh && own.has_identity() => Secure::mesh(own, cluster, endpoint),
             None => Ok(Secure::Plain),
         }
     }
@@ -109,8 +107,8 @@ impl<'a> Secure<'a> {
         Ok(Secure::Outside(settings, settings.name.as_deref().unwrap_or(host)))
     }
 
-    fn mesh(worker: &Worker, cluster: &'a Cluster, endpoint: &'a Endpoint) -> Result<Secure<'a>, Deny> {
-        if !worker.shared.tls.has_identity() {
+    fn mesh(own: &Tls, cluster: &'a Cluster, endpoint: &'a Endpoint) -> Result<Secure<'a>, Deny> {
+        if !own.has_identity() {
             let detail = "mTLS is asked for (tls: ISTIO_MUTUAL), and this sidecar has no identity to show";
             return Err(Deny::with(Reason::UpstreamIdentity, detail));
         }
@@ -211,7 +209,7 @@ pub(super) fn word(broken: &Broken) -> &'static str {
     }
 }
 
-fn is_one_of(found: &SpiffeId, expected: &str, others: &[Arc<str>]) -> bool {
+pub(super) fn is_one_of(found: &SpiffeId, expected: &str, others: &[Arc<str>]) -> bool {
     found.as_str() == expected || others.iter().any(|other| **other == *found.as_str())
 }
 

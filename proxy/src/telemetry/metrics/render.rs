@@ -1,6 +1,7 @@
 //! The counters as Prometheus reads them, text format 0.0.4, merged over all workers.
 
 mod overload;
+mod endpoints;
 
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub fn render(shared: &Shared) -> String {
     deduplication(&mut page, shared);
     rate_limits(&mut page, shared);
     overload::render(&mut page, shared);
+    endpoints::render(&mut page, shared);
     configuration(&mut page, shared);
     process(&mut page);
     page.text
