@@ -22,6 +22,7 @@ mod h1_requests;
 mod h2_answers;
 mod h2_floods;
 mod h2_frames;
+mod health_state;
 mod lifecycle;
 mod limits;
 mod matching;
