@@ -202,16 +202,14 @@ impl Cluster {
     }
 
     fn nobody(&self, now: Micros) -> Deny {
-        match self.endpoints.first() {
-            None => Deny::with(Reason::NoEndpoint, format!("{} has no endpoint", self.name)),
-            Some(first) => {
-                let why = first.stats.health(now).reason;
-                let count = self.endpoints.len();
-                let detail =
-                    format!("{count} of {count} endpoints of {} are shut; the first: {why}", self.name);
-                Deny::with(Reason::BreakerOpen, detail)
-            }
-        }
+        let mut shut = self.endpoints.iter().filter(|endpoint| endpoint.stats.is_shut(now));
+        let Some(first) = shut.next() else {
+            return Deny::with(Reason::NoEndpoint, format!("{} has no endpoint", self.name));
+        };
+        let (why, count) = (first.stats.health(now).reason, shut.count() + 1);
+        let all = self.endpoints.len();
+        let detail = format!("{count} of {all} endpoints of {} are shut; the first: {why}", self.name);
+        Deny::with(Reason::BreakerOpen, detail)
     }
 
     /// A lease on an address that the request itself named ([`Kind::Original`], calls to unknown hosts).
