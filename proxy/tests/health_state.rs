@@ -60,7 +60,11 @@ fn service(all: &[Moody]) -> String {
 
 /// The same document with an annotation.
 fn annotated(yaml: &str, name: &str, value: &str) -> String {
-    yaml.replacen("metadata:\n", &format!("metadata:\n  annotations: {{ pilotfish.dev/{name}: \"{value}\" }}\n"), 1)
+    yaml.replacen(
+        "metadata:\n",
+        &format!("metadata:\n  annotations: {{ pilotfish.dev/{name}: \"{value}\" }}\n"),
+        1,
+    )
 }
 
 /// Asks again and again until the time is over; statuses below 500, and others.
@@ -128,7 +132,8 @@ async fn breaker_and_retries_hide_one_of_ten_that_answers_500() {
 #[tokio::test]
 async fn breakers_refuse_at_once_when_all_are_open_and_one_probe_closes_them() {
     let all = moody(1, &[0]).await;
-    let rule = annotated(&destination_rule("s", "s.test", ""), "circuit-breaker", "consecutive=3,open=300ms..300ms");
+    let rule =
+        annotated(&destination_rule("s", "s.test", ""), "circuit-breaker", "consecutive=3,open=300ms..300ms");
     let sidecar = sidecar().workers(2).yaml("a.yaml", service(&all) + &rule).start();
     let found = statuses(&sidecar, 3).await;
     assert_eq!(found, [500; 3]);
@@ -207,7 +212,10 @@ async fn a_good_check_ends_an_ejection() {
     statuses(&sidecar, 40).await;
     wait_metric(&sidecar, &out("ejected"), 1).await;
     all[0].set(true);
-    sidecar.rewrite("a.yaml", &(annotated(&service(&all), "health-check", "http:/healthz,interval=100ms") + &rule));
+    sidecar.rewrite(
+        "a.yaml",
+        &(annotated(&service(&all), "health-check", "http:/healthz,interval=100ms") + &rule),
+    );
     wait_metric(&sidecar, &out("ejected"), 0).await;
 }
 

@@ -47,7 +47,9 @@ fn look(shared: &Shared, out: &mut BTreeMap<(Box<str>, SocketAddr), HealthState>
                 still.insert(key, health.state);
             }
             // A breaker that probes is no news.
-            let known = |state: HealthState| if state == HealthState::Probing { HealthState::BreakerOpen } else { state };
+            let known = |state: HealthState| {
+                if state == HealthState::Probing { HealthState::BreakerOpen } else { state }
+            };
             if told.map(known) == health.as_ref().map(|health| known(health.state)) {
                 continue;
             }

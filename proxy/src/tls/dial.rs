@@ -12,8 +12,8 @@ use pilotfish_identity::tls::{any_name, peer_of};
 use pilotfish_identity::{Peer, Refused, SpiffeId, Usage};
 use rustls::Error;
 
-use super::{MeshPeer, Tls};
 use super::outside::{Outside, OutsideSet};
+use super::{MeshPeer, Tls};
 use crate::http::Io;
 use crate::http::io::handshake::{self, Broken};
 #[cfg(feature = "sim")]

@@ -1,7 +1,7 @@
 //! The counters as Prometheus reads them, text format 0.0.4, merged over all workers.
 
-mod overload;
 mod endpoints;
+mod overload;
 
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
