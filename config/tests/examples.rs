@@ -35,7 +35,6 @@ fn the_agent_service_mesh_says_what_it_means_in_warnings() {
     let loaded = load(&[file], &Options::default());
     let report = loaded.report.to_string();
     for part in [
-        "retries: not enforced yet",
         "websocketUpgrade: does nothing; Upgrade",
         "defines the subset `v1`, `v2`; it is taken as the label `version`",
         "  - name: v2\n    labels:\n      version: v2",

@@ -49,7 +49,6 @@ fn the_schema_names_fields_types_words_and_what_is_required() {
     assert_eq!(route["properties"]["timeout"]["type"], "string");
     assert_eq!(route["properties"]["route"]["items"]["required"][0], "destination");
     assert_eq!(route["additionalProperties"], false);
-    assert!(route["properties"]["retries"]["description"].as_str().unwrap().contains("Not enforced yet"));
     let derive = &route["properties"]["redirect"]["properties"]["derivePort"]["enum"];
     assert_eq!(derive[0], "FROM_PROTOCOL_DEFAULT");
     assert_eq!(any_schema()["oneOf"].as_array().unwrap().len(), KINDS.len());

@@ -22,7 +22,7 @@ pub struct TrafficPolicy {
     pub tunnel: Option<Tunnel>,
     /// PROXY protocol version, 1 or 2 (not enforced yet).
     pub proxy_protocol: Option<u8>,
-    /// How many retries may be active (not enforced yet).
+    /// How many retries may be active. `None`: 20 %, at least 3.
     pub retry_budget: Option<RetryBudget>,
     /// `pilotfish.dev/circuit-breaker`; the same for the whole rule.
     pub circuit_breaker: Wish<CircuitBreaker>,

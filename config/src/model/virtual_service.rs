@@ -51,7 +51,7 @@ pub struct HttpRoute {
     pub timeout: Option<Duration>,
     /// Header edits of the rule; those of the destination come after.
     pub headers: HeaderEdits,
-    /// When to try again (not enforced yet).
+    /// When to try again. `None`: Istio's default.
     pub retries: Option<Retry>,
     /// Faults to inject.
     pub fault: Option<Fault>,

@@ -45,7 +45,7 @@ object! {
         /// PROXY protocol to the upstream.
         proxy_protocol = "proxyProtocol": ProxyProtocolSpec<'n>, later;
         /// How many retries may be active.
-        retry_budget = "retryBudget": RetryBudgetSpec<'n>, later;
+        retry_budget = "retryBudget": RetryBudgetSpec<'n>;
     }
 
     /// Settings for one port.
@@ -326,7 +326,7 @@ object! {
         percent = "percent": Number<'n>;
         /// At least this many (3 by default).
         min_retry_concurrency = "minRetryConcurrency": Int<'n>;
-        /// Over how long requests are counted.
+        /// Over how long requests are counted; `0s`, the default: those that are active.
         budget_interval = "budgetInterval": Time<'n>;
     }
 }

@@ -39,7 +39,7 @@ object! {
         /// For the whole call, at least 1ms; no limit when absent.
         timeout = "timeout": Time<'n>;
         /// When to try again.
-        retries = "retries": Box<RetrySpec<'n>>, later;
+        retries = "retries": Box<RetrySpec<'n>>;
         /// Faults to inject. `timeout` and `retries` of the rule are not applied then.
         fault = "fault": Box<FaultSpec<'n>>;
         /// Where a copy of each request goes; its answer is thrown away.
@@ -209,17 +209,18 @@ object! {
 
     /// When to try again.
     struct RetrySpec<'n> "HTTPRetry" {
-        /// Tries after the first; 0 turns retries off.
+        /// Tries after the first; 0 turns retries off. Without `retries` there are 2.
         attempts = "attempts": Signed<'n>;
-        /// For each try.
+        /// For each try, from connecting to the head of the answer; the rest of the rule's `timeout` by default.
         per_try_timeout = "perTryTimeout": Time<'n>;
-        /// Conditions, separated by commas.
+        /// Envoy's words and statuses, separated by commas (`connect-failure,refused-stream,unavailable,cancelled` by
+        /// default). What may have been done is repeated for idempotent methods only.
         retry_on = "retryOn": Text<'n>;
-        /// Try other localities.
+        /// Prefer endpoints of other localities and priorities to those of the own one that failed (false by default).
         retry_remote_localities = "retryRemoteLocalities": Bool<'n>;
         /// Avoid endpoints that already failed (true by default).
         retry_ignore_previous_hosts = "retryIgnorePreviousHosts": Bool<'n>;
-        /// First wait (25ms by default).
+        /// The first wait is at random up to this (25ms by default); it doubles with each further try, up to 10 times.
         backoff = "backoff": Time<'n>;
     }
 

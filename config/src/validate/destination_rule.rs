@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 
 use crate::model::{
-    ClientTls, DestinationRule, Meta, OutlierDetection, RetryBudget, Subset, TlsMode, TrafficPolicy, Tunnel,
+    ClientTls, DestinationRule, Meta, OutlierDetection, Subset, TlsMode, TrafficPolicy, Tunnel,
     Wish,
 };
 use crate::raw::{
     ClientTlsMode, ClientTlsSpec, DestinationRuleSpec, OutlierSpec, PortPolicySpec, ProxyProtocolVersion,
-    RetryBudgetSpec, Text, TrafficPolicySpec, TunnelSpec,
+    Text, TrafficPolicySpec, TunnelSpec,
 };
 use crate::yaml::{Node, clip_text};
 
 use super::annotations::PolicyAnnotations;
 use super::check::{Cx, fqdn};
-use super::{load_balancer, pool};
+use super::{load_balancer, pool, retry};
 use std::time::Duration;
 
 /// A DestinationRule and where its host and policy are written.
@@ -92,7 +92,7 @@ pub(super) fn traffic_policy(cx: &mut Cx<'_>, spec: &TrafficPolicySpec<'_>) -> T
             Some(ProxyProtocolVersion::V2) => 2,
             _ => 1,
         }),
-        retry_budget: spec.retry_budget.as_ref().map(|budget| retry_budget(cx, budget)),
+        retry_budget: spec.retry_budget.as_ref().map(|budget| retry::budget(cx, budget)),
         // It is an annotation: see `PolicyAnnotations`.
         circuit_breaker: Wish::Silent,
     }
@@ -254,12 +254,4 @@ fn tunnel(cx: &mut Cx<'_>, spec: &TunnelSpec<'_>) -> Option<Tunnel> {
     }
     let protocol = spec.protocol.filter(|p| !p.value.is_empty()).map_or("CONNECT", |p| p.value).to_owned();
     Some(Tunnel { protocol, target_host: host.value.to_owned(), target_port: cx.port(port)? })
-}
-
-fn retry_budget(cx: &mut Cx<'_>, spec: &RetryBudgetSpec<'_>) -> RetryBudget {
-    RetryBudget {
-        percent: spec.percent.map_or(20.0, |percent| cx.percent(percent)),
-        min_retry_concurrency: spec.min_retry_concurrency.map_or(3, |min| min.value),
-        budget_interval: spec.budget_interval.map_or(Duration::ZERO, |time| time.value),
-    }
 }

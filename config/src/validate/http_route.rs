@@ -11,7 +11,7 @@ use crate::raw::{
 use crate::yaml::Node;
 
 use super::check::Cx;
-use super::{cors, extras, fault, headers, matching};
+use super::{cors, mirrors, fault, headers, matching, retry};
 
 /// A rule, perhaps one that goes on in a delegate.
 pub(super) struct Draft<'n> {
@@ -55,16 +55,17 @@ pub(super) fn http_route<'n>(
     } else {
         Action::Route(destinations(cx, spec, mentions))
     };
+    let timeout = spec.timeout.map(|timeout| cx.duration(timeout));
     let route = HttpRoute {
         name: spec.name.map(|name| name.value.to_owned()),
         matches,
         action,
         rewrite,
-        timeout: spec.timeout.map(|timeout| cx.duration(timeout)),
+        timeout,
         headers: edits,
-        retries: spec.retries.as_ref().map(|retries| extras::retry(cx, retries)),
+        retries: spec.retries.as_ref().map(|retries| retry::retry(cx, retries, timeout)),
         fault: spec.fault.as_ref().map(|fault| fault::fault(cx, fault, spec)),
-        mirrors: extras::mirrors(cx, spec),
+        mirrors: mirrors::mirrors(cx, spec),
         cors: spec.cors_policy.as_ref().map(|cors| cors::cors(cx, cors)),
         source: spec.node.source(),
     };

@@ -7,6 +7,7 @@ use crate::yaml::{Node, clip_text};
 use super::check::{Cx, wildcard_domain};
 use super::http_route::{Draft, Mention, http_route};
 use super::l4;
+use super::retry;
 use super::matching::gateways;
 
 /// A VirtualService whose delegates are not merged in yet.
@@ -49,6 +50,9 @@ pub(super) fn virtual_service<'n>(
     let (rules, mesh) = (spec.http.as_deref().unwrap_or_default().iter(), mesh_only && !in_delegate);
     let http: Vec<Draft<'n>> =
         rules.map(|route| http_route(cx, route, mesh, in_delegate, &mut mentions)).collect();
+    for (written, draft) in spec.http.iter().flatten().zip(&http) {
+        retry::only_unsafe(cx, &meta, written, &draft.route);
+    }
     never_reached(cx, spec, &http);
     let tls = spec.tls.iter().flatten().map(|route| l4::tls_route(cx, route, spec)).collect();
     let tcp = spec.tcp.iter().flatten().map(|route| l4::tcp_route(cx, route)).collect();
