@@ -11,7 +11,7 @@ use crate::raw::{
 use crate::yaml::Node;
 
 use super::check::Cx;
-use super::{cors, mirrors, fault, headers, matching, retry};
+use super::{cors, fault, headers, matching, mirrors, retry};
 
 /// A rule, perhaps one that goes on in a delegate.
 pub(super) struct Draft<'n> {

@@ -57,7 +57,8 @@ fn sign(word: &str) -> Option<Sign> {
 pub(super) fn retry(cx: &mut Cx<'_>, spec: &RetrySpec<'_>, timeout: Option<Duration>) -> Retry {
     let mut attempts = spec.attempts.map_or(0, |attempts| cx.not_negative(attempts));
     if let Some(written) = spec.attempts.filter(|_| attempts > MOST_ATTEMPTS) {
-        let hint = "at most 100; Istio's default is 2, and each one comes on top of what callers repeat themselves";
+        let hint =
+            "at most 100; Istio's default is 2, and each one comes on top of what callers repeat themselves";
         cx.error_hint(written.node, format!("{attempts} attempts are too many"), hint);
         attempts = MOST_ATTEMPTS;
     }
@@ -82,7 +83,8 @@ pub(super) fn retry(cx: &mut Cx<'_>, spec: &RetrySpec<'_>, timeout: Option<Durat
     if let (Some(written), Some(each), Some(whole)) = (spec.per_try_timeout, per_try_timeout, timeout)
         && each > whole
     {
-        let message = format!("each try may take {each:?}, but the rule's `timeout` ends all of them after {whole:?}");
+        let message =
+            format!("each try may take {each:?}, but the rule's `timeout` ends all of them after {whole:?}");
         cx.warn(written.node, message, "make it shorter than `timeout`, or leave it out");
     }
     Retry {
@@ -112,7 +114,11 @@ fn never_acts(cx: &mut Cx<'_>, words: Text<'_>, retry_on: &[String], status_code
                 cx.warn(words.node, format!("`{word}` never acts: {why}"), "leave it out");
             }
             Some(Sign::Numbers) if status_codes.is_empty() => {
-                cx.warn(words.node, format!("`{word}` names no status"), "write the numbers beside it, such as 503");
+                cx.warn(
+                    words.node,
+                    format!("`{word}` names no status"),
+                    "write the numbers beside it, such as 503",
+                );
             }
             _ => {}
         }
@@ -121,7 +127,8 @@ fn never_acts(cx: &mut Cx<'_>, words: Text<'_>, retry_on: &[String], status_code
 
 /// Warns when what `retryOn` waits for could only be seen after a call may have been done that must not be done twice.
 pub(super) fn only_unsafe(cx: &mut Cx<'_>, meta: &Meta, spec: &HttpRouteSpec<'_>, route: &HttpRoute) {
-    let Some((written, retries)) = spec.retries.as_ref().and_then(|r| r.retry_on).zip(route.retries.as_ref()) else {
+    let Some((written, retries)) = spec.retries.as_ref().and_then(|r| r.retry_on).zip(route.retries.as_ref())
+    else {
         return;
     };
     if retries.attempts == 0 || meta.annotation_for("retry-safety", route.name.as_deref()) == Some("istio") {
@@ -173,8 +180,14 @@ pub(super) fn budget(cx: &mut Cx<'_>, spec: &RetryBudgetSpec<'_>) -> RetryBudget
 pub(super) fn buffer_bytes(value: &str) -> Result<(), Wrong> {
     match value.parse::<u32>() {
         Ok(bytes) if bytes <= MOST_BYTES => Ok(()),
-        Ok(_) => Err(Wrong::new("is more than a sidecar should keep of each call", "at most 67108864, which is 64 MiB")),
-        Err(_) => Err(Wrong::new("is not a number of bytes", "a whole number such as \"262144\"; \"0\" keeps nothing")),
+        Ok(_) => Err(Wrong::new(
+            "is more than a sidecar should keep of each call",
+            "at most 67108864, which is 64 MiB",
+        )),
+        Err(_) => Err(Wrong::new(
+            "is not a number of bytes",
+            "a whole number such as \"262144\"; \"0\" keeps nothing",
+        )),
     }
 }
 

@@ -7,8 +7,8 @@ use crate::yaml::{Node, clip_text};
 use super::check::{Cx, wildcard_domain};
 use super::http_route::{Draft, Mention, http_route};
 use super::l4;
-use super::retry;
 use super::matching::gateways;
+use super::retry;
 
 /// A VirtualService whose delegates are not merged in yet.
 pub(super) struct VirtualServiceDraft<'n> {
