@@ -30,6 +30,8 @@ pub struct Pick<'a> {
     pub now: Micros,
     /// Endpoints that this request tried already: taken again only when there is no other.
     pub tried: &'a [SocketAddr],
+    /// Whether endpoints of other priorities come before those that were tried (`retryRemoteLocalities`).
+    pub remote: bool,
 }
 
 /// The algorithm that a configuration asks for.

@@ -164,6 +164,13 @@ impl Cluster {
         self.endpoints.iter().fold(0, |all: u32, endpoint| all.saturating_add(endpoint.stats.in_flight()))
     }
 
+    /// Counts the first try of a call, if the retry budget is reckoned over an interval.
+    pub fn note_try(&self, number: u32, now: Micros) {
+        if let (1, Some(interval)) = (number, self.settings.retry_budget.interval) {
+            self.limits.budget.note_call(now, interval);
+        }
+    }
+
     /// Chooses an endpoint and counts the request.
     ///
     /// # Errors
@@ -171,9 +178,15 @@ impl Cluster {
     /// [`Reason::BreakerOpen`] when the breakers of all of them are open.
     pub fn pick(&self, pick: &Pick<'_>, rng: &mut fastrand::Rng) -> Result<Lease, Deny> {
         let permit = self.admit()?;
-        for accept in Accept::order(self.panics(pick.now)) {
+        let near = (!pick.tried.is_empty() && !pick.remote && self.levels.len() > 1).then_some(None);
+        let accepts = Accept::order(self.panics(pick.now)).iter().map(Some);
+        for accept in near.into_iter().chain(accepts) {
             for _ in 0..CLAIMS {
-                let Some(endpoint) = self.choose(pick, *accept, rng) else { break };
+                let chosen = match accept {
+                    None => self.choose_near(pick, rng),
+                    Some(accept) => self.choose(pick, *accept, rng),
+                };
+                let Some(endpoint) = chosen else { break };
                 match endpoint.pass(pick.now, rng) {
                     Ok(passage) => return Ok(Lease { endpoint: Arc::clone(endpoint), permit, passage }),
                     // Now it is out, for a while: another one.
@@ -267,6 +280,15 @@ impl Cluster {
         std::iter::once(preferred)
             .chain(others)
             .find_map(|level| self.choose_in(self.levels.get(level)?, pick, accept, rng))
+    }
+
+    /// For another try: a healthy endpoint of the level whose turn it is, one that was tried already rather than one of another
+    /// level. `None`: the level is not well.
+    fn choose_near(&self, pick: &Pick<'_>, rng: &mut fastrand::Rng) -> Option<Entered<'_>> {
+        let level = self.levels.get(self.level(pick, rng))?;
+        let again = Pick { tried: &[], ..*pick };
+        self.choose_in(level, pick, Accept::Healthy, rng)
+            .or_else(|| self.choose_in(level, &again, Accept::Healthy, rng))
     }
 
     fn choose_in<'a>(

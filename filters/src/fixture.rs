@@ -20,12 +20,12 @@ pub(crate) fn at(millis: u64) -> Micros {
 
 /// A pick without key, at `now`.
 pub(crate) fn pick(now: Micros) -> Pick<'static> {
-    Pick { key: None, now, tried: &[] }
+    Pick { key: None, now, tried: &[], remote: false }
 }
 
 /// A pick by key.
 pub(crate) fn by_key(key: u64) -> Pick<'static> {
-    Pick { key: Some(key), now: at(0), tried: &[] }
+    Pick { key: Some(key), now: at(0), tried: &[], remote: false }
 }
 
 /// The address of the endpoint number `n`.

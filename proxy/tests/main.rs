@@ -32,6 +32,7 @@ mod overload;
 mod python;
 mod rate_limits;
 mod repeats;
+mod retries;
 mod routes;
 mod streams;
 mod support;

@@ -123,8 +123,9 @@ fn an_endpoint_that_is_out_or_tried_is_passed_over_by_every_algorithm() {
         let mut rng = fastrand::Rng::with_seed(9);
         let mut seen = [0; 5];
         for n in 0..2000 {
-            let lease =
-                cluster.pick(&Pick { key: Some(key(n)), now: at(0), tried: &tried }, &mut rng).unwrap();
+            let lease = cluster
+                .pick(&Pick { key: Some(key(n)), now: at(0), tried: &tried, remote: false }, &mut rng)
+                .unwrap();
             seen[number(&lease) as usize] += 1;
         }
         assert_eq!((seen[3], seen[1]), (0, 0), "{algorithm:?}");
@@ -138,8 +139,13 @@ fn keys_of_an_endpoint_that_is_out_are_all_that_move() {
         let cluster = Make::even(algorithm, 10).build();
         let mut rng = fastrand::Rng::with_seed(9);
         let mut owners = |now| -> Vec<u32> {
-            let owner =
-                |n| number(&cluster.pick(&Pick { key: Some(key(n)), now, tried: &[] }, &mut rng).unwrap());
+            let owner = |n| {
+                number(
+                    &cluster
+                        .pick(&Pick { key: Some(key(n)), now, tried: &[], remote: false }, &mut rng)
+                        .unwrap(),
+                )
+            };
             (0..2000).map(owner).collect()
         };
         let before = owners(at(0));
@@ -187,7 +193,9 @@ fn when_all_were_tried_all_are_used() {
         let cluster = Make::even(algorithm, 2).build();
         let mut rng = fastrand::Rng::with_seed(9);
         let tried = [addr(0), addr(1)];
-        assert!(cluster.pick(&Pick { key: Some(1), now: at(0), tried: &tried }, &mut rng).is_ok());
+        assert!(
+            cluster.pick(&Pick { key: Some(1), now: at(0), tried: &tried, remote: false }, &mut rng).is_ok()
+        );
     }
 }
 

@@ -86,6 +86,7 @@ pub async fn by_rule<'p>(
             caller: task.caller,
             key: key.hash,
             tried: course.tried(),
+            remote: policy.remote_localities,
         };
         let (cluster, mut lease) = match select::select(worker, task.plan, &wish)? {
             Selected::Endpoint(cluster, lease) => (cluster, lease),
@@ -105,8 +106,9 @@ pub async fn by_rule<'p>(
         let way = dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), protocol);
         edits.from_sidecar = way.as_ref().is_ok_and(|way| way.secure.is_mesh());
         replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);
-        ctx.tries = course.next();
         let began = worker.shared.clock.now();
+        ctx.tries = course.next();
+        cluster.note_try(ctx.tries, began);
         let tried = match way {
             Ok(way) => try_way(worker, ctx, &way, &mut head, down, policy.per_try_timeout).await,
             Err(deny) => Err(Unsent::NotConnected(deny)),

@@ -26,6 +26,8 @@ pub struct Wish<'a> {
     pub key: Option<u64>,
     /// Endpoints that earlier tries of this call failed on.
     pub tried: &'a [SocketAddr],
+    /// Whether another try may go to other localities and priorities before it goes to those once more.
+    pub remote: bool,
 }
 
 /// Where one try goes.
@@ -52,7 +54,7 @@ pub fn select<'p>(worker: &Worker, plan: &'p Plan, wish: &Wish<'_>) -> Result<Se
     if cluster.kind == Kind::Original {
         return Ok(Selected::Original(cluster));
     }
-    let pick = Pick { key: wish.key, now: worker.shared.clock.now(), tried: wish.tried };
+    let pick = Pick { key: wish.key, now: worker.shared.clock.now(), tried: wish.tried, remote: wish.remote };
     let lease = worker.with_rng(|rng| cluster.pick(&pick, rng))?;
     Ok(Selected::Endpoint(cluster, lease))
 }
@@ -66,7 +68,7 @@ fn by_capability<'p>(
 ) -> Result<Selected<'p>, Deny> {
     let now = worker.shared.clock.now();
     let demand = target.demand(wish.call)?;
-    let pick = Pick { key: wish.key, now, tried: wish.tried };
+    let pick = Pick { key: wish.key, now, tried: wish.tried, remote: wish.remote };
     let mut left = CLAIMS;
     loop {
         let candidate = worker.with_rng(|rng| plan.catalogue().choose(&demand, &pick, rng))?;

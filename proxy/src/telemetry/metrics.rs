@@ -188,6 +188,36 @@ pub struct WorkerMetrics {
     pub preflights: Counter,
     /// Copies of requests by what became of them.
     pub mirrors: MirrorMetrics,
+    /// Tries after the first by what became of them.
+    pub retries: RetryMetrics,
+    /// Tries beside the first.
+    pub hedges: HedgeMetrics,
+}
+
+/// Tries after the first, by what became of them.
+#[derive(Debug, Default)]
+pub struct RetryMetrics {
+    /// Were sent, and got an answer that was passed on.
+    pub answered: Counter,
+    /// Were sent, and failed as well.
+    pub failed: Counter,
+    /// Were not sent: the cluster's retry budget is exhausted, or `maxRetries` reached.
+    pub over_budget: Counter,
+    /// Were not sent: the call would have been over before.
+    pub no_time: Counter,
+    /// Were not sent: more of the body had gone than is kept.
+    pub without_body: Counter,
+}
+
+/// Tries beside the first.
+#[derive(Debug, Default)]
+pub struct HedgeMetrics {
+    /// Were sent.
+    pub sent: Counter,
+    /// Were answered before the first.
+    pub won: Counter,
+    /// Were not sent: the cluster's retry budget is exhausted.
+    pub over_budget: Counter,
 }
 
 /// Copies of requests, by what became of them.
@@ -223,6 +253,8 @@ impl Default for WorkerMetrics {
             faults_aborted: Counter::default(),
             preflights: Counter::default(),
             mirrors: MirrorMetrics::default(),
+            retries: RetryMetrics::default(),
+            hedges: HedgeMetrics::default(),
         }
     }
 }

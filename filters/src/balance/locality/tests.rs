@@ -122,12 +122,16 @@ fn a_key_stays_in_its_level_while_some_of_the_traffic_overflows() {
 }
 
 #[test]
-fn endpoints_tried_already_make_the_next_level_serve() {
+fn a_retry_leaves_its_locality_only_when_that_is_allowed_or_nobody_is_well_there() {
     let cluster = make(LocalityMode::Nearest, "us/a/1").build();
     let mut rng = fastrand::Rng::with_seed(1);
     let tried = [crate::fixture::addr(0)];
-    let lease = cluster.pick(&Pick { key: None, now: at(0), tried: &tried }, &mut rng).unwrap();
-    assert_eq!(number(&lease), 1);
+    let mut again = |remote| {
+        number(&cluster.pick(&Pick { key: None, now: at(0), tried: &tried, remote }, &mut rng).unwrap())
+    };
+    assert_eq!((again(true), again(false)), (1, 0));
+    put_out(&cluster, 0, at(0));
+    assert_eq!(again(false), 1);
 }
 
 fn distribution() -> LocalityMode {

@@ -151,6 +151,9 @@ async fn to_addresses(
         replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);
         ctx.tries = course.next();
         let began = worker.shared.clock.now();
+        if let Some(cluster) = to.cluster {
+            cluster.note_try(ctx.tries, began);
+        }
         let tried = try_addresses(worker, to, protocol, ctx, &mut head, down).await?;
         if let Some(permit) = to.permit {
             permit.tried(worker, began, &tried);

@@ -104,16 +104,27 @@ impl<'r> Course<'r> {
             }
             Err(unsent) => unsent.happened()?,
         };
+        let retries = &worker.metrics.retries;
+        if self.tries > 1 {
+            let failed = self.policy.on.covers(happened);
+            if failed { &retries.failed } else { &retries.answered }.add(1);
+        }
         let again =
             worker.with_rng(|rng| self.policy.again(self.tries, self.nature, self.keyed, happened, rng))?;
         if self.ends.is_some_and(|ends| spent.now.after(again.wait) >= ends) {
+            retries.no_time.add(1);
             return None;
         }
         if !again.free {
-            self.permit = permit()?;
+            let Some(place) = permit() else {
+                retries.over_budget.add(1);
+                return None;
+            };
+            self.permit = place;
         }
         if !down.rewind() {
             self.permit = None;
+            retries.without_body.add(1);
             return None;
         }
         if self.policy.ignore_previous_hosts && happened != Happened::Stale {

@@ -160,6 +160,26 @@ fn by_policy(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
     for (end, counter) in ends {
         page.sample(&format!("result=\"{end}\""), sum(workers, |m| counter(&m.mirrors)));
     }
+    page.family("pilotfish_retries_total", "counter", "Tries after the first, by what became of them.");
+    let retries: [(&str, fn(&WorkerMetrics) -> &Counter); 5] = [
+        ("answered", |m| &m.retries.answered),
+        ("failed", |m| &m.retries.failed),
+        ("over-budget", |m| &m.retries.over_budget),
+        ("no-time", |m| &m.retries.no_time),
+        ("without-body", |m| &m.retries.without_body),
+    ];
+    for (end, counter) in retries {
+        page.sample(&format!("result=\"{end}\""), sum(workers, counter));
+    }
+    page.family("pilotfish_hedges_total", "counter", "Tries beside the first, by what became of them.");
+    let hedges: [(&str, fn(&WorkerMetrics) -> &Counter); 3] = [
+        ("sent", |m| &m.hedges.sent),
+        ("won", |m| &m.hedges.won),
+        ("over-budget", |m| &m.hedges.over_budget),
+    ];
+    for (end, counter) in hedges {
+        page.sample(&format!("result=\"{end}\""), sum(workers, counter));
+    }
 }
 
 /// Reasons are told once they occurred: most never do.
