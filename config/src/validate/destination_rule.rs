@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use crate::model::{
-    ClientTls, DestinationRule, Meta, OutlierDetection, Subset, TlsMode, TrafficPolicy, Tunnel,
-    Wish,
+    ClientTls, DestinationRule, Meta, OutlierDetection, Subset, TlsMode, TrafficPolicy, Tunnel, Wish,
 };
 use crate::raw::{
     ClientTlsMode, ClientTlsSpec, DestinationRuleSpec, OutlierSpec, PortPolicySpec, ProxyProtocolVersion,

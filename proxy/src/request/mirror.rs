@@ -176,7 +176,8 @@ impl Copy {
     /// One copy, its answer read and dropped.
     async fn send(&self, worker: &Worker, target: &Target, body: VecDeque<Frame>) -> Result<(), Ended> {
         let plan = &self.snapshot.plan;
-        let wish = Wish { target, call: &self.call, caller: &self.caller, key: self.key, tried: &[] };
+        let wish =
+            Wish { target, call: &self.call, caller: &self.caller, key: self.key, tried: &[], remote: false };
         let Ok(Selected::Endpoint(cluster, mut lease)) = select::select(worker, plan, &wish) else {
             return Err(|mirrors| &mirrors.no_endpoint);
         };
