@@ -165,6 +165,26 @@ fn strict_istio_leaves_dead_what_istio_leaves_dead() {
 }
 
 #[test]
+fn an_http2_error_is_an_addition_of_ours() {
+    let text = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a}
+spec:
+  hosts: [a.test]
+  http:
+  - fault: {abort: {percentage: {value: 100}, http2Error: CANCEL}}
+    route: [{destination: {host: a.test}}]
+";
+    let fault = load(text).model.unwrap().virtual_services[0].http[0].fault.clone().unwrap();
+    assert_eq!(fault.abort, Some((100.0, pilotfish_config::model::Abort::Http2(8))));
+    let options = Options { strict_istio: true, ..Options::default() };
+    let strict = load_texts(&[("x", text)], &options);
+    assert!(strict.model.is_none());
+    assert!(strict.report.to_string().contains("`http2Error` was never implemented"), "{}", strict.report);
+}
+
+#[test]
 fn a_policy_is_not_lent_to_a_destination_that_has_its_own() {
     let text = "
 apiVersion: networking.istio.io/v1

@@ -22,11 +22,11 @@ pub fn shadow_authority(authority: &str) -> String {
     }
 }
 
-/// Whether a header is left out of copies: what only says something to Envoy, and what says that a call is to be done once. A copy
-/// is another call, whatever its original was.
+/// Whether a header is left out of copies: what only says something to Envoy, and what sidecars tell each other of one call (that it is
+/// to be done once). A copy is another call, whatever its original was.
 pub fn is_left_out(name: &[u8]) -> bool {
     let begins = |start: &[u8]| name.get(..start.len()).is_some_and(|own| own.eq_ignore_ascii_case(start));
-    name.eq_ignore_ascii_case(b"idempotency-key") || begins(b"x-envoy-") || begins(b"x-pilotfish-dedup-")
+    name.eq_ignore_ascii_case(b"idempotency-key") || begins(b"x-envoy-") || begins(b"x-pilotfish-")
 }
 
 #[cfg(test)]
@@ -47,9 +47,13 @@ mod tests {
 
     #[test]
     fn a_key_is_not_copied() {
-        for (name, left_out) in
-            [("Idempotency-Key", true), ("X-Envoy-Retry-On", true), ("x-env", false), ("x-request-id", false)]
-        {
+        for (name, left_out) in [
+            ("Idempotency-Key", true),
+            ("X-Envoy-Retry-On", true),
+            ("x-pilotfish-idempotency-key", true),
+            ("x-env", false),
+            ("x-request-id", false),
+        ] {
             assert_eq!(is_left_out(name.as_bytes()), left_out, "{name}");
         }
     }

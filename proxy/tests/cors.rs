@@ -36,6 +36,10 @@ const RULES: &str = r#"
   match: [{uri: {prefix: /gone}}]
   corsPolicy: {allowOrigins: [{exact: "https://a.test"}], exposeHeaders: [pilotfish-reason]}
   route: [{destination: {host: nobody.test}}]
+- name: limited
+  match: [{uri: {prefix: /limited}}]
+  corsPolicy: {allowOrigins: [{exact: "https://a.test"}]}
+  route: [{destination: {host: s.test}}]
 - name: fixed
   match: [{uri: {prefix: /fixed}}]
   corsPolicy: {allowOrigins: [{exact: "https://a.test"}]}
@@ -44,13 +48,23 @@ const RULES: &str = r#"
   route: [{destination: {host: s.test}}]
 "#;
 
+const LIMIT: &str = "
+apiVersion: pilotfish.dev/v1
+kind: RateLimit
+metadata: {name: once}
+spec:
+  targets: [{route: s.test/limited}]
+  limit: {requests: 1, per: 1h}
+";
+
 /// The agent has opinions of its own about origins.
 const OWN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nAccess-Control-Allow-Origin: https://own.test\r\n\
     Access-Control-Allow-Credentials: true\r\nAccess-Control-Expose-Headers: x-own\r\nVary: Accept\r\n\r\nok";
 
 async fn start() -> (Origin, Sidecar) {
     let origin = Origin::start(|_, _| vec![send(OWN)]).await;
-    let yaml = service("s.test", origin.port()) + &virtual_service("rules", "s.test", RULES.trim_start());
+    let yaml =
+        service("s.test", origin.port()) + &virtual_service("rules", "s.test", RULES.trim_start()) + LIMIT;
     let sidecar = sidecar().yaml("a.yaml", yaml).start();
     (origin, sidecar)
 }
@@ -155,6 +169,12 @@ async fn a_script_can_read_why_the_sidecar_refused() {
     assert_eq!(refused.header("access-control-expose-headers").as_deref(), Some("pilotfish-reason"));
     let evil = get(&sidecar, "/gone", "https://evil.test").await;
     assert_eq!((evil.status(), said(&evil)), (503, pairs(&[("vary", "Origin")])));
+    // Preflights count for nothing.
+    assert_eq!(preflight(&sidecar, "/limited", "https://a.test").await.status(), 200);
+    assert_eq!(get(&sidecar, "/limited", "https://a.test").await.status(), 200);
+    let limited = get(&sidecar, "/limited", "https://a.test").await;
+    assert_eq!((limited.status(), limited.reason().as_str()), (429, "rate-limited"));
+    assert_eq!(limited.header("access-control-allow-origin").as_deref(), Some("https://a.test"));
     let fixed = get(&sidecar, "/fixed", "https://a.test").await;
     assert_eq!(fixed.status(), 418);
     assert_eq!(fixed.header("access-control-allow-origin").as_deref(), Some("https://a.test"));

@@ -136,8 +136,12 @@ async fn a_delay_ends_when_its_caller_goes_away() {
     let active = r#"pilotfish_requests_active{direction="outbound"}"#;
     let mut old = H1::connect(sidecar.outbound).await;
     old.send("GET /ages HTTP/1.1\r\nHost: s.test\r\n\r\n").await;
+    let mut half = H1::connect(sidecar.outbound).await;
+    half.send("POST /ages HTTP/1.1\r\nHost: s.test\r\nContent-Length: 5\r\n\r\nmo").await;
     let mut new = H2::open(sidecar.outbound, &[]).await;
     new.send(&h2::headers(1, h2::request("GET", "s.test", "/ages", &[]), true)).await;
+    wait_metric(&sidecar, active, 3).await;
+    half.reset();
     wait_metric(&sidecar, active, 2).await;
     new.send(&h2::reset(1, code::CANCEL)).await;
     wait_metric(&sidecar, active, 1).await;

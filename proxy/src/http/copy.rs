@@ -53,3 +53,50 @@ impl Copier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn data(text: &'static str) -> Frame {
+        Frame::Data(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn copied(mut copy: BodyCopy) -> Option<String> {
+        let text = |frame| match frame {
+            Frame::Data(data) => String::from_utf8(data.to_vec()).unwrap(),
+            Frame::Trailers(_) => "trailers".to_owned(),
+        };
+        Some(copy.try_recv().ok()?.into_iter().map(text).collect())
+    }
+
+    #[test]
+    fn a_body_that_begins_anew_is_there_once() {
+        let (mut copier, copy) = Copier::new(5);
+        copier.note(&data("abc"));
+        copier.rewind();
+        copier.note(&data("ab"));
+        copier.note(&data("cde"));
+        copier.end();
+        copier.rewind();
+        copier.note(&data("again"));
+        copier.end();
+        assert_eq!(copied(copy).as_deref(), Some("abcde"));
+    }
+
+    #[test]
+    fn a_body_that_is_too_large_or_never_ends_is_no_copy() {
+        let (mut copier, copy) = Copier::new(5);
+        copier.note(&data("abcdef"));
+        copier.rewind();
+        copier.note(&data("a"));
+        copier.end();
+        assert_eq!(copied(copy), None);
+        let (mut copier, copy) = Copier::new(5);
+        copier.note(&data("abc"));
+        drop(copier);
+        assert_eq!(copied(copy), None);
+    }
+}

@@ -1,11 +1,10 @@
 //! fault: delays and aborts that a rule injects, before anything is sent.
 
-use std::future::poll_fn;
-use std::time::Duration;
+use std::pin::pin;
 
 use pilotfish_filters::plan::Rule;
 
-use crate::http::{Downstream, Error};
+use crate::http::Downstream;
 use crate::request::respond::Failed;
 use crate::worker::Worker;
 
@@ -17,7 +16,7 @@ pub async fn inject(worker: &Worker, rule: &Rule, down: &mut Downstream<'_>) -> 
     let Some(fault) = &rule.resilience.fault else { return Ok(()) };
     if let Some(time) = worker.with_rng(|rng| fault.delay(rng)) {
         worker.metrics.faults_delayed.add(1);
-        delay(time, down).await?;
+        down.unless_gone(pin!(tokio::time::sleep(time))).await?;
     }
     match worker.with_rng(|rng| fault.abort(rng)) {
         None => Ok(()),
@@ -25,13 +24,5 @@ pub async fn inject(worker: &Worker, rule: &Rule, down: &mut Downstream<'_>) -> 
             worker.metrics.faults_aborted.add(1);
             Err(Failed::Aborted(abort))
         }
-    }
-}
-
-async fn delay(time: Duration, down: &mut Downstream<'_>) -> Result<(), Error> {
-    tokio::select! {
-        biased;
-        () = poll_fn(|cx| down.poll_gone(cx)) => Err(Error::ClientGone),
-        () = tokio::time::sleep(time) => Ok(()),
     }
 }
