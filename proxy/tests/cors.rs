@@ -53,7 +53,7 @@ apiVersion: pilotfish.dev/v1
 kind: RateLimit
 metadata: {name: once}
 spec:
-  targets: [{route: s.test/limited}]
+  targets: [{route: rules/limited}]
   limit: {requests: 1, per: 1h}
 ";
 
