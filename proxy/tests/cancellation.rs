@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use pilotfish_testkit::h1::Gone;
-use pilotfish_testkit::{Agent, H1, H2, Sidecar, h1, h2};
+use pilotfish_testkit::{Agent, H1, H2, Origin, Sidecar, h1, h2};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{destination_rule, service, service_with, sidecar};
+use crate::support::{destination_rule, service, service_with, sidecar, virtual_service};
 use crate::tls::setup::{Mesh, mesh_service, metric};
 
 /// Far less than anything else here would take, and far more than 10 ms on a busy machine.
@@ -29,7 +29,11 @@ async fn until(what: &str, condition: impl Fn() -> bool) -> Duration {
 async fn active(sidecar: &Sidecar, wanted: u64) -> Duration {
     let start = Instant::now();
     while metric(sidecar, "pilotfish_requests_active{direction=\"outbound\"}").await != wanted {
-        assert!(start.elapsed() < PATIENCE, "never {wanted}");
+        assert!(
+            start.elapsed() < PATIENCE,
+            "never {wanted}, {}",
+            metric(sidecar, "pilotfish_requests_active{direction=\"outbound\"}").await
+        );
     }
     start.elapsed()
 }
@@ -96,18 +100,15 @@ async fn an_http2_caller_that_resets_its_stream_ends_that_call_down_the_chain_an
 
 #[tokio::test]
 async fn a_caller_that_goes_while_a_connection_is_made_ends_the_attempt() {
-    let mesh = Mesh::new();
     // It takes the connection and never says a word of TLS.
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let yaml = mesh_service("s.test", "mute", mute.local_addr().unwrap());
-    let outer = mesh.sidecar("caller").yaml("a.yaml", yaml).start();
+    let patient = "trafficPolicy:\n  tls: { mode: SIMPLE, insecureSkipVerify: true }\n  connectionPool:\n    tcp: { connectTimeout: 60s }";
+    let yaml =
+        service("s.test", mute.local_addr().unwrap().port()) + &destination_rule("s", "s.test", patient);
+    let outer = sidecar().yaml("a.yaml", yaml).start();
     let large =
-        format!("POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 9000000\r\n\r\n{}", "x".repeat(300_000));
-    for request in [
-        "GET / HTTP/1.1\r\nHost: s.test\r\n\r\n",
-        &large,
-        "CONNECT s.test:80 HTTP/1.1\r\nHost: s.test:80\r\n\r\n",
-    ] {
+        format!("POST / HTTP/1.1\r\nHost: s.test\r\nContent-Length: 9000000\r\n\r\n{}", "x".repeat(40_000));
+    for request in ["GET / HTTP/1.1\r\nHost: s.test\r\n\r\n", &large] {
         let mut client = H1::connect(outer.outbound).await;
         assert!(client.send(request).await);
         let (mut stream, _) = tokio::time::timeout(PATIENCE, mute.accept()).await.unwrap().unwrap();
@@ -145,6 +146,35 @@ async fn a_caller_that_goes_while_it_waits_for_a_connection_gives_up_its_place()
     drop(first);
     active(&outer, 0).await;
     assert_eq!(agent.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_before_another_try_or_while_it_is_delayed_ends_the_wait() {
+    let origin = Origin::fixed("HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n", vec![]).await;
+    let rules = "- match: [{ uri: { prefix: /slow } }]
+  fault: { delay: { percentage: { value: 100 }, fixedDelay: 600s } }
+  route: [{ destination: { host: s.test } }]
+- retries: { attempts: 3, retryOn: 5xx, backoff: 1000s }
+  route: [{ destination: { host: s.test } }]";
+    let yaml = service("s.test", origin.port()) + &virtual_service("s", "s.test", rules);
+    let outer = sidecar().yaml("a.yaml", yaml).start();
+    let large = format!(
+        "POST /slow HTTP/1.1\r\nHost: s.test\r\nContent-Length: 9000000\r\n\r\n{}",
+        "x".repeat(40_000)
+    );
+    for request in
+        ["GET / HTTP/1.1\r\nHost: s.test\r\n\r\n", "GET /slow HTTP/1.1\r\nHost: s.test\r\n\r\n", &large]
+    {
+        let mut client = H1::connect(outer.outbound).await;
+        assert!(client.send(request).await);
+        active(&outer, 1).await;
+        if request.starts_with("GET / ") {
+            until("the first try", || origin.requests().len() == 1).await;
+        }
+        drop(client);
+        assert!(active(&outer, 0).await < SOON, "{request:.20}");
+    }
+    assert_eq!(origin.requests().len(), 1);
 }
 
 #[tokio::test]

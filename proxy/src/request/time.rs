@@ -20,6 +20,9 @@ use crate::request::guard::Hop;
 use crate::request::respond::Failed;
 use crate::worker::Worker;
 
+/// How much longer than the deadline a call from another sidecar is held, which ends it before that.
+const SLACK: Duration = Duration::from_millis(100);
+
 /// Takes the deadline that the caller gives.
 ///
 /// # Errors
@@ -76,6 +79,17 @@ pub fn tell(worker: &Worker, ctx: &Ctx<'_>, head: &mut RequestHead, to: Hop) -> 
     Ok(())
 }
 
+/// How long one try may still wait for the head of its answer by what the rule says of the whole call: what is left, of what, and
+/// the reason to give it up then. A caller's own deadline is not among it: an endpoint cannot help that its caller is impatient.
+pub fn left_to_try(worker: &Worker, ctx: &Ctx<'_>) -> Option<(Duration, Duration, Reason)> {
+    let rule = ctx.rule?;
+    let whole = rule.timeout.map(|limit| (limit, Reason::Timeout));
+    let head = rule.resilience.timeouts.response_header.map(|limit| (limit, Reason::TryTimeout));
+    let (limit, reason) = [whole, head].into_iter().flatten().min_by_key(|(limit, _)| *limit)?;
+    let left = ctx.started.after(limit).since(worker.shared.clock.now());
+    Some((left, limit, reason))
+}
+
 /// How long nothing may move on the call: what its rule says; of an inbound call what its caller's sidecar says, else the own.
 pub fn silence(plan: &Plan, ctx: &Ctx<'_>) -> Option<Duration> {
     match ctx.rule {
@@ -100,7 +114,9 @@ impl Limits {
             let seen = ctx.answered.insert(Rc::default());
             (ctx.started.after(limit), seen.clone())
         });
-        Limits { whole: ctx.deadline.map(|at| (at, ctx.overdue)), head, started: ctx.started }
+        // The sidecar that told the deadline ends the call itself, and knows why; this one stands behind it.
+        let slack = if ctx.mesh.is_some() { SLACK } else { Duration::ZERO };
+        Limits { whole: ctx.deadline.map(|at| (at.after(slack), ctx.overdue)), head, started: ctx.started }
     }
 
     /// Runs the rest of a call within its limits. What is over is dropped where it stands: its upstream sees the stream reset,
@@ -145,6 +161,7 @@ impl Limits {
     }
 }
 
-fn overdue(reason: Reason, limit: Duration) -> Deny {
+/// The refusal of a call that took longer than `limit`.
+pub fn overdue(reason: Reason, limit: Duration) -> Deny {
     Deny::with(reason, format!("no answer within {limit:?}"))
 }

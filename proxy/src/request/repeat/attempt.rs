@@ -14,6 +14,7 @@ use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Dialed, Protocol};
 use crate::request::guard;
 use crate::request::respond::{self, Failed};
+use crate::request::time;
 use crate::worker::Worker;
 
 /// How much of an answer that nobody will see is read so that its connection can be kept.
@@ -52,6 +53,8 @@ pub enum Unsent {
     },
     /// It took longer than a try may.
     TimedOut(Duration),
+    /// It took longer than its rule gives the whole call.
+    Overdue(Duration, Reason),
 }
 
 impl Unsent {
@@ -63,7 +66,7 @@ impl Unsent {
     /// What another try depends on; `None`: it is not for the upstream that this failed, so there is none.
     pub fn happened(&self) -> Option<Happened> {
         match self {
-            Unsent::Refused(_) => None,
+            Unsent::Refused(_) | Unsent::Overdue(..) => None,
             Unsent::NotConnected(deny) if deny.reason == Reason::Overflow => None,
             Unsent::NotConnected(_) => Some(Happened::NotConnected),
             Unsent::Broken { error, .. } if error.is_downstream() => None,
@@ -78,7 +81,7 @@ impl Unsent {
 
     /// What its endpoint is remembered for, if anything: a kept connection that had been closed says nothing about it.
     pub fn outcome(&self) -> Option<Outcome> {
-        if let Unsent::Broken { error: Error::Silent, .. } = self {
+        if let Unsent::Broken { error: Error::Silent, .. } | Unsent::Overdue(..) = self {
             return Some(Outcome::TimedOut);
         }
         match self.happened()? {
@@ -94,6 +97,7 @@ impl From<Unsent> for Failed {
     fn from(unsent: Unsent) -> Self {
         match unsent {
             Unsent::Refused(deny) | Unsent::NotConnected(deny) => Failed::Refused(deny),
+            Unsent::Overdue(limit, reason) => Failed::Refused(time::overdue(reason, limit)),
             Unsent::Broken { error, .. } => Failed::Broken(error),
             Unsent::TimedOut(limit) => Failed::Refused(Deny::with(
                 Reason::TryTimeout,
@@ -118,13 +122,14 @@ pub async fn try_way(
         guard::leave(worker, ctx, head, way.hop(ctx.direction)).map_err(Unsent::Refused)?;
         send(head, down, dialed).await
     };
-    match limit {
-        None => whole.await,
-        Some(limit) => match tokio::time::timeout(limit, whole).await {
-            Ok(tried) => tried,
-            Err(_) => Err(Unsent::TimedOut(limit)),
-        },
-    }
+    // What the rule gives the call is enforced here too, so that the endpoint is remembered for it.
+    let (limit, unsent) = match (limit, time::left_to_try(worker, ctx)) {
+        (None, None) => return whole.await,
+        (Some(limit), left) if left.is_none_or(|(left, ..)| limit < left) => (limit, Unsent::TimedOut(limit)),
+        (_, Some((left, of, reason))) => (left, Unsent::Overdue(of, reason)),
+        (Some(limit), None) => (limit, Unsent::TimedOut(limit)),
+    };
+    tokio::time::timeout(limit, whole).await.unwrap_or(Err(unsent))
 }
 
 /// Sends the request and waits for the answer's head.
