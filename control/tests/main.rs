@@ -7,6 +7,7 @@ mod deploy;
 #[cfg(feature = "etcd")]
 mod fleet_etcd;
 mod mesh;
+mod mesh_limits;
 mod resources;
 mod server;
 mod server_backup;

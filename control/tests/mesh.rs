@@ -15,7 +15,7 @@ use crate::support::serve::Serve;
 const SOON: Duration = Duration::from_secs(20);
 
 /// The sidecar's binary, beside our own; `None` when only this package was built.
-fn binary() -> Option<std::path::PathBuf> {
+pub fn binary() -> Option<std::path::PathBuf> {
     let path = Path::new(env!("CARGO_BIN_EXE_pilotfish")).with_file_name("pilotfish-proxy");
     if !path.exists() {
         eprintln!("skipped: {} is not built (cargo build -p pilotfish-proxy)", path.display());
@@ -25,7 +25,7 @@ fn binary() -> Option<std::path::PathBuf> {
 }
 
 /// Runs `pilotfish` against the control plane's own data folder.
-fn pilotfish(control: &Serve, args: &[&str]) -> String {
+pub fn pilotfish(control: &Serve, args: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pilotfish"));
     let output = command.args(args).arg("--data").arg(control.data()).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -34,7 +34,7 @@ fn pilotfish(control: &Serve, args: &[&str]) -> String {
 }
 
 /// A sidecar that joins with a new token, its state beside the control plane's.
-fn sidecar(binary: &Path, control: &Serve, agent: &str) -> Builder {
+pub fn sidecar(binary: &Path, control: &Serve, agent: &str) -> Builder {
     let token = pilotfish(control, &["token", "create", "--agent", agent, "--namespace", "default"]);
     let state = control.folder().path().join(agent);
     let url = format!("https://{}", control.listen);
