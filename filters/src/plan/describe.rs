@@ -39,6 +39,7 @@ impl Plan {
             "catalogue": candidates,
             "outbound_policy": format!("{:?}", self.egress.mode()),
             "dedup": { "window_ms": self.own.dedup.window.as_millis() as u64, "keys": self.own.dedup.keys },
+            "rate_limits": self.limits.describe(),
             "dns_names": &self.dns_names,
             "warnings": &self.warnings,
         })
@@ -58,6 +59,7 @@ impl Plan {
             "fault": rule.resilience.fault.as_ref().map(|fault| fault.describe()),
             "mirrors": rule.resilience.mirrors.iter().map(|m| self.describe_mirror(m)).collect::<Vec<_>>(),
             "cors": rule.resilience.cors.is_some(),
+            "rate_limits": rule.resilience.limits.limits().map(|limit| &*limit.name).collect::<Vec<_>>(),
         })
     }
 

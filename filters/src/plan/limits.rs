@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::Plan;
 use crate::clock::Micros;
-use crate::rate_limit::{Limit, RuleLimits};
+use crate::rate_limit::{Limit, RuleLimits, WHOLE};
 
 /// The limits that the sidecar keeps.
 #[derive(Debug, Default)]
@@ -15,6 +17,29 @@ pub(crate) struct Limits {
     pub(crate) inbound: RuleLimits,
     /// The slice of limits that become fleet-wide.
     pub(crate) first_share: u32,
+}
+
+impl Limits {
+    /// For a person, with what was counted so far.
+    pub(super) fn describe(&self) -> Vec<Value> {
+        let inbound = |limit: &Arc<Limit>| self.inbound.limits().any(|own| own.name == limit.name);
+        let one = |limit: &Arc<Limit>| {
+            let counts = limit.state.counts();
+            json!({
+                "name": &*limit.name,
+                "direction": if inbound(limit) { "inbound" } else { "outbound" },
+                "requests": limit.amount.requests,
+                "per_ms": limit.amount.per.as_millis() as u64,
+                "burst": limit.amount.burst,
+                "dry_run": limit.dry_run,
+                "share": limit.fleet.then(|| f64::from(limit.state.share()) / f64::from(WHOLE)),
+                "keys": limit.state.keys(),
+                "allowed": counts.allowed,
+                "limited": counts.limited,
+            })
+        };
+        self.all.iter().map(one).collect()
+    }
 }
 
 impl Plan {

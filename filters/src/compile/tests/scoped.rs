@@ -62,7 +62,7 @@ fn same_for_everybody(world: &World, seed: u64) {
             let scope = Scope::new(&world.model, namespace, &options.labels);
             let (whole, own) = (plan_of(&world.model, &options), plan_of(&world.scoped(&scope), &options));
             let (whole_text, own_text) = (whole.describe(), own.describe());
-            for part in ["virtual_hosts", "clusters", "catalogue", "outbound_policy", "dns_names"] {
+            for part in ["virtual_hosts", "clusters", "catalogue", "outbound_policy", "dns_names", "rate_limits"] {
                 let sorted = |text: &serde_json::Value| {
                     let mut all: Vec<String> =
                         text[part].as_array().into_iter().flatten().map(ToString::to_string).collect();
@@ -95,7 +95,7 @@ const PORTS: &str = "ports: [{number: 80, name: http, protocol: HTTP}]";
 /// The kind and spec of the document number `n`.
 fn spec(rng: &mut fastrand::Rng, n: usize) -> (&'static str, String) {
     let (host, export, app) = (one(rng, &EXACT), one(rng, &EXPORTS), one(rng, &["x", "y"]));
-    match rng.u8(..12) {
+    match rng.u8(..13) {
         0 => (
             "ServiceEntry",
             format!(
@@ -155,6 +155,11 @@ fn spec(rng: &mut fastrand::Rng, n: usize) -> (&'static str, String) {
                 "agents: [{{name: agent-1, capabilities: [nlu@1.{n}]}}, {{name: agent-2, capabilities: [search]}}]"
             ),
         ),
+        11 => {
+            let about = ["direction: inbound", "targets: [{host: s1.example}]", "targets: [{route: root1}, {capability: nlu}]"];
+            let selector = one(rng, &["", ", selector: {matchLabels: {app: x}}"]);
+            ("RateLimit", format!("{}, limit: {{requests: {}}}{selector}", one(rng, &about), n + 1))
+        }
         _ => {
             let of = one(rng, &NAMESPACES);
             let rule = format!("delegate: {{name: d, namespace: {of}}}");
@@ -168,7 +173,7 @@ fn document(rng: &mut fastrand::Rng, n: usize) -> String {
     let (kind, spec) = spec(rng, n);
     let version = match kind {
         "PeerAuthentication" => "security.istio.io/v1",
-        "AgentCluster" => "pilotfish.dev/v1",
+        "AgentCluster" | "RateLimit" => "pilotfish.dev/v1",
         _ => "networking.istio.io/v1",
     };
     format!(
