@@ -17,7 +17,8 @@ const BURST: f64 = 10.0;
 /// The slice that a sidecar keeps, 0 to 1.
 async fn share(sidecar: &Sidecar) -> f64 {
     let page = h1::get(sidecar.admin, "admin", "/metrics", &[]).await.unwrap().text();
-    let line = page.lines().find_map(|line| line.strip_prefix("pilotfish_rate_limit_share{limit=\"default/all\"} "));
+    let line =
+        page.lines().find_map(|line| line.strip_prefix("pilotfish_rate_limit_share{limit=\"default/all\"} "));
     line.map_or(0.0, |value| value.parse().unwrap())
 }
 

@@ -62,7 +62,9 @@ fn same_for_everybody(world: &World, seed: u64) {
             let scope = Scope::new(&world.model, namespace, &options.labels);
             let (whole, own) = (plan_of(&world.model, &options), plan_of(&world.scoped(&scope), &options));
             let (whole_text, own_text) = (whole.describe(), own.describe());
-            for part in ["virtual_hosts", "clusters", "catalogue", "outbound_policy", "dns_names", "rate_limits"] {
+            for part in
+                ["virtual_hosts", "clusters", "catalogue", "outbound_policy", "dns_names", "rate_limits"]
+            {
                 let sorted = |text: &serde_json::Value| {
                     let mut all: Vec<String> =
                         text[part].as_array().into_iter().flatten().map(ToString::to_string).collect();
@@ -156,7 +158,11 @@ fn spec(rng: &mut fastrand::Rng, n: usize) -> (&'static str, String) {
             ),
         ),
         11 => {
-            let about = ["direction: inbound", "targets: [{host: s1.example}]", "targets: [{route: root1}, {capability: nlu}]"];
+            let about = [
+                "direction: inbound",
+                "targets: [{host: s1.example}]",
+                "targets: [{route: root1}, {capability: nlu}]",
+            ];
             let selector = one(rng, &["", ", selector: {matchLabels: {app: x}}"]);
             ("RateLimit", format!("{}, limit: {{requests: {}}}{selector}", one(rng, &about), n + 1))
         }
