@@ -98,9 +98,27 @@ pub struct Settings {
     #[arg(long, env = "PILOTFISH_DRAIN_DELAY", value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     pub drain_delay: Duration,
 
-    /// Connections that each of the two listeners serves at a time; more wait in the kernel's backlog.
+    /// Connections that each of the two listeners serves at a time; more wait in the kernel's backlog. Fewer when the
+    /// process may not open enough files for them (ulimit -n).
     #[arg(long, env = "PILOTFISH_MAX_CONNECTIONS", value_name = "N", default_value_t = 10_000)]
     pub max_connections: usize,
+
+    /// Connections that one caller of the inbound listener may have open: by its SPIFFE ID once it proved one, by its
+    /// address before. One more is refused with 503 `too-many-connections`, or closed where TLS is spoken, so that a caller
+    /// that opens connections without end keeps nobody else out. [default: half of --max-connections]
+    #[arg(long, env = "PILOTFISH_MAX_CONNECTIONS_PER_CALLER", value_name = "N")]
+    pub max_connections_per_caller: Option<usize>,
+
+    /// HTTP/2 streams that one connection of a caller may have open at a time; more are refused, and a caller that
+    /// respects the setting waits with them. The least that RFC 9113 recommends is 100.
+    #[arg(long, env = "PILOTFISH_MAX_CONCURRENT_STREAMS", value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_concurrent_streams: u32,
+
+    /// Resident memory that the process may use: bytes, or with a unit, as in 512MiB. Above 80 % of it calls with
+    /// `agent-priority: sheddable` are refused, above 90 % all new calls (503 `memory-pressure`), and kept connections are
+    /// closed: better than to be killed by the kernel. [default: 90 % of the cgroup's limit; without one, none]
+    #[arg(long, env = "PILOTFISH_MEMORY_LIMIT", value_name = "BYTES")]
+    pub memory_limit: Option<Bytes>,
 
     /// One line for each finished request.
     #[arg(long, env = "PILOTFISH_ACCESS_LOG", value_name = "FORMAT", default_value = "off")]
@@ -203,7 +221,35 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// A number of bytes: `1048576`, `512KiB`, `256MiB`, `2GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let scale: u64 = match unit.trim() {
+            "" | "B" => 1,
+            "KiB" | "Ki" | "K" => 1 << 10,
+            "MiB" | "Mi" | "M" => 1 << 20,
+            "GiB" | "Gi" | "G" => 1 << 30,
+            _ => return Err("expected bytes, or a number and KiB, MiB or GiB".into()),
+        };
+        let number: u64 =
+            number.parse().map_err(|_| "expected bytes, or a number and KiB, MiB or GiB".to_owned())?;
+        number.checked_mul(scale).filter(|bytes| *bytes > 0).map(Bytes).ok_or("expected 1 or more".into())
+    }
+}
+
 impl Settings {
+    /// Connections that one caller of the inbound listener may have: never so many that nobody else gets one.
+    pub fn most_connections_per_caller(&self) -> usize {
+        self.max_connections_per_caller.unwrap_or(self.max_connections / 2).max(1)
+    }
+
     /// The Unix socket's path: `--admin-socket`, else one that names agent and process.
     pub fn admin_socket_path(&self) -> PathBuf {
         self.admin_socket.clone().unwrap_or_else(|| {

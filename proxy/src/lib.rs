@@ -8,6 +8,7 @@ pub mod control;
 pub mod health;
 pub mod http;
 pub mod listen;
+pub mod memory;
 pub mod net;
 pub mod request;
 pub mod resolve;

@@ -1,5 +1,7 @@
 //! The accept loops: one listener per worker and direction, so that a connection is accepted where it is served.
 
+pub mod callers;
+
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
@@ -7,8 +9,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pilotfish_config::model::MtlsMode;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
+
+use callers::Caller;
 
 use crate::http::Io;
 use crate::net::Listener;
@@ -22,6 +28,15 @@ const BACKLOG: i32 = 4096;
 
 /// How long a listener rests after the kernel refused an accept for want of descriptors or memory (nginx: 500 ms).
 const REST: Duration = Duration::from_millis(100);
+
+/// How long the reading side is kept open after a refusal, so that it is not lost to a reset.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Refusals of one worker that are under way; further connections of a caller that has too many are closed without a word.
+const REFUSING: usize = 64;
+
+/// The whole answer to a caller that has too many connections.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\npilotfish-reason: too-many-connections\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// How often a listener that cannot accept says so.
 const SAY_EVERY: Duration = Duration::from_secs(10);
@@ -89,13 +104,15 @@ pub struct Slots {
     limit: usize,
     open: Cell<usize>,
     closed: Notify,
+    /// Connections that are being refused.
+    refusing: Cell<usize>,
     metrics: Arc<WorkerMetrics>,
 }
 
 impl Slots {
     /// No connection yet, room for `limit`.
     pub fn new(direction: Direction, limit: usize, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
-        Rc::new(Slots { direction, limit: limit.max(1), open: Cell::new(0), closed: Notify::new(), metrics })
+        Rc::new(Slots { direction, limit: limit.max(1), open: Cell::new(0), closed: Notify::new(), refusing: Cell::new(0), metrics })
     }
 
     /// Waits until a connection may be accepted.
@@ -160,10 +177,47 @@ async fn next(listener: &Listener, slots: &Slots) -> io::Result<Io> {
 fn start(worker: &Rc<Worker>, slots: &Rc<Slots>, io: Io) {
     let slot = slots.take();
     let worker = worker.clone();
+    let caller = match slots.direction {
+        // One agent: a limit would only keep it from itself.
+        Direction::Outbound => None,
+        Direction::Inbound => match io.peer_addr() {
+            Err(_) => None,
+            Ok(peer) => {
+                let caller = worker.shared.callers.take(Caller::Address(peer.ip().to_canonical()));
+                if caller.is_none() {
+                    return refuse(&worker, slot, io);
+                }
+                caller
+            }
+        },
+    };
     tokio::task::spawn_local(async move {
-        worker.serve(io, slot.0.direction).await;
+        worker.serve(io, slot.0.direction, caller).await;
         drop(slot);
     });
+}
+
+/// One connection too many of its caller: told so where HTTP is spoken without TLS, else closed. Nothing of it is read before.
+fn refuse(worker: &Rc<Worker>, slot: Slot, io: Io) {
+    if worker.inbound_mode() != MtlsMode::Disable || slot.0.refusing.get() >= REFUSING {
+        return;
+    }
+    slot.0.refusing.set(slot.0.refusing.get() + 1);
+    tokio::task::spawn_local(async move {
+        answer_and_close(io, TOO_MANY).await;
+        slot.0.refusing.set(slot.0.refusing.get() - 1);
+    });
+}
+
+/// Answers without having looked at what came, and closes.
+pub async fn answer_and_close(mut io: Io, answer: &[u8]) {
+    if io.write_all(answer).await.is_err() || io.shutdown().await.is_err() {
+        return;
+    }
+    let mut rest = [0; 4096];
+    let drain = async { while matches!(io.read(&mut rest).await, Ok(n) if n > 0) {} };
+    // Whoever goes on sending loses the answer.
+    let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
 /// A caller that gave up before the accept costs nothing; anything else (EMFILE, ENFILE, ENOBUFS) stays until

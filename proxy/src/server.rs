@@ -22,7 +22,9 @@ use crate::admin::Admin;
 use crate::bootstrap::{Secret, Settings};
 use crate::control::{self, NoMember, workload_api};
 use crate::health::{self, Health};
+use crate::listen::callers::Callers;
 use crate::listen::{self, Direction, Slots};
+use crate::memory::{self, Memory};
 use crate::net::{Listener, Net};
 use crate::request::dedup::Dedup;
 use crate::request::local_secret;
@@ -88,6 +90,10 @@ pub struct Shared {
     pub drain: Drain,
     /// Which calls with a key were done.
     pub dedup: Dedup,
+    /// The connections of each caller of the inbound listener.
+    pub callers: Arc<Callers>,
+    /// Whether there is memory for new work.
+    pub memory: Memory,
     /// Rung when a request waits for a place in a cluster's connection limit: workers give up idle connections.
     pub pressure: Notify,
 }
@@ -114,6 +120,8 @@ impl Shared {
         let health = watch::Sender::new(Health::at_start(&settings));
         let (state, clock) = (State::default(), Clock::start());
         let serving = Serving::new(&settings);
+        let callers = Callers::new(settings.most_connections_per_caller());
+        let memory = Memory::new(settings.memory_limit.map(|limit| limit.0));
         let shared = Shared {
             snapshots: Snapshots::empty(&state, clock.now(), settings.workers)?,
             settings,
@@ -134,6 +142,8 @@ impl Shared {
             serving,
             drain: Drain::default(),
             dedup: Dedup::new(),
+            callers,
+            memory,
             pressure: Notify::new(),
         };
         Ok((Arc::new(shared), questions))
@@ -252,6 +262,7 @@ async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure>
         start_configuration(&shared, configuration.clone(), events).await?;
         tokio::spawn(health::run(shared.clone()));
     }
+    tokio::spawn(memory::watch(shared.clone()));
     let outbound = listen::bind(settings.outbound, settings.workers)?;
     let inbound = listen::bind(settings.inbound, settings.workers)?;
     let admin = Admin::bind(settings)?;

@@ -12,6 +12,8 @@ use pilotfish_filters::retry::RetryPolicy;
 
 use crate::http::{self, Closing, Io, Limits};
 use crate::listen::Direction;
+use crate::listen::callers::{Caller, Held};
+use crate::memory::Level;
 use crate::request::dedup::Executions;
 use crate::request::{Service, mirror};
 use crate::server::Shared;
@@ -91,7 +93,10 @@ impl Worker {
             index,
             metrics,
             pool: Pool::default(),
-            limits: Rc::new(Limits::default()),
+            limits: Rc::new(Limits {
+                h2_max_streams: shared.settings.max_concurrent_streams,
+                ..Limits::default()
+            }),
             rules: NumberedSlots::default(),
             clusters: Slots::default(),
             plain_settings: ClusterSettings::default(),
@@ -150,6 +155,9 @@ impl Worker {
                 _ = tick.tick() => drop(self.pin()),
             }
             self.peers.judge(&self.shared.tls.live);
+            if self.shared.memory.level() == Level::Full {
+                self.pool.close();
+            }
             self.pool.sweep(self.shared.clock.now());
         }
     }
@@ -167,8 +175,8 @@ impl Worker {
         self.pin().plan.inbound_mtls(port)
     }
 
-    /// Serves one accepted connection to its end.
-    pub async fn serve(self: Rc<Self>, io: Io, direction: Direction) {
+    /// Serves one accepted connection to its end. `caller`: as whose it is counted until it proves who it is.
+    pub async fn serve(self: Rc<Self>, io: Io, direction: Direction, mut caller: Option<Held>) {
         let service = Rc::clone(&self.services[direction as usize]);
         let limits = Rc::clone(&self.limits);
         let mut closing = self.closing.clone();
@@ -179,6 +187,13 @@ impl Worker {
         };
         let Some(accepted) = accepted else { return };
         if let (Some(peer), Some(fuse)) = (&accepted.mesh, accepted.io.fuse()) {
+            if caller.is_some() {
+                let id = peer.peer.id.to_string().into();
+                caller = self.shared.callers.take(Caller::Agent(id));
+                if caller.is_none() {
+                    return;
+                }
+            }
             closing = Closing::new();
             if self.closing.is_started() {
                 closing.start();
@@ -187,5 +202,6 @@ impl Worker {
         }
         drop(self);
         http::serve(accepted, limits, service, closing).await;
+        drop(caller);
     }
 }

@@ -291,3 +291,61 @@ async fn adaptive_concurrency_follows_an_agent_that_serves_few_at_once() {
     assert!((2.0..=64.0).contains(&limit), "{limit}");
     metric_is(&sidecar, "pilotfish_inbound_in_service", 0.0).await;
 }
+
+#[tokio::test]
+async fn above_the_memory_limit_new_work_is_refused_and_the_process_goes_on() {
+    let agent = Agent::start("any").await;
+    let sidecar = sidecar().app(agent.addr()).args(&["--memory-limit", "1MiB"]).start();
+    metric_is(&sidecar, "pilotfish_memory_pressure", 2.0).await;
+    for addr in [sidecar.inbound, sidecar.outbound] {
+        let answer = h1::get(addr, "agent.test", "/", &["agent-priority: critical"]).await.unwrap();
+        let told = (answer.status(), answer.reason());
+        assert!(
+            told == (503, "memory-pressure".into()) || addr == sidecar.outbound && told.0 == 404,
+            "{told:?}"
+        );
+    }
+    let ready = h1::get(sidecar.admin, "admin", "/ready", &[]).await.unwrap();
+    assert_eq!(ready.status(), 200);
+    assert_eq!(agent.requests(), 0);
+    assert_eq!(metric(&sidecar, "pilotfish_memory_limit_bytes").await, f64::from(1 << 20));
+}
+
+#[tokio::test]
+async fn with_enough_memory_nothing_is_refused() {
+    let agent = Agent::start("any").await;
+    let sidecar = sidecar().app(agent.addr()).args(&["--memory-limit", "64GiB"]).start();
+    let answer = h1::get(sidecar.inbound, "agent.test", "/", &["agent-priority: sheddable"]).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(metric(&sidecar, "pilotfish_memory_pressure").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_caller_with_too_many_connections_is_told_and_one_that_closes_may_come_again() {
+    let agent = Agent::start("any").await;
+    let sidecar =
+        sidecar().app(agent.addr()).workers(2).args(&["--max-connections-per-caller", "3"]).start();
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut client = H1::connect(sidecar.inbound).await;
+        assert_eq!(client.get("agent.test", "/", &[]).await.unwrap().status(), 200);
+        held.push(client);
+    }
+    let answer = h1::get(sidecar.inbound, "agent.test", "/", &[]).await.unwrap();
+    assert_eq!((answer.status(), answer.reason().as_str()), (503, "too-many-connections"));
+    assert_eq!(metric(&sidecar, "pilotfish_connections_refused_total").await, 1.0);
+    // Those who have one go on, and the agent's own calls are not limited.
+    assert_eq!(held[0].get("agent.test", "/", &[]).await.unwrap().status(), 200);
+    let mut own = Vec::new();
+    for _ in 0..5 {
+        let mut client = H1::connect(sidecar.outbound).await;
+        assert_ne!(client.get("agent.test", "/", &[]).await.unwrap().reason(), "too-many-connections");
+        own.push(client);
+    }
+    drop(held);
+    let until = Instant::now() + Duration::from_secs(20);
+    while h1::get(sidecar.inbound, "agent.test", "/", &[]).await.unwrap().status() != 200 {
+        assert!(Instant::now() < until, "places are not given back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

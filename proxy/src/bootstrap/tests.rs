@@ -47,9 +47,22 @@ fn wrong_values_are_refused() {
         ["--label", "=x"],
         ["--app", "host"],
         ["--app", "http://x:1"],
+        ["--memory-limit", "0"],
+        ["--memory-limit", "5GB5"],
+        ["--max-concurrent-streams", "0"],
     ] {
         assert!(parse(&bad).is_err(), "{bad:?} was accepted");
     }
+}
+
+#[test]
+fn bytes_have_units_and_half_of_the_connections_are_one_callers() {
+    let settings = parse(&["--memory-limit", "512MiB", "--max-connections", "11"]).unwrap();
+    assert_eq!(settings.memory_limit, Some(Bytes(512 << 20)));
+    assert_eq!(settings.most_connections_per_caller(), 5);
+    let settings = parse(&["--max-connections-per-caller", "7"]).unwrap();
+    assert_eq!((settings.most_connections_per_caller(), settings.memory_limit), (7, None));
+    assert_eq!(parse(&["--memory-limit", "4096"]).unwrap().memory_limit, Some(Bytes(4096)));
 }
 
 #[test]

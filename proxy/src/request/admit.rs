@@ -54,6 +54,7 @@ impl Permit {
 /// # Errors
 /// `rate-limited`, `overloaded`, `memory-pressure`, `deadline-exceeded` while it waited.
 pub async fn admit(worker: &Worker, ctx: &Ctx<'_>, asked: &Asked<'_>) -> Result<Permit, Deny> {
+    worker.shared.memory.check(ctx.priority)?;
     rate::check(worker, ctx, asked)?;
     Ok(Permit { place: shed::place(worker, ctx, asked).await? })
 }

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use pilotfish_config::model::MtlsMode;
 use pilotfish_identity::tls::peer_of;
 use pilotfish_identity::{Peer, Refused, Usage};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 
 use super::MeshPeer;
@@ -20,6 +20,7 @@ use crate::http::io::handshake::{self, Broken};
 use crate::http::{Accepted, Io};
 #[cfg(feature = "sim")]
 use crate::net::simulated;
+use crate::listen::answer_and_close;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Handshake;
 use crate::worker::Worker;
@@ -31,8 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 512;
 /// The first byte of a TLS connection: a handshake record.
 const HANDSHAKE: u8 = 0x16;
-/// How long the reading side is kept open after a refusal, so that it is not lost to a reset.
-const LINGER: Duration = Duration::from_millis(500);
 /// How often a worker tells of handshakes that failed.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
@@ -163,7 +162,7 @@ async fn establish(worker: &Worker, mut io: Io, mode: MtlsMode) -> Result<Accept
     if mode == MtlsMode::Permissive {
         return Ok(Accepted { io, first, mesh: None });
     }
-    refuse(io).await;
+    answer_and_close(io, REFUSAL).await;
     Err(Failed::Plaintext)
 }
 
@@ -187,15 +186,4 @@ async fn shake(worker: &Worker, io: Io, first: BytesMut) -> Result<(Io, Peer), F
         }
         _ => Err(Failed::Nothing),
     }
-}
-
-/// Answers without having looked at what came.
-async fn refuse(mut io: Io) {
-    if io.write_all(REFUSAL).await.is_err() || io.shutdown().await.is_err() {
-        return;
-    }
-    let mut rest = [0; 4096];
-    let drain = async { while matches!(io.read(&mut rest).await, Ok(n) if n > 0) {} };
-    // Whoever goes on sending loses the answer.
-    let _ = tokio::time::timeout(LINGER, drain).await;
 }

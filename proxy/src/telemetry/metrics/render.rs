@@ -11,6 +11,7 @@ use pilotfish_filters::verdict::Reason;
 
 use super::{BUCKETS, CLASSES, Counter, DirectionMetrics, HANDSHAKE_REASONS, MirrorMetrics, WorkerMetrics};
 use crate::listen::Direction;
+use crate::memory;
 use crate::server::Shared;
 use crate::shutdown::Phase;
 use crate::telemetry::series::SLOTS;
@@ -351,9 +352,7 @@ fn configuration(page: &mut Page, shared: &Shared) {
 
 /// What Prometheus' client libraries tell of every process.
 fn process(page: &mut Page) {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    if let Some(pages) = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()) {
-        let bytes = pages * rustix::param::page_size() as u64;
+    if let Some(bytes) = memory::resident() {
         page.single("process_resident_memory_bytes", "gauge", "Resident memory.", bytes);
     }
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);

@@ -6,6 +6,14 @@ use super::Page;
 use crate::server::Shared;
 
 pub(super) fn render(page: &mut Page, shared: &Shared) {
+    if let Some(limit) = shared.memory.limit() {
+        let help = "Resident memory that the process may use.";
+        page.single("pilotfish_memory_limit_bytes", "gauge", help, limit);
+        let help = "0: fine; 1: sheddable calls are refused; 2: all new calls are.";
+        page.single("pilotfish_memory_pressure", "gauge", help, shared.memory.level() as u8);
+    }
+    let help = "Inbound connections that were one more than their caller may have.";
+    page.single("pilotfish_connections_refused_total", "counter", help, shared.callers.refused());
     let newest = shared.snapshots.newest();
     if let Some(gate) = newest.plan.inbound_gate() {
         let help = "Calls that the local agent serves at once at most; it follows the latency when that is asked for.";
