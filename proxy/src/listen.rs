@@ -112,7 +112,14 @@ pub struct Slots {
 impl Slots {
     /// No connection yet, room for `limit`.
     pub fn new(direction: Direction, limit: usize, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
-        Rc::new(Slots { direction, limit: limit.max(1), open: Cell::new(0), closed: Notify::new(), refusing: Cell::new(0), metrics })
+        Rc::new(Slots {
+            direction,
+            limit: limit.max(1),
+            open: Cell::new(0),
+            closed: Notify::new(),
+            refusing: Cell::new(0),
+            metrics,
+        })
     }
 
     /// Waits until a connection may be accepted.

@@ -115,8 +115,12 @@ pub async fn watch(shared: Arc<Shared>) {
             let used = shared.memory.used.load(Relaxed);
             match now {
                 Level::Fine => log::info!("memory is fine again", used = used, limit = limit),
-                Level::High => log::warn!("memory is high: sheddable calls are refused", used = used, limit = limit),
-                Level::Full => log::warn!("memory is full: new calls are refused", used = used, limit = limit),
+                Level::High => {
+                    log::warn!("memory is high: sheddable calls are refused", used = used, limit = limit)
+                }
+                Level::Full => {
+                    log::warn!("memory is full: new calls are refused", used = used, limit = limit)
+                }
             }
             said = now;
         }

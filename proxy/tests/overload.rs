@@ -323,8 +323,7 @@ async fn with_enough_memory_nothing_is_refused() {
 #[tokio::test]
 async fn a_caller_with_too_many_connections_is_told_and_one_that_closes_may_come_again() {
     let agent = Agent::start("any").await;
-    let sidecar =
-        sidecar().app(agent.addr()).workers(2).args(&["--max-connections-per-caller", "3"]).start();
+    let sidecar = sidecar().app(agent.addr()).workers(2).args(&["--max-connections-per-caller", "3"]).start();
     let mut held = Vec::new();
     for _ in 0..3 {
         let mut client = H1::connect(sidecar.inbound).await;

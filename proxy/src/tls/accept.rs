@@ -18,9 +18,9 @@ use tokio::sync::Notify;
 use super::MeshPeer;
 use crate::http::io::handshake::{self, Broken};
 use crate::http::{Accepted, Io};
+use crate::listen::answer_and_close;
 #[cfg(feature = "sim")]
 use crate::net::simulated;
-use crate::listen::answer_and_close;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Handshake;
 use crate::worker::Worker;
