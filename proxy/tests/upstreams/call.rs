@@ -12,6 +12,8 @@ use pilotfish_testkit::{H1, H2};
 pub enum Kind {
     Get,
     Put,
+    /// More than is kept for another try.
+    LargePut,
     Post,
     /// With a key that its caller may use for a repeat; but nobody here says that he would find out.
     KeyedPost,
@@ -32,24 +34,32 @@ pub enum Got {
 /// How long a read waits; longer than the limit on a call.
 const PATIENCE: Duration = Duration::from_secs(14);
 
+/// The body of a large call, in bytes.
+const LARGE: usize = 512 * 1024;
+
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Get, Kind::Put, Kind::Post, Kind::KeyedPost, Kind::Grpc];
+    pub const ALL: [Kind; 6] =
+        [Kind::Get, Kind::Put, Kind::LargePut, Kind::Post, Kind::KeyedPost, Kind::Grpc];
 
     /// Whether it may be done twice (RFC 9110 section 9.2.2).
     pub fn is_safe(self) -> bool {
-        matches!(self, Kind::Get | Kind::Put)
+        matches!(self, Kind::Get | Kind::Put | Kind::LargePut)
     }
 
     pub async fn call(self, sidecar: SocketAddr, host: &str, id: &str) -> Got {
-        let (method, more) = match self {
-            Kind::Get => ("GET", ""),
-            Kind::Put => ("PUT", "Content-Length: 5\r\n"),
-            Kind::Post => ("POST", "Content-Length: 5\r\n"),
-            Kind::KeyedPost => ("POST", "Content-Length: 5\r\nIdempotency-Key: k\r\n"),
+        let (method, length, more) = match self {
+            Kind::Get => ("GET", 0, ""),
+            Kind::Put => ("PUT", 5, ""),
+            Kind::LargePut => ("PUT", LARGE, ""),
+            Kind::Post => ("POST", 5, ""),
+            Kind::KeyedPost => ("POST", 5, "Idempotency-Key: k\r\n"),
             Kind::Grpc => return grpc(sidecar, host, id).await,
         };
-        let body = if self == Kind::Get { "" } else { "money" };
-        let ask = format!("{method} /x HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {id}\r\n{more}\r\n{body}");
+        let framing = if length == 0 { String::new() } else { format!("Content-Length: {length}\r\n") };
+        let body = "x".repeat(length);
+        let ask = format!(
+            "{method} /x HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {id}\r\n{framing}{more}\r\n{body}"
+        );
         match H1::connect(sidecar).await.patience(PATIENCE).ask(ask).await {
             Ok(answer) => {
                 Got::Answer { status: answer.status(), reason: answer.reason(), body: answer.text() }
