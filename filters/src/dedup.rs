@@ -10,7 +10,7 @@ pub mod window;
 use std::time::Duration;
 
 use pilotfish_config::units::duration;
-pub use pin::{Pin, Tried, Where};
+pub use pin::{Pin, Pins, Tried, Where};
 pub use window::{Bell, Claim, Ending, Ticket, Window};
 
 /// How long a key is remembered after its call has ended, by default.

@@ -202,62 +202,126 @@ fn dedup_never_lets_two_through_of_many_threads() {
     assert_eq!(window.keys(), 200);
 }
 
-/// A receiving sidecar of the model: its window's epoch, and the keys that it has begun.
+/// A receiving sidecar of the model: its window's epoch, and whether it has begun the call.
 #[derive(Default)]
 struct Receiver {
     epoch: u32,
     begun: bool,
 }
 
-/// One call over a few endpoints that fail in every way, restart, and forget: whatever happens, at most one execution, unless
-/// an endpoint that does not deduplicate was asked twice, which never happens.
+/// A few calls with one key, at once and one after the other, over endpoints that fail in every way, restart, and forget:
+/// whatever happens there is at most one execution.
 #[test]
 fn dedup_a_pinned_call_is_never_done_twice() {
+    let mut lost = 0;
     for seed in 0..5000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let address = |n: usize| SocketAddr::from(([10, 0, 0, 1], 1000 + n as u16));
-        let mut receivers: Vec<(Receiver, bool)> =
-            (0..3).map(|_| (Receiver::default(), rng.bool())).collect();
+        let mut receivers: Vec<Receiver> = (0..3).map(|_| Receiver::default()).collect();
+        // What the calling sidecar believes.
         let mut known: Vec<u32> = vec![0; 3];
-        let (mut pin, mut executions) = (Pin::default(), 0);
-        for _ in 0..8 {
-            let restarted = rng.usize(..3);
-            if rng.u8(..4) == 0 {
-                receivers[restarted].0 = Receiver { epoch: receivers[restarted].0.epoch + 1, begun: false };
+        let pins = Arc::new(Pins::default());
+        let mut calls: Vec<(Option<Pin>, Option<(usize, u32)>)> = (0..3).map(|_| (None, None)).collect();
+        let mut executions = 0;
+        for step in 0..40 {
+            if rng.u8(..8) == 0 {
+                let restarted = &mut receivers[rng.usize(..3)];
+                *restarted = Receiver { epoch: restarted.epoch + 1, begun: false };
             }
-            let (at, epoch) = match pin.next() {
-                Where::Nowhere | Where::NotDeduplicated => break,
-                Where::Only(endpoint, epoch) => {
-                    let at = usize::from(endpoint.port() - 1000);
-                    if rng.u8(..8) == 0 {
-                        pin.gone();
-                        continue;
+            let (call, under_way) = &mut calls[rng.usize(..3)];
+            let Some(pin) = call else {
+                *call = pins.take(id(1), small(10), at(step / 20));
+                continue;
+            };
+            if let Some((at, epoch)) = under_way.take() {
+                let receiver = &mut receivers[at];
+                // It arrives or not; then it is refused, or done, and its answer lost on the way or not.
+                let how = match rng.u8(..6) {
+                    0 => Tried::NotStarted,
+                    _ if receiver.epoch != epoch => {
+                        known[at] = receiver.epoch;
+                        Tried::OtherEpoch
                     }
-                    (at, Some(epoch))
+                    1 => Tried::MayHaveStarted,
+                    _ => {
+                        executions += u32::from(!std::mem::replace(&mut receiver.begun, true));
+                        Tried::MayHaveStarted
+                    }
+                };
+                let was_bound = pin.is_bound();
+                match rng.u8(..5) {
+                    // The caller goes away: nobody hears how it ended.
+                    0 if how == Tried::MayHaveStarted => *call = None,
+                    _ => {
+                        pin.tried(how);
+                        assert!(pin.is_bound() || !was_bound, "seed {seed}: never forgotten");
+                    }
+                }
+                continue;
+            }
+            let place = match pin.next() {
+                _ if rng.u8(..8) == 0 => {
+                    *call = None;
+                    continue;
+                }
+                Where::Nowhere => {
+                    lost += 1;
+                    continue;
+                }
+                Where::Only(..) if rng.u8(..16) == 0 => {
+                    pin.gone();
+                    continue;
+                }
+                Where::Only(endpoint, epoch) => {
+                    (usize::from(endpoint.port() - 1000), epoch.parse::<u32>().unwrap())
                 }
                 Where::Anywhere => {
                     let at = rng.usize(..3);
-                    (at, receivers[at].1.then(|| Arc::from(known[at].to_string())))
+                    (at, known[at])
                 }
             };
-            let receiver = &mut receivers[at].0;
-            let how = if rng.u8(..4) == 0 {
-                Tried::NotStarted
-            } else if epoch.as_ref().is_some_and(|epoch| **epoch != *receiver.epoch.to_string()) {
-                known[at] = receiver.epoch;
-                Tried::OtherEpoch
-            } else {
-                // It arrives, or is lost on the way; the answer is lost in any case.
-                if rng.bool() && !(epoch.is_some() && receiver.begun) {
-                    receiver.begun = true;
-                    executions += 1;
-                }
-                Tried::MayHaveStarted
-            };
-            let was_bound = pin.is_bound();
-            pin.tried(address(at), epoch.as_ref(), how);
-            assert!(pin.is_bound() || !was_bound, "seed {seed}: what may have been done is never forgotten");
+            // Another call may be placed between the question and the choice.
+            if pin.choose(address(place.0), &Arc::from(place.1.to_string())) {
+                *under_way = Some(place);
+            }
         }
         assert!(executions <= 1, "seed {seed}: done {executions} times");
+        drop(calls);
+        assert!(pins.keys() <= 1);
     }
+    assert!(lost > 100, "the model reaches the end of what can be known");
+}
+
+#[test]
+fn dedup_a_key_stays_where_it_may_have_been_done_and_is_forgotten_in_time() {
+    let pins = Arc::new(Pins::default());
+    let endpoint = |n| SocketAddr::from(([10, 0, 0, 1], n));
+    let (one, two): (Arc<str>, Arc<str>) = ("e1".into(), "e2".into());
+    let take = |n, seconds| pins.take(id(n), small(2), at(seconds)).unwrap();
+    let mut pin = take(1, 0);
+    assert_eq!(pin.next(), Where::Anywhere);
+    assert!(pin.choose(endpoint(1), &one));
+    pin.tried(Tried::NotStarted);
+    assert_eq!(pin.next(), Where::Anywhere, "nothing was begun");
+    assert!(pin.choose(endpoint(2), &two));
+    assert!(!take(1, 0).choose(endpoint(1), &one), "the same call at the same time goes to the same place");
+    pin.tried(Tried::MayHaveStarted);
+    drop(pin);
+    let mut again = take(1, 5);
+    assert_eq!(again.next(), Where::Only(endpoint(2), Arc::clone(&two)));
+    assert!(again.choose(endpoint(2), &two));
+    again.tried(Tried::NotStarted);
+    assert_eq!(again.next(), Where::Only(endpoint(2), Arc::clone(&two)), "the try before may have begun it");
+    assert!(again.choose(endpoint(2), &two));
+    again.tried(Tried::OtherEpoch);
+    assert_eq!((again.next(), again.is_bound()), (Where::Nowhere, true));
+    drop(again);
+    let other = take(2, 6);
+    assert!(pins.take(id(3), small(2), at(6)).is_none(), "full, and nothing may be forgotten");
+    drop(other);
+    assert!(pins.take(id(3), small(2), at(6)).is_some());
+    assert_eq!(take(1, 15).next(), Where::Nowhere);
+    // A look into the same part of the table times what was dropped.
+    drop(take(17, 16));
+    assert_eq!(take(1, 26).next(), Where::Anywhere, "ten seconds after the last call with this key");
 }

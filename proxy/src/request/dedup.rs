@@ -4,6 +4,7 @@
 //! gets its answer. What is not safe to do twice is therefore never broken off in the middle, and never begun a second time.
 
 mod body;
+pub mod calling;
 mod key;
 mod pipe;
 mod run;
@@ -14,7 +15,7 @@ use std::task::Poll;
 
 use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
-use pilotfish_filters::dedup::{ANSWER_BYTES, Bell, Claim, DedupSettings, Ending, Ticket, Window};
+use pilotfish_filters::dedup::{ANSWER_BYTES, Bell, Claim, DedupSettings, Ending, Pins, Ticket, Window};
 use pilotfish_filters::verdict::{Deny, Reason};
 use tokio::sync::watch;
 
@@ -28,7 +29,7 @@ use crate::worker::Worker;
 use body::{Body, Upload};
 use run::{Execution, Piece};
 
-pub use key::{EPOCH, KEY};
+pub use key::EPOCH;
 pub use run::Executions;
 
 /// The window of this process.
@@ -36,8 +37,10 @@ pub use run::Executions;
 pub struct Dedup {
     /// Which window this is: new with each start, since the window starts empty. 32 hexadecimal digits.
     pub epoch: Arc<str>,
-    /// What was done.
+    /// What was done here.
     pub window: Arc<Window<Answer, Waiting>>,
+    /// Where the agent's own calls went.
+    pub pins: Arc<Pins>,
 }
 
 impl Dedup {
@@ -48,7 +51,11 @@ impl Dedup {
             // It has to be unique, not secret.
             fastrand::fill(&mut epoch);
         }
-        Dedup { epoch: HEXLOWER.encode(&epoch).into(), window: Window::new(ANSWER_BYTES) }
+        Dedup {
+            epoch: HEXLOWER.encode(&epoch).into(),
+            window: Window::new(ANSWER_BYTES),
+            pins: Arc::default(),
+        }
     }
 }
 

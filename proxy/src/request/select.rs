@@ -59,6 +59,30 @@ pub fn select<'p>(worker: &Worker, plan: &'p Plan, wish: &Wish<'_>) -> Result<Se
     Ok(Selected::Endpoint(cluster, lease))
 }
 
+/// One endpoint, whatever the balancer thinks of it: the call may be there already. `None`: it is not among those of the target.
+pub fn only<'p>(
+    plan: &'p Plan,
+    wish: &Wish<'_>,
+    endpoint: SocketAddr,
+) -> Option<Result<Selected<'p>, Deny>> {
+    let lease = |cluster: &'p Cluster, endpoint| {
+        cluster.lease(endpoint).map(|lease| Selected::Endpoint(cluster, lease))
+    };
+    match wish.target.cluster(wish.caller.port) {
+        Ok(Some(id)) => {
+            let cluster = plan.cluster(id);
+            let found = cluster.endpoints().iter().find(|known| known.addr == endpoint)?;
+            Some(lease(cluster, found))
+        }
+        Ok(None) => {
+            let Target::Capability(target) = wish.target else { return None };
+            let found = plan.catalogue().all().iter().find(|candidate| candidate.endpoint.addr == endpoint)?;
+            Some(lease(plan.cluster(target.settings.unwrap_or(found.cluster)), &found.endpoint))
+        }
+        Err(deny) => Some(Err(deny)),
+    }
+}
+
 /// Among those who are able: by the conversation's key, else two at random, of which the cheaper wins.
 fn by_capability<'p>(
     worker: &Worker,

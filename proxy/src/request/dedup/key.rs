@@ -2,11 +2,13 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::Method;
+use pilotfish_filters::call::Call;
 use pilotfish_filters::dedup;
 use pilotfish_filters::dedup::window::Id;
 use pilotfish_filters::verdict::{Deny, Reason};
 
 use crate::http::{Known, RequestHead};
+use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 
 /// Which window the try is for, in a request; which window there is, in an answer. Between sidecars only.
@@ -37,13 +39,11 @@ pub fn take(head: &mut RequestHead) -> Result<Option<Asked>, Deny> {
     let of_message: Option<Box<[u8]>> = head.headers.known(Known::MessageKey).next().map(Box::from);
     let epoch = head.headers.known(Known::DedupEpoch).next().map(Box::from);
     head.headers.remove_known(OF_SIDECARS);
-    let has_effect = !head.method.is_safe() && head.method != Method::CONNECT && head.upgrade().is_none();
-    if !has_effect || !(own || of_message.is_some()) {
+    if !has_effect(head) || !(own || of_message.is_some()) {
         return Ok(None);
     }
     let key = match of_message.filter(|_| !own) {
-        // A message's id and a header's key are not the same, even when they look the same.
-        Some(id) => dedup::key(&id).map(|id| format!("message {id}").into()),
+        Some(id) => dedup::key(&id).map(|id| of_id(&id)),
         None => header(head)?,
     };
     let no_key = || {
@@ -51,6 +51,31 @@ pub fn take(head: &mut RequestHead) -> Result<Option<Asked>, Deny> {
         Deny::with(Reason::BadRequest, format!("a key is 1 to {longest} printable ASCII characters"))
     };
     Ok(Some(Asked { key: key.ok_or_else(no_key)?, epoch }))
+}
+
+/// The key of a call that the agent sends: its header, else the id of its message. `None`: it has none, or what is none; the
+/// receiving sidecar tells the agent of the latter.
+pub fn of_call(head: &RequestHead, call: &Call) -> Option<Box<str>> {
+    if !head.headers.may_have(Known::IdempotencyKey.bit()) {
+        let id = message_id(call).filter(|_| has_effect(head))?;
+        return Some(of_id(id));
+    }
+    if has_effect(head) { header(head).ok().flatten() } else { None }
+}
+
+/// The id of an A2A message, when it can be a key.
+pub fn message_id(call: &Call) -> Option<&str> {
+    call.message_id.as_deref().filter(|id| dedup::key(id.as_bytes()).as_deref() == Some(*id))
+}
+
+/// Whether doing the call twice could matter.
+fn has_effect(head: &RequestHead) -> bool {
+    !head.method.is_safe() && head.method != Method::CONNECT && head.upgrade().is_none()
+}
+
+/// A message's id and a header's key are not the same, even when they look the same.
+fn of_id(id: &str) -> Box<str> {
+    format!("message {id}").into()
 }
 
 /// The caller's own key (draft-ietf-httpapi-idempotency-key-header), of which there may be one only.
@@ -65,9 +90,11 @@ fn header(head: &RequestHead) -> Result<Option<Box<str>>, Deny> {
 
 /// The digest of scope and key. A caller is who it proved to be; without a proof all of one address are one.
 pub fn id(ctx: &Ctx<'_>, head: &RequestHead, key: &str) -> Id {
-    let caller = match ctx.mesh {
-        Some(mesh) => mesh.peer.id.to_string(),
-        None => ctx.peer.ip().to_canonical().to_string(),
+    let caller = match (ctx.mesh, ctx.direction) {
+        (Some(mesh), _) => mesh.peer.id.to_string(),
+        // The sidecar's own agent, whichever way it connects.
+        (None, Direction::Outbound) => String::new(),
+        (None, Direction::Inbound) => ctx.peer.ip().to_canonical().to_string(),
     };
     let mut digest = Context::new(&SHA256);
     let authority = head.authority().to_ascii_lowercase();
