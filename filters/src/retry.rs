@@ -115,6 +115,11 @@ pub struct Again {
     pub free: bool,
 }
 
+impl Again {
+    /// Where a try before provably changed nothing.
+    pub const AT_ONCE: Again = Again { to: Where::Anywhere, wait: Duration::ZERO, free: true };
+}
+
 impl RetryPolicy {
     /// Whether there is another try after `tries` of them, the last of which ended so; `None`: the failure is passed on.
     /// Budget and deadline are the caller's business.
@@ -126,7 +131,7 @@ impl RetryPolicy {
         happened: Happened,
         rng: &mut fastrand::Rng,
     ) -> Option<Again> {
-        if tries > self.attempts || !self.on.covers(happened) {
+        if tries > self.attempts || !self.covers(keyed, happened) {
             return None;
         }
         let to = may_repeat(nature, keyed, self.safety, happened);
@@ -151,10 +156,19 @@ impl RetryPolicy {
         }
     }
 
+    /// Whether the rule wants another try. Who gives a call a key says that it may be repeated: a connection that broke is then
+    /// as good a reason as one that could not be made.
+    fn covers(&self, keyed: Keyed, happened: Happened) -> bool {
+        let broke = matches!(happened, Happened::Stale | Happened::Reset);
+        self.on.covers(happened)
+            || (keyed == Keyed::There && broke && self.on.covers(Happened::NotConnected))
+    }
+
     /// Whether what a request sends may have to be sent once more after some of it was taken from the client: only then is
     /// its body worth keeping. `refuses`: the upstream speaks a protocol in which it can say that it did nothing (HTTP/2).
     pub fn may_replay(&self, nature: Nature, keyed: Keyed, refuses: bool) -> bool {
-        self.attempts > 0
+        keyed == Keyed::There
+            || self.attempts > 0
             && (may_repeat(nature, keyed, self.safety, Happened::Reset) != Where::Nowhere
                 || (refuses && self.on.covers(Happened::NotProcessed)))
     }

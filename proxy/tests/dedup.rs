@@ -1,5 +1,6 @@
 //! A call with a key is done once: what the receiving sidecar remembers, and what the calling sidecar may repeat.
 
+mod calling;
 mod receiving;
 
 use std::time::Duration;

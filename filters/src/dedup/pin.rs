@@ -179,8 +179,9 @@ impl Pin {
     /// The endpoint that the call is bound to is not there any more.
     pub fn gone(&mut self) {
         self.with(|entry| {
-            entry.lost |= entry.may;
-            if !entry.may && entry.trying == 0 {
+            if entry.may || entry.trying > 0 {
+                entry.lost = true;
+            } else {
                 entry.place = None;
             }
         });

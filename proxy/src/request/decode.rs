@@ -23,7 +23,9 @@ const PEEK_TIME: Duration = Duration::from_secs(10);
 pub async fn decode(ctx: &Ctx<'_>, head: &RequestHead, down: &mut Downstream<'_>, plan: &Plan) -> Call {
     let mut call = from_head(head);
     let wanted = plan.own().reads_conversations()
-        || (ctx.direction == Direction::Outbound && plan.peeks_body(head.authority()));
+        || (ctx.direction == Direction::Outbound
+            // A2A: its `messageId` says which calls are the same.
+            && (call.protocol == Protocol::A2a || plan.peeks_body(head.authority())));
     if wanted && has_json(head, down) {
         let frames = peek(down).await;
         from_body(&frames, &mut call);

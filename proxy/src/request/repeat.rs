@@ -7,11 +7,13 @@ pub mod addresses;
 pub mod attempt;
 pub mod course;
 
+use std::net::SocketAddr;
+
 use http::Method;
 use pilotfish_filters::affinity;
 use pilotfish_filters::call::{Call, Caller};
-use pilotfish_filters::plan::{Matched, Plan, Split};
-use pilotfish_filters::retry::RetryPolicy;
+use pilotfish_filters::plan::{Matched, Plan, Split, WeightedDestination};
+use pilotfish_filters::retry::{Again, RetryPolicy};
 
 pub use addresses::{to_agent, to_unknown};
 pub use attempt::Sent;
@@ -21,6 +23,7 @@ use course::{Course, Spent};
 use crate::http::{Downstream, RequestHead};
 use crate::request::admit::Permit;
 use crate::request::ctx::Ctx;
+use crate::request::dedup::calling::{self, Calling, Then};
 use crate::request::dial::{self, Protocol};
 use crate::request::mirror::{self, Original};
 use crate::request::respond::{self, Edits, Failed};
@@ -48,6 +51,15 @@ pub struct Task<'p, 'a> {
 }
 
 impl<'p> Task<'p, '_> {
+    /// The destination that an endpoint belongs to; any when it belongs to none, which is found out later.
+    fn leading_to(&self, endpoint: SocketAddr) -> &'p WeightedDestination {
+        let all = self.split.destinations();
+        let leads = |to: &&WeightedDestination| {
+            select::endpoint(self.plan, &to.target, self.caller, endpoint).is_some()
+        };
+        all.iter().find(leads).unwrap_or(&all[0])
+    }
+
     fn retries(&self) -> &'p RetryPolicy {
         &self.matched.rule.resilience.retry
     }
@@ -65,7 +77,11 @@ pub async fn by_rule<'p>(
         Some(policy) => worker.with_rng(|rng| affinity::key(policy, &head, task.call, task.caller, rng)),
         None => affinity::Key::default(),
     };
-    let destination = worker.with_rng(|rng| task.split.choose(key.hash, rng));
+    let mut calling = Calling::begin(worker, task, ctx, &head)?;
+    let destination = match calling::only(&calling)? {
+        Some(endpoint) => task.leading_to(endpoint),
+        None => worker.with_rng(|rng| task.split.choose(key.hash, rng)),
+    };
     forward::add_own_headers(worker, ctx, &mut head);
     forward::edit_request(&task.matched, destination, &mut head);
     let Task { matched, call, caller, .. } = task;
@@ -88,7 +104,7 @@ pub async fn by_rule<'p>(
             tried: course.tried(),
             remote: policy.remote_localities,
         };
-        let (cluster, mut lease) = match select::select(worker, task.plan, &wish)? {
+        let (cluster, mut lease) = match calling::select(worker, task.plan, &wish, &mut calling)? {
             Selected::Endpoint(cluster, lease) => (cluster, lease),
             Selected::Original(cluster) => {
                 ctx.cluster = Some(&cluster.name);
@@ -105,11 +121,17 @@ pub async fn by_rule<'p>(
         let protocol = protocol(cluster.settings.upstream, &head, down.is_h2())?;
         let way = dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), protocol);
         edits.from_sidecar = way.as_ref().is_ok_and(|way| way.secure.is_mesh());
+        if let Some(calling) = calling.as_mut().filter(|_| way.is_ok()) {
+            if !calling.choose(lease.endpoint(), edits.from_sidecar, &mut head) {
+                continue;
+            }
+            course.keyed = calling.keyed();
+        }
         replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);
         let began = worker.shared.clock.now();
         ctx.tries = course.next();
         cluster.note_try(ctx.tries, began);
-        let tried = match way {
+        let mut tried = match way {
             Ok(way) => try_way(worker, ctx, &way, &mut head, down, policy.per_try_timeout).await,
             Err(deny) => Err(Unsent::NotConnected(deny)),
         };
@@ -122,8 +144,16 @@ pub async fn by_rule<'p>(
             lease.record(now, outcome, now.since(began));
         }
         let spent = Spent { endpoint: lease.endpoint().addr, now, by_sidecar: edits.from_sidecar };
+        let then = match &mut calling {
+            Some(calling) => calling.tried(&mut tried, lease.endpoint(), edits.from_sidecar),
+            None => Then::Policy,
+        };
         let permit = || task.plan.retry_permit(cluster, lease.endpoint(), now).map(Some);
-        let again = course.again(worker, &tried, &spent, permit, down);
+        let again = match then {
+            Then::Policy => course.again(worker, &tried, &spent, permit, down),
+            Then::AtOnce => down.rewind().then_some(Again::AT_ONCE),
+            Then::Never => None,
+        };
         match (again, tried) {
             (Some(again), tried) => {
                 drop(lease);
@@ -132,9 +162,10 @@ pub async fn by_rule<'p>(
             }
             (None, Ok(sent)) => {
                 course.end();
+                calling::answered(&calling)?;
                 return respond::respond(worker, ctx, sent, down, &edits, &cluster.settings).await;
             }
-            (None, Err(unsent)) => return Err(unsent.into()),
+            (None, Err(unsent)) => return Err(calling::failed(&calling, unsent)),
         }
     }
 }

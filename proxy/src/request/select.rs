@@ -1,10 +1,12 @@
 //! select: one endpoint for one try, counted while the try lasts.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use pilotfish_filters::balance::Pick;
 use pilotfish_filters::call::{Call, Caller};
 use pilotfish_filters::cluster::{Cluster, Kind, Lease};
+use pilotfish_filters::endpoint::Endpoint;
 use pilotfish_filters::plan::{CapabilityTarget, Plan, Target};
 use pilotfish_filters::verdict::{Deny, Reason};
 
@@ -65,22 +67,24 @@ pub fn only<'p>(
     wish: &Wish<'_>,
     endpoint: SocketAddr,
 ) -> Option<Result<Selected<'p>, Deny>> {
-    let lease = |cluster: &'p Cluster, endpoint| {
-        cluster.lease(endpoint).map(|lease| Selected::Endpoint(cluster, lease))
-    };
-    match wish.target.cluster(wish.caller.port) {
-        Ok(Some(id)) => {
-            let cluster = plan.cluster(id);
-            let found = cluster.endpoints().iter().find(|known| known.addr == endpoint)?;
-            Some(lease(cluster, found))
-        }
-        Ok(None) => {
-            let Target::Capability(target) = wish.target else { return None };
-            let found = plan.catalogue().all().iter().find(|candidate| candidate.endpoint.addr == endpoint)?;
-            Some(lease(plan.cluster(target.settings.unwrap_or(found.cluster)), &found.endpoint))
-        }
-        Err(deny) => Some(Err(deny)),
+    let (cluster, endpoint) = self::endpoint(plan, wish.target, wish.caller, endpoint)?;
+    Some(cluster.lease(endpoint).map(|lease| Selected::Endpoint(cluster, lease)))
+}
+
+/// The endpoint of a target that has this address, and the cluster whose settings hold for it.
+pub fn endpoint<'p>(
+    plan: &'p Plan,
+    target: &Target,
+    caller: &Caller,
+    address: SocketAddr,
+) -> Option<(&'p Cluster, &'p Arc<Endpoint>)> {
+    if let Target::Capability(target) = target {
+        let mut all = plan.catalogue().all().iter();
+        let found = all.find(|candidate| candidate.endpoint.addr == address)?;
+        return Some((plan.cluster(target.settings.unwrap_or(found.cluster)), &found.endpoint));
     }
+    let cluster = plan.cluster(target.cluster(caller.port).ok()??);
+    Some((cluster, cluster.endpoints().iter().find(|endpoint| endpoint.addr == address)?))
 }
 
 /// Among those who are able: by the conversation's key, else two at random, of which the cheaper wins.

@@ -6,32 +6,19 @@ use std::sync::Arc;
 
 use pilotfish_filters::dedup::{Pin, Tried, Where};
 use pilotfish_filters::endpoint::Endpoint;
-use pilotfish_filters::retry::{Happened, Keyed};
+use pilotfish_filters::plan::Plan;
+use pilotfish_filters::retry::Keyed;
 use pilotfish_filters::verdict::{Deny, Reason};
 
 use super::{EPOCH, key, unknown};
 use crate::http::{RequestHead, ResponseHead};
 use crate::request::ctx::Ctx;
 use crate::request::repeat::attempt::Unsent;
+use crate::request::repeat::course::refused_unseen;
 use crate::request::repeat::{Sent, Task};
 use crate::request::respond::Failed;
+use crate::request::select::{self, Selected, Wish};
 use crate::worker::Worker;
-
-/// Refusals of the receiving sidecar that come before anything is sent to its agent.
-const NOTHING_DONE: [Reason; 12] = [
-    Reason::DedupFull,
-    Reason::ConnectFailed,
-    Reason::ConnectTimeout,
-    Reason::NoEndpoint,
-    Reason::Overflow,
-    Reason::RateLimited,
-    Reason::Overloaded,
-    Reason::MemoryPressure,
-    Reason::TooManyConnections,
-    Reason::TooManyHops,
-    Reason::CallCycle,
-    Reason::FanOut,
-];
 
 /// A call with a key over its tries.
 pub struct Calling {
@@ -40,7 +27,8 @@ pub struct Calling {
     message: Option<Box<str>>,
     /// What the try under way is for.
     epoch: Option<Arc<str>>,
-    /// Whether a try was sent again because its window was another.
+    /// Whether the last try was refused because its window was another, and whether that happened before.
+    other_epoch: bool,
     adapted: bool,
 }
 
@@ -73,47 +61,30 @@ impl Calling {
             let detail = format!("{} keys are remembered, and none may be forgotten yet", settings.keys);
             return Err(Deny::with(Reason::DedupFull, detail));
         };
-        let message = key::message_id(task.call).map(Box::from);
-        Ok(Some(Calling { pin, message, epoch: None, adapted: false }))
-    }
-
-    /// The only endpoint that it may go to, if that is so already.
-    ///
-    /// # Errors
-    /// `outcome-unknown`: it may not be sent at all.
-    pub fn only(&self) -> Result<Option<SocketAddr>, Deny> {
-        match self.pin.next() {
-            Where::Anywhere => Ok(None),
-            Where::Only(endpoint, _) => Ok(Some(endpoint)),
-            Where::Nowhere => Err(self.lost()),
-        }
-    }
-
-    /// The only endpoint that it may go to is not there any more.
-    pub fn gone(&mut self) -> Option<Deny> {
-        self.pin.gone();
-        self.pin.is_bound().then(|| self.lost())
+        let message = key::message_id(task.call).filter(|_| key::is_message(&key)).map(Box::from);
+        Ok(Some(Calling { pin, message, epoch: None, other_epoch: false, adapted: false }))
     }
 
     /// Begins a try at `endpoint`, which is a sidecar or not, and says so in the head. False: another call with the same key went
     /// elsewhere meanwhile, so an endpoint has to be chosen anew.
     pub fn choose(&mut self, endpoint: &Endpoint, is_mesh: bool, head: &mut RequestHead) -> bool {
         self.epoch = match self.pin.next() {
-            _ if !is_mesh => None,
-            Where::Only(at, epoch) if at == endpoint.addr => Some(epoch),
-            _ => endpoint.dedup_epoch(),
+            Where::Only(at, epoch) if is_mesh && at == endpoint.addr => Some(epoch),
+            Where::Only(at, _) if at == endpoint.addr => {
+                // It was a sidecar, and is none any more.
+                self.pin.gone();
+                return false;
+            }
+            _ if is_mesh => endpoint.dedup_epoch(),
+            _ => None,
         };
         if let Some(epoch) = &self.epoch
             && !self.pin.choose(endpoint.addr, epoch)
         {
             return false;
         }
-        let own = |name: &str, value: Option<&str>, head: &mut RequestHead| match value {
-            Some(value) => drop(head.headers.set(name, value.as_bytes())),
-            None => drop(head.headers.remove(name)),
-        };
-        own(EPOCH, self.epoch.as_deref(), head);
-        own(key::KEY, self.message.as_deref().filter(|_| is_mesh), head);
+        say(head, EPOCH, self.epoch.as_deref());
+        say(head, key::KEY, self.message.as_deref().filter(|_| is_mesh));
         true
     }
 
@@ -124,6 +95,7 @@ impl Calling {
 
     /// Ends a try.
     pub fn tried(&mut self, tried: &mut Result<Sent, Unsent>, endpoint: &Endpoint, is_mesh: bool) -> Then {
+        self.other_epoch = false;
         let sent = match tried {
             Ok(sent) => sent,
             Err(unsent) => {
@@ -138,38 +110,85 @@ impl Calling {
         if is_mesh && let Some(epoch) = take_epoch(&mut sent.head) {
             endpoint.stats.learn_epoch(&epoch);
         }
-        let says = |reason: &Reason| {
-            is_mesh && sent.head.headers.get("pilotfish-reason") == Some(reason.word().as_bytes())
-        };
-        if says(&Reason::DedupEpoch) {
+        let reason = sent.head.headers.get("pilotfish-reason").filter(|_| is_mesh);
+        self.other_epoch = reason == Some(Reason::DedupEpoch.word().as_bytes());
+        if self.other_epoch {
             self.pin.tried(Tried::OtherEpoch);
             let again = !self.adapted && !self.pin.is_bound();
             self.adapted = true;
             return if again { Then::AtOnce } else { Then::Never };
         }
-        if NOTHING_DONE.iter().any(says) {
+        if is_mesh && refused_unseen(&sent.head).is_some() {
             self.pin.tried(Tried::NotStarted);
             return Then::Policy;
         }
         self.pin.tried(Tried::MayHaveStarted);
         if self.epoch.is_some() { Then::Never } else { Then::Policy }
     }
+}
 
-    /// What the caller is told after the last try: that nobody knows, if that is so.
-    pub fn failed(&self, unsent: Unsent) -> Failed {
-        let by_upstream = unsent.happened().is_some_and(|happened| !matches!(happened, Happened::Answered(_)));
-        if by_upstream && self.pin.is_bound() { self.lost().into() } else { unsent.into() }
+/// The only endpoint that a call may go to, if that is so already.
+///
+/// # Errors
+/// `outcome-unknown`: it may not be sent at all.
+pub fn only(calling: &Option<Calling>) -> Result<Option<SocketAddr>, Deny> {
+    match calling.as_ref().map(|calling| calling.pin.next()) {
+        None | Some(Where::Anywhere) => Ok(None),
+        Some(Where::Only(endpoint, _)) => Ok(Some(endpoint)),
+        Some(Where::Nowhere) => Err(lost()),
     }
+}
 
-    /// The answer to the last try, unless it says only that nobody knows.
-    pub fn answered(&self, sent: &Sent) -> Result<(), Deny> {
-        let other = sent.head.headers.get("pilotfish-reason") == Some(Reason::DedupEpoch.word().as_bytes());
-        if other && self.pin.is_bound() { Err(self.lost()) } else { Ok(()) }
+/// Chooses an endpoint, or finds the one where the call may have been begun.
+///
+/// # Errors
+/// `outcome-unknown`: it is not there any more; those of [`select::select`].
+pub fn select<'p>(
+    worker: &Worker,
+    plan: &'p Plan,
+    wish: &Wish<'_>,
+    calling: &mut Option<Calling>,
+) -> Result<Selected<'p>, Deny> {
+    let Some(endpoint) = only(calling)? else { return select::select(worker, plan, wish) };
+    if let Some(selected) = select::only(plan, wish, endpoint) {
+        return selected;
     }
+    if let Some(calling) = calling {
+        calling.pin.gone();
+        if calling.pin.is_bound() {
+            return Err(lost());
+        }
+    }
+    select::select(worker, plan, wish)
+}
 
-    fn lost(&self) -> Deny {
-        unknown("an endpoint may have begun this call, and it cannot be asked any more")
+/// What the caller is told of its last try, which brought no answer: that nobody knows, if that is so.
+pub fn failed(calling: &Option<Calling>, unsent: Unsent) -> Failed {
+    let bound = calling.as_ref().is_some_and(|calling| calling.pin.is_bound());
+    if bound && unsent.happened().is_some() { lost().into() } else { unsent.into() }
+}
+
+/// Whether the answer to the last try is one for the caller.
+///
+/// # Errors
+/// `outcome-unknown`: it says only that nobody knows.
+pub fn answered(calling: &Option<Calling>) -> Result<(), Deny> {
+    match calling {
+        Some(calling) if calling.other_epoch && calling.pin.is_bound() => Err(lost()),
+        _ => Ok(()),
     }
+}
+
+fn lost() -> Deny {
+    unknown("an endpoint may have begun this call, and it cannot be asked any more")
+}
+
+/// Writes a field, or takes away what an earlier try said.
+fn say(head: &mut RequestHead, name: &str, value: Option<&str>) {
+    match value {
+        Some(value) => head.headers.set(name, value.as_bytes()),
+        None => head.headers.remove(name),
+    };
 }
 
 /// The window that the receiving sidecar says it has; not for the agent.

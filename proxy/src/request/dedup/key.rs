@@ -68,6 +68,11 @@ pub fn message_id(call: &Call) -> Option<&str> {
     call.message_id.as_deref().filter(|id| dedup::key(id.as_bytes()).as_deref() == Some(*id))
 }
 
+/// Whether it is the id of a message.
+pub fn is_message(key: &str) -> bool {
+    key.starts_with("message ")
+}
+
 /// Whether doing the call twice could matter.
 fn has_effect(head: &RequestHead) -> bool {
     !head.method.is_safe() && head.method != Method::CONNECT && head.upgrade().is_none()

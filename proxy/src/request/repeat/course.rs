@@ -23,7 +23,8 @@ const REMEMBERED: usize = 8;
 pub struct Course<'r> {
     policy: &'r RetryPolicy,
     nature: Nature,
-    keyed: Keyed,
+    /// What is known of the endpoint of the try under way.
+    pub keyed: Keyed,
     /// When the call, or the wait for its answer, has to have ended.
     ends: Option<Micros>,
     tries: u32,
@@ -43,7 +44,7 @@ pub struct Spent {
 }
 
 /// What a sidecar's refusal says about the agent behind it: that it never got the call.
-fn refused_unseen(head: &ResponseHead) -> Option<Happened> {
+pub fn refused_unseen(head: &ResponseHead) -> Option<Happened> {
     let reason = Reason::from_word(head.headers.get("pilotfish-reason")?)?;
     if reason.is_no_connection() {
         Some(Happened::NotConnected)
