@@ -27,9 +27,10 @@ pub struct Calling {
     message: Option<Box<str>>,
     /// What the try under way is for.
     epoch: Option<Arc<str>>,
-    /// Whether the last try was refused because its window was another, and whether that happened before.
+    /// Whether the last try was refused because its window was another.
     other_epoch: bool,
-    adapted: bool,
+    /// The endpoint whose window is known since it refused a try that was for another; the call is sent there at once.
+    adapted: Option<SocketAddr>,
 }
 
 /// What follows a try.
@@ -62,7 +63,7 @@ impl Calling {
             return Err(Deny::with(Reason::DedupFull, detail));
         };
         let message = key::message_id(task.call).filter(|_| key::is_message(&key)).map(Box::from);
-        Ok(Some(Calling { pin, message, epoch: None, other_epoch: false, adapted: false }))
+        Ok(Some(Calling { pin, message, epoch: None, other_epoch: false, adapted: None }))
     }
 
     /// Begins a try at `endpoint`, which is a sidecar or not, and says so in the head. False: another call with the same key went
@@ -114,8 +115,8 @@ impl Calling {
         self.other_epoch = reason == Some(Reason::DedupEpoch.word().as_bytes());
         if self.other_epoch {
             self.pin.tried(Tried::OtherEpoch);
-            let again = !self.adapted && !self.pin.is_bound();
-            self.adapted = true;
+            let again = self.adapted.is_none() && !self.pin.is_bound();
+            self.adapted = Some(endpoint.addr);
             return if again { Then::AtOnce } else { Then::Never };
         }
         if is_mesh && refused_unseen(&sent.head).is_some() {
@@ -132,10 +133,11 @@ impl Calling {
 /// # Errors
 /// `outcome-unknown`: it may not be sent at all.
 pub fn only(calling: &Option<Calling>) -> Result<Option<SocketAddr>, Deny> {
-    match calling.as_ref().map(|calling| calling.pin.next()) {
-        None | Some(Where::Anywhere) => Ok(None),
-        Some(Where::Only(endpoint, _)) => Ok(Some(endpoint)),
-        Some(Where::Nowhere) => Err(lost()),
+    let Some(calling) = calling else { return Ok(None) };
+    match calling.pin.next() {
+        Where::Anywhere => Ok(calling.adapted.filter(|_| calling.other_epoch)),
+        Where::Only(endpoint, _) => Ok(Some(endpoint)),
+        Where::Nowhere => Err(lost()),
     }
 }
 
