@@ -160,8 +160,7 @@ impl RetryPolicy {
     /// as good a reason as one that could not be made.
     fn covers(&self, keyed: Keyed, happened: Happened) -> bool {
         let broke = matches!(happened, Happened::Stale | Happened::Reset);
-        self.on.covers(happened)
-            || (keyed == Keyed::There && broke && self.on.covers(Happened::NotConnected))
+        self.on.covers(happened) || (keyed == Keyed::There && broke && self.on.covers(Happened::NotConnected))
     }
 
     /// Whether what a request sends may have to be sent once more after some of it was taken from the client: only then is
@@ -169,8 +168,8 @@ impl RetryPolicy {
     pub fn may_replay(&self, nature: Nature, keyed: Keyed, refuses: bool) -> bool {
         keyed == Keyed::There
             || self.attempts > 0
-            && (may_repeat(nature, keyed, self.safety, Happened::Reset) != Where::Nowhere
-                || (refuses && self.on.covers(Happened::NotProcessed)))
+                && (may_repeat(nature, keyed, self.safety, Happened::Reset) != Where::Nowhere
+                    || (refuses && self.on.covers(Happened::NotProcessed)))
     }
 
     /// The wait before retry `number`, from 1: at random up to `backoff` x 2^(number-1), at most 10 x `backoff` (Envoy's full

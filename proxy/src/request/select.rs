@@ -63,12 +63,15 @@ pub fn select<'p>(worker: &Worker, plan: &'p Plan, wish: &Wish<'_>) -> Result<Se
 
 /// One endpoint, whatever the balancer thinks of it: the call may be there already. `None`: it is not among those of the target.
 pub fn only<'p>(
+    worker: &Worker,
     plan: &'p Plan,
     wish: &Wish<'_>,
     endpoint: SocketAddr,
 ) -> Option<Result<Selected<'p>, Deny>> {
     let (cluster, endpoint) = self::endpoint(plan, wish.target, wish.caller, endpoint)?;
-    Some(cluster.lease(endpoint).map(|lease| Selected::Endpoint(cluster, lease)))
+    let now = worker.shared.clock.now();
+    let lease = worker.with_rng(|rng| cluster.lease(endpoint, now, rng));
+    Some(lease.map(|lease| Selected::Endpoint(cluster, lease)))
 }
 
 /// The endpoint of a target that has this address, and the cluster whose settings hold for it.

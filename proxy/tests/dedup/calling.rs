@@ -128,8 +128,7 @@ impl World {
     async fn begin(&self, request: String) -> (JoinHandle<Answer>, usize) {
         let outbound = self.caller.outbound;
         let before = self.executions();
-        let call =
-            tokio::spawn(async move { H1::connect(outbound).await.ask(request).await.unwrap() });
+        let call = tokio::spawn(async move { H1::connect(outbound).await.ask(request).await.unwrap() });
         until("an agent has it", || self.executions() != before).await;
         let at = (0..2).find(|at| self.executions()[*at] != before[*at]).unwrap();
         (call, at)
@@ -191,7 +190,11 @@ async fn dedup_a_call_whose_sidecar_died_is_done_once_and_nobody_knows() {
     world.replicas[at].sidecar = None;
     world.replicas[at].cable.cut(None);
     assert_eq!(refused(&call.await.unwrap()), (502, "outcome-unknown".into()));
-    assert_eq!(refused(&world.call(&post("k")).await), (502, "outcome-unknown".into()), "sent again by the agent");
+    assert_eq!(
+        refused(&world.call(&post("k")).await),
+        (502, "outcome-unknown".into()),
+        "sent again by the agent"
+    );
     assert_eq!(world.executions(), once_at(at));
     world.gate.add_permits(2);
     assert_eq!(world.call(&post("other")).await.status(), 200, "another call goes to the other replica");
@@ -206,7 +209,11 @@ async fn dedup_a_call_whose_sidecar_restarted_is_done_once_and_nobody_knows() {
     world.replicas[at].cable.cut(Some(new));
     assert_eq!(refused(&call.await.unwrap()), (502, "outcome-unknown".into()));
     world.gate.add_permits(8);
-    assert_eq!(refused(&world.call(&post("k")).await), (502, "outcome-unknown".into()), "sent again by the agent");
+    assert_eq!(
+        refused(&world.call(&post("k")).await),
+        (502, "outcome-unknown".into()),
+        "sent again by the agent"
+    );
     assert_eq!(world.executions(), once_at(at));
 }
 

@@ -152,8 +152,10 @@ pub fn select<'p>(
     calling: &mut Option<Calling>,
 ) -> Result<Selected<'p>, Deny> {
     let Some(endpoint) = only(calling)? else { return select::select(worker, plan, wish) };
-    if let Some(selected) = select::only(plan, wish, endpoint) {
-        return selected;
+    let bound = calling.as_ref().is_some_and(|calling| calling.pin.is_bound());
+    if let Some(selected) = select::only(worker, plan, wish, endpoint) {
+        // A limit or a breaker keeps it from being asked, for now.
+        return selected.map_err(|deny| if bound { lost() } else { deny });
     }
     if let Some(calling) = calling {
         calling.pin.gone();
