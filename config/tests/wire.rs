@@ -49,6 +49,19 @@ fn the_first_releases_streams_are_read_and_written_to_the_letter() {
     assert_eq!(messages.iter().map(written).collect::<Vec<_>>(), lines(TO_SIDECAR[0]));
 }
 
+/// Recorded when sidecars began to deduplicate; who does not know of it reads the same messages without their epochs.
+#[test]
+fn the_windows_of_deduplication_are_read_and_written_to_the_letter() {
+    let (control, sidecar) =
+        (include_str!("wire/dedup.to-control.jsonl"), include_str!("wire/dedup.to-sidecar.jsonl"));
+    let messages: Vec<ToControl> = read(control, LONGEST_TO_CONTROL);
+    assert!(matches!(&messages[0], ToControl::Hello(hello) if hello.dedup_epoch.is_some()));
+    assert_eq!(messages.iter().map(written).collect::<Vec<_>>(), lines(control));
+    let messages: Vec<ToSidecar> = read(sidecar, LONGEST_TO_SIDECAR);
+    assert!(matches!(&messages[0], ToSidecar::Update(update) if update.endpoints[0].dedup_epoch.is_some()));
+    assert_eq!(messages.iter().map(written).collect::<Vec<_>>(), lines(sidecar));
+}
+
 #[test]
 fn a_minor_version_newer_says_the_same_besides_what_is_not_known() {
     let (old, new): (Vec<ToControl>, Vec<ToControl>) =

@@ -47,9 +47,10 @@ async fn a_refused_update_leaves_the_last_good_one_and_says_why() {
 async fn a_restart_without_the_control_plane_serves_from_the_disk_and_resumes() {
     let control = Control::start(DOMAIN).await;
     let (agent, state) = (Agent::start("a").await, tempfile::tempdir().unwrap());
-    let (mut sidecar, _link) = serving(&control, state.path(), "w.test", &agent).await;
+    let (mut sidecar, before) = serving(&control, state.path(), "w.test", &agent).await;
     sidecar.terminate();
     assert!(sidecar.exit(Duration::from_secs(10)).await.is_some_and(|status| status.success()));
+    let window = before.hello["dedup_epoch"].clone();
     let builder = offline(&control, state.path());
     let (address, ca) = control.kill().await;
     let sidecar = builder.launch().ready().await;
@@ -57,6 +58,8 @@ async fn a_restart_without_the_control_plane_serves_from_the_disk_and_resumes() 
     let control = Control::at(address, DOMAIN, ca, &control_id(DOMAIN)).await;
     let mut link = control.link().await;
     assert_eq!(link.hello["resume"], json!({ "version": 1, "digest": "d1" }));
+    let now = link.hello["dedup_epoch"].as_str().unwrap();
+    assert!(now.len() == 32 && window.as_str().is_some_and(|before| before.len() == 32 && before != now));
     link.welcome().await;
     assert_eq!(link.state(|_| true).await["serving"], 1);
     let agent_port = agent.addr().port();

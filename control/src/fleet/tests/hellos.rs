@@ -49,6 +49,40 @@ async fn a_hello_registers_and_others_learn_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_window_of_dedup_reaches_others_and_is_another_after_a_restart() {
+    let world = World::new();
+    let fleet = world.control("c1").await;
+    let mut caller = Sidecar::connect(&fleet, "caller", 1).await;
+    let mut seen = Vec::new();
+    for (instance, epoch) in [(2, "a"), (3, "b")] {
+        let hello = Hello { dedup_epoch: Some(epoch.repeat(32)), ..hello("booking", instance) };
+        let mut booking = Sidecar::open(&fleet, peer("booking"), hello).await;
+        booking.welcome().await;
+        booking.update().await;
+        caller.settle().await;
+        seen.push(caller.held.endpoints[&booking.id].dedup_epoch.clone());
+        booking.beat(Status::Draining).await;
+        pass(QUIET).await;
+    }
+    assert_eq!(seen, [Some("a".repeat(32)), Some("b".repeat(32))]);
+    let none = Sidecar::connect(&fleet, "old", 4).await;
+    caller.settle().await;
+    assert_eq!(caller.held.endpoints[&none.id].dedup_epoch, None);
+    for bad in ["", "x", &"A".repeat(32), &"a".repeat(33)] {
+        let hello = Hello { dedup_epoch: Some(bad.into()), ..hello("booking", 5) };
+        assert!(refusal(&fleet, peer("booking"), hello).await.contains("dedup_epoch"), "{bad}");
+    }
+    // Another control plane learns of it from the store.
+    let second = world.control("c2").await;
+    let mut caller = Sidecar::connect(&second, "second", 6).await;
+    let hello = Hello { dedup_epoch: Some("c".repeat(32)), ..hello("booking", 7) };
+    let mut booking = Sidecar::open(&fleet, peer("booking"), hello).await;
+    booking.welcome().await;
+    caller.settle().await;
+    assert_eq!(caller.held.endpoints[&booking.id].dedup_epoch, Some("c".repeat(32)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_who_the_certificate_names_may_register() {
     let world = World::new();
     let fleet = world.control("c1").await;

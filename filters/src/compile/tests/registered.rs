@@ -60,6 +60,27 @@ fn an_agent_is_a_service_of_its_own_at_its_sidecars_port() {
 }
 
 #[test]
+fn its_dedup_window_is_what_the_control_plane_says_until_its_sidecar_says_another() {
+    let with = |epoch: Option<&str>| wire::Endpoint {
+        dedup_epoch: epoch.map(str::to_owned),
+        ..endpoint("planner", 1)
+    };
+    let state = State::with_seed(1);
+    let known = |plan: &Plan| {
+        let cluster = cluster(plan, "planner.default.svc.cluster.local:80");
+        cluster.endpoints()[0].dedup_epoch().map(|epoch| epoch.to_string())
+    };
+    let plan = compiled("", &[with(Some("one"))], &state, Micros(0));
+    assert_eq!(known(&plan).as_deref(), Some("one"));
+    let cluster = cluster(&plan, "planner.default.svc.cluster.local:80");
+    assert!(cluster.endpoints()[0].stats.learn_epoch("two"));
+    assert!(!cluster.endpoints()[0].stats.learn_epoch("two"));
+    assert_eq!(known(&plan).as_deref(), Some("two"));
+    let plan = compiled("", &[with(None)], &state, Micros(0));
+    assert_eq!(known(&plan), None, "another sidecar at its address, which does not deduplicate");
+}
+
+#[test]
 fn a_service_selects_it_by_labels_and_the_port_stays_its_sidecars() {
     let service = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: s}\nspec:\n  \
                    hosts: [s.example]\n  resolution: STATIC\n  location: MESH_INTERNAL\n  \
