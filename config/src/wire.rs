@@ -262,6 +262,18 @@ pub struct Report {
     pub in_flight: u32,
     /// Calls since the last report.
     pub calls: u32,
+    /// Why no calls go there, when none do; told again every 5 s while it lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<EndpointHealth>,
+}
+
+/// How an endpoint is that a sidecar sends no calls to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointHealth {
+    /// In one word: `ejected`, `breaker-open`, `check-failed`, `unreachable`, `probing`.
+    pub state: String,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// The answer to a hello that is taken.

@@ -219,7 +219,7 @@ impl Cluster {
         let Some(first) = shut.next() else {
             return Deny::with(Reason::NoEndpoint, format!("{} has no endpoint", self.name));
         };
-        let (why, count) = (first.stats.health(now).reason, shut.count() + 1);
+        let (why, count) = (first.stats.health(now), shut.count() + 1);
         let all = self.endpoints.len();
         let detail = format!("{count} of {all} endpoints of {} are shut; the first: {why}", self.name);
         Deny::with(Reason::BreakerOpen, detail)

@@ -328,6 +328,9 @@ pub struct AgentRow {
     /// Why it is none of them.
     #[serde(default)]
     pub why_not: Option<String>,
+    /// Why some sidecars send it no calls, and how many do so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
 }
 
 /// An agent.

@@ -87,6 +87,11 @@ fn tables(answer: &Answer, wide: bool, terminal: &Terminal) -> String {
 fn able(rows: &[AgentRow], wide: bool) -> Table {
     let mut heads =
         vec![">RANK", "AGENT", "NAMESPACE", "STATUS", "CAPABILITIES", ">LATENCY", ">SUCCESS", ">IN-FLIGHT"];
+    // Most of the time there is nothing to say.
+    let health = rows.iter().any(|row| row.health.is_some());
+    if health {
+        heads.push("HEALTH");
+    }
     if wide {
         heads.extend(["ADDRESS", "LOCALITY", "LABELS", "INSTANCE"]);
     }
@@ -102,6 +107,9 @@ fn able(rows: &[AgentRow], wide: bool) -> Table {
             success(row.success),
             row.in_flight.to_string().into(),
         ];
+        if health {
+            cells.push(row.health.as_deref().map_or_else(|| "".into(), |why| Cell::toned(why, Tone::Warn)));
+        }
         if wide {
             let labels: Vec<String> =
                 row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();

@@ -101,6 +101,10 @@ impl Shared {
                 in_flight: measured.as_ref().map_or(0, |measured| measured.rank.in_flight),
                 rank: None,
                 why_not: None,
+                health: self.ranks.out(&registration.id, instant).map(|(health, by)| {
+                    let sidecars = if by == 1 { "1 sidecar".to_owned() } else { format!("{by} sidecars") };
+                    format!("{} ({sidecars})", health.reason)
+                }),
             };
             let candidate = candidate(registration, &row, measured.as_ref(), now);
             Instance { row, candidate }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pilotfish_config::wire::{Rank, Report};
+use pilotfish_config::wire::{EndpointHealth, Rank, Report};
 use tokio::time::{Duration, Instant};
 
 /// At most this many reporters of one endpoint are remembered: those with the most calls.
@@ -16,6 +16,10 @@ const MOST_REPORTERS: usize = 64;
 const HALF_LIFE: Duration = Duration::from_secs(10);
 /// Calls in flight of a reporter that says nothing more count for this long.
 const IN_FLIGHT_FOR: Duration = Duration::from_secs(10);
+/// What a sidecar said against an endpoint counts for this long; it is told again every 5 s.
+const OUT_FOR: Duration = Duration::from_secs(15);
+/// A longer reason is cut.
+const LONGEST_REASON: usize = 200;
 /// At most this many ranks become news at once; others wait for the next second.
 const MOST_NEWS: usize = 1000;
 /// A latency beyond this is garbage: an hour.
@@ -32,6 +36,8 @@ struct Part {
     weight: f64,
     in_flight: u32,
     at: Instant,
+    /// Why it sends no calls there, and when it said so.
+    out: Option<(EndpointHealth, Instant)>,
 }
 
 /// What all say of one endpoint.
@@ -159,6 +165,16 @@ impl Ranks {
         lock(self.part(id)).get(id)?.ranked(id, now)
     }
 
+    /// How the endpoint is to sidecars that send it no calls, and to how many: the newest reason.
+    pub(super) fn out(&self, id: &str, now: Instant) -> Option<(EndpointHealth, usize)> {
+        let part = lock(self.part(id));
+        let fresh = |at: Instant| now.saturating_duration_since(at) < OUT_FOR;
+        let all = part.get(id)?.parts.iter().filter_map(|part| part.out.as_ref());
+        let said: Vec<_> = all.filter(|(_, at)| fresh(*at)).collect();
+        let (newest, _) = said.iter().max_by_key(|(_, at)| *at)?;
+        Some((newest.clone(), said.len()))
+    }
+
     /// What sidecars that report here say, without other control planes' aggregates.
     pub(super) fn own(&self, id: &str, foreign: &str, now: Instant) -> Option<Ranked> {
         let part = lock(self.part(id));
@@ -191,6 +207,7 @@ impl Aggregate {
                 (part.latency, part.success) = (latency, success);
             }
             (part.in_flight, part.at) = (report.in_flight, now);
+            part.out = out(report, now);
             return;
         }
         if self.parts.len() >= MOST_REPORTERS {
@@ -209,6 +226,7 @@ impl Aggregate {
             weight: calls,
             in_flight,
             at: now,
+            out: out(report, now),
         });
     }
 
@@ -244,6 +262,13 @@ fn differs(old: &Rank, new: &Rank) -> bool {
     apart(old.latency_us as f64, new.latency_us as f64, 0.0)
         || (old.success - new.success).abs() > 0.05
         || apart(old.in_flight.into(), new.in_flight.into(), 2.0)
+}
+
+/// What a report says against an endpoint, of bounded length.
+fn out(report: &Report, now: Instant) -> Option<(EndpointHealth, Instant)> {
+    let cut = |text: &str| text.chars().filter(|c| !c.is_control()).take(LONGEST_REASON).collect::<String>();
+    let told = report.health.as_ref()?;
+    Some((EndpointHealth { state: cut(&told.state), reason: cut(&told.reason) }, now))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

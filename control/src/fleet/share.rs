@@ -95,6 +95,8 @@ pub(super) fn heard(shared: &Shared, change: &Change) {
         success: word.success,
         in_flight: word.in_flight,
         calls: word.calls,
+        // Only those who report here are asked why they send nothing.
+        health: None,
     };
     let reporter: Arc<str> = format!("{FOREIGN}{control}").into();
     shared.ranks.replace(&registration.id, &reporter, &report, Instant::now());

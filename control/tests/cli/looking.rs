@@ -152,6 +152,7 @@ fn row(agent: &str, rank: Option<usize>) -> AgentRow {
         in_flight: 3,
         rank,
         why_not: rank.is_none().then(|| "latency 42 ms is not < 10 ms".to_owned()),
+        health: None,
     }
 }
 

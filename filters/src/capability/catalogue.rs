@@ -97,7 +97,7 @@ impl Catalogue {
         };
         chosen.ok_or_else(|| {
             let why =
-                able.first().map(|first| first.endpoint.stats.health(pick.now).reason).unwrap_or_default();
+                able.first().map(|first| first.endpoint.stats.health(pick.now).to_string()).unwrap_or_default();
             let detail = format!("all {} who are able are shut; the first: {why}", able.len());
             Deny::with(Reason::BreakerOpen, detail)
         })

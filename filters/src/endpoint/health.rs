@@ -156,6 +156,8 @@ pub struct Health {
     pub state: HealthState,
     /// Why not, for people; empty when it is well.
     pub reason: String,
+    /// For how long still, where that is known.
+    pub left: Option<Duration>,
 }
 
 impl Health {
@@ -167,7 +169,11 @@ impl Health {
 
 impl fmt::Display for Health {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(if self.is_well() { self.state.word() } else { &self.reason })
+        match self.left {
+            _ if self.is_well() => out.write_str(self.state.word()),
+            None => out.write_str(&self.reason),
+            Some(left) => write!(out, "{}, {} left", self.reason, seconds(left)),
+        }
     }
 }
 
@@ -186,27 +192,26 @@ impl EndpointStats {
     /// How it is now, and why.
     pub fn health(&self, now: Micros) -> Health {
         let condition = &self.condition;
-        let breaker = condition.breaker.state();
-        let (state, reason) = if condition.check_failed.load(Relaxed) {
+        let unreachable = Micros(condition.unreachable_until.load(SeqCst));
+        let (state, reason, left) = if condition.check_failed.load(Relaxed) {
             let said = condition.check.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            (HealthState::CheckFailed, format!("health check: {}", said.as_deref().unwrap_or("failed")))
-        } else if breaker == State::Probing {
-            (HealthState::Probing, "breaker open: one call probes".to_owned())
-        } else if breaker == State::Open {
+            (HealthState::CheckFailed, format!("health check: {}", said.as_deref().unwrap_or("failed")), None)
+        } else if condition.breaker.state() == State::Probing {
+            (HealthState::Probing, "breaker open: one call probes".to_owned(), None)
+        } else if condition.breaker.state() == State::Open {
             match condition.breaker.left(now) {
-                Duration::ZERO => (HealthState::BreakerOpen, "breaker open: the next call probes".to_owned()),
-                left => (HealthState::BreakerOpen, format!("breaker open: probes in {}", seconds(left))),
+                Duration::ZERO => (HealthState::BreakerOpen, "breaker open: the next call probes".to_owned(), None),
+                left => (HealthState::BreakerOpen, "breaker open".to_owned(), Some(left)),
             }
         } else if let Some(ejected) = condition.outlier.ejected(now) {
-            let (why, left) = (ejected.cause.text(), seconds(ejected.until.since(now)));
-            (HealthState::Ejected, format!("ejected: {} {why}, {left} left", ejected.failures))
-        } else if condition.unreachable_until.load(SeqCst) > now.0 {
-            let left = Micros(condition.unreachable_until.load(SeqCst)).since(now);
-            (HealthState::Unreachable, format!("unreachable: connects failed, {} left", seconds(left)))
+            let reason = format!("ejected: {} {}", ejected.failures, ejected.cause.text());
+            (HealthState::Ejected, reason, Some(ejected.until.since(now)))
+        } else if unreachable > now {
+            (HealthState::Unreachable, "unreachable: connects failed".to_owned(), Some(unreachable.since(now)))
         } else {
-            (HealthState::Healthy, String::new())
+            (HealthState::Healthy, String::new(), None)
         };
-        Health { state, reason }
+        Health { state, reason, left }
     }
 
     /// How it is, when it is skipped now or its breaker is not closed.

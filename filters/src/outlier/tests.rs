@@ -114,7 +114,7 @@ fn outlier_ejection_ends_by_time_alone_and_says_why() {
     let stats = &cluster.endpoints()[3].stats;
     let health = stats.health(at(0));
     assert_eq!(health.state, HealthState::Ejected);
-    assert_eq!(health.reason, "ejected: 5 consecutive 5xx, 30 s left");
+    assert_eq!(health.to_string(), "ejected: 5 consecutive 5xx, 30 s left");
     let mut rng = fastrand::Rng::with_seed(1);
     let chosen: Vec<u32> = (0..500).map(|_| number(&cluster.pick(&pick(at(1)), &mut rng).unwrap())).collect();
     assert!(!chosen.contains(&3));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Plan;
 use crate::clock::Micros;
 use crate::cluster::Clusters;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Health};
 
 /// The endpoints of each registration: one in each cluster that it serves.
 #[derive(Debug, Default)]
@@ -26,6 +26,8 @@ pub struct Measured<'p> {
     pub in_flight: u32,
     /// Calls since the endpoint appeared (saturating): what came since the last report is the difference.
     pub calls: u32,
+    /// How it is in the worst of the clusters, when it is out in one.
+    pub health: Option<Health>,
 }
 
 impl Registered {
@@ -55,7 +57,7 @@ impl Plan {
         }
     }
 
-    /// What was measured of each registration that was called at least once, in no particular order.
+    /// What was measured of each registration that was called at least once or is out, in no particular order.
     pub fn measured(&self, now: Micros) -> impl Iterator<Item = Measured<'_>> {
         self.registered.0.iter().filter_map(move |(id, endpoints)| measured(id, endpoints, now))
     }
@@ -71,13 +73,16 @@ fn measured<'p>(id: &'p str, endpoints: &[Arc<Endpoint>], now: Micros) -> Option
         in_flight += stats.in_flight();
         calls = calls.saturating_add(stats.calls());
     }
+    let health = endpoints.iter().filter_map(|endpoint| endpoint.stats.health_if_out(now));
+    let health = health.max_by_key(|health| health.state);
     if calls == 0 {
-        return (in_flight > 0).then_some(Measured {
+        return (in_flight > 0 || health.is_some()).then_some(Measured {
             id,
             latency: Duration::ZERO,
             success: 1.0,
             in_flight,
             calls,
+            health,
         });
     }
     let sum: f64 = endpoints.iter().map(|endpoint| f64::from(endpoint.stats.calls())).sum();
@@ -87,5 +92,6 @@ fn measured<'p>(id: &'p str, endpoints: &[Arc<Endpoint>], now: Micros) -> Option
         success: (success / sum) as f32,
         in_flight,
         calls,
+        health,
     })
 }

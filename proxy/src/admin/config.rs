@@ -65,7 +65,7 @@ pub(super) fn cluster(cluster: &Cluster, now: Micros) -> Value {
             "success": stats.success(now),
             "skipped": stats.is_out(now),
             "health": health.state.word(),
-            "reason": (!health.is_well()).then_some(health.reason),
+            "reason": (!health.is_well()).then(|| health.to_string()),
         })
     };
     json!({

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use pilotfish_config::wire::Report;
+use pilotfish_config::wire::{EndpointHealth, Report};
 use pilotfish_filters::clock::Micros;
+use pilotfish_filters::endpoint::health::HealthState;
 use pilotfish_filters::plan::Plan;
 
 /// Between two reports at least.
 const EVERY: Duration = Duration::from_secs(1);
+/// An endpoint that is out is told again this often: a control plane forgets it otherwise.
+const REMIND: Duration = Duration::from_secs(5);
 /// Endpoints in one report; the others follow with the next.
 const MOST: usize = 500;
 
@@ -23,6 +26,8 @@ pub struct Reports {
 struct Told {
     calls: u32,
     in_flight: u32,
+    /// How it is when it is out, and which time that is told.
+    out: Option<(HealthState, u64)>,
 }
 
 impl Reports {
@@ -32,11 +37,13 @@ impl Reports {
             return Vec::new();
         }
         let mut known = 0;
+        let turn = clock.0 / u64::try_from(REMIND.as_micros()).unwrap_or(u64::MAX);
         let mut reports = Vec::new();
         for measured in plan.measured(clock) {
             known += 1;
             let told = self.told.get(measured.id).copied();
-            let new = Told { calls: measured.calls, in_flight: measured.in_flight };
+            let out = measured.health.as_ref().map(|health| (health.state, turn));
+            let new = Told { calls: measured.calls, in_flight: measured.in_flight, out };
             if told == Some(new) || reports.len() >= MOST {
                 continue;
             }
@@ -48,6 +55,10 @@ impl Reports {
                 in_flight: measured.in_flight,
                 // Fewer than before: the endpoint went and came again.
                 calls: measured.calls.checked_sub(before).unwrap_or(measured.calls),
+                health: measured.health.map(|health| EndpointHealth {
+                    state: health.state.word().to_owned(),
+                    reason: health.reason,
+                }),
             });
             self.told.insert(measured.id.to_owned(), new);
         }

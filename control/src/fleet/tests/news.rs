@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use pilotfish_config::wire::{Hello, Report, Status};
+use pilotfish_config::wire::{EndpointHealth, Hello, Report, Status};
 
 use super::world::*;
 
 fn report(of: &Sidecar, latency_us: u64, success: f32, in_flight: u32, calls: u32) -> Report {
-    Report { endpoint: of.id.clone(), latency_us, success, in_flight, calls }
+    Report { endpoint: of.id.clone(), latency_us, success, in_flight, calls, health: None }
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,4 +157,49 @@ async fn explain_answers_as_the_agents_sidecar_would() {
     let host = fleet.explain(&question("http://a.example/x", "")).unwrap();
     assert!(host.rule.is_some(), "{host:?}");
     assert!(fleet.explain(&question("ftp://a", "")).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_sidecars_send_nothing_is_told_with_how_many_and_forgotten_in_time() {
+    let world = World::new();
+    let fleet = world.control("c1").await;
+    let mut one = Sidecar::connect(&fleet, "one", 1).await;
+    let mut two = Sidecar::connect(&fleet, "two", 2).await;
+    let target = Sidecar::connect(&fleet, "target", 3).await;
+    one.settle().await;
+    two.settle().await;
+    let out = |reason: &str| Report {
+        health: Some(EndpointHealth { state: "ejected".into(), reason: reason.into() }),
+        ..report(&target, 1, 1.0, 0, 0)
+    };
+    let said = || {
+        let all = fleet.agents(None, None).unwrap().agents;
+        all.into_iter().find(|row| row.agent == "target").and_then(|row| row.health)
+    };
+    assert_eq!(said(), None);
+    one.report(vec![out("ejected: 5 consecutive 5xx")]).await;
+    settled().await;
+    assert_eq!(said().as_deref(), Some("ejected: 5 consecutive 5xx (1 sidecar)"));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    two.report(vec![out(&format!("a\n{}", "b".repeat(1000)))]).await;
+    settled().await;
+    let both = said().unwrap();
+    assert!(both.starts_with("abbb") && both.ends_with("bb (2 sidecars)") && both.len() < 220, "{both}");
+    two.report(vec![report(&target, 1, 1.0, 0, 1)]).await;
+    settled().await;
+    assert_eq!(said().as_deref(), Some("ejected: 5 consecutive 5xx (1 sidecar)"), "the second one is content");
+    for _ in 0..4 {
+        // Alive, but it says nothing more of it.
+        tokio::time::advance(Duration::from_secs(5)).await;
+        one.report(Vec::new()).await;
+        settled().await;
+    }
+    assert_eq!(said(), None);
+}
+
+/// Lets the other tasks run; no time passes.
+async fn settled() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }

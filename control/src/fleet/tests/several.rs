@@ -111,7 +111,7 @@ async fn what_sidecars_of_one_measured_reaches_those_of_the_other() {
     one.settle().await;
     two.settle().await;
     let report =
-        Report { endpoint: two.id.clone(), latency_us: 3000, success: 0.9, in_flight: 4, calls: 100 };
+        Report { endpoint: two.id.clone(), latency_us: 3000, success: 0.9, in_flight: 4, calls: 100, health: None };
     one.report(vec![report]).await;
     for _ in 0..4 {
         if let Some(message) = two.next().await {
