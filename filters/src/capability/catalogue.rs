@@ -96,8 +96,10 @@ impl Catalogue {
             }
         };
         chosen.ok_or_else(|| {
-            let why =
-                able.first().map(|first| first.endpoint.stats.health(pick.now).to_string()).unwrap_or_default();
+            let why = able
+                .first()
+                .map(|first| first.endpoint.stats.health(pick.now).to_string())
+                .unwrap_or_default();
             let detail = format!("all {} who are able are shut; the first: {why}", able.len());
             Deny::with(Reason::BreakerOpen, detail)
         })

@@ -200,14 +200,20 @@ impl EndpointStats {
             (HealthState::Probing, "breaker open: one call probes".to_owned(), None)
         } else if condition.breaker.state() == State::Open {
             match condition.breaker.left(now) {
-                Duration::ZERO => (HealthState::BreakerOpen, "breaker open: the next call probes".to_owned(), None),
+                Duration::ZERO => {
+                    (HealthState::BreakerOpen, "breaker open: the next call probes".to_owned(), None)
+                }
                 left => (HealthState::BreakerOpen, "breaker open".to_owned(), Some(left)),
             }
         } else if let Some(ejected) = condition.outlier.ejected(now) {
             let reason = format!("ejected: {} {}", ejected.failures, ejected.cause.text());
             (HealthState::Ejected, reason, Some(ejected.until.since(now)))
         } else if unreachable > now {
-            (HealthState::Unreachable, "unreachable: connects failed".to_owned(), Some(unreachable.since(now)))
+            (
+                HealthState::Unreachable,
+                "unreachable: connects failed".to_owned(),
+                Some(unreachable.since(now)),
+            )
         } else {
             (HealthState::Healthy, String::new(), None)
         };

@@ -133,7 +133,10 @@ async fn endpoints_are_agents_that_can_be_chosen() {
     assert_ne!(answer.header("pilotfish-reason").as_deref(), Some("nobody-qualifies"), "{}", answer.text());
     let said = link.wait("heartbeat", |beat| beat["reports"][0]["health"].is_object()).await;
     let report = &said["reports"][0];
-    assert_eq!((report["endpoint"].as_str(), report["health"]["state"].as_str()), (Some("default/nlu/1"), Some("unreachable")));
+    assert_eq!(
+        (report["endpoint"].as_str(), report["health"]["state"].as_str()),
+        (Some("default/nlu/1"), Some("unreachable"))
+    );
     link.send(&json!({ "type": "ranks", "ranks": [
         { "endpoint": "default/nlu/1", "latency_us": 1000, "success": 0.9, "in_flight": 3 },
         { "endpoint": "nobody", "latency_us": 1, "success": 7.0, "in_flight": 0 },

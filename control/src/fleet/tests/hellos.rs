@@ -154,7 +154,8 @@ async fn a_stream_without_a_hello_or_with_garbage_is_ended() {
     let mut twice = Sidecar::connect(&fleet, "planner", 1).await;
     twice.send(ToControl::Hello(Box::new(hello("planner", 1)))).await;
     twice.refused().await;
-    let report = Report { endpoint: "x".into(), latency_us: 1, success: 1.0, in_flight: 0, calls: 1, health: None };
+    let report =
+        Report { endpoint: "x".into(), latency_us: 1, success: 1.0, in_flight: 0, calls: 1, health: None };
     let mut many = Sidecar::connect(&fleet, "planner", 1).await;
     many.report(vec![report; 1025]).await;
     assert!(many.refused().await.reason.contains("1024"));

@@ -187,7 +187,11 @@ async fn why_sidecars_send_nothing_is_told_with_how_many_and_forgotten_in_time()
     assert!(both.starts_with("abbb") && both.ends_with("bb (2 sidecars)") && both.len() < 220, "{both}");
     two.report(vec![report(&target, 1, 1.0, 0, 1)]).await;
     settled().await;
-    assert_eq!(said().as_deref(), Some("ejected: 5 consecutive 5xx (1 sidecar)"), "the second one is content");
+    assert_eq!(
+        said().as_deref(),
+        Some("ejected: 5 consecutive 5xx (1 sidecar)"),
+        "the second one is content"
+    );
     for _ in 0..4 {
         // Alive, but it says nothing more of it.
         tokio::time::advance(Duration::from_secs(5)).await;

@@ -110,8 +110,14 @@ async fn what_sidecars_of_one_measured_reaches_those_of_the_other() {
     let mut two = Sidecar::connect(&second, "two", 2).await;
     one.settle().await;
     two.settle().await;
-    let report =
-        Report { endpoint: two.id.clone(), latency_us: 3000, success: 0.9, in_flight: 4, calls: 100, health: None };
+    let report = Report {
+        endpoint: two.id.clone(),
+        latency_us: 3000,
+        success: 0.9,
+        in_flight: 4,
+        calls: 100,
+        health: None,
+    };
     one.report(vec![report]).await;
     for _ in 0..4 {
         if let Some(message) = two.next().await {
