@@ -438,6 +438,12 @@ impl Lease {
         &self.endpoint
     }
 
+    /// Says that the call has waited for its answer since `began` and was given up for another that was faster: no failure, and
+    /// yet the endpoint is at least that slow.
+    pub fn waited(&self, now: Micros, began: Micros) {
+        self.endpoint.stats.waited(now, now.since(began));
+    }
+
     /// Says how the call went: `latency` is the time to the answer's head, or to the failure. At most once a call. A
     /// call of which nothing is recorded says nothing about its endpoint; when it was a breaker's probe, the next probes.
     pub fn record(&mut self, now: Micros, outcome: Outcome, latency: Duration) {

@@ -297,6 +297,11 @@ impl EndpointStats {
         }
     }
 
+    /// A call waited so long, at least.
+    pub(crate) fn waited(&self, now: Micros, took: Duration) {
+        self.latency.sample(now, took.as_secs_f32() * 1e6);
+    }
+
     pub(crate) fn enter(&self) {
         self.in_flight.fetch_add(1, Relaxed);
     }

@@ -1,11 +1,12 @@
 //! Limits of a cluster (`connectionPool`) that hold for the whole process: counters shared by all workers, no locks.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use crate::budget::Budget;
 use crate::clock::Micros;
 use crate::endpoint::health::Tally;
+use crate::hedge::Times;
 use crate::verdict::{Deny, Reason};
 
 /// The counters of one cluster. The limits themselves are in [`crate::cluster::ClusterSettings`]: a reload may
@@ -22,6 +23,8 @@ pub struct ClusterLimits {
     out_until: AtomicU64,
     /// Retries.
     pub(crate) budget: Budget,
+    /// How long calls wait for their answer; only for rules with `pilotfish.dev/hedge: p95`.
+    times: OnceLock<Box<Times>>,
     /// Endpoints that are out until something happens.
     indefinite: AtomicU32,
     /// Endpoints that are ejected, or about to be.
@@ -54,6 +57,11 @@ impl ClusterLimits {
     /// The cluster's retries.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// How long its calls wait for the head of their answer, as far as rules that hedge have recorded it.
+    pub fn times(&self) -> &Times {
+        self.times.get_or_init(Box::default)
     }
 
     pub(crate) fn outages(&self) -> u32 {

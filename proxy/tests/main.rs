@@ -23,6 +23,7 @@ mod h2_answers;
 mod h2_floods;
 mod h2_frames;
 mod health_state;
+mod hedges;
 mod lifecycle;
 mod limits;
 mod matching;

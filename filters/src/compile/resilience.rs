@@ -23,15 +23,16 @@ pub(super) fn of_route<'a>(
 ) -> Resilience {
     let own = |name: &str| service.meta.annotation_for(name, route.name.as_deref());
     let fault = route.fault.as_ref().and_then(Fault::new).map(Box::new);
-    let (mut timeouts, mut retry) = (timeouts(own), retry::policy(route, service));
+    let (mut timeouts, mut retries) = (timeouts(own), retry::policy(route, service));
     if fault.is_some() {
         // Istio: neither timeouts nor retries where faults are injected. `compile::route` leaves the rule's timeout out.
         timeouts.response_header = None;
-        retry.attempts = 0;
-        retry.per_try_timeout = None;
+        retries.attempts = 0;
+        retries.per_try_timeout = None;
     }
     Resilience {
-        retry: Arc::new(retry),
+        hedge: retry::hedge(route, service).filter(|_| fault.is_none()),
+        retry: Arc::new(retries),
         timeouts,
         path: PathPolicy::read(own),
         fault,

@@ -1,7 +1,9 @@
 //! What a rule's `retries` and its annotations mean.
 
 use pilotfish_config::model::{HttpRoute, VirtualService};
+use pilotfish_config::units::duration;
 
+use crate::hedge::Hedge;
 use crate::retry::{RetryOn, RetryPolicy, Safety, Word};
 
 /// The retries of a written rule.
@@ -33,5 +35,13 @@ pub(super) fn policy(route: &HttpRoute, service: &VirtualService) -> RetryPolicy
             .and_then(|bytes| bytes.parse().ok())
             .unwrap_or(written.buffer),
         ..written
+    }
+}
+
+/// When a written rule sends another try beside the first.
+pub(super) fn hedge(route: &HttpRoute, service: &VirtualService) -> Option<Hedge> {
+    match service.meta.annotation_for("hedge", route.name.as_deref())? {
+        "p95" => Some(Hedge::P95),
+        delay => duration(delay).ok().map(Hedge::After),
     }
 }

@@ -1,5 +1,6 @@
 //! Bodies through the proxy: both directions in one task, each as fast as its slower end, nothing held back.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -187,6 +188,42 @@ fn poll_upload(
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// Sends a body that is all there (the request's head is queued already) and waits for the final response head, with no client
+/// beside it: for copies, and for a try beside another. Interim responses are dropped.
+pub async fn exchange_alone(
+    up: &mut Upstream,
+    upload: &mut Pump,
+    body: VecDeque<Frame>,
+) -> Result<ResponseHead, Error> {
+    let mut body = Whole(body);
+    poll_fn(|cx| {
+        // An upstream that takes no more may have answered, and that counts.
+        if let Poll::Ready(Err(_)) = upload.poll(cx, &mut body, up) {
+            upload.abandon();
+        }
+        while let Poll::Ready(head) = up.poll_response(cx)? {
+            if !head.status.is_informational() {
+                return Poll::Ready(Ok(head));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A body that is all there.
+struct Whole(VecDeque<Frame>);
+
+impl Source for Whole {
+    fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
+        Poll::Ready(self.0.pop_front().map(Ok))
+    }
+
+    fn is_ended(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

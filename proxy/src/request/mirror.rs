@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Method;
@@ -16,9 +15,7 @@ use pilotfish_filters::cluster::Outcome;
 use pilotfish_filters::mirror::{Mirror, is_left_out, shadow_authority};
 use pilotfish_filters::plan::{Rule, Target};
 
-use crate::http::{
-    BodyCopy, Downstream, Error, Frame, Framing, Pump, RequestHead, ResponseHead, Source, Upstream,
-};
+use crate::http::{BodyCopy, Downstream, Frame, Framing, Pump, RequestHead, Source, exchange_alone};
 use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Dialed};
 use crate::request::guard::{self, Hop};
@@ -189,7 +186,9 @@ impl Copy {
         let began = worker.shared.clock.now();
         let asked = tokio::time::timeout(self.patience, async {
             let mut dialed = dial::dial(worker, &way).await.map_err(|_| Outcome::Unreachable)?;
-            let head = self.ask(head, &mut dialed.upstream, body).await.map_err(|_| Outcome::Reset)?;
+            dialed.upstream.request(head, self.framing);
+            let answered = exchange_alone(&mut dialed.upstream, &mut Pump::new(), body).await;
+            let head = answered.map_err(|_| Outcome::Reset)?;
             Ok((head.status.as_u16(), dialed))
         });
         let asked = asked.await.unwrap_or(Err(Outcome::TimedOut));
@@ -206,30 +205,6 @@ impl Copy {
         let _ = tokio::time::timeout(self.patience.saturating_sub(took), discard(worker, dialed)).await;
         Ok(())
     }
-
-    /// Sends the request and waits for the head of its answer.
-    async fn ask(
-        &self,
-        head: &RequestHead,
-        up: &mut Upstream,
-        body: VecDeque<Frame>,
-    ) -> Result<ResponseHead, Error> {
-        up.request(head, self.framing);
-        let (mut body, mut upload) = (Replay(body), Pump::new());
-        poll_fn(|cx| {
-            // An upstream that takes no more may have answered, and that counts.
-            if let Poll::Ready(Err(_)) = upload.poll(cx, &mut body, up) {
-                upload.abandon();
-            }
-            while let Poll::Ready(head) = up.poll_response(cx)? {
-                if !head.status.is_informational() {
-                    return Poll::Ready(Ok(head));
-                }
-            }
-            Poll::Pending
-        })
-        .await
-    }
 }
 
 /// The counter of what became of a copy.
@@ -245,18 +220,5 @@ async fn discard(worker: &Worker, mut dialed: Dialed) {
             None => return dialed.keep(worker),
             Some(Err(_)) => return,
         }
-    }
-}
-
-/// A body that is all there.
-struct Replay(VecDeque<Frame>);
-
-impl Source for Replay {
-    fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
-        Poll::Ready(self.0.pop_front().map(Ok))
-    }
-
-    fn is_ended(&self) -> bool {
-        self.0.is_empty()
     }
 }

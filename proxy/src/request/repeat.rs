@@ -6,12 +6,14 @@
 pub mod addresses;
 pub mod attempt;
 pub mod course;
+pub mod hedge;
 
 use std::net::SocketAddr;
 
 use http::Method;
 use pilotfish_filters::affinity;
 use pilotfish_filters::call::{Call, Caller};
+use pilotfish_filters::hedge::Hedge;
 use pilotfish_filters::plan::{Matched, Plan, Split, WeightedDestination};
 use pilotfish_filters::retry::{Again, RetryPolicy};
 
@@ -19,6 +21,7 @@ pub use addresses::{to_agent, to_unknown};
 pub use attempt::Sent;
 use attempt::{Unsent, protocol, try_way};
 use course::{Course, Spent};
+use hedge::First;
 
 use crate::http::{Downstream, RequestHead};
 use crate::request::admit::Permit;
@@ -104,7 +107,7 @@ pub async fn by_rule<'p>(
             tried: course.tried(),
             remote: policy.remote_localities,
         };
-        let (cluster, mut lease) = match calling::select(worker, task.plan, &wish, &mut calling)? {
+        let (mut cluster, mut lease) = match calling::select(worker, task.plan, &wish, &mut calling)? {
             Selected::Endpoint(cluster, lease) => (cluster, lease),
             Selected::Original(cluster) => {
                 ctx.cluster = Some(&cluster.name);
@@ -118,7 +121,7 @@ pub async fn by_rule<'p>(
                 dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), Protocol::Http1)?;
             return tunnel::connect_through(worker, ctx, &[way.for_tunnel()], down).await;
         }
-        let protocol = protocol(cluster.settings.upstream, &head, down.is_h2())?;
+        let mut protocol = protocol(cluster.settings.upstream, &head, down.is_h2())?;
         let way = dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), protocol);
         edits.from_sidecar = way.as_ref().is_ok_and(|way| way.secure.is_mesh());
         if let Some(calling) = calling.as_mut().filter(|_| way.is_ok()) {
@@ -128,18 +131,42 @@ pub async fn by_rule<'p>(
             course.keyed = calling.keyed();
         }
         replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);
-        let began = worker.shared.clock.now();
+        let mut began = worker.shared.clock.now();
+        let first_began = began;
         ctx.tries = course.next();
         cluster.note_try(ctx.tries, began);
-        let mut tried = match way {
-            Ok(way) => try_way(worker, ctx, &way, &mut head, down, policy.per_try_timeout).await,
-            Err(deny) => Err(Unsent::NotConnected(deny)),
+        let hedge = task.matched.rule.resilience.hedge.filter(|_| calling.is_none());
+        let beside = hedge::delay(hedge, cluster, &course, &head, down);
+        let mut tried = match (way, beside) {
+            (Ok(way), None) => try_way(worker, ctx, &way, &mut head, down, policy.per_try_timeout).await,
+            (Ok(way), Some(delay)) => {
+                let (tried, second) = {
+                    let (target, key, remote) = (&destination.target, key.hash, policy.remote_localities);
+                    let wish = Wish { target, call, caller, key, tried: &[], remote };
+                    let first = First { way, cluster, lease: &lease, began, limit: policy.per_try_timeout };
+                    let race = hedge::race(worker, task, ctx, &first, (&wish, delay), (&mut head, down));
+                    Box::pin(race).await
+                };
+                if let Some(second) = second {
+                    lease.waited(worker.shared.clock.now(), began);
+                    ctx.endpoint = Some(second.lease.endpoint().addr);
+                    ctx.tries += 1;
+                    edits.from_sidecar = second.by_sidecar;
+                    (cluster, lease, protocol) = (second.cluster, second.lease, second.protocol);
+                    began = second.began;
+                }
+                tried
+            }
+            (Err(deny), _) => Err(Unsent::NotConnected(deny)),
         };
         let now = worker.shared.clock.now();
         let outcome = match &tried {
             Ok(sent) => Some(sent.outcome(protocol)),
             Err(unsent) => unsent.outcome(),
         };
+        if let (Some(Hedge::P95), Ok(_)) = (hedge, &tried) {
+            cluster.limits.times().record(now.since(first_began));
+        }
         if let Some(outcome) = outcome {
             lease.record(now, outcome, now.since(began));
         }

@@ -80,6 +80,14 @@ impl<'r> Course<'r> {
         self.tries
     }
 
+    /// Whether another try may run beside the first, which nobody knows to have failed.
+    pub fn may_hedge(&self) -> bool {
+        let istio = self.policy.safety == Safety::Istio;
+        self.tries == 1
+            && self.keyed == Keyed::No
+            && (self.nature == Nature::Safe || (istio && self.nature == Nature::Idempotent))
+    }
+
     /// How much of the body is to be kept for another try; `None`: there will be none after it was sent. `refuses`: the upstream
     /// can say that it did nothing with the call, as sidecars and HTTP/2 can.
     pub fn replay_limit(&self, refuses: bool) -> Option<usize> {
