@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::shed::Priority;
 
 /// The field's name.
@@ -187,6 +189,16 @@ impl PathPolicy {
                 (own, general) => own.or(general),
             },
         }
+    }
+
+    /// For a person.
+    pub(crate) fn describe(&self) -> Value {
+        json!({
+            "max_hops": self.max_hops.unwrap_or(MAX_HOPS),
+            "cycles": if self.cycles == Some(Cycles::Deny) { "deny" } else { "warn" },
+            "fan_out_limit": self.fan_out,
+            "max_priority": self.max_priority.unwrap_or(Priority::Critical).word(),
+        })
     }
 
     /// Reads what annotations say; `find` gives the value of one by its name. Bad values were refused before.

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 /// The field by which a caller says how many milliseconds it still waits.
 pub const AGENT_DEADLINE: &str = "agent-deadline-ms";
 /// The same for gRPC ("gRPC over HTTP2", Timeout).
@@ -27,6 +29,17 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Timeouts { response_header: None, stream_idle: Some(STREAM_IDLE) }
+    }
+}
+
+impl Timeouts {
+    /// For a person; a time that is not there is `null`.
+    pub(crate) fn describe(&self) -> Value {
+        let millis = |time: Option<Duration>| time.map(|time| time.as_millis() as u64);
+        json!({
+            "response_header_ms": millis(self.response_header),
+            "stream_idle_ms": millis(self.stream_idle),
+        })
     }
 }
 

@@ -25,6 +25,8 @@ enum Manners {
     Drops,
     /// It passes on the session of its protocol only, as every MCP server does.
     KeepsSession,
+    /// It passes on the conversation of its protocol only, which is in the body, as every A2A agent does.
+    KeepsContext,
 }
 
 /// One agent: what it was asked, and whom it asks.
@@ -126,12 +128,23 @@ async fn answer(
             }
         }
         let head = String::from_utf8(std::mem::take(&mut bytes)).unwrap();
+        let (head, mut sent) =
+            head.split_once("\r\n\r\n").map(|(a, b)| (format!("{a}\r\n"), b.to_owned())).unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.map_or(0, |length| length.parse().unwrap());
+        while sent.len() < length {
+            if !matches!(stream.read_buf(&mut bytes).await, Ok(n) if n > 0) {
+                return;
+            }
+            sent += &String::from_utf8(std::mem::take(&mut bytes)).unwrap();
+        }
         member.asked.fetch_add(1, Ordering::Relaxed);
         member.heads.lock().unwrap().push(head.clone());
         let passed = head.lines().filter(|line| match manners {
             Manners::Forwards => line.starts_with("x-"),
             Manners::KeepsSession => line.starts_with("mcp-session-id"),
             Manners::Drops => false,
+            Manners::KeepsContext => line.starts_with("content-"),
         });
         let passed: Vec<&str> = passed.collect();
         let path: Vec<&str> = head.split(' ').nth(1).unwrap().split('/').skip(1).collect();
@@ -145,7 +158,10 @@ async fn answer(
         let (mut status, mut reason, mut body) = (200, String::new(), "the end".to_owned());
         for _ in 0..times {
             let mut client = H1::connect(sidecar).await.patience(PATIENCE);
-            let Ok(answer) = client.get(&host, &target, &passed).await else { return };
+            let method = if sent.is_empty() { "GET" } else { "POST" };
+            let lines: String = passed.iter().map(|line| format!("{line}\r\n")).collect();
+            let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n{sent}");
+            let Ok(answer) = client.ask(request).await else { return };
             ((status, reason), body) = (why(&answer), answer.text());
         }
         let text =
@@ -198,7 +214,7 @@ async fn without_a_policy_circles_are_counted_and_end_at_the_limit_of_depth() {
 }
 
 #[tokio::test]
-async fn calls_at_once_of_agents_that_drop_headers_are_bounded_and_sessions_tell_them_apart() {
+async fn calls_at_once_of_agents_that_drop_headers_are_bounded() {
     let fleet = Fleet::start(3, Manners::Drops, &[], "").await;
     let all = tokio::join!(fleet.ask(60, &[]), fleet.ask(60, &[]), fleet.ask(60, &[]));
     for answer in [all.0, all.1, all.2] {
@@ -206,11 +222,33 @@ async fn calls_at_once_of_agents_that_drop_headers_are_bounded_and_sessions_tell
     }
     let asked: usize = (0..3).map(|n| fleet.asked(n)).sum();
     assert!(asked <= 3 * 16, "{asked}");
-    let fleet = Fleet::start(3, Manners::KeepsSession, &["call-cycles: deny"], "").await;
-    let (one, two) = (["mcp-session-id: one"], ["mcp-session-id: two"]);
-    let all = tokio::join!(fleet.ask(60, &one), fleet.ask(60, &two), fleet.ask(60, &one));
-    for answer in [all.0, all.1, all.2] {
-        assert_eq!(why(&answer), (508, "call-cycle".into()));
+}
+
+#[tokio::test]
+async fn sessions_and_conversations_tell_calls_apart_that_are_served_at_once() {
+    for manners in [Manners::KeepsContext, Manners::KeepsSession] {
+        let fleet = Fleet::start(3, manners, &["fan-out-limit: \"3\""], "").await;
+        let talk = async |name: &str| {
+            let body = format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"message/send","params":{{"message":{{"contextId":"{name}"}}}}}}"#
+            );
+            let (length, session) = match manners {
+                Manners::KeepsContext => (body.len(), "x-none"),
+                _ => (0, "mcp-session-id"),
+            };
+            let request = format!(
+                "POST /1/times/4 HTTP/1.1\r\nHost: b.test\r\n{session}: {name}\r\ncontent-type: application/json\r\n\
+                 content-length: {length}\r\n\r\n{}",
+                &body[..length]
+            );
+            H1::connect(fleet.sidecars[0].outbound).await.patience(PATIENCE).ask(request).await.unwrap()
+        };
+        // What belongs to one of several is not counted: only what is known for certain is.
+        let all = tokio::join!(talk("one"), talk("two"), talk("three"), talk("four"));
+        for answer in [all.0, all.1, all.2, all.3] {
+            assert_eq!(why(&answer), (429, "fan-out".into()), "{manners:?}");
+        }
+        assert_eq!((fleet.asked(1), fleet.asked(2)), (4, 12), "{manners:?}");
     }
 }
 

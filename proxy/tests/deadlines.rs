@@ -4,7 +4,8 @@ use pilotfish_testkit::h1::Gone;
 use pilotfish_testkit::h2::{Outcome, code};
 use pilotfish_testkit::{Agent, H1, H2, Sidecar, h1};
 
-use crate::support::{h1_upstreams, service, sidecar};
+use crate::support::{destination_rule, h1_upstreams, service, service_with, sidecar, virtual_service};
+use crate::tls::setup::{counted, metric};
 
 /// Rules for `s.test`: what a rule's name is, its path begins with.
 const RULES: &str = "apiVersion: networking.istio.io/v1
@@ -137,4 +138,26 @@ async fn a_priority_is_capped_by_the_rule() {
         let echo = h1::get(outer.outbound, "s.test", "/", headers).await.unwrap().json();
         assert_eq!(seen(&echo, "agent-priority").as_deref(), expected, "{headers:?}");
     }
+}
+
+#[tokio::test]
+async fn a_rules_time_counts_against_the_endpoint_and_a_callers_impatience_does_not() {
+    let slow = Agent::start("slow").await;
+    let policy = "trafficPolicy:\n  outlierDetection: { consecutiveGatewayErrors: 1, baseEjectionTime: 600s, maxEjectionPercent: 100 }";
+    let rules = "- timeout: 1s\n  retries: { attempts: 0 }\n  route: [{ destination: { host: s.test } }]";
+    let yaml = service_with("s.test", "HTTP", &[(slow.port(), "")])
+        + &destination_rule("s", "s.test", policy)
+        + &virtual_service("s", "s.test", rules);
+    let sidecar = sidecar().yaml("a.yaml", yaml).start();
+    let get = async |path: &str, headers: &[&str]| h1::get(sidecar.outbound, "s.test", path, headers).await;
+    let ejected = "pilotfish_endpoints_out{state=\"ejected\"}";
+    for _ in 0..3 {
+        let late = get("/delay/60000", &["agent-deadline-ms: 100"]).await.unwrap();
+        assert_eq!((late.status(), late.reason().as_str()), (504, "deadline-exceeded"));
+    }
+    assert_eq!(get("/", &[]).await.unwrap().status(), 200);
+    assert_eq!(metric(&sidecar, ejected).await, 0);
+    let late = get("/delay/60000", &[]).await.unwrap();
+    assert_eq!((late.status(), late.reason().as_str()), (504, "timeout"));
+    counted(&sidecar, ejected, 1).await;
 }

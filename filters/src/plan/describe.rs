@@ -55,6 +55,8 @@ impl Plan {
             "name": &*rule.name,
             "action": action,
             "timeout_ms": rule.timeout.map(|t| t.as_millis() as u64),
+            "times": rule.resilience.timeouts.describe(),
+            "path": rule.resilience.path.or(&self.own.path).describe(),
             "affinity": rule.affinity.is_some(),
             "fault": rule.resilience.fault.as_ref().map(|fault| fault.describe()),
             "mirrors": rule.resilience.mirrors.iter().map(|m| self.describe_mirror(m)).collect::<Vec<_>>(),

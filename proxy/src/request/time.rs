@@ -23,6 +23,9 @@ use crate::worker::Worker;
 /// How much longer than the deadline a call from another sidecar is held, which ends it before that.
 const SLACK: Duration = Duration::from_millis(100);
 
+/// How much longer a call is held than its time: the try that it runs out on ends first, and is remembered of its endpoint.
+const AFTER_A_TRY: Duration = Duration::from_millis(3);
+
 /// Takes the deadline that the caller gives.
 ///
 /// # Errors
@@ -112,10 +115,10 @@ impl Limits {
         let timeouts = ctx.rule.map(|rule| &rule.resilience.timeouts);
         let head = timeouts.and_then(|Timeouts { response_header, .. }| *response_header).map(|limit| {
             let seen = ctx.answered.insert(Rc::default());
-            (ctx.started.after(limit), seen.clone())
+            (ctx.started.after(limit + AFTER_A_TRY), seen.clone())
         });
         // The sidecar that told the deadline ends the call itself, and knows why; this one stands behind it.
-        let slack = if ctx.mesh.is_some() { SLACK } else { Duration::ZERO };
+        let slack = if ctx.mesh.is_some() { SLACK } else { AFTER_A_TRY };
         Limits { whole: ctx.deadline.map(|at| (at.after(slack), ctx.overdue)), head, started: ctx.started }
     }
 
