@@ -228,9 +228,10 @@ impl<'n> Raw<'n> for Number<'n> {
     const SHAPE: Shape = Shape::Number;
     fn read(node: Node<'n>, reader: &mut Reader) -> Option<Self> {
         let number = node.scalar().and_then(|scalar| scalar.text.parse::<f64>().ok());
-        match number {
-            Some(value) if value.is_finite() => Some(Val { value, node }),
-            Some(_) => reader.fail(node, "a finite number"),
+        match number.filter(|number| number.is_finite()) {
+            Some(value) => Some(Val { value, node }),
+            // YAML has words for what is infinite and what is none.
+            None if node.kind() == Type::Number => reader.fail(node, "a finite number"),
             None => reader.fail(node, "a number"),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::{Abort, Fault};
 use crate::raw::{AbortSpec, DelaySpec, FaultSpec, HttpRouteSpec, PercentSpec, Signed, Text, nearest};
-use crate::yaml::clip_text;
+use crate::yaml::{Node, clip_text};
 
 use super::check::Cx;
 
@@ -69,6 +69,9 @@ fn delay(cx: &mut Cx<'_>, spec: &DelaySpec<'_>) -> Option<(f64, Duration)> {
         cx.error_hint(time.node, "`exponentialDelay` was never implemented", "write `fixedDelay`");
     }
     let share = share(cx, spec.percentage.as_ref(), spec.percent);
+    if spec.percentage.is_none() && spec.percent.is_none() {
+        nobody(cx, spec.node);
+    }
     let Some(time) = spec.fixed_delay else {
         // A value that could not be read was complained about already.
         if spec.node.get("fixedDelay").is_none() && spec.exponential_delay.is_none() {
@@ -81,6 +84,9 @@ fn delay(cx: &mut Cx<'_>, spec: &DelaySpec<'_>) -> Option<(f64, Duration)> {
 
 fn abort(cx: &mut Cx<'_>, spec: &AbortSpec<'_>) -> Option<(f64, Abort)> {
     let share = share(cx, spec.percentage.as_ref(), None);
+    if spec.percentage.is_none() {
+        nobody(cx, spec.node);
+    }
     if let Some(error) = spec.http2_error {
         return http2_error(cx, error).map(|code| (share, Abort::Http2(code)));
     }
@@ -99,6 +105,15 @@ fn abort(cx: &mut Cx<'_>, spec: &AbortSpec<'_>) -> Option<(f64, Abort)> {
         cx.error_hint(status.node, format!("{} is not a status", status.value), "allowed: 200 to 600");
     }
     Some((share, Abort::Http(u16::try_from(status.value).unwrap_or(500))))
+}
+
+/// Istio's default is none, not all.
+fn nobody(cx: &mut Cx<'_>, node: Node<'_>) {
+    cx.warn(
+        node,
+        "no call meets this fault, because its share is not written",
+        "write `percentage: {value: 100}`",
+    );
 }
 
 /// By name, as Istio has it, or by number.
