@@ -137,9 +137,9 @@ impl Split {
     }
 
     /// What is to be sent by which stream: a slice and its turn.
-    pub(super) fn to_tell(&mut self) -> Vec<(u64, u32, u32)> {
+    pub(super) fn tell(&mut self) -> Vec<(u64, u32, u32)> {
         let untold = self.members.values_mut().filter(|member| !member.told && member.granted > 0);
-        let tell = |member: &mut Member| {
+        let one = |member: &mut Member| {
             member.told = true;
             member.turn += 1;
             member.sent.push_back((member.turn, member.granted));
@@ -153,7 +153,7 @@ impl Split {
             member.held = member.held.max(member.granted);
             (member.stream, member.granted, member.turn)
         };
-        untold.map(tell).collect()
+        untold.map(one).collect()
     }
 }
 

@@ -102,7 +102,7 @@ fn look(shared: &Shared) {
             return true;
         }
         portion.split.share_out(portion.part, own.len(), now, shared.settings.lease);
-        for (stream, share, turn) in portion.split.to_tell() {
+        for (stream, share, turn) in portion.split.tell() {
             tell.entry(stream).or_default().push(Share { name: name.clone(), share, turn });
         }
         true
@@ -118,10 +118,11 @@ impl Portion {
     /// This control plane has `own` of `all` sidecars.
     fn settle(&mut self, own: usize, all: usize, now: Duration) {
         let part = (u64::from(WHOLE) * own as u64 / all.max(1) as u64) as u32;
-        if part <= self.part || own == all && self.part == 0 {
-            (self.part, self.larger) = (part, None);
-        } else if now >= *self.larger.get_or_insert(now) + GROWS_AFTER {
-            (self.part, self.larger) = (part, None);
+        let first = own == all && self.part == 0;
+        let grows = part > self.part && !first;
+        if grows && now < *self.larger.get_or_insert(now) + GROWS_AFTER {
+            return;
         }
+        (self.part, self.larger) = (part, None);
     }
 }

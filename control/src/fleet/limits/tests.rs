@@ -187,7 +187,7 @@ impl World {
     fn look(&mut self) {
         let expected = self.sidecars.len();
         self.split.share_out(self.part, expected, Duration::from_millis(self.now), PATIENCE);
-        for (stream, share, turn) in self.split.to_tell() {
+        for (stream, share, turn) in self.split.tell() {
             // What is sent by a stream that ended is lost.
             let own = |sidecar: &&mut Sidecar| sidecar.connected && sidecar.stream == stream >> 8;
             if let Some(sidecar) =
@@ -333,7 +333,7 @@ fn garbage_gives_nobody_everything() {
         split.report(&b, 2, &report(10, 500, 10_000));
         split.share_out(WHOLE, 2, Duration::from_secs(60), PATIENCE);
     }
-    let told = split.to_tell();
+    let told = split.tell();
     let sum: u32 = told.iter().map(|(_, share, _)| share).sum();
     assert!(told.iter().all(|(_, share, _)| *share >= 1) && sum <= WHOLE, "{told:?}");
 }
