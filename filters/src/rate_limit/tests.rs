@@ -284,6 +284,16 @@ fn a_call_is_within_all_limits_or_takes_from_none() {
 }
 
 #[test]
+fn what_was_taken_in_vain_is_given_back() {
+    // One limit twice: a look at each says yes, and the second taking finds the token gone, as when another was quicker.
+    for by in [&[][..], &[LimitKey::Caller]] {
+        let limit = limit("default/l", amount(1, 86_400_000, 3), by);
+        assert_eq!(through(&limits(&[&limit, &limit]), &get(), at(0), 5), 1);
+        assert_eq!(through(&limits(&[&limit]), &get(), at(0), 5), 1, "{by:?}");
+    }
+}
+
+#[test]
 fn many_threads_within_two_limits_lose_no_token() {
     let (one, other) = (
         limit("default/a", amount(1, 86_400_000, 5000), &[]),
