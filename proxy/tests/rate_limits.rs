@@ -103,7 +103,8 @@ async fn a_refusal_says_why_and_when_to_come_back() {
     let answer = client.get("s.test", "/", &[]).await.unwrap();
     assert_eq!((answer.status(), answer.reason().as_str()), (429, "rate-limited"));
     let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
-    assert!((1700..=1800).contains(&after), "{after}");
+    // Half an hour; buckets count in parts of a call, which round up.
+    assert!((1700..=1801).contains(&after), "{after}");
     assert_eq!(answer.header("ratelimit-policy").as_deref(), Some("\"default/l\";q=2;w=3600"));
     assert_eq!(answer.header("ratelimit"), Some(format!("\"default/l\";r=0;t={after}")));
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
