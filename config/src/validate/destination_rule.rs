@@ -61,6 +61,13 @@ pub(super) fn destination_rule<'n>(
         }
     }
     let resolved = cx.host(host);
+    let watches = |policy: &TrafficPolicy| {
+        policy.outlier_detection.is_some() || matches!(policy.circuit_breaker, Wish::On(_))
+    };
+    if watches(&policy) && (resolved.capability().is_some() || resolved.as_str() == "*.capability.mesh") {
+        let hint = "write them for the agents' own hosts, or the breaker on their AgentCluster";
+        cx.warn(host.node, "outlier detection and breakers do nothing on a capability: they are an endpoint's", hint);
+    }
     let merged = Vec::new();
     let rule =
         DestinationRule { meta, host: resolved, policy, subsets, export_to, workload_selector, merged };

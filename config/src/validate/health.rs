@@ -60,7 +60,7 @@ pub(super) fn health_check(text: &str) -> Result<Wish<HealthCheck>, Wrong> {
         "grpc" => CheckMethod::Grpc(what.trim().to_owned()),
         "tcp" if what.is_empty() => CheckMethod::Tcp,
         word => {
-            let near = nearest(word, ["http", "grpc", "tcp", "off"].into_iter());
+            let near = nearest(word, ["http", "grpc", "tcp", "off"]);
             let hint = near.map_or_else(|| CHECK.to_owned(), |near| format!("did you mean `{near}`?"));
             return Err(Wrong::new("is not a health check", hint));
         }

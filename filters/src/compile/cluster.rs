@@ -163,7 +163,7 @@ impl Build<'_> {
             trust_domain: self.sources.trust_domain,
             subject_alt_names: &spec.settings.subject_alt_names,
         };
-        let mut care = care::Careful::new(policy, &self.port.health_check, &stats);
+        let mut care = care::Careful::new(policy, self.port.health_check, &stats);
         let mut endpoints = Vec::with_capacity(found.len());
         for (found, stats) in found.into_iter().zip(stats) {
             let care = care.of(found.says());
