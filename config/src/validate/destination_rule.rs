@@ -66,7 +66,11 @@ pub(super) fn destination_rule<'n>(
     };
     if watches(&policy) && (resolved.capability().is_some() || resolved.as_str() == "*.capability.mesh") {
         let hint = "write them for the agents' own hosts, or the breaker on their AgentCluster";
-        cx.warn(host.node, "outlier detection and breakers do nothing on a capability: they are an endpoint's", hint);
+        cx.warn(
+            host.node,
+            "outlier detection and breakers do nothing on a capability: they are an endpoint's",
+            hint,
+        );
     }
     let merged = Vec::new();
     let rule =
