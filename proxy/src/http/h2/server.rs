@@ -160,7 +160,7 @@ impl Exchange {
         limits: &Limits,
     ) -> Self {
         let head = converted.map(|(head, _)| head);
-        // A gRPC call may be silent for as long as it likes, as a watch is.
+        // A gRPC call may be silent for as long as its rule says, as a watch is: see `Downstream::limit_silence`.
         let kind = head.and_then(|head| head.headers.get("content-type"));
         let is_grpc = kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
         Exchange {
