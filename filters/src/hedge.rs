@@ -1,5 +1,6 @@
 //! Hedging: one more try for a safe call that takes long, to another endpoint; the first answer wins.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -18,6 +19,15 @@ impl Hedge {
         match self {
             Hedge::After(delay) => Some(delay),
             Hedge::P95 => times.p95(),
+        }
+    }
+}
+
+impl fmt::Display for Hedge {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hedge::After(delay) => write!(out, "{delay:?}"),
+            Hedge::P95 => out.write_str("p95"),
         }
     }
 }

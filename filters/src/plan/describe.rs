@@ -58,6 +58,8 @@ impl Plan {
             "times": rule.resilience.timeouts.describe(),
             "path": rule.resilience.path.or(&self.own.path).describe(),
             "affinity": rule.affinity.is_some(),
+            "retries": rule.resilience.retry.describe(),
+            "hedge": rule.resilience.hedge.map(|hedge| hedge.to_string()),
             "fault": rule.resilience.fault.as_ref().map(|fault| fault.describe()),
             "mirrors": rule.resilience.mirrors.iter().map(|m| self.describe_mirror(m)).collect::<Vec<_>>(),
             "cors": rule.resilience.cors.is_some(),

@@ -43,6 +43,20 @@ impl Default for RetryPolicy {
     }
 }
 
+impl RetryPolicy {
+    /// For `/config`.
+    pub(crate) fn describe(&self) -> serde_json::Value {
+        serde_json::json!({
+            "attempts": self.attempts,
+            "on": self.on.words().collect::<Vec<_>>(),
+            "per_try_timeout_ms": self.per_try_timeout.map(|time| time.as_millis() as u64),
+            "backoff_ms": self.backoff.as_millis() as u64,
+            "unsafe": self.safety == Safety::Istio,
+            "buffer_bytes": self.buffer,
+        })
+    }
+}
+
 /// What may be repeated when it may have been done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Safety {
