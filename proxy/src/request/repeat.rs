@@ -133,7 +133,7 @@ pub async fn by_rule<'p>(
         replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);
         let mut began = worker.shared.clock.now();
         let first_began = began;
-        ctx.tries = course.next();
+        ctx.tries = course.begin_try();
         cluster.note_try(ctx.tries, began);
         let hedge = task.matched.rule.resilience.hedge.filter(|_| calling.is_none());
         let beside = hedge::delay(hedge, cluster, &course, &head, down);

@@ -149,7 +149,7 @@ async fn to_addresses(
     let mut course = Course::begin(ctx, to.retries, &head);
     loop {
         replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);
-        ctx.tries = course.next();
+        ctx.tries = course.begin_try();
         let began = worker.shared.clock.now();
         if let Some(cluster) = to.cluster {
             cluster.note_try(ctx.tries, began);

@@ -75,7 +75,7 @@ impl<'r> Course<'r> {
     }
 
     /// Begins a try and says which it is, from 1.
-    pub fn next(&mut self) -> u32 {
+    pub fn begin_try(&mut self) -> u32 {
         self.tries += 1;
         self.tries
     }

@@ -142,6 +142,9 @@ fn requests(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
     }
 }
 
+/// A counter, and the word by which it is told from others of its family.
+type ByResult = (&'static str, fn(&WorkerMetrics) -> &Counter);
+
 /// What rules did to calls besides sending them on.
 fn by_policy(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
     page.family("pilotfish_faults_total", "counter", "Requests that met a fault of their rule.");
@@ -162,7 +165,7 @@ fn by_policy(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
         page.sample(&format!("result=\"{end}\""), sum(workers, |m| counter(&m.mirrors)));
     }
     page.family("pilotfish_retries_total", "counter", "Tries after the first, by what became of them.");
-    let retries: [(&str, fn(&WorkerMetrics) -> &Counter); 5] = [
+    let retries: [ByResult; 5] = [
         ("answered", |m| &m.retries.answered),
         ("failed", |m| &m.retries.failed),
         ("over-budget", |m| &m.retries.over_budget),
@@ -173,7 +176,7 @@ fn by_policy(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
         page.sample(&format!("result=\"{end}\""), sum(workers, counter));
     }
     page.family("pilotfish_hedges_total", "counter", "Tries beside the first, by what became of them.");
-    let hedges: [(&str, fn(&WorkerMetrics) -> &Counter); 3] = [
+    let hedges: [ByResult; 3] = [
         ("sent", |m| &m.hedges.sent),
         ("won", |m| &m.hedges.won),
         ("over-budget", |m| &m.hedges.over_budget),
