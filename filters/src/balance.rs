@@ -84,7 +84,8 @@ pub(crate) struct Bound {
     pub(crate) weight: u64,
 }
 
-/// Which endpoints are good enough, in the order in which that is tried. None is good enough whose breaker is shut.
+/// Which endpoints are good enough, in the order in which that is tried. None is good enough whose breaker is shut, nor
+/// one that has as many calls as it may: such a one is the last resort of who chooses without a cluster, and refused then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accept {
     /// Not out, not tried, not degraded.
@@ -106,6 +107,9 @@ impl Accept {
 
     pub(crate) fn admits(self, endpoint: &Endpoint, pick: &Pick<'_>) -> bool {
         let stats = &endpoint.stats;
+        if self != Accept::Any && !stats.has_room() {
+            return false;
+        }
         match self {
             Accept::Healthy => !endpoint.degraded && Accept::Reachable.admits(endpoint, pick),
             Accept::Reachable => !stats.is_out(pick.now) && !pick.tried.contains(&endpoint.addr),

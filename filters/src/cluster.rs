@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed, fence};
 use std::time::Duration;
 
 use pilotfish_config::model::HashKey;
@@ -17,10 +17,12 @@ pub use crate::balance::Pick;
 use crate::balance::slow_start::{SlowStart, Warmup};
 use crate::balance::{Accept, Algorithm, Balancer, Choice, Entered, hash, locality::LevelPlan};
 use crate::clock::Micros;
+use crate::concurrency::Limit;
 pub use crate::endpoint::Outcome;
 use crate::endpoint::health::Passage;
 use crate::endpoint::{Endpoint, EndpointStats, Labels};
 use crate::inflight::{ClusterLimits, ConnectionPermit, PendingPermit, RequestPermit};
+use crate::shed::Line;
 use crate::state::Pass;
 use crate::verdict::{Deny, Reason};
 pub use settings::{ClusterSettings, Kind, Upstream};
@@ -181,20 +183,56 @@ impl Cluster {
         let near = (!pick.tried.is_empty() && !pick.remote && self.levels.len() > 1).then_some(None);
         let accepts = Accept::order(self.panics(pick.now)).iter().map(Some);
         for accept in near.into_iter().chain(accepts) {
+            if matches!(accept, Some(Accept::Untried | Accept::Any)) && self.is_full(pick) {
+                break;
+            }
             for _ in 0..CLAIMS {
                 let chosen = match accept {
                     None => self.choose_near(pick, rng),
                     Some(accept) => self.choose(pick, *accept, rng),
                 };
                 let Some(endpoint) = chosen else { break };
+                if !endpoint.stats.is_within_limit() {
+                    endpoint.stats.leave();
+                    continue;
+                }
+                let alongside = endpoint.stats.in_flight();
                 match endpoint.pass(pick.now, rng) {
-                    Ok(passage) => return Ok(Lease { endpoint: Arc::clone(endpoint), permit, passage }),
+                    Ok(passage) => {
+                        return Ok(Lease { endpoint: Arc::clone(endpoint), permit, passage, alongside });
+                    }
                     // Now it is out, for a while: another one.
                     Err(()) => endpoint.stats.leave(),
                 }
             }
         }
+        if self.is_full(pick) {
+            return Err(self.full());
+        }
         Err(self.nobody(pick.now))
+    }
+
+    /// Whether an endpoint that is well has as many calls as it may: then a call waits rather than that it goes to one that
+    /// is not well.
+    fn is_full(&self, pick: &Pick<'_>) -> bool {
+        let well = |stats: &EndpointStats| !stats.is_out(pick.now) && !stats.has_room();
+        self.settings.limit != Limit::None
+            && self.endpoints.iter().any(|one| well(&one.stats) && !pick.tried.contains(&one.addr))
+    }
+
+    fn full(&self) -> Deny {
+        let detail = format!("the endpoints of {} have as many calls as they may (max-concurrency)", self.name);
+        Deny::with(Reason::Overloaded, detail).and_header("retry-after", "1")
+    }
+
+    /// Those who wait until an endpoint has room; `None`: nobody ever does.
+    pub fn line(&self) -> Option<&Arc<Line<Turn>>> {
+        (self.settings.limit != Limit::None).then_some(&self.limits.line)
+    }
+
+    /// Calls that its endpoints may have at once, all together.
+    pub fn places(&self) -> u32 {
+        self.endpoints.iter().fold(0, |all: u32, one| all.saturating_add(one.stats.limit()))
     }
 
     /// A lease on an endpoint of this cluster that was chosen otherwise (by capability).
@@ -211,7 +249,9 @@ impl Cluster {
         let permit = self.admit()?;
         let passage = endpoint.pass(now, rng).map_err(|()| Deny::from(Reason::BreakerOpen))?;
         endpoint.stats.enter();
-        Ok(Lease { endpoint: Arc::clone(endpoint), permit, passage })
+        let alongside = endpoint.stats.in_flight();
+        let lease = Lease { endpoint: Arc::clone(endpoint), permit, passage, alongside };
+        if lease.endpoint.stats.is_within_limit() { Ok(lease) } else { Err(self.full()) }
     }
 
     fn nobody(&self, now: Micros) -> Deny {
@@ -250,7 +290,7 @@ impl Cluster {
         };
         let permit = self.admit()?;
         endpoint.stats.enter();
-        Ok(Lease { endpoint: Arc::new(endpoint), permit, passage: None })
+        Ok(Lease { endpoint: Arc::new(endpoint), permit, passage: None, alongside: 1 })
     }
 
     /// Takes a place for a new connection.
@@ -430,6 +470,8 @@ pub struct Lease {
     permit: Option<RequestPermit>,
     /// Its part in the endpoint's breaker, until the end is recorded.
     passage: Option<Passage>,
+    /// Calls that the endpoint had when this one began, with it.
+    alongside: u32,
 }
 
 impl Lease {
@@ -448,6 +490,7 @@ impl Lease {
     /// call of which nothing is recorded says nothing about its endpoint; when it was a breaker's probe, the next probes.
     pub fn record(&mut self, now: Micros, outcome: Outcome, latency: Duration) {
         self.endpoint.learn(self.passage.take(), now, outcome, latency);
+        self.endpoint.stats.follow(now, outcome, latency, self.alongside);
     }
 }
 
@@ -456,7 +499,40 @@ impl Drop for Lease {
         if let Some(passage) = &self.passage {
             self.endpoint.give_up(passage);
         }
-        self.endpoint.stats.leave();
+        let stats = &self.endpoint.stats;
+        stats.leave();
+        if stats.limit() != u32::MAX {
+            // Whoever begins to wait is counted before it looks for room once more.
+            fence(Ordering::SeqCst);
+            Turn::call(stats.home());
+        }
+    }
+}
+
+/// The word to a waiting call that an endpoint may have room. One that nobody hears is passed on.
+#[derive(Debug)]
+pub struct Turn(Option<Arc<ClusterLimits>>);
+
+impl Turn {
+    fn call(limits: &Arc<ClusterLimits>) {
+        if !limits.line.is_empty()
+            && let Err(mut nobody) = limits.line.give(Turn(Some(Arc::clone(limits))))
+        {
+            nobody.0 = None;
+        }
+    }
+
+    /// It was heard.
+    pub fn take(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(limits) = self.0.take() {
+            Turn::call(&limits);
+        }
     }
 }
 

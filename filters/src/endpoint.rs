@@ -5,13 +5,14 @@ pub mod health;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, OnceLock};
 use std::time::Duration;
 
 use pilotfish_config::model::{Capability, Locality};
 
 use crate::balance::peak_ewma::{PeakEwma, Report, SuccessRate};
 use crate::clock::Micros;
+use crate::concurrency::{Limit, Limiter};
 use crate::inflight::ClusterLimits;
 use health::Condition;
 pub use health::{Care, Health};
@@ -161,6 +162,8 @@ impl Outcome {
 #[repr(align(128))]
 pub struct EndpointStats {
     in_flight: AtomicU32,
+    /// Calls that it may have at once; [`u32::MAX`]: as many as come.
+    limit: AtomicU32,
     calls: AtomicU32,
     /// Microseconds; the endpoint is skipped until then. What all the reasons in `condition` come to, so that choosing
     /// reads one number; see [`health`].
@@ -176,6 +179,8 @@ pub struct EndpointStats {
     /// The cluster that it belongs to.
     home: Arc<ClusterLimits>,
     condition: Condition,
+    /// Finds `limit`, where that is asked for.
+    limiter: OnceLock<Box<Limiter>>,
 }
 
 impl EndpointStats {
@@ -188,6 +193,8 @@ impl EndpointStats {
     pub fn of(now: Micros, home: Arc<ClusterLimits>) -> EndpointStats {
         EndpointStats {
             in_flight: AtomicU32::new(0),
+            limit: AtomicU32::new(u32::MAX),
+            limiter: OnceLock::new(),
             calls: AtomicU32::new(0),
             out_until: AtomicU64::new(0),
             streak: AtomicU32::new(0),
@@ -220,6 +227,46 @@ impl EndpointStats {
     /// Calls that have a lease on it now.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// Calls that it may have at once, of this process; [`u32::MAX`]: as many as come.
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Relaxed)
+    }
+
+    /// Whether it may have one more call.
+    pub fn has_room(&self) -> bool {
+        self.in_flight() < self.limit()
+    }
+
+    /// Whether the call that just entered is within the limit. Of several that enter together none may be, never too many.
+    pub(crate) fn is_within_limit(&self) -> bool {
+        self.in_flight() <= self.limit()
+    }
+
+    /// How many calls it may have from now on. `seed`: for the choice of when latency is measured anew.
+    pub(crate) fn set_limit(&self, limit: Limit, seed: u64) {
+        let now = match limit {
+            Limit::Adaptive(_) => self.limiter.get_or_init(|| Box::new(Limiter::new(seed))).configure(limit),
+            Limit::Fixed(most) => most,
+            Limit::None => u32::MAX,
+        };
+        if let (Limit::None | Limit::Fixed(_), Some(limiter)) = (limit, self.limiter.get()) {
+            limiter.configure(limit);
+        }
+        self.limit.store(now, Relaxed);
+    }
+
+    /// The limit that follows the latency learns from a call.
+    pub(crate) fn follow(&self, now: Micros, outcome: Outcome, latency: Duration, alongside: u32) {
+        if self.limit() == u32::MAX {
+            return;
+        }
+        let Some(limiter) = self.limiter.get() else { return };
+        let latency = matches!(outcome, Outcome::Answered(_)).then_some(latency);
+        if let Some(limit) = limiter.sample(now, latency, alongside) {
+            self.limit.store(limit, Relaxed);
+        }
     }
 
     /// Calls that were recorded so far (saturating). Below 20 it counts as not measured yet.

@@ -5,8 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use crate::budget::Budget;
 use crate::clock::Micros;
+use crate::cluster::Turn;
 use crate::endpoint::health::Tally;
 use crate::hedge::Times;
+use crate::shed::Line;
 use crate::verdict::{Deny, Reason};
 
 /// The counters of one cluster. The limits themselves are in [`crate::cluster::ClusterSettings`]: a reload may
@@ -29,6 +31,8 @@ pub struct ClusterLimits {
     indefinite: AtomicU32,
     /// Endpoints that are ejected, or about to be.
     ejected: AtomicU32,
+    /// Calls that wait until an endpoint has room.
+    pub(crate) line: Arc<Line<Turn>>,
     /// What is counted over all clusters.
     pub(crate) tally: Arc<Tally>,
 }

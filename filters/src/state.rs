@@ -110,6 +110,11 @@ impl Pass<'_> {
         Arc::clone(known.or_insert_with(|| Arc::new(EndpointStats::of(now, Arc::clone(home)))))
     }
 
+    /// For choices by chance of what it makes.
+    pub(crate) fn seed(&mut self) -> u64 {
+        self.inner.rng.u64(..)
+    }
+
     /// The places for calls to the local agent; kept for ever once asked for, there is one.
     pub(crate) fn inbound_gate(&mut self) -> Arc<Gate> {
         let Inner { inbound, rng, .. } = &mut *self.inner;

@@ -8,7 +8,7 @@ use pilotfish_testkit::{Agent, H1, Origin, Sidecar, h1};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::support::sidecar;
+use crate::support::{service_with, sidecar};
 
 /// A Sidecar document for the agent beside, with these annotations (`name: value`) and this spec.
 fn limits(annotations: &[&str], spec: &str) -> String {
@@ -347,4 +347,64 @@ async fn a_caller_with_too_many_connections_is_told_and_one_that_closes_may_come
         assert!(Instant::now() < until, "places are not given back");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Two gated endpoints of one host, each with at most `most` calls at once.
+async fn two_endpoints(most: usize, queue: &str, workers: usize) -> (Sidecar, [Gated; 2]) {
+    let agents = [Gated::start().await, Gated::start().await];
+    let ports: Vec<(u16, &str)> = agents.iter().map(|agent| (agent.origin.port(), "")).collect();
+    let rule = format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: s\n  annotations:\n    \
+         pilotfish.dev/max-concurrency: \"{most}\"\n    pilotfish.dev/queue: {queue}\nspec: {{ host: s.test }}\n---\n"
+    );
+    let yaml = service_with("s.test", "HTTP", &ports) + &rule;
+    (sidecar().yaml("a.yaml", yaml).workers(workers).start(), agents)
+}
+
+#[tokio::test]
+async fn an_endpoint_at_its_limit_is_not_chosen_and_calls_wait_when_all_are() {
+    let (sidecar, agents) = two_endpoints(1, "size=10,wait=60s", 2).await;
+    let addr = sidecar.outbound;
+    let mut calls = JoinSet::new();
+    for n in 0..6 {
+        calls.spawn(async move {
+            let mut client = H1::connect(addr).await.patience(Duration::from_secs(40));
+            client.get("s.test", &format!("/{n}"), &[]).await.unwrap().status()
+        });
+    }
+    // One each, at once.
+    for agent in &agents {
+        agent.has_begun(1).await;
+    }
+    for done in 1..=3 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(agents.iter().map(|agent| agent.begun().len()).sum::<usize>() <= 2 * done);
+        agents.iter().for_each(|agent| agent.release(1));
+        if done < 3 {
+            eventually("calls that waited have begun", || {
+                (agents.iter().map(|agent| agent.begun().len()).sum::<usize>() >= 2 * (done + 1)).then_some(())
+            })
+            .await;
+        }
+    }
+    agents.iter().for_each(|agent| agent.release(6));
+    assert!(calls.join_all().await.iter().all(|status| *status == 200));
+}
+
+#[tokio::test]
+async fn when_all_endpoints_are_full_and_nobody_may_wait_calls_are_refused() {
+    let (sidecar, agents) = two_endpoints(1, "size=0", 1).await;
+    let addr = sidecar.outbound;
+    let mut calls = JoinSet::new();
+    for n in 0..2 {
+        calls.spawn(async move { h1::get(addr, "s.test", &format!("/{n}"), &[]).await.unwrap().status() });
+    }
+    for agent in &agents {
+        agent.has_begun(1).await;
+    }
+    let answer = h1::get(addr, "s.test", "/more", &[]).await.unwrap();
+    assert_eq!((answer.status(), answer.reason().as_str()), (503, "overloaded"));
+    assert_eq!(answer.header("retry-after").as_deref(), Some("1"));
+    agents.iter().for_each(|agent| agent.release(1));
+    assert!(calls.join_all().await.iter().all(|status| *status == 200));
 }

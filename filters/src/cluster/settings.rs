@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use pilotfish_config::model::{ClientTls, Http2Keepalive, TcpKeepalive};
 
+use crate::concurrency::Limit;
+
 use crate::budget::BudgetPolicy;
 
 /// Time to connect when no DestinationRule says (Istio's default).
@@ -71,6 +73,8 @@ pub struct ClusterSettings {
     pub http2_keepalive: Option<Http2Keepalive>,
     /// Streams on one HTTP/2 connection; `None`: as many as the peer allows.
     pub max_concurrent_streams: Option<u32>,
+    /// Calls of the whole process at once to one endpoint (`max-concurrency`, `adaptive-concurrency`).
+    pub limit: Limit,
 }
 
 impl ClusterSettings {
@@ -99,6 +103,7 @@ impl Default for ClusterSettings {
             upstream: Upstream::default(),
             http2_keepalive: None,
             max_concurrent_streams: None,
+            limit: Limit::None,
         }
     }
 }

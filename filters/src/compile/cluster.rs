@@ -10,12 +10,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use pilotfish_config::model::{
+use pilotfish_config::model::{Concurrency, 
     Address, DestinationRule, Model, Resolution, ServiceEntry, Subset, TrafficPolicy,
 };
 
+use super::to_agent;
 use crate::balance::locality::{self, Place};
 use crate::cluster::{self, Cluster, ClusterSpec, Clusters, Kind};
+use crate::concurrency::Limit;
 use crate::endpoint::Endpoint;
 use crate::state::Pass;
 use crate::view::View;
@@ -110,12 +112,16 @@ impl Build<'_> {
         let policy =
             self.rule.map(|rule| rule.effective_policy(subset_name, self.port.number)).unwrap_or_default();
         let balancing = policy::balancing(&policy);
+        let said = self.rule.map(|rule| Concurrency::of(&rule.meta)).unwrap_or_default();
+        let mut settings =
+            policy::settings(&policy, self.port.protocol, self.service.subject_alt_names);
+        settings.limit = to_agent::limit(&said).unwrap_or_default();
         let spec = ClusterSpec {
             host: self.service.host.clone(),
             port: self.port.number,
             subset: subset_name.map(Box::from),
             kind: if balancing.passthrough { Kind::Original } else { self.port.kind() },
-            settings: policy::settings(&policy, self.port.protocol, self.service.subject_alt_names),
+            settings,
             algorithm: balancing.algorithm,
             hash_key: balancing.hash_key,
             balance_factor: balancing.factor,
@@ -125,6 +131,8 @@ impl Build<'_> {
         if spec.kind == Kind::Original {
             return Cluster::new(spec, Vec::new(), &[], pass);
         }
+        let name = cluster::name(&spec.host, spec.port, spec.subset.as_deref());
+        pass.limits(&name).line.set_policy(to_agent::queue(&said));
         let mut endpoints = self.endpoints(subset, &spec, &policy, pass);
         let mut levels = match balancing.locality {
             Some(mode) => locality::levels(&endpoints, self.sources.place, &mode),
@@ -159,6 +167,10 @@ impl Build<'_> {
         found.dedup_by_key(|found| found.addr);
         let name = cluster::name(&spec.host, spec.port, spec.subset.as_deref());
         let stats: Vec<_> = found.iter().map(|found| pass.stats(&name, found.addr)).collect();
+        for stats in &stats {
+            let limit = spec.settings.limit;
+            stats.set_limit(limit, if limit == Limit::None { 0 } else { pass.seed() });
+        }
         let home = workloads::Home {
             trust_domain: self.sources.trust_domain,
             subject_alt_names: &spec.settings.subject_alt_names,

@@ -1,4 +1,5 @@
-//! The Sidecar document of the workload: how many calls its agent serves at once, and `inboundConnectionPool`.
+//! The Sidecar document of the workload: how many calls its agent serves at once, and `inboundConnectionPool`; and what the
+//! annotations about calls at once mean, which a DestinationRule has too.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Those who wait for a place, across threads. The lock is taken only when somebody waits: [`Line::is_empty`] is one load.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -124,6 +124,8 @@ impl<T> Line<T> {
         self.publish(&inner.queue);
         drop(inner);
         wake(told);
+        // Counted before the caller looks for a place once more, whatever it looks at.
+        fence(Ordering::SeqCst);
         let id = id.ok_or(Overloaded)?;
         Ok(Waiter { line: Arc::clone(self), ticket, priority, id, until })
     }

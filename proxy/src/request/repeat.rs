@@ -30,7 +30,7 @@ use crate::request::dedup::calling::{self, Calling, Then};
 use crate::request::dial::{self, Protocol};
 use crate::request::mirror::{self, Original};
 use crate::request::respond::{self, Edits, Failed};
-use crate::request::select::{self, Selected, Wish};
+use crate::request::select::{self, Selected, Wish, room};
 use crate::request::{forward, replay, tunnel};
 use crate::tls::outside::OutsideSet;
 use crate::worker::Worker;
@@ -107,7 +107,11 @@ pub async fn by_rule<'p>(
             tried: course.tried(),
             remote: policy.remote_localities,
         };
-        let (mut cluster, mut lease) = match calling::select(worker, task.plan, &wish, &mut calling)? {
+        let selected = match calling::only(&calling)? {
+            None => room::select_or_wait(worker, task.plan, &wish, ctx.priority, down).await?,
+            Some(_) => calling::select(worker, task.plan, &wish, &mut calling)?,
+        };
+        let (mut cluster, mut lease) = match selected {
             Selected::Endpoint(cluster, lease) => (cluster, lease),
             Selected::Original(cluster) => {
                 ctx.cluster = Some(&cluster.name);

@@ -1,5 +1,7 @@
 //! select: one endpoint for one try, counted while the try lasts.
 
+pub mod room;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -44,7 +46,8 @@ pub enum Selected<'p> {
 /// Chooses.
 ///
 /// # Errors
-/// `no-cluster`, `no-healthy-endpoint`, `nobody-qualifies`, `bad-constraint`, `connection-pool-overflow`, `breaker-open`.
+/// `no-cluster`, `no-healthy-endpoint`, `nobody-qualifies`, `bad-constraint`, `connection-pool-overflow`, `breaker-open`,
+/// `overloaded`.
 pub fn select<'p>(worker: &Worker, plan: &'p Plan, wish: &Wish<'_>) -> Result<Selected<'p>, Deny> {
     let Some(id) = wish.target.cluster(wish.caller.port)? else {
         return match wish.target {

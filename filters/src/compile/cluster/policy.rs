@@ -111,6 +111,7 @@ pub(in crate::compile) fn settings(
         upstream,
         http2_keepalive: http.http2_keepalive,
         max_concurrent_streams: limit(http.max_concurrent_streams, i32::MAX as u32),
+        ..ClusterSettings::default()
     }
 }
 
