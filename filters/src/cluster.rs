@@ -221,7 +221,8 @@ impl Cluster {
     }
 
     fn full(&self) -> Deny {
-        let detail = format!("the endpoints of {} have as many calls as they may (max-concurrency)", self.name);
+        let detail =
+            format!("the endpoints of {} have as many calls as they may (max-concurrency)", self.name);
         Deny::with(Reason::Overloaded, detail).and_header("retry-after", "1")
     }
 

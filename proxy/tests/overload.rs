@@ -382,7 +382,8 @@ async fn an_endpoint_at_its_limit_is_not_chosen_and_calls_wait_when_all_are() {
         agents.iter().for_each(|agent| agent.release(1));
         if done < 3 {
             eventually("calls that waited have begun", || {
-                (agents.iter().map(|agent| agent.begun().len()).sum::<usize>() >= 2 * (done + 1)).then_some(())
+                (agents.iter().map(|agent| agent.begun().len()).sum::<usize>() >= 2 * (done + 1))
+                    .then_some(())
             })
             .await;
         }

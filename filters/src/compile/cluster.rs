@@ -10,8 +10,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use pilotfish_config::model::{Concurrency, 
-    Address, DestinationRule, Model, Resolution, ServiceEntry, Subset, TrafficPolicy,
+use pilotfish_config::model::{
+    Address, Concurrency, DestinationRule, Model, Resolution, ServiceEntry, Subset, TrafficPolicy,
 };
 
 use super::to_agent;
@@ -113,8 +113,7 @@ impl Build<'_> {
             self.rule.map(|rule| rule.effective_policy(subset_name, self.port.number)).unwrap_or_default();
         let balancing = policy::balancing(&policy);
         let said = self.rule.map(|rule| Concurrency::of(&rule.meta)).unwrap_or_default();
-        let mut settings =
-            policy::settings(&policy, self.port.protocol, self.service.subject_alt_names);
+        let mut settings = policy::settings(&policy, self.port.protocol, self.service.subject_alt_names);
         settings.limit = to_agent::limit(&said).unwrap_or_default();
         let spec = ClusterSpec {
             host: self.service.host.clone(),

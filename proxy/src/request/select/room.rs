@@ -62,7 +62,8 @@ async fn wait<'p>(
     (cluster, line): (&Cluster, &Arc<Line<Turn>>),
 ) -> Result<Selected<'p>, Deny> {
     let clock = worker.shared.clock;
-    let join = || line.join(clock.now(), priority, cluster.places()).map_err(|Overloaded| overloaded(priority));
+    let join =
+        || line.join(clock.now(), priority, cluster.places()).map_err(|Overloaded| overloaded(priority));
     let mut waiter = join()?;
     let until = waiter.until();
     // Room that came up before it was seen to wait is nobody else's.
