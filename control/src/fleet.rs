@@ -37,7 +37,7 @@ mod version;
 mod view;
 mod wait;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -119,7 +119,7 @@ struct Shared {
     revisions: Revisions,
     ranks: Ranks,
     push: Mutex<Push>,
-    streams: Mutex<HashMap<u64, Arc<Stream>>>,
+    streams: Mutex<BTreeMap<u64, Arc<Stream>>>,
     last_stream: AtomicU64,
     drains: Drains,
     peers: Peers,
@@ -218,7 +218,7 @@ impl Shared {
         self.push.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn streams(&self) -> MutexGuard<'_, HashMap<u64, Arc<Stream>>> {
+    fn streams(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Stream>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,6 +5,7 @@
 
 use std::fmt::{Display, Write as _};
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pilotfish_config::text::{push_sentence, push_time, push_value};
@@ -30,8 +31,18 @@ impl Level {
     }
 }
 
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Writes nothing any more: for a program that runs many control planes within itself.
+pub fn silence() {
+    SILENT.store(true, Relaxed);
+}
+
 /// Writes one event to standard error. A reader that went away is no reason to stop serving.
 pub fn write(level: Level, message: &str, fields: &[(&str, &dyn Display)]) {
+    if SILENT.load(Relaxed) {
+        return;
+    }
     let mut stderr = std::io::stderr().lock();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let line = render(level, now, message, fields, stderr.is_terminal());

@@ -100,7 +100,7 @@ pub async fn start(
 }
 
 /// The last good configuration on the disk. One that cannot be read is no reason not to start.
-fn kept(member: &Member) -> Option<Set> {
+pub fn kept(member: &Member) -> Option<Set> {
     let set = member.disk.state().unwrap_or_else(|error| {
         log::error!("the last good configuration on disk is ignored", error = error);
         None

@@ -2,14 +2,15 @@
 //! feature `sim` those of a simulated network.
 //!
 //! Time needs no seam of its own: everything goes by tokio's clock ([`crate::server::Clock`] too), which a simulation
-//! drives. Nor does randomness: every generator that is not made from a seed descends from the thread's
-//! (`fastrand::seed`).
+//! drives. Nor does most randomness: every generator that is not made from a seed descends from the thread's
+//! (`fastrand::seed`); what has to be unique in the world comes from [`fill_unique`].
 
 #[cfg(feature = "sim")]
 pub mod simulated;
 
 use std::io;
 
+use aws_lc_rs::rand;
 use tokio::net::TcpListener;
 
 use crate::http::Io;
@@ -22,7 +23,7 @@ pub enum Net {
     System,
     /// In a simulated network.
     #[cfg(feature = "sim")]
-    Simulated(Box<dyn simulated::Network>),
+    Simulated(std::sync::Arc<dyn simulated::Network>),
 }
 
 /// Where connections come from.
@@ -68,5 +69,16 @@ impl Listener {
             stream.set_nonblocking(true).ok()?;
             tokio::net::TcpStream::from_std(stream).ok().map(Io::Tcp)
         })
+    }
+}
+
+/// Fills an id that has to be unique, not secret.
+pub fn fill_unique(id: &mut [u8]) {
+    #[cfg(feature = "sim")]
+    if simulated::is_here() {
+        return fastrand::fill(id);
+    }
+    if rand::fill(id).is_err() {
+        fastrand::fill(id);
     }
 }

@@ -68,6 +68,7 @@ impl Renderer {
                 Urgency::Usual => {}
             }
             tokio::select! {
+                biased;
                 () = sleep_until(due.min(now + quiet)) => return,
                 next = self.change() => urgency = next,
             }
@@ -78,6 +79,7 @@ impl Renderer {
     async fn change(&mut self) -> Urgency {
         loop {
             tokio::select! {
+                biased;
                 changed = self.documents.changed(), if !self.closed.0 => match changed {
                     Ok(()) => return Urgency::Usual,
                     Err(_) => self.closed.0 = true,

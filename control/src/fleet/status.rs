@@ -17,7 +17,7 @@ use crate::resources::Planned;
 impl Fleet {
     /// Every sidecar that is registered.
     pub fn status(&self) -> FleetStatus {
-        let streams: HashMap<u64, Arc<Stream>> = self.shared.streams().clone();
+        let streams: BTreeMap<u64, Arc<Stream>> = self.shared.streams().clone();
         let view = self.shared.view();
         let row = |own: &Arc<Registration>| self.shared.row(own, streams.get(&own.stream));
         FleetStatus {

@@ -235,6 +235,7 @@ impl Open {
         let mut more = true;
         let ending = loop {
             tokio::select! {
+                biased;
                 message = incoming.recv() => {
                     heard = Instant::now();
                     match self.message(message) {

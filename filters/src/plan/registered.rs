@@ -1,6 +1,6 @@
 //! Registered agents by the control plane's id: where reports of others go in, and where one's own come from.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::endpoint::{Endpoint, Health};
 
 /// The endpoints of each registration: one in each cluster that it serves.
 #[derive(Debug, Default)]
-pub(crate) struct Registered(HashMap<Arc<str>, Vec<Arc<Endpoint>>>);
+pub(crate) struct Registered(BTreeMap<Arc<str>, Vec<Arc<Endpoint>>>);
 
 /// What this sidecar measured of one registration, over all clusters.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +32,7 @@ pub struct Measured<'p> {
 
 impl Registered {
     pub(crate) fn new(clusters: &Clusters) -> Registered {
-        let mut all: HashMap<Arc<str>, Vec<Arc<Endpoint>>> = HashMap::new();
+        let mut all: BTreeMap<Arc<str>, Vec<Arc<Endpoint>>> = BTreeMap::new();
         for endpoint in clusters.iter().flat_map(|(_, cluster)| cluster.endpoints()) {
             let Some(id) = &endpoint.id else { continue };
             match all.get_mut(id) {
@@ -57,7 +57,7 @@ impl Plan {
         }
     }
 
-    /// What was measured of each registration that was called at least once or is out, in no particular order.
+    /// What was measured of each registration that was called at least once or is out, by id.
     pub fn measured(&self, now: Micros) -> impl Iterator<Item = Measured<'_>> {
         self.registered.0.iter().filter_map(move |(id, endpoints)| measured(id, endpoints, now))
     }

@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use pilotfish_proxy::shutdown::Phase;
 use turmoil::{Builder, Sim};
 
 use crate::scenario::{Options, Policy, SERVING, Scenario, Trouble};
-use crate::sidecar::Order;
 use crate::world::{End, World};
-use crate::{agent, caller, check, sidecar};
+use crate::{agent, caller, check, control, sidecar};
 
 /// How far the clock of the network moves at a time; hosts see finer time than that.
 const TICK: Duration = Duration::from_millis(10);
 /// After the last call: until what is left over has ended, timeouts included.
 const SETTLE: Duration = Duration::from_secs(4);
+/// Between the word that a sidecar drains and the end of its listeners.
+const TOLD: Duration = Duration::from_millis(500);
 /// Until everything is drained at most; the production default is 45 s.
 const DRAIN: Duration = Duration::from_secs(45);
 /// No run is longer.
@@ -59,12 +61,16 @@ fn failed(seed: u64, why: &str) -> Run {
 }
 
 fn run(seed: u64, options: Options) -> Run {
-    pilotfish_proxy::telemetry::log::hush();
+    pilotfish_proxy::net::simulated::enter();
+    pilotfish_control::log::silence();
     fastrand::seed(seed);
     if options.bug {
         pilotfish_proxy::net::simulated::plant_a_bug();
     }
-    let world = World::new(Scenario::of_seed(seed));
+    let world = match World::new(Scenario::of_seed(seed)) {
+        Ok(world) => world,
+        Err(error) => return failed(seed, &error.to_string()),
+    };
     let mut stage = Stage::build(&world);
     if let Err(error) = stage.play() {
         // Tokio numbers the tasks of a process, not of a run.
@@ -125,15 +131,16 @@ impl Stage {
             .max_message_latency(scenario.slowest)
             .enable_random_order()
             .build();
+        let here = world.clone();
+        sim.host(control::HOST, move || control::run(here.clone()));
         for name in SERVING {
             let here = world.clone();
             sim.host(agent::host(name), move || agent::run(here.clone(), name));
             let (here, agent) = (world.clone(), sim.lookup(agent::host(name)));
-            world.documents.borrow_mut().insert(name, STRICT.to_owned());
             sim.host(name, move || sidecar::run(here.clone(), name, Some(agent)));
         }
         let here = world.clone();
-        world.documents.borrow_mut().insert("a", documents(&scenario.policy, &sim));
+        world.documents.replace(documents(&scenario.policy));
         sim.host("a", move || sidecar::run(here.clone(), "a", None));
         sim.client("caller", caller::run(world.clone()));
         Stage { world: world.clone(), sim, troubles: scenario.troubles.iter().cloned().collect() }
@@ -144,9 +151,10 @@ impl Stage {
         self.heal();
         self.pass(SETTLE)?;
         self.judge(false);
-        for live in self.world.sidecars.borrow().values() {
-            let _ = live.orders.send(Order::Drain);
-        }
+        // As a process does after SIGTERM: the mesh is told, then the listeners close.
+        self.drain(Phase::Unready);
+        self.pass(TOLD)?;
+        self.drain(Phase::Closing);
         let until = self.sim.elapsed() + DRAIN;
         while ["a", "b", "c"].into_iter().any(|name| self.sim.is_host_running(name))
             && self.sim.elapsed() < until
@@ -155,6 +163,10 @@ impl Stage {
         }
         self.judge(true);
         Ok(())
+    }
+
+    fn drain(&self, phase: Phase) {
+        self.world.sidecars.borrow().values().for_each(|live| live.shared.drain.advance(phase));
     }
 
     /// One tick; whether all calls have ended.
@@ -195,10 +207,8 @@ impl Stage {
             Trouble::Crash(host) => self.sim.crash(host.as_str()),
             Trouble::Restart(host) => self.restart(host),
             Trouble::Reload(policy) => {
-                self.world.documents.borrow_mut().insert("a", documents(policy, &self.sim));
-                if let Some(live) = self.world.sidecars.borrow().get("a") {
-                    let _ = live.orders.send(Order::Reload);
-                }
+                self.world.documents.replace(documents(policy));
+                self.world.changed.notify_one();
             }
         }
     }
@@ -223,10 +233,9 @@ impl Stage {
     }
 }
 
-/// The documents of sidecars with agents: callers prove who they are.
-const STRICT: &str = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: default }\n\
-                      spec: { mtls: { mode: STRICT } }\n";
-
-fn documents(policy: &Policy, sim: &Sim<'_>) -> String {
-    policy.yaml(|name| sim.lookup(name).to_string())
+/// All documents: inbound ports take only callers that prove who they are.
+fn documents(policy: &Policy) -> String {
+    let strict = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: default }\n\
+                  spec: { mtls: { mode: STRICT } }\n";
+    policy.yaml() + strict
 }

@@ -19,7 +19,9 @@ pub const HOST: &str = "work.test";
 pub const SERVING: [&str; 2] = ["b", "c"];
 /// Callers that send one call after the other.
 const LANES: usize = 4;
-/// When the last call may begin and the last trouble.
+/// When everybody is up, and calls and troubles begin.
+const UP: Duration = Duration::from_secs(2);
+/// How long troubles go on to begin.
 const SPAN: Duration = Duration::from_secs(6);
 /// TCP_USER_TIMEOUT within the mesh; a partition that is longer cuts.
 const SILENCE: Duration = pilotfish_proxy::upstream::connect::MESH_SILENCE;
@@ -119,11 +121,11 @@ pub enum Trouble {
     Crash(String),
     /// It starts again.
     Restart(String),
-    /// Sidecar a gets another configuration.
+    /// The documents change.
     Reload(Policy),
 }
 
-/// A configuration of sidecar a.
+/// What the documents say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// `retries.attempts`; `None` says nothing, so Istio's default holds.
@@ -134,7 +136,7 @@ pub struct Policy {
     pub timeout: Option<Duration>,
     /// `perTryTimeout`.
     pub per_try: Option<Duration>,
-    /// Which sidecars are endpoints.
+    /// Which agents may be chosen.
     pub endpoints: Vec<&'static str>,
     /// Whether sidecars speak HTTP/2 with each other.
     pub h2: bool,
@@ -174,20 +176,16 @@ impl Policy {
     }
 
     /// The documents.
-    pub fn yaml(&self, address: impl Fn(&str) -> String) -> String {
+    pub fn yaml(&self) -> String {
+        let label = match self.endpoints.as_slice() {
+            [only] => format!("only: {only}"),
+            _ => "app: work".to_owned(),
+        };
         let mut text = format!(
             "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: work }}\nspec:\n  \
              hosts: [{HOST}]\n  location: MESH_INTERNAL\n  resolution: STATIC\n  ports:\n  \
-             - {{ number: 80, name: web, protocol: HTTP }}\n  endpoints:\n"
+             - {{ number: 80, name: web, protocol: HTTP }}\n  workloadSelector:\n    labels: {{ {label} }}\n"
         );
-        for name in &self.endpoints {
-            let _ = writeln!(
-                text,
-                "  - address: {}\n    ports: {{ web: {INBOUND} }}\n    \
-                 labels: {{ pilotfish.dev/agent: {name}, pilotfish.dev/mesh: \"true\" }}",
-                address(name)
-            );
-        }
         let _ = write!(
             text,
             "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{ name: work }}\nspec:\n  \
@@ -272,7 +270,9 @@ impl Scenario {
 
 fn lane(rng: &mut Rng, id: &mut u32) -> Lane {
     let h2 = rng.u32(..3) == 0;
-    Lane { h2, calls: (0..rng.u32(1..7)).map(|_| call(rng, id)).collect() }
+    let mut calls: Vec<_> = (0..rng.u32(1..7)).map(|_| call(rng, id)).collect();
+    calls.iter_mut().take(1).for_each(|first| first.pause += UP);
+    Lane { h2, calls }
 }
 
 fn call(rng: &mut Rng, id: &mut u32) -> Call {
@@ -316,13 +316,13 @@ fn trouble(rng: &mut Rng, troubles: &mut Vec<(Duration, Trouble)>, busy: &mut BT
     let side = SERVING[rng.usize(..SERVING.len())];
     let kind = rng.u32(..12);
     let what = match (kind, rng.u32(..5)) {
-        (4 | 5, 0) => "a".to_owned(),
+        (4 | 5, 0) => ["a", crate::control::HOST][rng.usize(..2)].to_owned(),
         (4 | 5, 1 | 2) => side.to_owned(),
         (4 | 5, _) => crate::agent::host(side),
         _ => format!("link to {side}"),
     };
     let free = busy.entry(what.clone()).or_default();
-    let at = millis(rng, 0, SPAN.as_millis() as u64).max(*free);
+    let at = (UP + millis(rng, 0, SPAN.as_millis() as u64)).max(*free);
     let end = match kind {
         0 | 1 => {
             let end = at + millis(rng, 20, SILENCE.as_millis() as u64 - 100);

@@ -4,7 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+
+use pilotfish_control::store::memory::Memory;
+use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use crate::journal::Journal;
 use crate::network::Wires;
@@ -24,8 +29,14 @@ pub struct World {
     pub journal: RefCell<Journal>,
     /// What became of each call.
     pub calls: RefCell<BTreeMap<u32, Fate>>,
-    /// The documents of each sidecar, as they are now.
-    pub documents: RefCell<BTreeMap<&'static str, String>>,
+    /// The documents, as they are now.
+    pub documents: RefCell<String>,
+    /// Rung when they change.
+    pub changed: Notify,
+    /// The control plane's store: what would be on its disk.
+    pub store: Arc<Memory>,
+    /// The sidecars' folders.
+    pub folder: TempDir,
     /// Every open connection of a sidecar.
     pub wires: Wires,
     /// The sidecars that run, by name.
@@ -62,19 +73,28 @@ pub enum End {
 
 impl World {
     /// A world in which nothing has happened.
-    pub fn new(scenario: Scenario) -> Rc<World> {
+    ///
+    /// # Errors
+    /// There is no place for the sidecars' folders.
+    pub fn new(scenario: Scenario) -> std::io::Result<Rc<World>> {
+        // Memory, where there is such a folder: what is written there is synced each time.
+        let shm = std::path::Path::new("/dev/shm");
+        let folder = if shm.is_dir() { TempDir::new_in(shm)? } else { TempDir::new()? };
         let world = Rc::new(World {
             scenario,
             journal: RefCell::default(),
             calls: RefCell::default(),
             documents: RefCell::default(),
+            changed: Notify::new(),
+            store: Arc::new(Memory::new()),
+            folder,
             wires: Wires::default(),
             sidecars: RefCell::default(),
             wrong: RefCell::default(),
             healed: Cell::new(false),
         });
         CURRENT.set(Some(world.clone()));
-        world
+        Ok(world)
     }
 
     /// The world of this thread, for what cannot be given one.

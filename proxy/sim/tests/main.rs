@@ -3,7 +3,7 @@
 use pilotfish_sim::{Options, simulate, sweep};
 
 /// Seeds of the short run.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 100;
 
 #[test]
 fn calls_are_executed_once_and_answered_whatever_fails_and_each_seed_replays() {

@@ -22,7 +22,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::bootstrap::ControlAddress;
-use crate::resolve::Dns;
+#[cfg(feature = "sim")]
+use crate::net::{Net, simulated};
+use crate::server::Shared;
 
 /// For each address of a control plane; another control plane has to be found within 2 s.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -91,13 +93,25 @@ impl fmt::Debug for Connection {
 ///
 /// # Errors
 /// It is away, or it is none.
-pub async fn connect(dns: &Dns, address: &ControlAddress, proof: &Proof) -> Result<Connection, Problem> {
-    let addresses = dns
+pub async fn connect(
+    shared: &Shared,
+    address: &ControlAddress,
+    proof: &Proof,
+) -> Result<Connection, Problem> {
+    let addresses = shared
+        .dns
         .lookup(&address.0.host)
         .await
         .map_err(|why| Problem::Away(format!("cannot resolve: {}", why.0)))?;
     let mut last = Problem::Away("its name has no address".into());
     for ip in addresses.iter() {
+        #[cfg(feature = "sim")]
+        if let Net::Simulated(network) = &shared.net {
+            let address = SocketAddr::new(*ip, address.0.port);
+            // Such connections stay on their thread, which this future need not.
+            let made = tokio::task::spawn_local(within(network.clone(), address, proof.clone()));
+            return made.await.map_err(away)?;
+        }
         match tokio::time::timeout(CONNECT, TcpStream::connect((*ip, address.0.port))).await {
             Ok(Ok(stream)) => return secure(stream, proof).await,
             Ok(Err(error)) => last = away(error),
@@ -105,6 +119,37 @@ pub async fn connect(dns: &Dns, address: &ControlAddress, proof: &Proof) -> Resu
         }
     }
     Err(last)
+}
+
+/// The same in a simulated network, where the peer's chain comes in plaintext.
+#[cfg(feature = "sim")]
+async fn within(
+    network: Arc<dyn simulated::Network>,
+    address: SocketAddr,
+    proof: Proof,
+) -> Result<Connection, Problem> {
+    let handshakes = async {
+        let mut io = network.connect(address, false).await.map_err(away)?;
+        let local = io.local_addr().map_err(away)?.ip();
+        let own = match &proof {
+            Proof::Live(live) => live.load().credentials.clone(),
+            Proof::Pinned(_) => None,
+        };
+        let own = own.map(|own| own.chain.clone()).unwrap_or_default();
+        let chain = simulated::dial(&mut io, &own).await.map_err(away)?;
+        let peer = peer(Some(&chain), &proof)?;
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW).enable_push(false);
+        let (requests, mut connection) = builder.handshake(io).await.map_err(away)?;
+        let ping = connection.ping_pong();
+        tokio::task::spawn_local(async move {
+            // Whoever waits for an answer gets the error too.
+            let _ = connection.await;
+        });
+        Ok(Connection { requests, ping, local, peer })
+    };
+    let result = tokio::time::timeout(CONNECT + HANDSHAKE, handshakes).await;
+    result.unwrap_or_else(|_| Err(Problem::Away(format!("no handshake within {HANDSHAKE:?}"))))
 }
 
 /// Both handshakes.

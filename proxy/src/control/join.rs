@@ -120,7 +120,7 @@ async fn join_at(
     token: &Secret,
     root: Fingerprint,
 ) -> Result<(), Problem> {
-    let mut connection = connect(&member.shared.dns, address, &Proof::Pinned(root)).await?;
+    let mut connection = connect(&member.shared, address, &Proof::Pinned(root)).await?;
     let settings = &member.shared.settings;
     let request = key_and_request(member, connection.peer.trust_domain())?;
     let message = Join {
@@ -138,7 +138,7 @@ async fn join_at(
 /// A new certificate for a new key, by the current certificate.
 async fn renew_at(member: &Member, address: &ControlAddress) -> Result<(), Problem> {
     let proof = Proof::Live(member.identity().clone());
-    let mut connection: Connection = connect(&member.shared.dns, address, &proof).await?;
+    let mut connection: Connection = connect(&member.shared, address, &proof).await?;
     let request = key_and_request(member, connection.peer.trust_domain())?;
     let message = Renew { csr: request.csr_pem.clone() };
     let joined: Joined = connection.post("/v1/renew", &message).await?;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
 use pilotfish_config::wire::{State, Trust};
 use pilotfish_identity::{Bundles, IdentityError, LiveIdentity, SpiffeId};
 use tokio::sync::watch;
 
 use super::disk::StateDir;
+use crate::net;
 use crate::server::Shared;
 use crate::source::control::Progress;
 
@@ -39,10 +39,7 @@ impl Member {
     /// A member that has nothing yet.
     pub fn new(shared: Arc<Shared>, disk: StateDir, inbound: SocketAddr) -> Arc<Member> {
         let mut instance = [0; 16];
-        if rand::fill(&mut instance).is_err() {
-            // It has to be unique, not secret.
-            fastrand::fill(&mut instance);
-        }
+        net::fill_unique(&mut instance);
         let trust_from_control = shared.settings.control.workload_api.is_none();
         Arc::new(Member {
             shared,

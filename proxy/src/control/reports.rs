@@ -1,12 +1,13 @@
 //! What this sidecar measured of other agents, in small deltas.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pilotfish_config::wire::{EndpointHealth, Report};
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::endpoint::health::HealthState;
 use pilotfish_filters::plan::Plan;
+use tokio::time::Instant;
 
 /// Between two reports at least.
 const EVERY: Duration = Duration::from_secs(1);

@@ -28,7 +28,18 @@ const HANDSHAKE: u8 = 0x16;
 const LONGEST: usize = 64 * 1024;
 
 thread_local! {
+    static HERE: Cell<bool> = const { Cell::new(false) };
     static PLANTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on this thread is a simulation's: ids come from its seed, and the log is silent.
+pub fn enter() {
+    HERE.set(true);
+}
+
+/// Whether this thread is a simulation's.
+pub(crate) fn is_here() -> bool {
+    HERE.get()
 }
 
 /// Plants a bug in the sidecars of this thread, to see that a simulation finds it: a POST counts as idempotent, so it is

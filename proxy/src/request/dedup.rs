@@ -13,13 +13,13 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
 use pilotfish_filters::dedup::{ANSWER_BYTES, Bell, Claim, DedupSettings, Ending, Pins, Ticket, Window};
 use pilotfish_filters::verdict::{Deny, Reason};
 use tokio::sync::watch;
 
 use crate::http::{Downstream, Error, Framing, Headers, RequestHead, ResponseHead, Sink};
+use crate::net;
 use crate::request::admit::Permit;
 use crate::request::ctx::Ctx;
 use crate::request::guard::{self, Hop};
@@ -47,10 +47,7 @@ impl Dedup {
     /// An empty window.
     pub fn new() -> Dedup {
         let mut epoch = [0; 16];
-        if rand::fill(&mut epoch).is_err() {
-            // It has to be unique, not secret.
-            fastrand::fill(&mut epoch);
-        }
+        net::fill_unique(&mut epoch);
         Dedup {
             epoch: HEXLOWER.encode(&epoch).into(),
             window: Window::new(ANSWER_BYTES),

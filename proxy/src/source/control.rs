@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pilotfish_config::wire::{Document, RefusedVersion, Resume, Update};
 use pilotfish_config::{Loaded, Model, Severity};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
 
 use super::file::Event;
 use super::{Prepared, Publisher, Refused};
@@ -125,22 +126,42 @@ impl ControlSource {
                 (None, None) => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match event {
-                Ok(Event::Update(offer)) => self.update(*offer),
-                Ok(Event::Resolved) => {
-                    let result = self.publisher.republish();
-                    if result.is_err() {
-                        self.publisher.say(&result);
-                    }
-                }
-                Ok(Event::Touched) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(event) => self.serve(event),
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            if self.unwritten.as_ref().is_some_and(|(_, due)| *due <= Instant::now()) {
-                self.write();
-            }
-            graves = self.publisher.bury();
+            graves = self.look_after();
         }
         self.write();
+    }
+
+    /// Serves the events that wait already: for who has no thread to give to [`ControlSource::run`].
+    pub fn run_waiting(&mut self) {
+        while let Some(event) = self.held.take().or_else(|| self.events.try_recv().ok()) {
+            self.serve(event);
+        }
+        self.look_after();
+    }
+
+    fn serve(&mut self, event: Event) {
+        match event {
+            Event::Update(offer) => self.update(*offer),
+            Event::Resolved => {
+                let result = self.publisher.republish();
+                if result.is_err() {
+                    self.publisher.say(&result);
+                }
+            }
+            Event::Touched | Event::Stop => {}
+        }
+    }
+
+    /// Writes what is due, and drops what no worker has any more; says whether some of that is left.
+    fn look_after(&mut self) -> bool {
+        if self.unwritten.as_ref().is_some_and(|(_, due)| *due <= Instant::now()) {
+            self.write();
+        }
+        self.publisher.bury()
     }
 
     /// Applies one update and those that wait behind it, then publishes where that leads.

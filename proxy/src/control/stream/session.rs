@@ -93,7 +93,7 @@ impl Stream {
 
     async fn serve(&mut self, address: &ControlAddress) -> Result<std::convert::Infallible, Ended> {
         let proof = Proof::Live(self.member.identity().clone());
-        let mut connection = connect(&self.member.shared.dns, address, &proof).await?;
+        let mut connection = connect(&self.member.shared, address, &proof).await?;
         let hello = self.hello(&connection).await?;
         let ping = connection.ping.take();
         let opened = open(&mut connection, &hello);
@@ -115,6 +115,7 @@ impl Stream {
             build = welcome.versions.build
         );
         tokio::select! {
+            biased;
             ended = self.exchange(&mut halves, &welcome) => ended,
             ended = alive(ping) => Err(ended),
         }
@@ -168,7 +169,8 @@ impl Stream {
         let every = Duration::from_millis(welcome.heartbeat_ms.clamp(HEARTBEAT.0, HEARTBEAT.1));
         let member = self.member.clone();
         let (mut state, mut health) = (member.state.subscribe(), member.shared.health.subscribe());
-        let mut phase = member.shared.drain.watch();
+        // Said once: the phases after the first are nobody else's business.
+        let (mut phase, mut draining) = (member.shared.drain.watch(), false);
         let mut tick = tokio::time::interval(TICK.min(every));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut limits = tokio::time::interval(LIMITS.min(every));
@@ -189,6 +191,7 @@ impl Stream {
                 }
             }
             tokio::select! {
+                biased;
                 chunk = halves.incoming.data() => receive(halves, chunk)?,
                 Ok(()) = state.changed() => {
                     let now = state.borrow_and_update().clone();
@@ -200,7 +203,8 @@ impl Stream {
                     send(&mut halves.outgoing, &self.heartbeat(Vec::new(), Vec::new())).await?;
                     beat = Instant::now() + every;
                 }
-                Ok(()) = phase.changed() => {
+                Ok(()) = phase.changed(), if !draining => {
+                    draining = true;
                     send(&mut halves.outgoing, &self.heartbeat(Vec::new(), Vec::new())).await?;
                 }
                 _ = limits.tick() => {
@@ -212,7 +216,7 @@ impl Stream {
                 _ = tick.tick() => {
                     let shared = &member.shared;
                     let newest = shared.snapshots.newest();
-                    let new = reports.collect(&newest.plan, shared.clock.now(), std::time::Instant::now());
+                    let new = reports.collect(&newest.plan, shared.clock.now(), Instant::now());
                     if !new.is_empty() || Instant::now() >= beat {
                         let used = self.used(true);
                         send(&mut halves.outgoing, &self.heartbeat(new, used)).await?;
