@@ -202,6 +202,9 @@ fn dedup_never_lets_two_through_of_many_threads() {
     assert_eq!(window.keys(), 200);
 }
 
+/// A call of the model, and where its try under way went: the endpoint and the epoch.
+type Call = (Option<Pin>, Option<(usize, u32)>);
+
 /// A receiving sidecar of the model: its window's epoch, and whether it has begun the call.
 #[derive(Default)]
 struct Receiver {
@@ -221,7 +224,7 @@ fn dedup_a_pinned_call_is_never_done_twice() {
         // What the calling sidecar believes.
         let mut known: Vec<u32> = vec![0; 3];
         let pins = Arc::new(Pins::default());
-        let mut calls: Vec<(Option<Pin>, Option<(usize, u32)>)> = (0..3).map(|_| (None, None)).collect();
+        let mut calls: Vec<Call> = (0..3).map(|_| (None, None)).collect();
         let mut executions = 0;
         for step in 0..40 {
             if rng.u8(..8) == 0 {

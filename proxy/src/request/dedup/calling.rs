@@ -197,7 +197,8 @@ fn say(head: &mut RequestHead, name: &str, value: Option<&str>) {
 
 /// The window that the receiving sidecar says it has; not for the agent.
 fn take_epoch(head: &mut ResponseHead) -> Option<Box<str>> {
-    let epoch = std::str::from_utf8(head.headers.get(EPOCH)?).ok().map(Box::from);
+    let epoch = std::str::from_utf8(head.headers.get(EPOCH)?).ok();
+    let epoch = epoch.filter(|epoch| (1..=64).contains(&epoch.len())).map(Box::from);
     head.headers.remove(EPOCH);
-    epoch.filter(|epoch: &Box<str>| (1..=64).contains(&epoch.len()))
+    epoch
 }
