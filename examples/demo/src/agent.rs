@@ -5,6 +5,7 @@ mod websocket;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -23,6 +24,8 @@ pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The response headers that name the process, so that an event stream can say it too.
 pub const AGENT_HEADER: &str = "demo-agent";
+/// The number of a booking.
+pub const BOOKING_HEADER: &str = "demo-booking";
 /// See [`AGENT_HEADER`].
 pub const VERSION_HEADER: &str = "demo-version";
 
@@ -61,6 +64,7 @@ async fn answer(mut request: Request<Incoming>, who: &Whoami) -> Response<Body> 
     let mut response = match request.uri().path() {
         "/stream" => stream::tokens(request.uri().query().unwrap_or_default()),
         "/ws" => websocket::accept(&mut request),
+        "/book" => book(),
         _ => understand(request, who).await,
     };
     for (name, value) in [(AGENT_HEADER, &who.agent), (VERSION_HEADER, &who.version)] {
@@ -68,6 +72,15 @@ async fn answer(mut request: Request<Incoming>, who: &Whoami) -> Response<Body> 
             response.headers_mut().insert(name, value);
         }
     }
+    response
+}
+
+/// Books something, which is not to be done twice: each booking has the next number.
+fn book() -> Response<Body> {
+    static BOOKINGS: AtomicU32 = AtomicU32::new(0);
+    let number = BOOKINGS.fetch_add(1, Ordering::Relaxed) + 1;
+    let mut response = plain(StatusCode::CREATED, &format!("booked, number {number}"));
+    response.headers_mut().insert(BOOKING_HEADER, number.into());
     response
 }
 

@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::agent::{AGENT_HEADER, VERSION_HEADER};
+use crate::agent::{AGENT_HEADER, BOOKING_HEADER, VERSION_HEADER};
 use crate::job::{Job, Report, Target, Whoami};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -119,8 +119,8 @@ impl Client {
             agent: field(AGENT_HEADER).unwrap_or_default(),
             version: field(VERSION_HEADER).unwrap_or_default(),
         };
-        let reason = field("pilotfish-reason");
-        Ok(Report::Answer { status: head.status.as_u16(), reason, who, micros, arrivals })
+        let (reason, booking) = (field("pilotfish-reason"), field(BOOKING_HEADER));
+        Ok(Report::Answer { status: head.status.as_u16(), reason, who, micros, arrivals, booking })
     }
 
     async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, AnyError> {
@@ -132,10 +132,10 @@ impl Client {
     }
 }
 
-/// A GET that says what the target says.
+/// A request that says what the target says.
 pub(crate) fn request(target: &Target) -> Result<http::request::Builder, AnyError> {
-    let mut builder =
-        Request::get(&target.path).header(header::HOST, &target.host).header("x-request-id", &target.id);
+    let builder = if target.post { Request::post(&target.path) } else { Request::get(&target.path) };
+    let mut builder = builder.header(header::HOST, &target.host).header("x-request-id", &target.id);
     for (name, value) in &target.headers {
         builder = builder.header(name, value);
     }

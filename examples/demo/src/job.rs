@@ -15,6 +15,9 @@ pub struct Target {
     pub path: String,
     /// Further headers, in order.
     pub headers: Vec<(String, String)>,
+    /// POST, without a body, instead of GET.
+    #[serde(default)]
+    pub post: bool,
 }
 
 /// One piece of work for the calling agent.
@@ -76,6 +79,8 @@ pub enum Report {
         micros: u64,
         /// When each piece of the body arrived, in microseconds after sending.
         arrivals: Vec<u64>,
+        /// The number of the booking that was made.
+        booking: Option<String>,
     },
     /// A WebSocket conversation ended well.
     Echo {

@@ -1,5 +1,6 @@
 //! Who runs where, the YAML that is pushed to every sidecar, and the way to the calling agent.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,25 @@ const MEMBERS: [Member; 5] = [
     Member { name: "streaming-agent", version: "v1", agent: "streaming-agent", capability: None },
 ];
 
+impl Member {
+    fn command(&self, program: &Path, listen: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args([
+            "--name",
+            self.name,
+            "--version",
+            self.version,
+            "--listen",
+            listen,
+            "--until-stdin-ends",
+        ]);
+        command
+    }
+}
+
+/// How an agent's ready line begins.
+const AGENT_READY: &str = "demo-agent: listening ";
+
 /// How many sidecars there are, the caller's included.
 pub const SIDECARS: usize = MEMBERS.len() + 1;
 
@@ -71,6 +91,9 @@ pub struct Mesh {
     folder: PathBuf,
     caller: Caller,
     sidecar: Sidecar,
+    /// The agents' program, and where each of them listens.
+    program: PathBuf,
+    agents: BTreeMap<&'static str, String>,
 }
 
 struct Caller {
@@ -92,7 +115,7 @@ impl Mesh {
         let mut children = children;
         progress("starting the control plane: pilotfish serve");
         let control = Control::start(&programs.control, folder.join("control"), &mut children).await?;
-        let mut start = Start { programs, folder, children, control };
+        let mut start = Start { programs, folder, children, control, agents: BTreeMap::new() };
         progress("five agents: a token for each, a pilotfish-proxy beside each, which joins with it");
         for agent in ["nlp-agent", "streaming-agent"] {
             let members: Vec<&Member> = MEMBERS.iter().filter(|member| member.agent == agent).collect();
@@ -104,10 +127,11 @@ impl Mesh {
         progress("the calling agent and its pilotfish-proxy");
         let token = start.control.token(CALLER, 1).await?;
         let (caller, sidecar) = start.caller(&token).await?;
-        let Start { children, control, .. } = start;
+        let Start { children, control, agents, .. } = start;
         let log = AccessLog::new(folder.join("access.log"));
         let folder = folder.to_path_buf();
-        let mut mesh = Mesh { children, control, log, folder, caller, sidecar };
+        let program = programs.agent.clone();
+        let mut mesh = Mesh { children, control, log, folder, caller, sidecar, program, agents };
         progress("pilotfish apply: the rules, the services, who can do what");
         mesh.apply_all().await?;
         let outbound = mesh.sidecar.outbound;
@@ -170,6 +194,41 @@ impl Mesh {
         self.write("reweighed.yaml", &edited.collect::<String>())
     }
 
+    /// The file of the rules, with reads that are asked for again when an agent breaks off.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn rules_with_retries(&self) -> Result<String, Failure> {
+        let attempts = "      attempts: 3\n";
+        let more = "      attempts: 3\n      retryOn: connect-failure,refused-stream,reset,gateway-error\n";
+        self.write("retries.yaml", &RULES.replace(attempts, more))
+    }
+
+    /// kill -9 of an agent; its sidecar goes on.
+    ///
+    /// # Errors
+    /// There is no such agent.
+    pub async fn kill_agent(&mut self, name: &str) -> Result<(), Failure> {
+        let process = self.children.take(name);
+        let mut process = process.ok_or_else(|| Failure::new(format!("there is no agent {name}")))?;
+        process.kill().await?;
+        Ok(())
+    }
+
+    /// Starts an agent again where it was.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn restart_agent(&mut self, name: &str) -> Result<(), Failure> {
+        let member = MEMBERS.iter().find(|member| member.name == name);
+        let (Some(member), Some(listen)) = (member, self.agents.get(name)) else {
+            return Err(Failure::new(format!("there is no agent {name}")));
+        };
+        let command = member.command(&self.program, listen);
+        self.children.start(name, command, AGENT_READY).await?;
+        Ok(())
+    }
+
     /// The file of the rules, with a mistake in it.
     ///
     /// # Errors
@@ -220,13 +279,14 @@ struct Start<'a> {
     folder: &'a Path,
     children: Children,
     control: Control,
+    agents: BTreeMap<&'static str, String>,
 }
 
 impl Start<'_> {
     async fn member(&mut self, member: &Member, token: &str) -> Result<Sidecar, Failure> {
-        let mut command = Command::new(&self.programs.agent);
-        command.args(["--name", member.name, "--version", member.version, "--until-stdin-ends"]);
-        let ready = self.children.start(member.name, command, "demo-agent: listening ").await?;
+        let command = member.command(&self.programs.agent, "127.0.0.1:0");
+        let ready = self.children.start(member.name, command, AGENT_READY).await?;
+        self.agents.insert(member.name, first_word(&ready).to_string());
         let mut command = self.sidecar(member.name, member.agent, first_word(&ready), token);
         command.args(["--label", &format!("app={}", member.agent)]);
         command.args(["--label", &format!("version={}", member.version)]);
@@ -237,8 +297,7 @@ impl Start<'_> {
     async fn caller(&mut self, token: &str) -> Result<(Caller, Sidecar), Failure> {
         let mut command = Command::new(&self.programs.agent);
         command.args(["--name", CALLER, "--jobs"]);
-        let (ready, stdin, stdout) =
-            self.children.start_with_pipes(CALLER, command, "demo-agent: listening ").await?;
+        let (ready, stdin, stdout) = self.children.start_with_pipes(CALLER, command, AGENT_READY).await?;
         let mut command = self.sidecar(CALLER, CALLER, first_word(&ready), token);
         command.args(["--access-log", "json", "--access-log-file"]).arg(self.folder.join("access.log"));
         let sidecar = self.run(CALLER, command).await?;

@@ -72,6 +72,8 @@ pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<Show, Failu
     progress("a token stream and a WebSocket");
     rows.push(stage.stream().await?);
     rows.push(stage.websocket().await?);
+    progress("a booking, asked for twice with one idempotency-key");
+    rows.push(stage.booking().await?);
     let (operations, refused, closing) = stage.operate(progress).await?;
     let mut commands: Vec<Shown> = refused.into_iter().collect();
     commands.extend(stage.commands().await?);
@@ -95,6 +97,7 @@ struct Answer {
     who: Whoami,
     micros: u64,
     arrivals: Vec<u64>,
+    booking: Option<String>,
     logged: Entry,
 }
 
@@ -201,6 +204,30 @@ impl Stage<'_> {
         })
     }
 
+    /// The agent books when it is asked; its sidecar does not ask it twice.
+    async fn booking(&mut self) -> Result<Row, Failure> {
+        let headers = [NLP, (AFFINITY, "a traveller"), ("idempotency-key", "flight-to-lisbon")];
+        let book = Target { post: true, ..target(MESH_HOST, "/book", &headers) };
+        let answers = [self.ask(book.clone()).await?, self.ask(book).await?];
+        for answer in &answers {
+            ensure(answer.status == 201, "POST /book", answer)?;
+        }
+        let [first, second] = &answers;
+        if first.booking.is_none() || first.booking != second.booking || first.who != second.who {
+            return Err(off(format!(
+                "one key made the bookings {:?} of {} and {:?} of {}",
+                first.booking, first.who.agent, second.booking, second.who.agent
+            )));
+        }
+        let mut row = row("POST /book, twice with one idempotency-key", &answers);
+        row.went_to = format!(
+            "{}, done once: both got number {}",
+            first.who.agent,
+            first.booking.as_deref().unwrap_or_default()
+        );
+        Ok(row)
+    }
+
     /// What the control plane says of the mesh when all is done.
     async fn commands(&self) -> Result<Vec<Shown>, Failure> {
         let asked =
@@ -223,12 +250,12 @@ impl Stage<'_> {
         let id = target.id.clone();
         self.mesh.order(&Job::Ask { target }).await?;
         match self.mesh.report().await? {
-            Report::Answer { status, reason, who, micros, arrivals } => {
+            Report::Answer { status, reason, who, micros, arrivals, booking } => {
                 let logged = self.mesh.log.find(&id).await?;
                 if logged.status != status {
                     return Err(off(format!("{id} got {status}, but its access log says {}", logged.status)));
                 }
-                Ok(Answer { status, reason, who, micros, arrivals, logged })
+                Ok(Answer { status, reason, who, micros, arrivals, booking, logged })
             }
             other => Err(off(format!("asked for an answer, was told {other:?}"))),
         }
@@ -247,7 +274,7 @@ impl Stage<'_> {
 
 fn target(host: &str, path: &str, headers: &[(&str, &str)]) -> Target {
     let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    Target { id: String::new(), host: host.to_string(), path: path.to_string(), headers }
+    Target { id: String::new(), host: host.to_string(), path: path.to_string(), headers, post: false }
 }
 
 fn off(what: impl Into<String>) -> Failure {

@@ -16,7 +16,9 @@ const ENOUGH_ANSWERS: u64 = 400;
 const TOLERANCE: f64 = 0.1;
 /// A machine that has not shown a thing by then has something else wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the mesh runs without its control plane.
+/// The agent that is killed.
+const KILLED: &str = "nlp-v1-b";
+/// How long the mesh runs without its control plane, or without an agent.
 const ALONE: Duration = Duration::from_secs(2);
 
 /// What the load has shown since it was last asked.
@@ -82,6 +84,8 @@ impl Stage<'_> {
         progress("a file with a mistake, then a rollback");
         self.mistake(&mut log).await?;
         self.roll_back(&mut log).await?;
+        progress("an agent is killed, and started again");
+        self.agent_dies(&mut log).await?;
         progress("certificates live for 30 s here: waiting until every sidecar has a new one");
         self.rotation(&mut log).await?;
         progress("kill -9 of the control plane, 2 s without it, and its start on the same data");
@@ -142,6 +146,31 @@ impl Stage<'_> {
         let after = self.split_of(0.8).await?;
         let result = format!("version {} is as {} was; {}", newest + 1, newest - 1, percent(&after));
         log.add(Done { what: "rollback --wait", result, took }, join(during, after));
+        Ok(())
+    }
+
+    /// Calls are only asked for again where the rule lets them be: reads may be, when an agent breaks off.
+    async fn agent_dies(&mut self, log: &mut Log) -> Result<(), Failure> {
+        let file = self.mesh.rules_with_retries()?;
+        let begin = Instant::now();
+        self.mesh.control.cli(&["apply", "-f", &file, "--wait=30s"]).await?;
+        let part = self.since().await?;
+        let result = format!("served by all {SIDECARS} sidecars");
+        log.add(Done { what: "apply --wait: retries on reset", result, took: begin.elapsed() }, part);
+        let begin = Instant::now();
+        self.mesh.kill_agent(KILLED).await?;
+        let mut without = Part::default();
+        while begin.elapsed() < ALONE {
+            self.tick(&mut without).await?;
+        }
+        let result = format!("{KILLED} is gone, the others answer");
+        log.add(Done { what: "kill -9 of an agent", result, took: begin.elapsed() }, without);
+        let begin = Instant::now();
+        self.mesh.restart_agent(KILLED).await?;
+        let well = |status: &Status| status.sidecars.iter().all(|one| one.status == "ready");
+        let (_, part) = self.until("every agent is well again", well).await?;
+        let result = "all agents are ready".to_string();
+        log.add(Done { what: "agent started again", result, took: begin.elapsed() }, part);
         Ok(())
     }
 
