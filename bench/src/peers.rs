@@ -85,6 +85,7 @@ const MESH: &str = include_str!("../peers/pilotfish/mesh.yaml");
 const RULE: &str = include_str!("../peers/pilotfish/rule.yaml");
 const POLICIES: &str = include_str!("../peers/pilotfish/policies.yaml");
 const RULE_POLICIES: &str = include_str!("../peers/pilotfish/rule-policies.yaml");
+const RULE_FAULT: &str = include_str!("../peers/pilotfish/rule-fault.yaml");
 const CAREFUL: &str = include_str!("../peers/pilotfish/careful.yaml");
 const STUBBORN: &str = include_str!("../peers/pilotfish/stubborn.yaml");
 const INBOUND: &str = include_str!("../peers/pilotfish/inbound.yaml");
@@ -105,9 +106,14 @@ fn each(ports: &[u16], line: impl Fn(&u16) -> String) -> String {
 pub fn mesh_yaml(setup: &Setup) -> String {
     let plan = setup.plan.to_string();
     let policies = setup.mesh == Mesh::Policies;
-    let rule = if policies { format!("{}\n{RULE_POLICIES}", RULE.trim_end()) } else { RULE.to_owned() };
+    let rule = |agent: usize| match (policies, agent) {
+        (false, _) => RULE.to_owned(),
+        // With a fault neither retries nor timeouts are applied, as in Istio: one rule of the ten has one.
+        (true, 0) => [RULE, RULE_POLICIES, RULE_FAULT].concat(),
+        (true, _) => [RULE, RULE_POLICIES].concat(),
+    };
     let rules: Vec<_> = (0..setup.rules)
-        .map(|agent| fill(rule.trim_end(), &[("agent", &agent.to_string()), ("plan", &plan)]))
+        .map(|agent| fill(rule(agent).trim_end(), &[("agent", &agent.to_string()), ("plan", &plan)]))
         .collect();
     let endpoints =
         each(&setup.upstreams, |p| format!("  - address: 127.0.0.1\n    ports:\n      http: {p}"));
