@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 /// The version of the protocol; one that differs is refused.
 pub const MAJOR: u16 = 1;
 /// Counts up with each addition; any other is served.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// The longest frame that a control plane takes from a sidecar, in bytes.
 pub const LONGEST_TO_CONTROL: usize = 4 << 20;
 /// The longest frame that a sidecar takes from its control plane, in bytes.
