@@ -10,6 +10,7 @@ pub mod kinds;
 mod load;
 pub mod model;
 pub mod raw;
+pub mod reference;
 pub mod report;
 pub mod schema;
 pub mod text;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pilotfish_config::kinds::{KINDS, KindInfo};
+use pilotfish_config::reference;
 use pilotfish_config::schema::{any_schema, schema};
 
 /// Print JSON Schema of the kinds that are read.
@@ -15,6 +16,9 @@ pub struct Schema {
     /// Only list the kinds, with their versions and whether this release acts on them.
     #[arg(long)]
     list: bool,
+    /// The reference of all kinds and annotations as Markdown, for people (docs/reference.md).
+    #[arg(long, conflicts_with_all = ["list", "kind"])]
+    markdown: bool,
 }
 
 impl Schema {
@@ -22,6 +26,9 @@ impl Schema {
     pub fn run(self) -> ExitCode {
         if self.list {
             return print(&KINDS.iter().map(line).collect::<String>());
+        }
+        if self.markdown {
+            return print(&reference::markdown());
         }
         let Some(name) = self.kind else { return print(&format!("{:#}\n", any_schema())) };
         let Some(info) = KINDS.iter().find(|info| info.kind.name().eq_ignore_ascii_case(&name)) else {

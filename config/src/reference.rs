@@ -1,0 +1,118 @@
+//! The reference of every kind, as Markdown, from the same tables that check documents: `docs/reference.md`.
+
+use std::fmt::Write;
+
+use crate::annotations;
+use crate::kinds::{KINDS, KindInfo};
+use crate::raw::{Field, Object, Shape, Status};
+
+/// The whole reference.
+pub fn markdown() -> String {
+    let mut out = String::from(
+        "# Reference\n\nEvery kind that Pilotfish reads and every field of it, generated from the tables that check documents \
+         (`pilotfish schema --markdown`). Fields of Istio's kinds mean what they mean in Istio; where no default is written, \
+         there is none.\n\n",
+    );
+    for info in KINDS {
+        let _ = writeln!(out, "* [{name}](#{link})", name = info.kind, link = info.kind.name().to_lowercase());
+    }
+    out.push_str("* [Annotations](#annotations)\n");
+    for info in KINDS {
+        kind(&mut out, info);
+    }
+    annotations(&mut out);
+    out
+}
+
+fn kind(out: &mut String, info: &KindInfo) {
+    let later = if info.enforced { "" } else { " Checked and not acted on in this release." };
+    let _ = write!(out, "\n## {}\n\n{}{later}\n\n", info.kind, sentence(info.spec.doc));
+    let versions: Vec<String> = info.versions.iter().map(|version| format!("`{version}`")).collect();
+    let _ = writeln!(out, "`apiVersion`: {}\n", versions.join(", "));
+    out.push_str("| field | what | value |\n|---|---|---|\n");
+    rows(out, "", info.spec, &mut Vec::new());
+}
+
+/// One row for each field, those of objects below it with their path.
+fn rows(out: &mut String, path: &str, object: &'static Object, within: &mut Vec<&'static str>) {
+    within.push(object.title);
+    for field in object.fields {
+        let name = format!("{path}{}", field.name);
+        let _ = writeln!(out, "| `{name}` | {} | {} |", cell(&meaning(field)), cell(&value(field.shape)));
+        let (inner, mark) = inner(field.shape);
+        // A kind that contains itself is told once.
+        if let Some(inner) = inner.filter(|inner| !within.contains(&inner.title)) {
+            rows(out, &format!("{name}{mark}."), inner, within);
+        }
+    }
+    within.pop();
+}
+
+/// The object that a value is or holds, and how its path is written.
+fn inner(shape: &Shape) -> (Option<&'static Object>, &'static str) {
+    match shape {
+        Shape::Object(object) => (Some(object), ""),
+        Shape::List(Shape::Object(object)) => (Some(object), "[]"),
+        Shape::Map(Shape::Object(object)) => (Some(object), ".*"),
+        _ => (None, ""),
+    }
+}
+
+fn meaning(field: &Field) -> String {
+    let mut text = sentence(field.doc);
+    match field.status {
+        Status::Enforced => {}
+        Status::Later => text.push_str(" *Not enforced yet.*"),
+        Status::Deprecated(better) => {
+            let _ = write!(text, " *Deprecated: {better}.*");
+        }
+        Status::Ignored(why) => {
+            let _ = write!(text, " *Ignored: {why}.*");
+        }
+    }
+    if field.required {
+        text.push_str(" **Required.**");
+    }
+    text
+}
+
+fn value(shape: &Shape) -> String {
+    match shape {
+        Shape::Text => "text".into(),
+        Shape::Bool => "`true`, `false`".into(),
+        Shape::Int { min: 0, max } if *max == i64::from(u32::MAX) => "whole number".into(),
+        Shape::Int { min, max } => format!("{min} to {max}"),
+        Shape::Number => "number".into(),
+        Shape::Duration => "time, `1.5s`".into(),
+        Shape::Words(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+        Shape::Either(shapes) => shapes.iter().map(value).collect::<Vec<_>>().join(" or "),
+        Shape::List(items) => match items {
+            Shape::Object(_) => "list".into(),
+            items => format!("list of {}", value(items)),
+        },
+        Shape::Map(Shape::Object(_)) => "map".into(),
+        Shape::Map(values) => format!("map to {}", value(values)),
+        Shape::Object(_) => String::new(),
+        Shape::Any => "anything".into(),
+    }
+}
+
+fn annotations(out: &mut String) {
+    out.push_str(
+        "\n## Annotations\n\nWhat Istio has no field for. Those of single rules may also be written as `pilotfish.dev/NAME.RULE` for \
+         the rule of that name of a VirtualService; without it they hold for all of its rules.\n\n| annotation | on | what |\n|---|---|---|\n",
+    );
+    for (name, kinds, per_rule, doc) in annotations::reference() {
+        let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+        let rules = if per_rule { ", single rules" } else { "" };
+        let _ = writeln!(out, "| `pilotfish.dev/{name}` | {}{rules} | {} |", kinds.join(", "), cell(doc));
+    }
+}
+
+fn sentence(doc: &[&str]) -> String {
+    doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;")
+}
