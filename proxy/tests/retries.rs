@@ -305,7 +305,8 @@ async fn a_stream_that_an_upstream_never_looked_at_is_sent_again_with_its_body()
     let goaway = |last: u32| {
         Frame::new(kind::GOAWAY, 0, 0, [last.to_be_bytes(), code::NO_ERROR.to_be_bytes()].concat()).bytes()
     };
-    let refusals: [(&str, fn(u32) -> Vec<u8>); 2] = [
+    type Frames = fn(u32) -> Vec<u8>;
+    let refusals: [(&str, Frames); 2] = [
         ("REFUSED_STREAM", |stream| h2::reset(stream, code::REFUSED_STREAM).bytes()),
         ("GOAWAY", |_| Vec::new()),
     ];
