@@ -14,7 +14,8 @@ pub fn markdown() -> String {
          there is none.\n\n",
     );
     for info in KINDS {
-        let _ = writeln!(out, "* [{name}](#{link})", name = info.kind, link = info.kind.name().to_lowercase());
+        let _ =
+            writeln!(out, "* [{name}](#{link})", name = info.kind, link = info.kind.name().to_lowercase());
     }
     out.push_str("* [Annotations](#annotations)\n");
     for info in KINDS {

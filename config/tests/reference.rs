@@ -10,5 +10,8 @@ fn the_reference_is_what_the_tables_say() {
         std::fs::write(&file, &now).unwrap();
     }
     let written = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == now, "docs/reference.md is old: UPDATE_GOLDEN=1 cargo test -p pilotfish-config reference");
+    assert!(
+        written == now,
+        "docs/reference.md is old: UPDATE_GOLDEN=1 cargo test -p pilotfish-config reference"
+    );
 }
