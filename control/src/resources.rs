@@ -24,6 +24,7 @@ use std::time::SystemTime;
 use pilotfish_config::Model;
 use pilotfish_config::model::Meta;
 use pilotfish_config::wire::{self, Key};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -301,6 +302,10 @@ fn by_digest(documents: &BTreeMap<Key, Arc<Stored>>) -> HashMap<&str, &Arc<Store
 async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StoreError> {
+    // A runtime of one thread is a test's or a simulation's: another thread would only make its order uncertain.
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return Ok(work());
+    }
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| StoreError::Unavailable { why: error.to_string(), unsure: false })
 }
