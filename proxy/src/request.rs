@@ -130,7 +130,10 @@ async fn follow<'p>(
     let permit = down.unless_gone(pin!(admit::admit(worker, ctx, &asked))).await??;
     let matched = match way {
         Way::Agent => return dedup::to_agent(worker, plan.own().dedup, ctx, permit, head, down).await,
-        Way::Unknown => return repeat::to_unknown(worker, plan, ctx, permit, head, down).await,
+        // On the heap, as whatever is rare here: the future of every call is as large as its largest branch.
+        Way::Unknown => {
+            return Box::pin(repeat::to_unknown(worker, plan, ctx, permit, head, down)).await;
+        }
         Way::Rule(matched) => matched,
     };
     match &matched.rule.action {

@@ -109,7 +109,8 @@ pub async fn to_agent(
         return repeat::to_agent(worker, ctx, permit, head, down).await;
     };
     let is_mesh = ctx.mesh.is_some();
-    let done = once(worker, settings, ctx, permit, head, down, &asked).await;
+    // On the heap: most calls have no key, and every call's future would be larger for it.
+    let done = Box::pin(once(worker, settings, ctx, permit, head, down, &asked)).await;
     done.map_err(|failed| match failed {
         Failed::Refused(deny) if is_mesh => {
             Failed::Refused(deny.and_header(EPOCH, &*worker.shared.dedup.epoch))

@@ -176,17 +176,23 @@ async fn dial_h1(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
             worker.metrics.upstream_reuses.add(1);
             (connection, meta, true)
         }
-        None => match place(worker, way).await? {
-            Place::Connection(connection, meta) => (connection, meta, true),
-            Place::Permit(permit) => {
-                let (io, proved) = open(worker, way).await?;
-                let meta = meta(worker, way, permit, proved, &io);
-                (ClientConn::new(io, worker.limits.clone()), meta, false)
-            }
-        },
+        // On the heap: a handshake's state is large, and most calls find a connection.
+        None => Box::pin(new_h1(worker, way)).await?,
     };
     let back = Some(Back { key: way.key.clone(), meta });
     Ok(Dialed { upstream: connection.into(), reused, back })
+}
+
+/// A new connection, or one that was freed while this waited for a place; and whether it carried an exchange before.
+async fn new_h1(worker: &Worker, way: &Way<'_>) -> Result<(ClientConn, Meta, bool), Deny> {
+    match place(worker, way).await? {
+        Place::Connection(connection, meta) => Ok((connection, meta, true)),
+        Place::Permit(permit) => {
+            let (io, proved) = open(worker, way).await?;
+            let meta = meta(worker, way, permit, proved, &io);
+            Ok((ClientConn::new(io, worker.limits.clone()), meta, false))
+        }
+    }
 }
 
 /// A place for a connection, or a connection that was freed while waiting for one.
@@ -228,7 +234,7 @@ async fn dial_h2(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
             worker.metrics.upstream_reuses.add(1);
             connection
         }
-        None => shared_h2(worker, way).await?,
+        None => Box::pin(shared_h2(worker, way)).await?,
     };
     Ok(Dialed { upstream: connection.begin().into(), reused, back: None })
 }

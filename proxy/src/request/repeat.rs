@@ -115,7 +115,8 @@ pub async fn by_rule<'p>(
             Selected::Endpoint(cluster, lease) => (cluster, lease),
             Selected::Original(cluster) => {
                 ctx.cluster = Some(&cluster.name);
-                return addresses::to_original(worker, task, cluster, ctx, head, down, &edits).await;
+                let sent = addresses::to_original(worker, task, cluster, ctx, head, down, &edits);
+                return Box::pin(sent).await;
             }
         };
         ctx.cluster = Some(&cluster.name);
@@ -123,7 +124,7 @@ pub async fn by_rule<'p>(
         if head.method == Method::CONNECT {
             let way =
                 dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), Protocol::Http1)?;
-            return tunnel::connect_through(worker, ctx, &[way.for_tunnel()], down).await;
+            return Box::pin(tunnel::connect_through(worker, ctx, &[way.for_tunnel()], down)).await;
         }
         let mut protocol = protocol(cluster.settings.upstream, &head, down.is_h2())?;
         let way = dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), protocol);
@@ -188,8 +189,7 @@ pub async fn by_rule<'p>(
         match (again, tried) {
             (Some(again), tried) => {
                 drop(lease);
-                attempt::put_away(worker, tried).await;
-                course::pause(down, again.wait).await?;
+                Box::pin(course::before_next(worker, tried, down, again.wait)).await?;
             }
             (None, Ok(sent)) => {
                 course.end();

@@ -12,7 +12,7 @@ use pilotfish_filters::retry::RetryPolicy;
 use pilotfish_filters::verdict::{Deny, Reason};
 
 use super::Task;
-use super::attempt::{self, Sent, Unsent, protocol, try_way};
+use super::attempt::{Sent, Unsent, protocol, try_way};
 use super::course::{self, Course, Spent};
 use crate::http::{Downstream, RequestHead};
 use crate::request::admit::Permit;
@@ -164,8 +164,7 @@ async fn to_addresses(
         let again = course.again(worker, &tried, &spent, || to.retry_permit(&spent), down);
         match (again, tried) {
             (Some(again), tried) => {
-                attempt::put_away(worker, tried).await;
-                course::pause(down, again.wait).await?;
+                Box::pin(course::before_next(worker, tried, down, again.wait)).await?;
             }
             (None, Ok(sent)) => {
                 course.end();

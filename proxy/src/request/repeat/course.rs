@@ -11,7 +11,7 @@ use pilotfish_filters::retry::{
 };
 use pilotfish_filters::verdict::Reason;
 
-use super::attempt::{Sent, Unsent};
+use super::attempt::{self, Sent, Unsent};
 use crate::http::{Downstream, Error, RequestHead, ResponseHead};
 use crate::request::ctx::Ctx;
 use crate::worker::Worker;
@@ -187,11 +187,25 @@ fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// What lies between two tries: the one that failed is put away, then comes the wait.
+///
+/// # Errors
+/// The client has gone.
+pub async fn before_next(
+    worker: &Worker,
+    tried: Result<Sent, Unsent>,
+    down: &mut Downstream<'_>,
+    wait: Duration,
+) -> Result<(), Error> {
+    attempt::put_away(worker, tried).await;
+    pause(down, wait).await
+}
+
 /// Waits before another try, as long as the client does.
 ///
 /// # Errors
 /// The client has gone.
-pub async fn pause(down: &mut Downstream<'_>, wait: Duration) -> Result<(), Error> {
+async fn pause(down: &mut Downstream<'_>, wait: Duration) -> Result<(), Error> {
     if wait.is_zero() {
         return Ok(());
     }
