@@ -45,7 +45,7 @@ pub mod upstream;
 pub use body::{Frame, Framing, Sink, Source};
 pub use closing::Closing;
 pub use copy::BodyCopy;
-pub use deadline::Deadline;
+pub use deadline::Timers;
 pub use downstream::Downstream;
 pub use error::{Bad, BadClass, Error};
 pub use head::{Form, RequestHead, ResponseHead, Scheme};

@@ -10,7 +10,7 @@ use pilotfish_config::model::MtlsMode;
 use pilotfish_filters::cluster::ClusterSettings;
 use pilotfish_filters::retry::RetryPolicy;
 
-use crate::http::{self, Closing, Io, Limits};
+use crate::http::{self, Closing, Io, Limits, Timers};
 use crate::listen::Direction;
 use crate::listen::callers::{Caller, Held};
 use crate::memory::Level;
@@ -52,6 +52,8 @@ pub struct Worker {
     pub peers: Peers,
     /// Handshakes under way on the inbound port.
     pub half_open: HalfOpen,
+    /// Timers of calls.
+    pub timers: Timers,
     /// Calls with a key that are being done.
     pub executions: Executions,
     /// Copies of calls under way.
@@ -103,6 +105,7 @@ impl Worker {
             plain_retries: RetryPolicy::default(),
             peers: Peers::default(),
             half_open: HalfOpen::default(),
+            timers: Timers::default(),
             executions: Executions::default(),
             mirrors: mirror::UnderWay::default(),
             this: this.clone(),

@@ -13,7 +13,7 @@ use pilotfish_filters::deadline::{self, AGENT_DEADLINE, GRPC_TIMEOUT, Timeouts};
 use pilotfish_filters::plan::Plan;
 use pilotfish_filters::verdict::{Deny, Reason};
 
-use crate::http::{Deadline, Known, RequestHead};
+use crate::http::{Known, RequestHead};
 use crate::request::answer;
 use crate::request::ctx::Ctx;
 use crate::request::guard::Hop;
@@ -135,30 +135,24 @@ impl Limits {
         if self.whole.is_none() && self.head.is_none() {
             return rest.await;
         }
-        let now = worker.shared.clock.now();
-        let timer = |at: Micros| {
-            let mut timer = Deadline::default();
-            timer.set(at.since(now));
-            timer
-        };
-        let mut whole = self.whole.map(|(at, reason)| (timer(at), at, reason));
-        let mut head = self.head.map(|(at, seen)| (timer(at), at, seen));
+        let clock = worker.shared.clock;
+        let mut timer = worker.timers.take();
+        let mut armed = None;
         poll_fn(|cx: &mut Context<'_>| {
             if let Poll::Ready(done) = rest.as_mut().poll(cx) {
                 return Poll::Ready(done);
             }
-            if let Some((timer, at, reason)) = &mut whole
-                && timer.poll_expired(cx).is_ready()
-            {
-                return Poll::Ready(Err(overdue(*reason, at.since(self.started)).into()));
+            let whole = self.whole;
+            let head = self.head.as_ref().filter(|(_, seen)| !seen.get());
+            let head = head.map(|(at, _)| (*at, Reason::TryTimeout));
+            let Some((at, reason)) = [whole, head].into_iter().flatten().min_by_key(|(at, _)| *at) else {
+                return Poll::Pending;
+            };
+            if armed != Some(at) {
+                armed = Some(at);
+                timer.set(at.since(clock.now()));
             }
-            if let Some((timer, at, seen)) = &mut head
-                && !seen.get()
-                && timer.poll_expired(cx).is_ready()
-            {
-                return Poll::Ready(Err(overdue(Reason::TryTimeout, at.since(self.started)).into()));
-            }
-            Poll::Pending
+            timer.poll_expired(cx).map(|()| Err(overdue(reason, at.since(self.started)).into()))
         })
         .await
     }

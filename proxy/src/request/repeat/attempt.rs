@@ -129,7 +129,7 @@ pub async fn try_way(
         (_, Some((left, of, reason))) => (left, Unsent::Overdue(of, reason)),
         (Some(limit), None) => (limit, Unsent::TimedOut(limit)),
     };
-    tokio::time::timeout(limit, whole).await.unwrap_or(Err(unsent))
+    worker.timers.within(limit, whole).await.unwrap_or(Err(unsent))
 }
 
 /// Sends the request and waits for the answer's head.
