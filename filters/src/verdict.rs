@@ -127,6 +127,11 @@ impl Reason {
         matches!(self, Reason::ConnectFailed | Reason::ConnectTimeout | Reason::NoEndpoint)
     }
 
+    /// Whether every other sidecar would refuse for this reason too: it is the call that has come too far, or too late.
+    pub const fn is_everywhere(self) -> bool {
+        matches!(self, Reason::TooManyHops | Reason::CallCycle | Reason::DeadlineExceeded)
+    }
+
     /// Whether a sidecar that refuses for this reason turned the call away before its agent got anything of it, because of
     /// its own state: another sidecar may well take the call.
     pub const fn is_turned_away(self) -> bool {

@@ -43,9 +43,13 @@ pub struct Spent {
     pub by_sidecar: bool,
 }
 
+/// Why a sidecar refused, when its answer is a refusal of its own.
+fn refusal(head: &ResponseHead) -> Option<Reason> {
+    Reason::from_word(head.headers.get("pilotfish-reason")?)
+}
+
 /// What a sidecar's refusal says about the agent behind it: that it never got the call.
-pub fn refused_unseen(head: &ResponseHead) -> Option<Happened> {
-    let reason = Reason::from_word(head.headers.get("pilotfish-reason")?)?;
+fn unseen(reason: Reason) -> Option<Happened> {
     if reason.is_no_connection() {
         Some(Happened::NotConnected)
     } else {
@@ -108,8 +112,11 @@ impl<'r> Course<'r> {
         self.permit = None;
         let happened = match tried {
             Ok(sent) => {
-                let unseen = spent.by_sidecar.then(|| refused_unseen(&sent.head)).flatten();
-                unseen.unwrap_or_else(|| Happened::Answered(self.answer(&sent.head)))
+                let refusal = spent.by_sidecar.then(|| refusal(&sent.head)).flatten();
+                if refusal.is_some_and(Reason::is_everywhere) {
+                    return None;
+                }
+                refusal.and_then(unseen).unwrap_or_else(|| Happened::Answered(self.answer(&sent.head)))
             }
             Err(unsent) => unsent.happened()?,
         };
