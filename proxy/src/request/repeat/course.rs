@@ -49,6 +49,10 @@ fn refusal(head: &ResponseHead) -> Option<Reason> {
 }
 
 /// What a sidecar's refusal says about the agent behind it: that it never got the call.
+pub fn refused_unseen(head: &ResponseHead) -> Option<Happened> {
+    refusal(head).and_then(unseen)
+}
+
 fn unseen(reason: Reason) -> Option<Happened> {
     if reason.is_no_connection() {
         Some(Happened::NotConnected)
