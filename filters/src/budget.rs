@@ -62,24 +62,25 @@ impl Budget {
     /// Takes a place for one more retry. `in_flight` is asked for the tries of the cluster that are under way, the one that
     /// failed included.
     fn try_enter(&self, policy: &BudgetPolicy, now: Micros, in_flight: impl FnOnce() -> u32) -> bool {
-        let (by_share, in_window) = match policy.interval {
+        let most = policy.max.unwrap_or(u32::MAX);
+        let Some(interval) = policy.interval else {
             // Retries do not earn further retries.
-            None => (policy.allowed(in_flight().saturating_sub(self.active())), false),
-            Some(interval) => {
-                let allowed = policy.allowed(self.calls.sum(now, interval));
-                (policy.min, self.retries.sum(now, interval) < allowed)
-            }
+            let by_share = policy.allowed(in_flight().saturating_sub(self.active()));
+            return self.enter_below(by_share.max(policy.min).min(most));
         };
-        let limit = if in_window { u32::MAX } else { by_share.max(policy.min) };
-        let limit = limit.min(policy.max.unwrap_or(u32::MAX));
-        let entered = self
-            .active
-            .fetch_update(Relaxed, Relaxed, |active| (active < limit).then_some(active + 1))
-            .is_ok();
-        if let (true, Some(interval)) = (entered, policy.interval) {
-            self.retries.add(now, interval);
+        // Counted before it is asked for, so that of two at the same time none takes the last place twice.
+        self.retries.add(now, interval);
+        let within = self.retries.sum(now, interval) <= policy.allowed(self.calls.sum(now, interval));
+        let entered = self.enter_below(if within { most } else { policy.min.min(most) });
+        if !entered {
+            self.retries.take_back(now, interval);
         }
         entered
+    }
+
+    fn enter_below(&self, limit: u32) -> bool {
+        let enter = |active| (active < limit).then_some(active + 1);
+        self.active.fetch_update(Relaxed, Relaxed, enter).is_ok()
     }
 
     fn leave(&self) {

@@ -118,3 +118,25 @@ fn a_budget_holds_under_four_threads() {
     assert!(most.load(Relaxed) <= 8, "{most:?}");
     assert_eq!(limits.budget().active(), 0);
 }
+
+#[test]
+fn a_budget_with_an_interval_holds_under_four_threads() {
+    for _ in 0..200 {
+        let interval = Duration::from_secs(10);
+        let limits = Arc::new(ClusterLimits::default());
+        let policy = BudgetPolicy { percent: 20.0, min: 0, interval: Some(interval), max: None };
+        (0..100).for_each(|_| limits.budget().note_call(at(0), interval));
+        let entered = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let permit = RetryPermit::try_acquire(&limits, &policy, at(1), || 0);
+                        entered.fetch_add(u32::from(permit.is_some()), Relaxed);
+                    }
+                });
+            }
+        });
+        assert!((1..=20).contains(&entered.load(Relaxed)), "{entered:?} of 20");
+    }
+}

@@ -30,6 +30,15 @@ impl Window {
         });
     }
 
+    /// Takes back one that was counted just now.
+    pub(super) fn take_back(&self, now: Micros, interval: Duration) {
+        let number = slot(now, interval);
+        let Some(slot) = self.slots.get((number % (SLOTS + 1)) as usize) else { return };
+        let one = |old: u64| (old >> 32 == number & 0xffff_ffff && old & 0xffff_ffff > 0).then(|| old - 1);
+        // A slot that has been used anew meanwhile has forgotten it.
+        let _ = slot.fetch_update(Relaxed, Relaxed, one);
+    }
+
     /// How many there were.
     pub(super) fn sum(&self, now: Micros, interval: Duration) -> u32 {
         let newest = slot(now, interval) & 0xffff_ffff;
