@@ -110,8 +110,8 @@ pub struct Again {
     pub to: Where,
     /// How long to wait before.
     pub wait: Duration,
-    /// It takes nothing from the retry budget: the try before it never reached its endpoint, as far as anybody can tell,
-    /// because a kept connection had been closed meanwhile. Once for a call.
+    /// It takes nothing from the retry budget: the try before it never reached its endpoint, because there was no connection, or
+    /// (as far as anybody can tell) a kept one had been closed meanwhile. Once for a call.
     pub free: bool,
 }
 
@@ -145,10 +145,13 @@ impl RetryPolicy {
             Happened::Answered(answer) => answer.pushback,
             _ => Pushback::None,
         };
+        // Nothing of the call was done anywhere, so the next try adds no work: a call must not fail for want of a place in the
+        // budget while other endpoints are well.
+        let free = happened == Happened::NotConnected && tries == 1;
         // Those who were told the same moment do not come back together.
         let jitter = self.backoff(tries, rng);
         match pushback {
-            Pushback::None => Some(Again { to, wait: jitter, free: false }),
+            Pushback::None => Some(Again { to, wait: jitter, free }),
             Pushback::After(time) => {
                 Some(Again { to, wait: (time + jitter).min(after::LONGEST), free: false })
             }

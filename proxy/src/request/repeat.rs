@@ -166,7 +166,7 @@ pub async fn by_rule<'p>(
         };
         let now = worker.shared.clock.now();
         let outcome = match &tried {
-            Ok(sent) => Some(sent.outcome(protocol)),
+            Ok(sent) => Some(sent.outcome(protocol, edits.from_sidecar)),
             Err(unsent) => unsent.outcome(),
         };
         if let (Some(Hedge::P95), Ok(_)) = (hedge, &tried) {

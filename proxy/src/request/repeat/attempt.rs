@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use pilotfish_filters::cluster::{Outcome, Upstream};
 use pilotfish_filters::retry::Happened;
-use pilotfish_filters::verdict::{Deny, Reason};
+use pilotfish_filters::verdict::{Deny, Fault, Reason};
 
 use crate::http::{Downstream, Error, Frame, Pump, RequestHead, ResponseHead, Source, exchange};
 use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Dialed, Protocol};
 use crate::request::guard;
+use crate::request::repeat::course;
 use crate::request::respond::{self, Failed};
 use crate::request::time;
 use crate::worker::Worker;
@@ -32,7 +33,14 @@ pub struct Sent {
 
 impl Sent {
     /// What the answer says of its endpoint. gRPC errors without a message have their status in the head.
-    pub fn outcome(&self, protocol: Protocol) -> Outcome {
+    pub fn outcome(&self, protocol: Protocol, by_sidecar: bool) -> Outcome {
+        match by_sidecar.then(|| course::refusal(&self.head)).flatten() {
+            // The agent is as good as not there, whoever found that out.
+            Some(reason) if reason.is_no_connection() => return Outcome::Unreachable,
+            // What a caller did wrong says nothing about the endpoint.
+            Some(reason) if reason.fault() == Fault::Caller => return Outcome::Answered(400),
+            _ => {}
+        }
         let grpc = (protocol == Protocol::Http2).then(|| self.head.headers.get("grpc-status")).flatten();
         Outcome::of_answer(self.head.status.as_u16(), grpc)
     }

@@ -44,7 +44,7 @@ pub struct Spent {
 }
 
 /// Why a sidecar refused, when its answer is a refusal of its own.
-fn refusal(head: &ResponseHead) -> Option<Reason> {
+pub fn refusal(head: &ResponseHead) -> Option<Reason> {
     Reason::from_word(head.headers.get("pilotfish-reason")?)
 }
 

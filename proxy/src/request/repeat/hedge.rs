@@ -110,7 +110,8 @@ pub async fn race<'p>(
         Ok(sent) => (Ok(sent), Some(second)),
         Err(answered) => {
             let now = worker.shared.clock.now();
-            let outcome = answered.map_or(Outcome::Reset, |sent| sent.outcome(second.protocol));
+            let outcome =
+                answered.map_or(Outcome::Reset, |sent| sent.outcome(second.protocol, second.by_sidecar));
             second.lease.record(now, outcome, now.since(second.began));
             match failed {
                 Some(tried) => (tried, None),
