@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::ops::{Deref, DerefMut};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -15,6 +15,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Deadline {
     at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whom the timer wakes.
+    waker: Option<Waker>,
 }
 
 impl Deadline {
@@ -38,6 +40,14 @@ impl Deadline {
     /// Ready once the deadline has passed; pending for ever while none is set.
     pub fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
+        if let (Some(timer), Some(waker)) = (&self.timer, &self.waker)
+            && timer.deadline() <= at
+            && !timer.is_elapsed()
+            && waker.will_wake(cx.waker())
+        {
+            // It will wake this task when it fires; to look at it earlier is in vain.
+            return Poll::Pending;
+        }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() > at {
             timer.as_mut().reset(at);
@@ -48,6 +58,7 @@ impl Deadline {
             }
             timer.as_mut().reset(at);
         }
+        self.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 }
@@ -58,7 +69,7 @@ impl Deadline {
 pub struct Timers(RefCell<Vec<Deadline>>);
 
 /// Timers kept; each is about 150 bytes.
-const KEPT: usize = 1024;
+const KEPT: usize = 256;
 
 impl Timers {
     /// A deadline that is not set.
@@ -104,6 +115,8 @@ impl Drop for Timer<'_> {
         let mut kept = self.timers.0.borrow_mut();
         if kept.len() < KEPT {
             self.deadline.clear();
+            // Its task may end, and must not be kept for it.
+            self.deadline.waker = None;
             kept.push(std::mem::take(&mut self.deadline));
         }
     }

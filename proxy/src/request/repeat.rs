@@ -149,8 +149,7 @@ pub async fn by_rule<'p>(
                     let (target, key, remote) = (&destination.target, key.hash, policy.remote_localities);
                     let wish = Wish { target, call, caller, key, tried: &[], remote };
                     let first = First { way, cluster, lease: &lease, began, limit: policy.per_try_timeout };
-                    let race = hedge::race(worker, task, ctx, &first, (&wish, delay), (&mut head, down));
-                    Box::pin(race).await
+                    hedge::race(worker, task, ctx, &first, (&wish, delay), (&mut head, down)).await
                 };
                 if let Some(second) = second {
                     lease.waited(worker.shared.clock.now(), began);

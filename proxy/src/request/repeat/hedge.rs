@@ -71,10 +71,8 @@ pub async fn race<'p>(
 ) -> (Result<Sent, Unsent>, Option<Second<'p>>) {
     let (mut other_head, is_h2) = (head.clone(), down.is_h2());
     let mut one = pin!(try_way(worker, ctx, &first.way, head, down, first.limit));
-    tokio::select! {
-        biased;
-        tried = &mut one => return (tried, None),
-        () = tokio::time::sleep(delay) => {}
+    if let Some(tried) = worker.timers.within(delay, &mut one).await {
+        return (tried, None);
     }
     let Some(mut second) = choose(worker, task, first, wish, &other_head, is_h2) else {
         return (one.await, None);
@@ -87,7 +85,8 @@ pub async fn race<'p>(
     worker.metrics.hedges.sent.add(1);
     let mut failed: Option<Result<Sent, Unsent>> = None;
     let lost = {
-        let mut other = pin!(send(worker, task, ctx, &second, &mut other_head));
+        // On the heap: few calls get this far.
+        let mut other = Box::pin(send(worker, task, ctx, &second, &mut other_head));
         loop {
             tokio::select! {
                 biased;
