@@ -46,6 +46,8 @@ pub enum Known {
     MessageKey,
     /// `x-pilotfish-dedup-epoch`
     DedupEpoch,
+    /// `origin`
+    Origin,
 }
 
 impl Known {
@@ -57,6 +59,7 @@ impl Known {
             (4, b'h') => (Known::Host, b"host"),
             (6, b'e') => (Known::Expect, b"expect"),
             (6, b'c') => (Known::Cookie, b"cookie"),
+            (6, b'o') => (Known::Origin, b"origin"),
             (7, b'u') => (Known::Upgrade, b"upgrade"),
             (10, b'c') => (Known::Connection, b"connection"),
             (10, b'k') => (Known::KeepAlive, b"keep-alive"),

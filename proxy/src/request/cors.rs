@@ -6,12 +6,15 @@ use pilotfish_filters::cors::Kind;
 use pilotfish_filters::headers::HeaderMapMut;
 use pilotfish_filters::plan::Rule;
 
-use crate::http::{Headers, RequestHead, ResponseHead};
+use crate::http::{Headers, Known, RequestHead, ResponseHead};
 use crate::request::ctx::Ctx;
 
 /// Looks where a call comes from, once its rule is known. The answer when it is a preflight.
 pub fn enter(ctx: &mut Ctx<'_>, rule: &Rule, head: &RequestHead) -> Option<ResponseHead> {
     let cors = rule.resilience.cors.as_deref()?;
+    if !head.headers.may_have(Known::Origin.bit()) {
+        return None;
+    }
     let origin = head.headers.joined("origin");
     match cors.kind(head, origin.as_deref()) {
         Kind::Other => None,
