@@ -13,6 +13,7 @@ use pilotfish_config::model::{Capability, Locality};
 use crate::balance::peak_ewma::{PeakEwma, Report, SuccessRate};
 use crate::clock::Micros;
 use crate::concurrency::{Limit, Limiter};
+use crate::grpc;
 use crate::inflight::ClusterLimits;
 use health::Condition;
 pub use health::{Care, Health};
@@ -140,20 +141,7 @@ impl Outcome {
 
     /// An answer whose `grpc-status` is known, as the HTTP status that it stands for (Envoy's mapping).
     pub const fn of_grpc(status: u32) -> Outcome {
-        Outcome::Answered(match status {
-            0 => 200,
-            1 => 499,
-            3 | 9 | 11 => 400,
-            4 => 504,
-            5 => 404,
-            6 | 10 => 409,
-            7 => 403,
-            8 => 429,
-            12 => 501,
-            14 => 503,
-            16 => 401,
-            _ => 500,
-        })
+        Outcome::Answered(grpc::http_status(status))
     }
 }
 

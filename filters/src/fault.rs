@@ -5,6 +5,7 @@ use std::time::Duration;
 use pilotfish_config::model;
 pub use pilotfish_config::model::Abort;
 
+use crate::grpc;
 use crate::share::Share;
 
 /// The faults of a rule. Delay and abort are drawn apart from each other, so a call may meet both, as in Envoy.
@@ -47,25 +48,12 @@ impl Fault {
     }
 }
 
-/// The HTTP status of an abort for callers that do not speak gRPC (Envoy's `Grpc::Utility::grpcToHttpStatus`); `None`: there is
+/// The HTTP status of an abort for callers that do not speak gRPC (Envoy's mapping); `None`: there is
 /// no answer, the stream is reset.
 pub fn http_status(abort: Abort) -> Option<u16> {
     match abort {
         Abort::Http(status) => Some(status),
-        Abort::Grpc(status) => Some(match status {
-            0 => 200,
-            1 => 499,
-            3 | 9 | 11 => 400,
-            4 => 504,
-            5 => 404,
-            6 | 10 => 409,
-            7 => 403,
-            8 => 429,
-            12 => 501,
-            14 => 503,
-            16 => 401,
-            _ => 500,
-        }),
+        Abort::Grpc(status) => Some(grpc::http_status(status.into())),
         Abort::Http2(_) => None,
     }
 }

@@ -44,6 +44,7 @@ pub mod fault;
 #[cfg(test)]
 mod fixture;
 mod fuzzing;
+pub mod grpc;
 pub mod headers;
 pub mod hedge;
 pub mod inflight;

@@ -184,22 +184,5 @@ impl RetryPolicy {
     }
 }
 
-/// The HTTP status that a `grpc-status` stands for, as balancers and breakers count it.
-pub const fn status_of_grpc(code: u32) -> u16 {
-    match code {
-        0 => 200,
-        1 => 499,
-        4 => 504,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        2 | 13 | 15 => 500,
-        16 => 401,
-        7 => 403,
-        5 => 404,
-        _ => 400,
-    }
-}
-
 #[cfg(test)]
 mod tests;

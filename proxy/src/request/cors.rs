@@ -3,7 +3,6 @@
 
 use http::StatusCode;
 use pilotfish_filters::cors::Kind;
-use pilotfish_filters::headers::HeaderMapMut;
 use pilotfish_filters::plan::Rule;
 
 use crate::http::{Headers, Known, RequestHead, ResponseHead};
@@ -26,7 +25,7 @@ pub fn enter(ctx: &mut Ctx<'_>, rule: &Rule, head: &RequestHead) -> Option<Respo
             // 200 with nothing in it, as Envoy: some old browsers take no 204.
             let mut answer = ResponseHead::new(StatusCode::OK);
             if let Some(origin) = origin.filter(|_| allowed) {
-                cors.permit(&origin, &mut Fields(&mut answer.headers));
+                cors.permit(&origin, &mut answer.headers);
             }
             Some(answer)
         }
@@ -37,7 +36,7 @@ pub fn enter(ctx: &mut Ctx<'_>, rule: &Rule, head: &RequestHead) -> Option<Respo
 pub fn finish(ctx: &Ctx<'_>, head: &mut ResponseHead) {
     let Some(cors) = ctx.rule.and_then(|rule| rule.resilience.cors.as_deref()) else { return };
     if let Some(origin) = &ctx.origin {
-        cors.expose(origin, &mut Fields(&mut head.headers));
+        cors.expose(origin, &mut head.headers);
     }
     // Also on answers without the permission: a cache must not give them to scripts that would have it (Fetch, "CORS protocol and
     // HTTP caches").
@@ -49,18 +48,4 @@ pub fn finish(ctx: &Ctx<'_>, head: &mut ResponseHead) {
 fn varies_by_origin(headers: &Headers) -> bool {
     let names = headers.get_all("vary").flat_map(|value| value.split(|b| *b == b','));
     names.map(<[u8]>::trim_ascii).any(|name| name == b"*" || name.eq_ignore_ascii_case(b"origin"))
-}
-
-struct Fields<'a>(&'a mut Headers);
-
-impl HeaderMapMut for Fields<'_> {
-    fn set(&mut self, name: &str, value: &[u8]) {
-        self.0.set(name, value);
-    }
-    fn append(&mut self, name: &str, value: &[u8]) {
-        self.0.append(name, value);
-    }
-    fn remove(&mut self, name: &str) {
-        self.0.remove(name);
-    }
 }

@@ -63,9 +63,9 @@ pub fn edit_response(
     head: &mut ResponseHead,
 ) {
     if let Some(destination) = destination {
-        destination.edits.response.apply(&mut ResponseEdit(&mut head.headers));
+        destination.edits.response.apply(&mut head.headers);
     }
-    matched.rule.edits.response.apply(&mut ResponseEdit(&mut head.headers));
+    matched.rule.edits.response.apply(&mut head.headers);
     if let Some(cookie) = cookie {
         head.headers.append("set-cookie", cookie.as_bytes());
     }
@@ -99,17 +99,15 @@ impl HeaderMapMut for RequestEdit<'_> {
     }
 }
 
-struct ResponseEdit<'a>(&'a mut Headers);
-
-impl HeaderMapMut for ResponseEdit<'_> {
+impl HeaderMapMut for Headers {
     fn set(&mut self, name: &str, value: &[u8]) {
-        self.0.set(name, value);
+        Headers::set(self, name, value);
     }
     fn append(&mut self, name: &str, value: &[u8]) {
-        self.0.append(name, value);
+        Headers::append(self, name, value);
     }
     fn remove(&mut self, name: &str) {
-        self.0.remove(name);
+        Headers::remove(self, name);
     }
 }
 
