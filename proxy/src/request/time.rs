@@ -14,6 +14,7 @@ use pilotfish_filters::plan::Plan;
 use pilotfish_filters::verdict::{Deny, Reason};
 
 use crate::http::{Known, RequestHead};
+use crate::listen::Direction;
 use crate::request::answer;
 use crate::request::ctx::Ctx;
 use crate::request::guard::Hop;
@@ -118,7 +119,7 @@ impl Limits {
             (ctx.started.after(limit + AFTER_A_TRY), seen.clone())
         });
         // The sidecar that told the deadline ends the call itself, and knows why; this one stands behind it.
-        let slack = if ctx.mesh.is_some() { SLACK } else { AFTER_A_TRY };
+        let slack = if ctx.direction == Direction::Inbound { SLACK } else { AFTER_A_TRY };
         Limits { whole: ctx.deadline.map(|at| (at.after(slack), ctx.overdue)), head, started: ctx.started }
     }
 
