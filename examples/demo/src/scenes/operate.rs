@@ -169,6 +169,7 @@ impl Stage<'_> {
         self.mesh.restart_agent(KILLED).await?;
         let well = |status: &Status| status.sidecars.iter().all(|one| one.status == "ready");
         let (_, part) = self.until("every agent is well again", well).await?;
+        let part = join(part, self.since().await?);
         let result = "all agents are ready".to_string();
         log.add(Done { what: "agent started again", result, took: begin.elapsed() }, part);
         Ok(())
