@@ -1,6 +1,6 @@
 //! Streams that other versions of the program wrote: one minor version older and newer is read and means the same.
 //!
-//! `1.0` was written by the first release and stays as it is; `1.1` is the same conversation with fields and messages that
+//! `1.0` was written by the first release and stays as it is; `1.9` is the same conversation with fields and messages that
 //! this release does not know.
 
 use pilotfish_config::wire::{Frames, LONGEST_TO_CONTROL, LONGEST_TO_SIDECAR, ToControl, ToSidecar, frame};
@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 const TO_CONTROL: [&str; 2] =
-    [include_str!("wire/1.0.to-control.jsonl"), include_str!("wire/1.1.to-control.jsonl")];
+    [include_str!("wire/1.0.to-control.jsonl"), include_str!("wire/1.9.to-control.jsonl")];
 const TO_SIDECAR: [&str; 2] =
-    [include_str!("wire/1.0.to-sidecar.jsonl"), include_str!("wire/1.1.to-sidecar.jsonl")];
+    [include_str!("wire/1.0.to-sidecar.jsonl"), include_str!("wire/1.9.to-sidecar.jsonl")];
 
 /// The recorded lines as frames on one stream, cut into pieces that keep no frame whole.
 fn read<T: DeserializeOwned>(recorded: &str, longest: usize) -> Vec<T> {
