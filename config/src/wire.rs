@@ -4,6 +4,8 @@
 //! length (big-endian), then one JSON object. A reader ignores fields and message types that it does not know, so
 //! minor versions mix; another major version is refused by the hello.
 
+mod telemetry;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +16,12 @@ use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+pub use telemetry::{EDGE_BOUNDS, Edge, MOST_TRACES, Tap, Tapped, TappedCall, Taps, Traces};
+
 /// The version of the protocol; one that differs is refused.
 pub const MAJOR: u16 = 1;
 /// Counts up with each addition; any other is served.
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 2;
 /// The longest frame that a control plane takes from a sidecar, in bytes.
 pub const LONGEST_TO_CONTROL: usize = 4 << 20;
 /// The longest frame that a sidecar takes from its control plane, in bytes.
@@ -33,6 +37,10 @@ pub enum ToControl {
     State(State),
     /// It lives; comes every third of the lease.
     Heartbeat(Heartbeat),
+    /// Traces of calls that failed or were slow here and that are not sampled: the other sidecars are asked what they know.
+    Partial(Traces),
+    /// Calls that somebody looks at.
+    Tapped(Tapped),
     /// Something of a later minor version.
     #[serde(other)]
     Unknown,
@@ -50,6 +58,10 @@ pub enum ToSidecar {
     Ranks(Ranks),
     /// Its slices of rate limits of the whole fleet.
     Shares(Shares),
+    /// Traces that are not sampled, of which the sidecar is to send what it knows.
+    Recall(Traces),
+    /// Who looks at calls: everybody who does, whenever that changes.
+    Taps(Taps),
     /// No sidecar chooses this one any more: the answer to the status [`Status::Draining`].
     Drained {},
     /// Not served; the stream ends.
@@ -76,6 +88,8 @@ impl<'de> Deserialize<'de> for ToSidecar {
             "update" => ToSidecar::Update(read(text)?),
             "ranks" => ToSidecar::Ranks(read(text)?),
             "shares" => ToSidecar::Shares(read(text)?),
+            "recall" => ToSidecar::Recall(read(text)?),
+            "taps" => ToSidecar::Taps(read(text)?),
             "drained" => ToSidecar::Drained {},
             "refused" => ToSidecar::Refused(read(text)?),
             _ => ToSidecar::Unknown,
@@ -229,6 +243,9 @@ pub struct Heartbeat {
     /// What was used of rate limits of the whole fleet; twice a second while any is used, and at once when a slice changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitUse>,
+    /// Calls between agents since the last report, at most once in 5 s; only those of which there were some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edges: Vec<Edge>,
 }
 
 /// What one sidecar used of a rate limit since its last report of it.

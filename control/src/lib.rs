@@ -10,3 +10,4 @@ pub mod paths;
 pub mod resources;
 pub mod server;
 pub mod store;
+pub mod traces;

@@ -39,6 +39,7 @@ use crate::fleet::{self, Fleet};
 use crate::log;
 use crate::resources::Resources;
 use crate::store::{self, Store};
+use crate::traces::store::TraceStore;
 use data::DataFolder;
 use listen::Listening;
 use measured::Measured;
@@ -84,6 +85,7 @@ struct Control {
     trust: Arc<Trust>,
     resources: Arc<Resources>,
     fleet: Arc<Fleet>,
+    traces: Arc<TraceStore>,
     /// Own certificate, and whose certificates are taken.
     live: Arc<LiveIdentity>,
     /// Rings after each change of `live`.
@@ -193,6 +195,8 @@ async fn start(
     let mut fleet = fleet::Settings::new(id.clone(), trust_domain.clone());
     fleet.lease = settings.lease;
     let fleet = Fleet::start(store.clone(), &resources, trust.watch(), fleet).await.map_err(unusable)?;
+    let traces = TraceStore::open(&data.path().join("traces"));
+    let traces = traces.map_err(|error| Failure(format!("cannot keep traces: {error}")))?;
     let control = Arc::new(Control {
         id,
         data: data.path().to_owned(),
@@ -205,6 +209,7 @@ async fn start(
         trust,
         resources,
         fleet,
+        traces: Arc::new(traces),
         live,
         trust_changes,
         guard: Guard::new(),

@@ -200,6 +200,7 @@ async fn a_heartbeat_keeps_the_lease_and_its_end_ends_it() {
         reports: Vec::new(),
         certificate_expires: None,
         limits: Vec::new(),
+        edges: Vec::new(),
     };
     let mut http = Http::socket(&serve).await;
     for _ in 0..6 {

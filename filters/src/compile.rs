@@ -12,6 +12,7 @@ mod rate_limit;
 mod resilience;
 mod retry;
 mod route;
+mod telemetry;
 mod to_agent;
 
 use std::fmt;
@@ -109,6 +110,7 @@ pub fn compile(
         by_capability: routes.by_capability,
         warnings: warnings.into(),
         inbound,
+        telemetry: telemetry::compile(model, options),
         own: model.sidecar(&options.namespace, &options.labels).map(Own::of).unwrap_or_default(),
         limits,
         to_agent,

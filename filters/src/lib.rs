@@ -16,6 +16,8 @@
 //! | may it be tried again, and when | [`retry`], [`budget`], [`hedge`] | repeat |
 //! | was it done already | [`dedup`] | repeat, the receiving sidecar |
 //! | is an endpoint well | [`breaker`], [`outlier`] | select, record |
+//! | which trace, and is it kept | [`trace`], [`sampling`] | trace |
+//! | what is told of it, and what never | [`telemetry`], [`expression`], [`redact`] | record |
 //! | what concerns a sidecar at all | [`scope`] | the control plane, before it sends anything |
 //! | what would happen, and why | [`explain`] | `/why`, `pilotfish explain` |
 //!
@@ -40,6 +42,7 @@ pub mod deadline;
 pub mod dedup;
 pub mod endpoint;
 pub mod explain;
+pub mod expression;
 pub mod fault;
 #[cfg(test)]
 mod fixture;
@@ -52,12 +55,16 @@ pub mod mirror;
 pub mod outlier;
 pub mod plan;
 pub mod rate_limit;
+pub mod redact;
 pub mod retry;
 pub mod rewrite;
 pub mod route;
+pub mod sampling;
 pub mod scope;
 pub mod share;
 pub mod shed;
 pub mod state;
+pub mod telemetry;
+pub mod trace;
 pub mod verdict;
 mod view;

@@ -23,6 +23,7 @@ use crate::headers::HeaderEditsPair;
 use crate::rewrite::{PathRewrite, Redirect, Rewrite};
 use crate::route::block::{Block, PathMatch};
 use crate::route::{RouteTable, VirtualHost};
+use crate::telemetry::TelemetryPolicy;
 use crate::verdict::{Deny, Reason};
 
 pub use egress::Egress;
@@ -45,6 +46,8 @@ pub struct Plan {
     pub(crate) registered: Registered,
     pub(crate) inbound: InboundMtls,
     pub(crate) own: Own,
+    /// Of calls of the agent itself, and of calls to it.
+    pub(crate) telemetry: [TelemetryPolicy; 2],
     pub(crate) limits: Limits,
     pub(crate) to_agent: ToAgent,
     /// The rule of calls that ask for a capability and whose host has no rule of its own.
@@ -275,6 +278,7 @@ impl Default for Plan {
             registered: Registered::default(),
             inbound: InboundMtls::default(),
             own: Own::default(),
+            telemetry: Default::default(),
             limits: Limits::default(),
             to_agent: ToAgent::default(),
             by_capability: Rule {
@@ -351,6 +355,16 @@ impl Plan {
     /// What the sidecar's own Sidecar document says of every call.
     pub fn own(&self) -> &Own {
         &self.own
+    }
+
+    /// What Telemetry documents say of calls of the agent itself (Istio's CLIENT side).
+    pub fn client_telemetry(&self) -> &TelemetryPolicy {
+        &self.telemetry[0]
+    }
+
+    /// What Telemetry documents say of calls to the agent (Istio's SERVER side).
+    pub fn server_telemetry(&self) -> &TelemetryPolicy {
+        &self.telemetry[1]
     }
 
     /// Names whose addresses have to be looked up and given to the next compilation, sorted.

@@ -10,9 +10,11 @@ use clap::{Parser, ValueEnum};
 
 mod control;
 mod probe;
+mod telemetry;
 
 pub use control::{ControlAddress, ControlSettings, Secret};
 pub use probe::ProbeKind;
+pub use telemetry::TelemetrySettings;
 
 /// What the command line and the environment say. A flag wins over its environment variable.
 #[derive(Debug, Clone, Parser)]
@@ -148,6 +150,10 @@ pub struct Settings {
     /// DNS server for ServiceEntries with `resolution: DNS`. [default: those of /etc/resolv.conf]
     #[arg(long, env = "PILOTFISH_DNS_SERVER", value_name = "ADDR")]
     pub dns_server: Option<SocketAddr>,
+
+    /// What it tells of its calls.
+    #[command(flatten)]
+    pub telemetry: TelemetrySettings,
 
     /// The mesh that it belongs to.
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! What happens to a request, from top to bottom. One function calls the stages in their order; one file per stage.
 //!
-//! listen (the caller of [`Service`]) -> identify -> decode -> guard -> route -> cors -> admit -> fault -> (select -> dial -> repeat) -> respond
+//! listen (the caller of [`Service`]) -> identify -> decode -> guard -> trace -> route -> cors -> admit -> fault -> (select -> dial -> repeat) -> respond
 //! -> record. `ARCHITECTURE.md`, "Life of a request", has the same names.
 
 pub mod admit;
@@ -26,6 +26,7 @@ pub mod route;
 pub mod select;
 pub mod serving;
 pub mod time;
+pub mod trace;
 pub mod tunnel;
 
 use std::pin::pin;
@@ -69,7 +70,7 @@ impl Handler for Service {
         if let Err(failed) = serve(worker, &snapshot, &mut ctx, head, &mut down).await {
             respond::fail(&mut ctx, &mut down, failed, grpc).await;
         }
-        record::record(worker, &snapshot, &ctx);
+        record::record(worker, &snapshot, ctx);
     }
 
     fn refuse(&self, conn: &ConnContext, bad: Bad) -> (ResponseHead, Bytes) {
@@ -94,8 +95,11 @@ async fn serve<'p>(
     local_secret::check(worker.shared.local_secret.as_ref(), ctx.direction, &mut head)?;
     let caller = identify::identify(ctx, &mut head);
     let call = decode::decode(ctx, &head, down, plan).await;
+    trace::decoded(worker, ctx, &call);
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
+    trace::enter(worker, ctx, &mut head);
     let way = route::route(plan, ctx, &head, &call, &caller)?;
+    trace::routed(worker, ctx);
     guard::by_rule(plan, ctx, &way)?;
     if let Way::Rule(matched) = &way
         && let Some(preflight) = cors::enter(ctx, matched.rule, &head)
@@ -128,6 +132,7 @@ async fn follow<'p>(
     let plan = &snapshot.plan;
     let asked = admit::Asked { snapshot, caller, call, way: &way, head: &head };
     let permit = down.unless_gone(pin!(admit::admit(worker, ctx, &asked))).await??;
+    trace::admitted(worker, ctx);
     let matched = match way {
         Way::Agent => return dedup::to_agent(worker, plan.own().dedup, ctx, permit, head, down).await,
         // On the heap, as whatever is rare here: the future of every call is as large as its largest branch.

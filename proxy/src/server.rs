@@ -35,9 +35,13 @@ use crate::snapshot::Snapshots;
 use crate::source::file::{Event, FileSource, fingerprint};
 use crate::source::{self, Publisher};
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::call::CallRecord;
+use crate::telemetry::export::Exporter;
 use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::ring::{self, Answering, Asking, Question};
 use crate::telemetry::series::Names;
+use crate::telemetry::tap::Taps;
 use crate::telemetry::text::push_sentence;
 use crate::tls::Tls;
 use crate::tls::files::IdentityFiles;
@@ -68,6 +72,12 @@ pub struct Shared {
     pub clusters: Names,
     /// The access log, when it is asked for.
     pub access_log: Option<AccessLog>,
+    /// The way to each worker's calls, by worker number; each worker takes its end.
+    pub asking: Vec<(Asking, Mutex<Option<Answering>>)>,
+    /// Where finished calls go.
+    pub exporter: Exporter,
+    /// Who looks at calls as they end.
+    pub taps: Taps,
     /// Who the sidecar is, and whom it trusts.
     pub tls: Tls,
     /// Names to addresses.
@@ -99,6 +109,15 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Calls that the workers remember.
+    pub async fn calls(&self, question: &Question) -> Vec<CallRecord> {
+        let mut found = Vec::new();
+        for (asking, _) in &self.asking {
+            found.append(&mut asking.ask(question.clone()).await);
+        }
+        found
+    }
+
     /// The state before anything is loaded, and the resolver's end of its `dns`.
     ///
     /// # Errors
@@ -113,6 +132,8 @@ impl Shared {
     /// As [`Shared::new`].
     pub fn within(net: Net, settings: Settings) -> io::Result<(Arc<Self>, Questions)> {
         let metrics = (0..settings.workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
+        let ways = (0..settings.workers).map(|_| ring::channel());
+        let asking = ways.map(|(asking, answering)| (asking, Mutex::new(Some(answering)))).collect();
         let access_log = AccessLog::open(&settings)?;
         let (dns, questions) = Dns::new();
         let secret = settings.control.local_secret_file.as_deref().map(local_secret::read);
@@ -131,6 +152,9 @@ impl Shared {
             rules: Names::default(),
             clusters: Names::default(),
             access_log,
+            asking,
+            exporter: Exporter::default(),
+            taps: Taps::default(),
             tls: Tls::new()?,
             dns: Arc::new(dns),
             local_secret,
@@ -425,6 +449,7 @@ pub async fn run_worker(worker: Rc<Worker>, listeners: [Listener; 2]) -> io::Res
     let limit = settings.max_connections.div_ceil(settings.workers);
     tokio::task::spawn_local(worker.clone().keep_house());
     tokio::task::spawn_local(worker.clone().close_when_draining());
+    tokio::task::spawn_local(worker.clone().answer());
     let executions = &worker.executions;
     let mut all_slots = Vec::new();
     let mut loops = Vec::new();

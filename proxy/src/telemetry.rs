@@ -1,7 +1,11 @@
-//! What the sidecar tells about itself: metrics, its log, and the access log.
+//! What the sidecar tells about itself: metrics, traces, its log, and the access log.
 
 pub mod access_log;
+pub mod call;
+pub mod export;
 pub mod log;
 pub mod metrics;
+pub mod ring;
 pub mod series;
+pub mod tap;
 pub use pilotfish_config::text;

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use pilotfish_config::model::MtlsMode;
@@ -20,6 +20,7 @@ use crate::server::Shared;
 use crate::shutdown::Phase;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::ring::Calls;
 use crate::telemetry::series::{NumberedSlots, Slots};
 use crate::tls::accept::{self, HalfOpen};
 use crate::tls::peers::Peers;
@@ -56,6 +57,8 @@ pub struct Worker {
     pub timers: Timers,
     /// Calls with a key that are being done.
     pub executions: Executions,
+    /// Records of calls: those under way, and the last.
+    pub calls: Calls,
     /// Copies of calls under way.
     pub mirrors: mirror::UnderWay,
     this: Weak<Worker>,
@@ -107,6 +110,7 @@ impl Worker {
             half_open: HalfOpen::default(),
             timers: Timers::default(),
             executions: Executions::default(),
+            calls: Calls::new(shared.settings.telemetry.ring),
             mirrors: mirror::UnderWay::default(),
             this: this.clone(),
             closing: Closing::new(),
@@ -162,6 +166,18 @@ impl Worker {
                 self.pool.close();
             }
             self.pool.sweep(self.shared.clock.now());
+        }
+    }
+
+    /// Answers what other threads ask of its calls; runs for the life of the worker.
+    pub async fn answer(self: Rc<Self>) {
+        let answering = self
+            .shared
+            .asking
+            .get(self.index)
+            .and_then(|(_, answering)| answering.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(answering) = answering {
+            answering.run(&self.calls).await;
         }
     }
 

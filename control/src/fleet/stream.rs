@@ -307,6 +307,8 @@ impl Open {
                 self.state(hello::bounded(state));
                 ControlFlow::Continue(())
             }
+            // Not yet.
+            Some(Ok(ToControl::Partial(_) | ToControl::Tapped(_))) => ControlFlow::Continue(()),
             Some(Ok(ToControl::Unknown)) => ControlFlow::Continue(()),
         }
     }

@@ -1,8 +1,13 @@
 //! One request: its row, its caller, its body, its answer; and a line in the log for each write.
 
+mod alerts;
+mod analysis;
 mod documents;
 mod fleet;
+mod graph;
 mod identity;
+mod live;
+mod traces;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -132,6 +137,15 @@ async fn dispatch(control: &Arc<Control>, asks: Asks, asked: &Asked) -> Result<A
         Asks::Renew => identity::renew(control, asked).await,
         Asks::NewAdministrator => identity::new_administrator(control, asked),
         Asks::Ui => link(control, asked),
+        Asks::Spans => traces::take(control, asked).await,
+        Asks::Traces => traces::search(control, asked).await,
+        Asks::Trace => traces::one(control, asked).await,
+        Asks::Analysis => analysis::analysis(control, asked).await,
+        Asks::Changes => analysis::changes(control, asked).await,
+        Asks::Alerts => alerts::list(control, asked),
+        Asks::Graph => graph::graph(control, asked),
+        Asks::Why => live::why(control, asked).await,
+        Asks::Tap => live::tap(control, asked).await,
         Asks::Stream => Err(Denied::forbidden("this needs a sidecar's certificate, over TLS")),
     }
 }

@@ -30,6 +30,24 @@ pub(super) enum Asks {
     Join,
     Renew,
     Stream,
+    /// Spans of a sidecar, OTLP over HTTP.
+    Spans,
+    /// Traces that a search finds.
+    Traces,
+    /// One trace, as OTLP JSON.
+    Trace,
+    /// What a trace or a workflow says: critical path, bottlenecks, recommendations.
+    Analysis,
+    /// What changed between two times.
+    Changes,
+    /// Live calls.
+    Tap,
+    /// A call's decision record, from whichever sidecars remember it.
+    Why,
+    /// Alerts.
+    Alerts,
+    /// Who calls whom, how often, how well.
+    Graph,
 }
 
 /// Who may make a request.
@@ -59,6 +77,8 @@ pub(super) struct Route {
 
 /// Documents: ten thousand routes are 1.5 MB.
 const DOCUMENTS: usize = 64 << 20;
+/// A batch of spans.
+const SPANS: usize = 8 << 20;
 /// A question, a certificate, a signing request.
 const SMALL: usize = 64 << 10;
 /// A question with a body to look into.
@@ -98,6 +118,21 @@ const ROUTES: &[Route] = &[
         asks: Asks::Renew,
         needs: Needs::Sidecar,
         longest: SMALL,
+    },
+    get("/v1/traces", Asks::Traces),
+    get("/v1/traces/{}", Asks::Trace),
+    get("/v1/analysis", Asks::Analysis),
+    get("/v1/changes", Asks::Changes),
+    get("/v1/tap", Asks::Tap),
+    get("/v1/why", Asks::Why),
+    get("/v1/alerts", Asks::Alerts),
+    get("/v1/graph", Asks::Graph),
+    Route {
+        method: Method::POST,
+        path: "/v1/otlp/traces",
+        asks: Asks::Spans,
+        needs: Needs::Sidecar,
+        longest: SPANS,
     },
     // Its body is read frame by frame, each with a limit of its own.
     Route { method: Method::POST, path: "/v1/stream", asks: Asks::Stream, needs: Needs::Sidecar, longest: 0 },

@@ -15,6 +15,7 @@ use crate::listen::Direction;
 use crate::request::guard::Standing;
 use crate::request::serving::Begun;
 use crate::shutdown::Phase;
+use crate::telemetry::call::CallRecord;
 use crate::telemetry::log;
 use crate::tls::MeshPeer;
 use crate::worker::{Pinned, Worker};
@@ -65,6 +66,8 @@ pub struct Ctx<'p> {
     pub received: u64,
     /// listen: what the access log tells of the request, when there is one.
     pub asked: Option<Box<Asked>>,
+    /// Every stage: what is told of the call when it is over.
+    pub call: Box<CallRecord>,
     worker: &'p Worker,
 }
 
@@ -105,7 +108,14 @@ impl<'p> Ctx<'p> {
                 protocol: if conn.h2 { "HTTP/2" } else { "HTTP/1.1" },
             })
         });
+        let mut call = worker.calls.take();
+        call.begin(direction, conn.peer, started);
+        call.h2 = conn.h2;
+        call.method.set(head.method.as_str());
+        call.host.set(head.authority());
+        call.path.set(head.path());
         Ctx {
+            call,
             snapshot,
             direction,
             peer: conn.peer,

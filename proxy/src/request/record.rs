@@ -7,12 +7,13 @@ use pilotfish_filters::verdict::Deny;
 use crate::http::ConnContext;
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
+use crate::request::trace;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Finished;
 use crate::worker::Worker;
 
 /// Counts a request that has ended, however it ended.
-pub fn record(worker: &Worker, snapshot: &Snapshot, ctx: &Ctx<'_>) {
+pub fn record(worker: &Worker, snapshot: &Snapshot, mut ctx: Ctx<'_>) {
     let duration = worker.shared.clock.now().since(ctx.started);
     let metrics = &worker.metrics;
     metrics.finished(ctx.direction, ctx.status, duration);
@@ -32,6 +33,7 @@ pub fn record(worker: &Worker, snapshot: &Snapshot, ctx: &Ctx<'_>) {
     let direction = metrics.direction(ctx.direction);
     direction.request_bytes.add(ctx.sent);
     direction.response_bytes.add(ctx.received);
+    tell(worker, &mut ctx, duration);
     if let (Some(log), Some(asked)) = (&worker.shared.access_log, &ctx.asked) {
         log.record(&Finished {
             direction: ctx.direction,
@@ -51,6 +53,19 @@ pub fn record(worker: &Worker, snapshot: &Snapshot, ctx: &Ctx<'_>) {
             response_bytes: ctx.received,
         });
     }
+}
+
+/// Completes the call's record, and hands it on.
+fn tell(worker: &Worker, ctx: &mut Ctx<'_>, duration: Duration) {
+    let call = &mut ctx.call;
+    call.stages.ended = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    (call.status, call.reason) = (ctx.status.unwrap_or(0), ctx.reason);
+    (call.sent, call.received) = (ctx.sent, ctx.received);
+    if let Some(cluster) = ctx.cluster {
+        call.cluster.set(cluster);
+    }
+    trace::finish(worker, ctx);
+    worker.calls.remember(std::mem::take(&mut ctx.call));
 }
 
 /// Counts a request that could not be parsed, so that nothing is known of it but who sent it.

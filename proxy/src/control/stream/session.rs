@@ -245,6 +245,7 @@ impl Stream {
             reports,
             certificate_expires: self.member.certificate_expires(),
             limits,
+            edges: Vec::new(),
         })
     }
 
@@ -272,6 +273,8 @@ impl Stream {
                 self.uses.take(&shared.snapshots.newest().plan, shared.clock.now(), &shares.shares);
                 Ok(())
             }
+            // Not yet.
+            ToSidecar::Recall(_) | ToSidecar::Taps(_) => Ok(()),
             ToSidecar::Drained {} => {
                 self.member.shared.drain.confirm();
                 Ok(())

@@ -1,0 +1,5 @@
+//! Traces: taken from sidecars and from whoever speaks OTLP, kept in a bounded window on disk, searched, analysed.
+
+pub mod analysis;
+pub mod span;
+pub mod store;

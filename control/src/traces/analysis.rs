@@ -1,0 +1,1 @@
+//! What a trace says: where its time went, what to do about it.

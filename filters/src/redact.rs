@@ -1,0 +1,1 @@
+//! What may leave the process in spans, logs and records, and what never: credentials.

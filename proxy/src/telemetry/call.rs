@@ -1,0 +1,416 @@
+//! What a sidecar knows of one call: a record of a fixed size that the stages fill on its way. Spans, the answer of `/why`, a
+//! line of the access log and what a tap shows are all made from it, and only from it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use pilotfish_filters::call::Protocol;
+use pilotfish_filters::clock::Micros;
+use pilotfish_filters::trace::{SpanId, TraceId};
+use pilotfish_filters::verdict::Reason;
+
+use crate::listen::Direction;
+
+/// Tries that are told apart; of later ones only the last is kept, in the last place.
+pub const TRIES: usize = 4;
+
+/// A short text in place; what does not fit is cut off at a character.
+#[derive(Clone, Copy)]
+pub struct Text<const N: usize> {
+    len: u8,
+    bytes: [u8; N],
+}
+
+impl<const N: usize> Default for Text<N> {
+    fn default() -> Self {
+        Text { len: 0, bytes: [0; N] }
+    }
+}
+
+impl<const N: usize> Text<N> {
+    const FITS: () = assert!(N <= 255, "the length is one byte");
+
+    /// Replaces it.
+    pub fn set(&mut self, text: &str) {
+        let () = Self::FITS;
+        let mut end = text.len().min(N);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.bytes[..end].copy_from_slice(&text.as_bytes()[..end]);
+        self.len = end as u8;
+    }
+
+    /// It.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
+    }
+}
+
+impl<const N: usize> std::fmt::Debug for Text<N> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self.as_str(), out)
+    }
+}
+
+/// What made a difference to a call, besides its rule; a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Acted(pub u32);
+
+impl Acted {
+    /// Each with its word in `/why`, spans and logs.
+    pub const ALL: [(Acted, &'static str); 12] = [
+        (Acted(1), "retry"),
+        (Acted(1 << 1), "hedge"),
+        (Acted(1 << 2), "dedup-kept"),
+        (Acted(1 << 3), "dedup-joined"),
+        (Acted(1 << 4), "fault-delay"),
+        (Acted(1 << 5), "fault-abort"),
+        (Acted(1 << 6), "mirror"),
+        (Acted(1 << 7), "rate-limit"),
+        (Acted(1 << 8), "queue"),
+        (Acted(1 << 9), "retry-budget"),
+        (Acted(1 << 10), "affinity"),
+        (Acted(1 << 11), "priority"),
+    ];
+    /// A try after the first.
+    pub const RETRY: Acted = Acted(1);
+    /// A try beside the first.
+    pub const HEDGE: Acted = Acted(1 << 1);
+    /// It got the kept answer of an earlier call with its key.
+    pub const DEDUP_KEPT: Acted = Acted(1 << 2);
+    /// It got the answer of a running call with its key.
+    pub const DEDUP_JOINED: Acted = Acted(1 << 3);
+    /// Its rule delayed it.
+    pub const FAULT_DELAY: Acted = Acted(1 << 4);
+    /// Its rule aborted it.
+    pub const FAULT_ABORT: Acted = Acted(1 << 5);
+    /// A copy was sent.
+    pub const MIRROR: Acted = Acted(1 << 6);
+    /// A rate limit held for it.
+    pub const RATE_LIMIT: Acted = Acted(1 << 7);
+    /// It waited for a place.
+    pub const QUEUE: Acted = Acted(1 << 8);
+    /// A further try was not made because the budget was exhausted.
+    pub const RETRY_BUDGET: Acted = Acted(1 << 9);
+    /// Its conversation decided where it went.
+    pub const AFFINITY: Acted = Acted(1 << 10);
+    /// Its priority was lowered.
+    pub const PRIORITY: Acted = Acted(1 << 11);
+
+    /// Adds to the set.
+    pub fn add(&mut self, other: Acted) {
+        self.0 |= other.0;
+    }
+
+    /// The words of the set.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        Acted::ALL.into_iter().filter(move |(one, _)| self.0 & one.0 != 0).map(|(_, word)| word)
+    }
+}
+
+/// How a try ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ended {
+    /// It is under way, or was never begun.
+    #[default]
+    Open,
+    /// With an answer, whatever it said.
+    Answered,
+    /// There was no connection.
+    NotConnected,
+    /// The connection broke.
+    Reset,
+    /// It took longer than it may.
+    TimedOut,
+    /// Another try was answered first, or the caller went away.
+    Cancelled,
+}
+
+impl Ended {
+    /// The word in `/why`, and `error.type` of the span of a try without an answer.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Ended::Open => "open",
+            Ended::Answered => "answered",
+            Ended::NotConnected => "not-connected",
+            Ended::Reset => "reset",
+            Ended::TimedOut => "timed-out",
+            Ended::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// One try.
+#[derive(Debug, Clone, Copy)]
+pub struct Try {
+    /// Its CLIENT span, which the upstream gets as parent.
+    pub span: SpanId,
+    /// Where it went.
+    pub endpoint: Option<SocketAddr>,
+    /// The endpoint's agent, `namespace/name`, when that is known.
+    pub agent: Text<64>,
+    /// Microseconds after the call's start: when it began, ...
+    pub began: u32,
+    /// ... had its connection, ...
+    pub connected: u32,
+    /// ... had the head of its answer, or failed.
+    pub answered: u32,
+    /// It went out on a connection that was there already.
+    pub reused: bool,
+    /// The answer's status; 0: none.
+    pub status: u16,
+    /// How it ended.
+    pub ended: Ended,
+    /// Endpoints that were looked at, and of those how many could be chosen.
+    pub candidates: (u16, u16),
+    /// What the chosen one cost in the balancer's eyes; not a number: the balancer does not reckon.
+    pub cost: f32,
+    /// What the runner-up cost, and who it was.
+    pub runner_up: Option<(SocketAddr, f32)>,
+}
+
+impl Default for Try {
+    fn default() -> Self {
+        Try {
+            span: SpanId::default(),
+            endpoint: None,
+            agent: Text::default(),
+            began: 0,
+            connected: 0,
+            answered: 0,
+            reused: false,
+            status: 0,
+            ended: Ended::Open,
+            candidates: (0, 0),
+            cost: f32::NAN,
+            runner_up: None,
+        }
+    }
+}
+
+/// When which stage was over, in microseconds after the call's start; 0: it never came so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stages {
+    /// What the call is was known.
+    pub decoded: u32,
+    /// Its rule was known.
+    pub routed: u32,
+    /// It had a place.
+    pub admitted: u32,
+    /// The head of the answer went down.
+    pub answered: u32,
+    /// Its last byte went down, or it failed.
+    pub ended: u64,
+}
+
+/// One call, as this sidecar saw it.
+#[derive(Debug, Clone)]
+pub struct CallRecord {
+    /// Which way it went.
+    pub direction: Direction,
+    /// Its trace.
+    pub trace: TraceId,
+    /// Its SERVER span.
+    pub span: SpanId,
+    /// The span that made it; none: the trace begins here.
+    pub parent: SpanId,
+    /// The parent's side of the trace is kept, so this one is: the propagated flag.
+    pub sampled: bool,
+    /// Who the parent is was inferred: the agent did not say.
+    pub inferred: bool,
+    /// When it began.
+    pub started: Micros,
+    /// How far it came when.
+    pub stages: Stages,
+    /// The method.
+    pub method: Text<16>,
+    /// The authority that was asked for.
+    pub host: Text<96>,
+    /// The path without its query, which may hold secrets.
+    pub path: Text<128>,
+    /// `x-request-id`.
+    pub request_id: Text<64>,
+    /// The rule that matched.
+    pub rule: Text<96>,
+    /// The cluster that it led to.
+    pub cluster: Text<96>,
+    /// The capability that was asked for; the first of several.
+    pub capability: Text<48>,
+    /// The workflow that it is part of: `agent-workflow`, or `workflow.id` in the baggage.
+    pub workflow: Text<64>,
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// The calling agent, `namespace/name`, when its sidecar proved who it is.
+    pub caller: Text<96>,
+    /// HTTP/2 downstream.
+    pub h2: bool,
+    /// `https`, as far as the request says.
+    pub https: bool,
+    /// What was spoken in it.
+    pub protocol: Protocol,
+    /// What the caller got; 0: the caller was gone before.
+    pub status: u16,
+    /// Why the sidecar itself refused or gave up.
+    pub reason: Option<Reason>,
+    /// What made a difference.
+    pub acted: Acted,
+    /// Bytes of the request's body that went upstream.
+    pub sent: u64,
+    /// Bytes of the answer's body that went downstream.
+    pub received: u64,
+    /// How many tries there were.
+    pub tries: u32,
+    /// The tries.
+    pub attempts: [Try; TRIES],
+    /// What only calls have that are told of at length.
+    pub extra: Option<Box<Extra>>,
+}
+
+/// What has no fixed size: kept for calls whose spans are certain to be made, and for what is known of gen-AI calls.
+#[derive(Debug, Clone, Default)]
+pub struct Extra {
+    /// `tracestate`.
+    pub tracestate: Box<str>,
+    /// Attributes besides those that the record has, in semantic conventions' names: custom tags, gen_ai, mcp, a2a.
+    pub attributes: Vec<(&'static str, Value)>,
+    /// Custom tags of Telemetry documents.
+    pub tags: Vec<(Box<str>, Box<str>)>,
+    /// The whole decision, for a call with `agent-explain: 1`, as JSON.
+    pub explained: Option<Box<str>>,
+}
+
+/// The value of an attribute.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// A text.
+    Text(Box<str>),
+    /// A whole number.
+    Number(i64),
+    /// A number.
+    Float(f64),
+    /// Texts.
+    List(Vec<Box<str>>),
+}
+
+impl Default for CallRecord {
+    fn default() -> Self {
+        CallRecord {
+            direction: Direction::Outbound,
+            trace: TraceId::default(),
+            span: SpanId::default(),
+            parent: SpanId::default(),
+            sampled: false,
+            inferred: false,
+            started: Micros::default(),
+            stages: Stages::default(),
+            method: Text::default(),
+            host: Text::default(),
+            path: Text::default(),
+            request_id: Text::default(),
+            rule: Text::default(),
+            cluster: Text::default(),
+            capability: Text::default(),
+            workflow: Text::default(),
+            peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            caller: Text::default(),
+            h2: false,
+            https: false,
+            protocol: Protocol::default(),
+            status: 0,
+            reason: None,
+            acted: Acted::default(),
+            sent: 0,
+            received: 0,
+            tries: 0,
+            attempts: [Try::default(); TRIES],
+            extra: None,
+        }
+    }
+}
+
+impl CallRecord {
+    /// Empties it for another call, without touching the texts' bytes.
+    pub fn begin(&mut self, direction: Direction, peer: SocketAddr, started: Micros) {
+        (self.direction, self.peer, self.started) = (direction, peer, started);
+        (self.trace, self.span, self.parent) = <(TraceId, SpanId, SpanId)>::default();
+        (self.sampled, self.inferred, self.h2, self.https) = (false, false, false, false);
+        self.stages = Stages::default();
+        self.method.clear();
+        self.host.clear();
+        self.path.clear();
+        self.request_id.clear();
+        self.rule.clear();
+        self.cluster.clear();
+        self.capability.clear();
+        self.workflow.clear();
+        self.caller.clear();
+        self.protocol = Protocol::default();
+        (self.status, self.reason, self.acted) = (0, None, Acted::default());
+        (self.sent, self.received, self.tries) = (0, 0, 0);
+        self.extra = None;
+    }
+
+    /// Microseconds from the call's start to `now`, as they are kept.
+    pub fn after(&self, now: Micros) -> u32 {
+        u32::try_from(now.since(self.started).as_micros()).unwrap_or(u32::MAX)
+    }
+
+    /// Begins a try; later ones than [`TRIES`] take the last place.
+    pub fn begin_try(&mut self, span: SpanId, endpoint: Option<SocketAddr>, now: Micros) -> &mut Try {
+        let began = self.after(now);
+        let at = (self.tries as usize).min(TRIES - 1);
+        self.tries += 1;
+        let attempt = &mut self.attempts[at];
+        *attempt = Try { span, endpoint, began, ..Try::default() };
+        attempt
+    }
+
+    /// The newest try.
+    pub fn current(&mut self) -> Option<&mut Try> {
+        let at = (self.tries as usize).checked_sub(1)?.min(TRIES - 1);
+        self.attempts.get_mut(at)
+    }
+
+    /// The tries that are kept, in their order.
+    pub fn tried(&self) -> &[Try] {
+        &self.attempts[..(self.tries as usize).min(TRIES)]
+    }
+
+    /// What is kept at length.
+    pub fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_at_a_character() {
+        let mut text = Text::<4>::default();
+        text.set("abcü");
+        assert_eq!(text.as_str(), "abc");
+        text.set("abü");
+        assert_eq!(text.as_str(), "abü");
+    }
+
+    #[test]
+    fn the_fifth_try_takes_the_last_place() {
+        let mut record = CallRecord::default();
+        for n in 1..=6 {
+            record.begin_try(SpanId([n; 8]), None, Micros(u64::from(n)));
+        }
+        let kept: Vec<u8> = record.tried().iter().map(|one| one.span.0[0]).collect();
+        assert_eq!((kept, record.tries), (vec![1, 2, 3, 6], 6));
+    }
+}

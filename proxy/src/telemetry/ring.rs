@@ -1,0 +1,119 @@
+//! The last calls of one worker, in a ring of a fixed size that is allocated once; other threads ask the worker for them.
+
+use std::cell::RefCell;
+
+use pilotfish_filters::trace::TraceId;
+use tokio::sync::{mpsc, oneshot};
+
+use super::call::CallRecord;
+
+/// A worker's calls: those under way take their record from here and give it back.
+#[expect(clippy::vec_box, reason = "records move between a call and the ring without being copied")]
+#[derive(Debug)]
+pub struct Calls {
+    free: RefCell<Vec<Box<CallRecord>>>,
+    ring: RefCell<Ring>,
+}
+
+#[expect(clippy::vec_box, reason = "records move between a call and the ring without being copied")]
+#[derive(Debug)]
+struct Ring {
+    records: Vec<Box<CallRecord>>,
+    most: usize,
+    next: usize,
+}
+
+impl Calls {
+    /// Room for the last `most` calls.
+    pub fn new(most: usize) -> Calls {
+        Calls { free: RefCell::default(), ring: RefCell::new(Ring { records: Vec::new(), most, next: 0 }) }
+    }
+
+    /// A record for a call that begins; what is in it is another's.
+    pub fn take(&self) -> Box<CallRecord> {
+        self.free.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// A call has ended; its record is remembered.
+    pub fn remember(&self, record: Box<CallRecord>) {
+        let ring = &mut *self.ring.borrow_mut();
+        if ring.records.len() < ring.most {
+            ring.records.push(record);
+            return;
+        }
+        if let Some(place) = ring.records.get_mut(ring.next) {
+            let oldest = std::mem::replace(place, record);
+            ring.next = (ring.next + 1) % ring.most;
+            self.free.borrow_mut().push(oldest);
+        }
+    }
+
+    /// Those that are meant, oldest first.
+    fn find(&self, question: &Question) -> Vec<CallRecord> {
+        let ring = &*self.ring.borrow();
+        let (newer, older) = ring.records.split_at(ring.next.min(ring.records.len()));
+        let meant = |record: &CallRecord| match question {
+            Question::Trace(trace) => record.trace == *trace,
+            Question::Request(id) => record.request_id.as_str() == &**id,
+            Question::Last(_) => true,
+        };
+        let mut found: Vec<CallRecord> = older
+            .iter()
+            .chain(newer)
+            .map(|record| &**record)
+            .filter(|record| meant(record))
+            .cloned()
+            .collect();
+        if let Question::Last(most) = question {
+            found.drain(..found.len().saturating_sub(*most));
+        }
+        found
+    }
+}
+
+/// Which calls are asked for.
+#[derive(Debug, Clone)]
+pub enum Question {
+    /// Those of a trace.
+    Trace(TraceId),
+    /// Those with this `x-request-id`.
+    Request(Box<str>),
+    /// The newest, so many of each worker.
+    Last(usize),
+}
+
+type Asked = (Question, oneshot::Sender<Vec<CallRecord>>);
+
+/// The way from other threads to a worker's calls.
+#[derive(Debug)]
+pub struct Asking(mpsc::UnboundedSender<Asked>);
+
+/// The worker's end of it.
+#[derive(Debug)]
+pub struct Answering(mpsc::UnboundedReceiver<Asked>);
+
+/// A way.
+pub fn channel() -> (Asking, Answering) {
+    let (asking, answering) = mpsc::unbounded_channel();
+    (Asking(asking), Answering(answering))
+}
+
+impl Asking {
+    /// What the worker remembers; nothing when it has ended.
+    pub async fn ask(&self, question: Question) -> Vec<CallRecord> {
+        let (answer, answered) = oneshot::channel();
+        if self.0.send((question, answer)).is_err() {
+            return Vec::new();
+        }
+        answered.await.unwrap_or_default()
+    }
+}
+
+impl Answering {
+    /// Answers, for the life of the worker.
+    pub async fn run(mut self, calls: &Calls) {
+        while let Some((question, answer)) = self.0.recv().await {
+            let _ = answer.send(calls.find(&question));
+        }
+    }
+}
