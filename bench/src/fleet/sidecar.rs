@@ -187,6 +187,7 @@ impl Sidecar {
                         reports: Vec::new(),
                         certificate_expires: None,
                         limits: Vec::new(),
+                        edges: Vec::new(),
                     };
                     send(&mut self.outgoing, &ToControl::Heartbeat(beat)).await?;
                     self.seen.beats.fetch_add(1, Relaxed);
