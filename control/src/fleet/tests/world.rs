@@ -141,6 +141,7 @@ pub(super) fn beat(status: Status) -> Heartbeat {
         reports: Vec::new(),
         certificate_expires: None,
         limits: Vec::new(),
+        edges: Vec::new(),
     }
 }
 
