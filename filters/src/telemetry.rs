@@ -1,6 +1,10 @@
 //! What Telemetry documents say of a sidecar's calls: how traces are sampled and tagged, which metrics and log lines there are.
 
+mod metrics;
+
 use crate::sampling::Sampling;
+
+pub use metrics::{MetricSet, MetricsPolicy, label};
 
 /// What holds for calls of one direction. `Default`: no document says anything.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +58,3 @@ pub struct AccessLogPolicy {
     /// On or off, whatever the process's settings say.
     pub on: Option<bool>,
 }
-
-/// Metrics.
-#[derive(Debug, Clone, Default)]
-pub struct MetricsPolicy {}
