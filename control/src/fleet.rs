@@ -14,6 +14,7 @@ mod agents;
 mod class;
 mod documents;
 mod drain;
+pub mod edges;
 mod explain;
 mod follow;
 mod hello;
@@ -21,6 +22,7 @@ mod lease;
 mod limits;
 mod peers;
 mod portion;
+pub mod presence;
 mod ranks;
 mod record;
 mod registration;
@@ -54,9 +56,11 @@ use crate::resources::{Committed, Resources};
 use crate::store::{Store, StoreError};
 use class::Class;
 use drain::Drains;
+use edges::{EdgeTraffic, Edges};
 use explain::Plans;
 use peers::Peers;
 use portion::Portions;
+use presence::{Lost, Presence};
 use ranks::Ranks;
 use record::Revisions;
 use registry::Registry;
@@ -118,6 +122,8 @@ struct Shared {
     /// What the store holds of registrations.
     revisions: Revisions,
     ranks: Ranks,
+    edges: Edges,
+    lost: Lost,
     push: Mutex<Push>,
     streams: Mutex<BTreeMap<u64, Arc<Stream>>>,
     last_stream: AtomicU64,
@@ -167,6 +173,8 @@ impl Fleet {
             registry: Registry::default(),
             revisions: Revisions::default(),
             ranks: Ranks::default(),
+            edges: Edges::default(),
+            lost: Lost::default(),
             push: Mutex::new(Push { view: Arc::new(view), classes: HashMap::new() }),
             streams: Mutex::default(),
             last_stream: AtomicU64::new(0),
@@ -199,6 +207,21 @@ impl Fleet {
         outgoing: mpsc::Sender<Bytes>,
     ) {
         stream::serve(&self.shared, peer, incoming, outgoing).await;
+    }
+
+    /// Who called whom within the last `window` (at most an hour), as the sidecars that are connected here report it.
+    pub fn edges(&self, window: Duration) -> Vec<EdgeTraffic> {
+        self.shared.edges.window(window, self.shared.now())
+    }
+
+    /// Every agent that is registered, or was until its lease ran out.
+    pub fn presence(&self) -> Vec<Presence> {
+        self.shared.presence()
+    }
+
+    /// Milliseconds since it started: the clock of [`EdgeTraffic::heard`].
+    pub fn now(&self) -> u64 {
+        self.shared.now()
     }
 }
 

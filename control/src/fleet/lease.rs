@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use pilotfish_config::wire::Status;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 
 use super::peers::{PREFIX, SIGN_EVERY};
@@ -31,6 +32,9 @@ async fn look(shared: &Shared) {
         for registration in expired(shared) {
             if shared.registry.remove(&registration) {
                 shared.ranks.forget(&registration.id);
+                if registration.live().status != Status::Draining {
+                    shared.lost.lost(registration.facts.agent(), shared.now());
+                }
                 log::info!("a lease ran out", id = registration.id);
             }
         }
@@ -68,6 +72,7 @@ async fn sign(shared: &Shared) {
         let put = vec![(key, env!("CARGO_PKG_VERSION").into())];
         // Others notice when it does not arrive; there is nobody else to tell.
         let _ = shared.store.batch(Batch { put, ..Batch::default() }).await;
+        shared.edges.forget_old(shared.now());
         for id in shared.peers.long_dead(shared, shared.settings.lease * CLEARED_AFTER) {
             let delete = vec![format!("{PREFIX}{id}")];
             let _ = shared.store.batch(Batch { delete, ..Batch::default() }).await;

@@ -97,6 +97,11 @@ impl Facts {
         }
     }
 
+    /// `<namespace>/<agent>`.
+    pub(super) fn agent(&self) -> String {
+        format!("{}/{}", self.namespace, self.agent)
+    }
+
     /// `<namespace>/<agent>/<instance>`.
     pub(super) fn id(&self) -> String {
         format!("{}/{}/{}", self.namespace, self.agent, self.instance)

@@ -17,7 +17,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use super::class::{Class, Sent, framed};
 use super::registration::Registration;
 use super::registry::Urgency;
-use super::{Shared, hello};
+use super::{Shared, edges, hello};
 use crate::log;
 
 /// A hello has to come within this time.
@@ -222,6 +222,7 @@ impl Drop for Open {
         let left = registration.live().status == Status::Draining;
         if left && shared.registry.remove(registration) {
             shared.ranks.forget(&registration.id);
+            shared.lost.left(&registration.facts.agent());
         }
         log::info!("a sidecar's stream ended", id = registration.id, left = left);
     }
@@ -299,6 +300,9 @@ impl Open {
             Some(Ok(ToControl::Heartbeat(beat))) if beat.limits.len() > MOST_LIMITS => {
                 no(format!("more than {MOST_LIMITS} rate limits in a heartbeat"), true)
             }
+            Some(Ok(ToControl::Heartbeat(beat))) if beat.edges.len() > edges::MOST_REPORTED => {
+                no(format!("more than {} edges in a heartbeat", edges::MOST_REPORTED), true)
+            }
             Some(Ok(ToControl::Heartbeat(beat))) => {
                 self.heartbeat(&beat, now);
                 ControlFlow::Continue(())
@@ -330,6 +334,9 @@ impl Open {
         // Its lease had run out, but here it is.
         if shared.registry.get(&registration.id).is_none() {
             shared.registry.put(registration.clone(), true);
+        }
+        if !heartbeat.edges.is_empty() && !shared.registry.is_revoked(registration) {
+            shared.edges.report(&registration.facts.agent(), &heartbeat.edges, shared.now());
         }
         if !heartbeat.limits.is_empty() && !shared.registry.is_revoked(registration) {
             shared.portions.report(shared, registration, &heartbeat.limits);

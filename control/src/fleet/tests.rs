@@ -1,6 +1,7 @@
 //! The fleet from outside: streams over channels, documents and time made here.
 
 mod drains;
+mod edges;
 mod hellos;
 mod leases;
 mod limits;
