@@ -44,7 +44,7 @@ const fn absolute(work: Work, ours: Peer, value: &'static str, words: &'static s
 const CPU: &str = "CPU per request";
 
 /// All of them.
-pub const BARS: [Bar; 34] = [
+pub const BARS: [Bar; 37] = [
     Bar { aim: Some(0.85), ..ratio(Work::H1, "cpu_us", CPU, Peer::Haproxy, 1.05) },
     ratio(Work::H1, "cpu_us", CPU, Peer::Envoy, 0.35),
     ratio(Work::H1, "cpu_us", CPU, Peer::Pingora, 0.6),
@@ -102,6 +102,15 @@ pub const BARS: [Bar; 34] = [
     Bar {
         ours: Peer::PilotfishPolicies,
         ..ratio(Work::Policies, "cpu_us", "CPU per request, all policies ÷ none", Peer::Pilotfish, 1.08)
+    },
+    ratio(Work::Telemetry, "cpu_us", "CPU per request, metrics and 1 % of traces", Peer::PilotfishOff, 1.04),
+    Bar {
+        ours: Peer::PilotfishTraced,
+        ..ratio(Work::Telemetry, "cpu_us", "CPU per request, every trace", Peer::PilotfishOff, 1.35)
+    },
+    Bar {
+        ours: Peer::PilotfishTraced,
+        ..ratio(Work::Telemetry, "cpu_us", "CPU per request, every trace", Peer::EnvoyTraced, 1.0)
     },
     absolute(Work::Failing, Peer::Pilotfish, "failed_early_pct", "callers' errors in the first 2 s, %", 0.5),
     Bar {

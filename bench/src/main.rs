@@ -14,6 +14,7 @@ mod reload;
 mod report;
 mod run;
 mod samples;
+mod telemetry;
 mod upstream;
 mod work;
 
@@ -42,6 +43,12 @@ enum Command {
         /// How many ports
         #[arg(long, default_value_t = 1)]
         count: u16,
+    },
+    /// Take spans by OTLP over HTTP/1.1, and keep nothing, until killed
+    Collect {
+        /// Port on 127.0.0.1
+        #[arg(long)]
+        port: u16,
     },
     /// Make load and print what was measured as JSON
     Load(LoadArgs),
@@ -126,6 +133,7 @@ fn main() -> std::io::Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Upstream { port, count } => upstream::serve(port, count),
+        Command::Collect { port } => telemetry::collect(port),
         Command::Load(args) => make_load(args),
     }
 }

@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::telemetry;
+
 /// A proxy under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Peer {
@@ -16,6 +18,10 @@ pub enum Peer {
     Pilotfish,
     /// Ours, with every policy of resilience on every rule.
     PilotfishPolicies,
+    /// Ours, telling nothing of any call.
+    PilotfishOff,
+    /// Ours, with every call traced.
+    PilotfishTraced,
     /// Ours, with [`BIG_TABLE`] rules and 1,000 endpoints.
     PilotfishBig,
     /// HAProxy.
@@ -30,6 +36,8 @@ pub enum Peer {
     Pingora,
     /// Envoy, without a sidecar's filters.
     Envoy,
+    /// Envoy, with every call traced.
+    EnvoyTraced,
     /// Our control plane.
     Control,
 }
@@ -60,6 +68,8 @@ pub struct Setup {
     pub plan: u32,
     /// What ours runs with.
     pub mesh: Mesh,
+    /// A collector takes spans.
+    pub traced: bool,
 }
 
 /// What a sidecar of ours runs with.
@@ -80,6 +90,7 @@ pub enum Mesh {
 
 const HAPROXY: &str = include_str!("../peers/haproxy/haproxy.cfg");
 const NGINX: &str = include_str!("../peers/nginx/nginx.conf");
+const ENVOY_TRACED: &str = include_str!("../peers/envoy/traced.yaml");
 const ENVOY: &str = include_str!("../peers/envoy/envoy.yaml");
 const MESH: &str = include_str!("../peers/pilotfish/mesh.yaml");
 const RULE: &str = include_str!("../peers/pilotfish/rule.yaml");
@@ -129,10 +140,12 @@ pub fn mesh_yaml(setup: &Setup) -> String {
 
 impl Peer {
     /// All of them, in the order in which a round runs.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Direct,
         Self::Pilotfish,
         Self::PilotfishPolicies,
+        Self::PilotfishOff,
+        Self::PilotfishTraced,
         Self::PilotfishBig,
         Self::Haproxy,
         Self::HaproxySplice,
@@ -140,8 +153,21 @@ impl Peer {
         Self::Nginx,
         Self::Pingora,
         Self::Envoy,
+        Self::EnvoyTraced,
         Self::Control,
     ];
+
+    /// Whether it is a sidecar of ours, whatever it runs with.
+    pub fn is_sidecar(self) -> bool {
+        matches!(
+            self,
+            Self::Pilotfish
+                | Self::PilotfishPolicies
+                | Self::PilotfishOff
+                | Self::PilotfishTraced
+                | Self::PilotfishBig
+        )
+    }
 
     /// Its name in tables, files and on the command line.
     pub fn name(self) -> &'static str {
@@ -149,6 +175,8 @@ impl Peer {
             Self::Direct => "direct",
             Self::Pilotfish => "pilotfish",
             Self::PilotfishPolicies => "pilotfish-policies",
+            Self::PilotfishOff => "pilotfish-off",
+            Self::PilotfishTraced => "pilotfish-traced",
             Self::PilotfishBig => "pilotfish-10k",
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "haproxy-splice",
@@ -156,6 +184,7 @@ impl Peer {
             Self::Nginx => "nginx",
             Self::Pingora => "pingora",
             Self::Envoy => "envoy",
+            Self::EnvoyTraced => "envoy-traced",
             Self::Control => "pilotfish-control",
         }
     }
@@ -164,14 +193,12 @@ impl Peer {
     pub fn find(self) -> Option<PathBuf> {
         let (variable, built, names): (_, _, &[&str]) = match self {
             Self::Direct => return Some(PathBuf::new()),
-            Self::Pilotfish | Self::PilotfishPolicies | Self::PilotfishBig => {
-                ("PILOTFISH_PROXY", "target/release/pilotfish-proxy", &[])
-            }
+            ours if ours.is_sidecar() => ("PILOTFISH_PROXY", "target/release/pilotfish-proxy", &[]),
             Self::Control => ("PILOTFISH_CONTROL_BINARY", "target/release/pilotfish", &[]),
             Self::Haproxy | Self::HaproxySplice | Self::HaproxyH2 => ("HAPROXY", "", &["haproxy"]),
             Self::Nginx => ("NGINX", "", &["nginx"]),
             Self::Pingora => ("PINGORA", "target/bench/pingora/release/bench-pingora", &[]),
-            Self::Envoy => ("ENVOY", "target/bench/envoy", &["envoy"]),
+            Self::Envoy | Self::EnvoyTraced => ("ENVOY", "target/bench/envoy", &["envoy"]),
         };
         if let Some(path) = std::env::var_os(variable) {
             return Some(path.into());
@@ -212,9 +239,10 @@ impl Peer {
         let place = dir.display().to_string();
         let args: Vec<String> = match self {
             Self::Direct | Self::Control => return Ok(Vec::new()),
-            Self::Pilotfish | Self::PilotfishPolicies | Self::PilotfishBig => {
+            ours if ours.is_sidecar() => {
                 fs::create_dir_all(dir.join("conf"))?;
-                file("conf/mesh.yaml", mesh_yaml(setup))?;
+                let more = if self == Self::PilotfishOff { telemetry::OFF } else { "" };
+                file("conf/mesh.yaml", mesh_yaml(setup) + more)?;
                 let ports = match (setup.mesh, setup.upstreams.first()) {
                     (Mesh::Inbound, Some(agent)) => {
                         format!("--outbound 127.0.0.1:0 --inbound 127.0.0.1:{listen} --app 127.0.0.1:{agent}")
@@ -225,7 +253,8 @@ impl Peer {
                     "--config {place}/conf --agent bench --namespace bench {ports} --admin 127.0.0.1:0 \
                      --admin-socket {place}/admin.sock --workers 1"
                 );
-                flags.split(' ').map(str::to_owned).collect()
+                let telling = if setup.traced { telemetry::flags(self, setup.listen) } else { String::new() };
+                flags.split(' ').chain(telling.split_whitespace()).map(str::to_owned).collect()
             }
             Self::Haproxy | Self::HaproxySplice | Self::HaproxyH2 => {
                 let conf = file("haproxy.cfg", haproxy(setup, self == Self::HaproxySplice))?;
@@ -242,8 +271,8 @@ impl Peer {
                     .chain(setup.upstreams.iter().map(u16::to_string))
                     .collect()
             }
-            Self::Envoy => {
-                let conf = file("envoy.yaml", envoy(setup))?;
+            _ => {
+                let conf = file("envoy.yaml", envoy(setup, self == Self::EnvoyTraced))?;
                 let flags = format!("-c {conf} --concurrency 1 --disable-hot-restart -l error");
                 flags.split(' ').map(str::to_owned).collect()
             }
@@ -283,7 +312,7 @@ fn nginx(setup: &Setup, dir: &str) -> String {
     fill(NGINX, &[("servers", &servers), ("listen_options", options), ("listen", &listen), ("dir", dir)])
 }
 
-fn envoy(setup: &Setup) -> String {
+fn envoy(setup: &Setup, traced: bool) -> String {
     let endpoints = each(&setup.upstreams, |p| {
         format!(
             "        - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {p} }} }} }}"
@@ -294,10 +323,16 @@ fn envoy(setup: &Setup) -> String {
         false if setup.mesh == Mesh::Careful => ("LEAST_REQUEST", ""),
         false => ("ROUND_ROBIN", ""),
     };
-    let listen = setup.listen.to_string();
+    let (listen, collector) = (setup.listen.to_string(), telemetry::collector(setup.listen).to_string());
     fill(
-        ENVOY,
-        &[("endpoints", &endpoints), ("lb_policy", policy), ("hash_policy", hash), ("listen", &listen)],
+        if traced { ENVOY_TRACED } else { ENVOY },
+        &[
+            ("endpoints", &endpoints),
+            ("lb_policy", policy),
+            ("hash_policy", hash),
+            ("listen", &listen),
+            ("collector", &collector),
+        ],
     )
 }
 
@@ -323,8 +358,9 @@ mod tests {
                 rules: 12,
                 plan: 4,
                 mesh: Mesh::Table,
+                traced: false,
             };
-            for text in [haproxy(&setup, hash), nginx(&setup, "/d"), envoy(&setup), mesh_yaml(&setup)] {
+            for text in [haproxy(&setup, hash), nginx(&setup, "/d"), envoy(&setup, hash), mesh_yaml(&setup)] {
                 let code: Vec<_> = text.lines().filter(|l| !l.trim_start().starts_with('#')).collect();
                 assert!(!code.iter().any(|l| l.contains("{{")), "{text}");
             }

@@ -18,7 +18,7 @@ use crate::work::{Bench, Values, Work};
 #[derive(Args)]
 pub struct RunArgs {
     /// Workloads, separated by commas: h1 table body h2c hash latency events idle reload mesh handshakes fleet
-    /// policies failing slow storm overload
+    /// policies telemetry failing slow storm overload
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
     /// Peers, separated by commas: pilotfish haproxy haproxy-splice haproxy-h2 nginx pingora envoy pilotfish-control
@@ -91,7 +91,7 @@ pub fn run(args: &RunArgs) -> io::Result<()> {
         peers.insert(0, Peer::Direct);
     }
     if peers.contains(&Peer::Pilotfish) {
-        for ours in [Peer::PilotfishBig, Peer::PilotfishPolicies] {
+        for ours in [Peer::PilotfishBig, Peer::PilotfishPolicies, Peer::PilotfishOff, Peer::PilotfishTraced] {
             if !peers.contains(&ours) {
                 peers.push(ours);
             }

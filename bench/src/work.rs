@@ -17,6 +17,7 @@ use crate::peers::{BIG_RING, BIG_TABLE, Peer, SMALL_TABLE, Setup};
 use crate::policies;
 use crate::process::{Place, Process, pinned};
 use crate::reload;
+use crate::telemetry;
 
 /// A piece of work that proxies are compared on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +48,8 @@ pub enum Work {
     Fleet,
     /// Every policy of resilience on a route that needs none of them.
     Policies,
+    /// Telling nothing, a trace in a hundred, every trace.
+    Telemetry,
     /// One of ten endpoints answers 500.
     Failing,
     /// One of ten endpoints is 20 times slower.
@@ -96,7 +99,7 @@ const IDLE_CONNS: usize = 5000;
 
 impl Work {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::H1,
         Self::Table,
         Self::Body,
@@ -110,6 +113,7 @@ impl Work {
         Self::Handshakes,
         Self::Fleet,
         Self::Policies,
+        Self::Telemetry,
         Self::Failing,
         Self::Slow,
         Self::Storm,
@@ -132,6 +136,7 @@ impl Work {
             Self::Handshakes => "handshakes",
             Self::Fleet => "fleet",
             Self::Policies => "policies",
+            Self::Telemetry => "telemetry",
             Self::Failing => "failing",
             Self::Slow => "slow",
             Self::Storm => "storm",
@@ -169,6 +174,9 @@ impl Work {
             Self::Policies => {
                 "HTTP/1.1 keep-alive, 64 connections, 1 KiB: every policy of resilience against none"
             }
+            Self::Telemetry => {
+                "HTTP/1.1 keep-alive, 64 connections, 1 KiB: metrics and 1 % of traces, every trace, against nothing told"
+            }
             Self::Failing => "one of ten endpoints answers 500; 1,500 requests/s from a cold start",
             Self::Slow => "ten endpoints of 5 ms, then one of them of 100 ms; 1,500 requests/s",
             Self::Storm => "all endpoints answer 503, five attempts allowed; 64 connections",
@@ -193,6 +201,9 @@ impl Work {
             Self::Mesh => &[Pilotfish, Haproxy, HaproxyH2, Nginx, Envoy],
             Self::Fleet => &[Peer::Control],
             Self::Policies => &[Pilotfish, Peer::PilotfishPolicies],
+            Self::Telemetry => {
+                &[Peer::PilotfishOff, Pilotfish, Peer::PilotfishTraced, Envoy, Peer::EnvoyTraced]
+            }
             Self::Failing | Self::Storm => &[Pilotfish],
             Self::Slow => &[Pilotfish, Envoy],
             Self::Overload => &[Direct, Pilotfish],
@@ -229,6 +240,7 @@ impl Work {
             rules: if peer == Peer::PilotfishBig { BIG_TABLE } else { SMALL_TABLE },
             plan: 1,
             mesh: policies::mesh(self, peer),
+            traced: self == Self::Telemetry,
         }
     }
 }
@@ -238,6 +250,8 @@ pub struct Bed {
     /// The proxy's processes; none: the upstream alone.
     pub proxies: Vec<Process>,
     upstream: Process,
+    /// What takes spans.
+    _collector: Option<Process>,
     /// The port that the load goes to.
     pub port: u16,
     /// The proxy's setup.
@@ -268,8 +282,9 @@ impl Bench {
         let mut upstream = Process::start(self.place(LOAD_CORE, work), &args, &dir.join("upstream.log"))?;
         upstream.wait_for_port(setup.upstreams.last().copied().unwrap_or(first))?;
         if peer == Peer::Direct {
-            return Ok(Bed { proxies: Vec::new(), upstream, port: first, setup });
+            return Ok(Bed { proxies: Vec::new(), upstream, _collector: None, port: first, setup });
         }
+        let collector = if setup.traced { Some(self.collector(work, &dir)?) } else { None };
         let mut proxies = Vec::new();
         for (name, port, command) in self.commands(work, peer, binary, &setup, &dir)? {
             let log = dir.join(format!("{name}.log"));
@@ -280,7 +295,16 @@ impl Bench {
             })?;
             proxies.push(proxy);
         }
-        Ok(Bed { proxies, upstream, port: setup.listen, setup })
+        Ok(Bed { proxies, upstream, _collector: collector, port: setup.listen, setup })
+    }
+
+    /// Takes what the proxy tells.
+    fn collector(&self, work: Work, dir: &Path) -> io::Result<Process> {
+        let port = telemetry::collector(self.port);
+        let args = [self.exe.display().to_string(), "collect".into(), "--port".into(), port.to_string()];
+        let mut process = Process::start(self.place(LOAD_CORE, work), &args, &dir.join("collector.log"))?;
+        process.wait_for_port(port)?;
+        Ok(process)
     }
 
     /// The processes of a proxy in the order of their start: name, port, command line.
@@ -342,7 +366,7 @@ impl Bench {
         let rules = bed.setup.rules;
         let plain = |values| vec![(String::new(), values)];
         match work {
-            Work::H1 | Work::Table | Work::Hash | Work::Mesh | Work::Policies => {
+            Work::H1 | Work::Table | Work::Hash | Work::Mesh | Work::Policies | Work::Telemetry => {
                 let keys = if work == Work::Hash { 10_000 } else { 0 };
                 let flags = format!("--conns {CONNS} --rules {rules} --keys {keys}");
                 self.warm(&bed, work, &flags)?;
