@@ -193,7 +193,11 @@ impl Peer {
     pub fn find(self) -> Option<PathBuf> {
         let (variable, built, names): (_, _, &[&str]) = match self {
             Self::Direct => return Some(PathBuf::new()),
-            ours if ours.is_sidecar() => ("PILOTFISH_PROXY", "target/release/pilotfish-proxy", &[]),
+            Self::Pilotfish
+            | Self::PilotfishPolicies
+            | Self::PilotfishOff
+            | Self::PilotfishTraced
+            | Self::PilotfishBig => ("PILOTFISH_PROXY", "target/release/pilotfish-proxy", &[]),
             Self::Control => ("PILOTFISH_CONTROL_BINARY", "target/release/pilotfish", &[]),
             Self::Haproxy | Self::HaproxySplice | Self::HaproxyH2 => ("HAPROXY", "", &["haproxy"]),
             Self::Nginx => ("NGINX", "", &["nginx"]),

@@ -12,6 +12,8 @@ pub const fn collector(port: u16) -> u16 {
     port + 99
 }
 
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
+
 /// What a sidecar of ours runs with.
 pub fn flags(peer: Peer, port: u16) -> String {
     let sampling = match peer {
@@ -73,9 +75,7 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
                 }
             },
         }
-        stream.write_all(
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n",
-        )?;
+        stream.write_all(ANSWER)?;
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr()?)?;
         let server = thread::spawn(move || serve(listener.accept()?.0));
         client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n")?;
-        let mut answers = [0; 2 * 83];
+        let mut answers = [0; 2 * ANSWER.len()];
         client.read_exact(&mut answers)?;
         assert!(answers.ends_with(b"\r\n\r\n"));
         drop(client);
