@@ -39,6 +39,21 @@ pub enum Protocol {
     OpenAi,
 }
 
+impl Protocol {
+    /// The word in logs, conditions and spans.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Protocol::Http => "http",
+            Protocol::Grpc => "grpc",
+            Protocol::WebSocket => "websocket",
+            Protocol::JsonRpc => "jsonrpc",
+            Protocol::Mcp => "mcp",
+            Protocol::A2a => "a2a",
+            Protocol::OpenAi => "openai",
+        }
+    }
+}
+
 /// What `decode` learned. Everything unknown is `None`; that is never an error.
 #[derive(Debug, Clone, Default)]
 pub struct Call {

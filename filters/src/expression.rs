@@ -28,6 +28,7 @@ pub struct Expression {
     source: Box<str>,
     test: Test,
     headers: Box<[Box<str>]>,
+    attributes: Box<[Attribute]>,
 }
 
 impl Expression {
@@ -37,8 +38,8 @@ impl Expression {
     /// # Errors
     /// What is wrong first, and where.
     pub fn compile(source: &str) -> Result<Expression, ExpressionError> {
-        let (test, headers) = parse::parse(source)?;
-        Ok(Expression { source: source.into(), test, headers })
+        let (test, headers, attributes) = parse::parse(source)?;
+        Ok(Expression { source: source.into(), test, headers, attributes })
     }
 
     /// The condition as it was written.
@@ -49,6 +50,11 @@ impl Expression {
     /// The request headers that it asks for, in lower case, each once: what has to be kept of a call until it is evaluated.
     pub fn headers(&self) -> &[Box<str>] {
         &self.headers
+    }
+
+    /// Whether it asks for an attribute.
+    pub fn asks(&self, attribute: Attribute) -> bool {
+        self.attributes.contains(&attribute)
     }
 
     /// Whether it holds; unknown is no.

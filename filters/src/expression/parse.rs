@@ -51,14 +51,15 @@ impl Part {
     }
 }
 
-/// The condition, and the headers that it asks for.
-pub(super) fn parse(source: &str) -> Result<(Test, Box<[Box<str>]>)> {
+/// The condition, and the headers and the attributes that it asks for.
+pub(super) fn parse(source: &str) -> Result<(Test, Box<[Box<str>]>, Box<[Attribute]>)> {
     if source.len() > LONGEST {
         let message = format!("the condition has {} bytes, and may have {LONGEST}", source.len());
         return Err(lex::error(source, 0, message, None));
     }
     let tokens = lex::lex(source)?;
-    let mut parser = Parser { source, tokens, next: 0, depth: 0, regexes: 0, headers: Vec::new() };
+    let mut parser =
+        Parser { source, tokens, next: 0, depth: 0, regexes: 0, headers: Vec::new(), attributes: Vec::new() };
     if parser.at_end() {
         return Err(parser.wrong(0, "the condition is empty", "write one such as `response.code >= 500`"));
     }
@@ -68,7 +69,7 @@ pub(super) fn parse(source: &str) -> Result<(Test, Box<[Box<str>]>)> {
         return Err(parser.expected("an operator such as `&&` or `==`, or the end"));
     }
     let test = parser.test(begins, part)?;
-    Ok((test, parser.headers.into()))
+    Ok((test, parser.headers.into(), parser.attributes.into()))
 }
 
 struct Parser<'s> {
@@ -78,6 +79,7 @@ struct Parser<'s> {
     depth: usize,
     regexes: usize,
     headers: Vec<Box<str>>,
+    attributes: Vec<Attribute>,
 }
 
 impl Parser<'_> {
@@ -420,11 +422,18 @@ impl Parser<'_> {
             return Ok(Part::Text(Text::Header(self.header(at, name, false)?)));
         }
         let Some(attribute) = Attribute::named(&name) else { return Err(self.unknown(at, &name, called)) };
+        self.note(attribute);
         Ok(match attribute.kind() {
             Type::Text => Part::Text(Text::Attribute(attribute)),
             Type::Bool => Part::Test(Test::Is(attribute)),
             kind => Part::Number(kind, Number::Attribute(attribute)),
         })
+    }
+
+    fn note(&mut self, attribute: Attribute) {
+        if !self.attributes.contains(&attribute) {
+            self.attributes.push(attribute);
+        }
     }
 
     /// The rest of a name with points, and whether a function of it is called: that word is left.
@@ -510,7 +519,10 @@ impl Parser<'_> {
         };
         let test = match (header, Attribute::named(&name)) {
             (Some(header), _) => Test::HasHeader(header),
-            (None, Some(attribute)) => Test::Has(attribute),
+            (None, Some(attribute)) => {
+                self.note(attribute);
+                Test::Has(attribute)
+            }
             (None, None) => return Err(self.unknown(at, &name, called)),
         };
         self.need(")")?;

@@ -118,7 +118,10 @@ fn the_headers_that_have_to_be_kept_are_known() {
     let expression = Expression::compile(
         "request.headers['X-B'] == 'a' || 'x-a' in request.headers || has(request.headers['x-b'])",
     );
-    let headers: Vec<String> = expression.unwrap().headers().iter().map(ToString::to_string).collect();
+    let expression = expression.unwrap();
+    assert!(!expression.asks(Attribute::Path));
+    assert!(Expression::compile("has(request.path) && true").unwrap().asks(Attribute::Path));
+    let headers: Vec<String> = expression.headers().iter().map(ToString::to_string).collect();
     assert_eq!(headers, ["x-b", "x-a"]);
 }
 

@@ -1,6 +1,8 @@
 //! What a sidecar knows of one call: a record of a fixed size that the stages fill on its way. Spans, the answer of `/why`, a
 //! line of the access log and what a tap shows are all made from it, and only from it.
 
+mod view;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use pilotfish_filters::call::Protocol;
@@ -286,6 +288,14 @@ pub struct Extra {
     pub tags: Vec<(Box<str>, Box<str>)>,
     /// The whole decision, for a call with `agent-explain: 1`, as JSON.
     pub explained: Option<Box<str>>,
+    /// The authority and the path, when the record cut them and the access log tells them.
+    pub host: Option<Box<str>>,
+    /// See `host`.
+    pub path: Option<Box<str>>,
+    /// Request headers that a condition asks for, by their name in lower case.
+    pub headers: Vec<(Box<str>, Box<str>)>,
+    /// The caller's SPIFFE ID, when a condition asks for it.
+    pub principal: Option<Box<str>>,
 }
 
 /// The value of an attribute.
