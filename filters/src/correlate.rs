@@ -6,13 +6,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::call::Call;
 use crate::call_path::Agents;
 use crate::clock::Micros;
 use crate::route::hash;
 use crate::shed::Priority;
+use crate::text::Text;
+use crate::trace::{SpanId, TraceId};
 
 /// Calls that are remembered at once.
 pub const MOST: usize = 10_000;
@@ -48,6 +50,30 @@ impl fmt::Display for CallId {
     }
 }
 
+/// The trace of an inbound call, for the calls that its agent makes for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// The trace.
+    pub trace: TraceId,
+    /// Whether spans of it are kept.
+    pub sampled: bool,
+    /// The `random-trace-id` flag.
+    pub random: bool,
+    /// The workflow that it is part of.
+    pub workflow: Text<64>,
+}
+
+impl Handed {
+    /// What holds for both, when both are of one trace.
+    fn shared_with(mut self, other: &Handed) -> Option<Handed> {
+        if self.workflow != other.workflow {
+            self.workflow = Text::default();
+        }
+        self.sampled |= other.sampled;
+        (self.trace == other.trace).then_some(self)
+    }
+}
+
 /// What an inbound call hands down to the calls that its agent makes for it.
 #[derive(Debug, Default)]
 pub struct Inherited {
@@ -61,6 +87,8 @@ pub struct Inherited {
     pub deadline: Option<Micros>,
     /// Whether a policy on its way forbids circles.
     pub deny_cycles: bool,
+    /// Which trace it is part of.
+    pub trace: Handed,
 }
 
 /// An inbound call that is being served.
@@ -71,9 +99,21 @@ pub struct Served {
     /// What it hands down.
     pub inherited: Inherited,
     made: AtomicU32,
+    /// The CLIENT span of its newest try.
+    client: AtomicU64,
 }
 
 impl Served {
+    /// A try to the agent begins, with this span.
+    pub fn begin_try(&self, span: SpanId) {
+        self.client.store(u64::from_be_bytes(span.0), Relaxed);
+    }
+
+    /// The CLIENT span of the newest try: who makes the calls that its agent makes for it.
+    pub fn client(&self) -> SpanId {
+        SpanId(self.client.load(Relaxed).to_be_bytes())
+    }
+
     /// Counts one more call that is made for it; how many there are now.
     pub fn count(&self) -> u32 {
         self.made.fetch_add(1, Relaxed).saturating_add(1)
@@ -121,6 +161,8 @@ pub struct Candidates {
     pub agents: Agents,
     /// The highest priority among them: nothing is held back because of another's.
     pub priority: Priority,
+    /// The trace that all of them are part of; none when that is not certain.
+    pub trace: Option<Handed>,
     /// Some of them.
     pub ids: Vec<CallId>,
 }
@@ -144,6 +186,18 @@ impl Correlation {
             Correlation::Ambiguous(all) => (all.hops, all.agents.clone(), all.priority),
             Correlation::None => (0, Agents::default(), Priority::Critical),
         }
+    }
+
+    /// The trace that it is part of, and the span that makes it; no span when it may be one of several.
+    pub fn trace(&self) -> Option<(Handed, SpanId)> {
+        match self {
+            Correlation::Certain(served) | Correlation::Inferred(served) => {
+                Some((served.inherited.trace, served.client()))
+            }
+            Correlation::Ambiguous(all) => Some((all.trace?, SpanId::default())),
+            Correlation::None => None,
+        }
+        .filter(|(handed, _)| !handed.trace.is_none())
     }
 }
 
@@ -201,7 +255,8 @@ impl Table {
         self.by_hops[usize::from(inherited.hops)] += 1;
         self.by_priority[inherited.priority as usize] += 1;
         self.by_key.extend(keys.iter().map(|key| (key, place)));
-        let served = Arc::new(Served { id: CallId { place, nonce }, inherited, made: AtomicU32::new(0) });
+        let id = CallId { place, nonce };
+        let served = Arc::new(Served { id, inherited, made: AtomicU32::new(0), client: AtomicU64::new(0) });
         if let Some(slot) = self.places.get_mut(place as usize) {
             *slot = Some(Entry { served: Arc::clone(&served), keys, at: self.live.len() });
         }
@@ -294,6 +349,7 @@ impl Table {
             hops: hops as u8,
             agents: Agents::default(),
             priority,
+            trace: None,
             ids: all.take(LOOKED_AT).map(|served| served.id).collect(),
         }
     }
@@ -305,12 +361,18 @@ fn candidates<'a>(all: impl Iterator<Item = &'a Arc<Served>>) -> Candidates {
         hops: 0,
         agents: Agents::default(),
         priority: Priority::Sheddable,
+        trace: None,
         ids: Vec::with_capacity(LOOKED_AT),
     };
     for (number, served) in all.enumerate() {
-        let Inherited { hops, agents, priority, .. } = &served.inherited;
+        let Inherited { hops, agents, priority, trace, .. } = &served.inherited;
         found.hops = found.hops.max(*hops);
         found.priority = found.priority.max(*priority);
+        found.trace = match found.trace {
+            _ if number == 0 => Some(*trace),
+            Some(common) if number < LOOKED_AT => common.shared_with(trace),
+            _ => None,
+        };
         if number == 0 {
             found.agents = agents.clone();
         } else if number >= LOOKED_AT {

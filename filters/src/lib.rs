@@ -65,6 +65,7 @@ pub mod share;
 pub mod shed;
 pub mod state;
 pub mod telemetry;
+pub mod text;
 pub mod trace;
 pub mod verdict;
 mod view;

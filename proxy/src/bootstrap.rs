@@ -14,7 +14,7 @@ mod telemetry;
 
 pub use control::{ControlAddress, ControlSettings, Secret};
 pub use probe::ProbeKind;
-pub use telemetry::TelemetrySettings;
+pub use telemetry::{Slow, Switch, TelemetrySettings};
 
 /// What the command line and the environment say. A flag wins over its environment variable.
 #[derive(Debug, Clone, Parser)]

@@ -97,7 +97,8 @@ async fn serve<'p>(
     let call = decode::decode(ctx, &head, down, plan).await;
     trace::decoded(worker, ctx, &call);
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
-    trace::enter(worker, ctx, &mut head);
+    trace::enter(worker, plan, ctx, &call, &mut head);
+    guard::remember(worker, ctx, &call);
     let way = route::route(plan, ctx, &head, &call, &caller)?;
     trace::routed(worker, ctx);
     guard::by_rule(plan, ctx, &way)?;

@@ -43,6 +43,7 @@ use crate::telemetry::ring::{self, Answering, Asking, Question};
 use crate::telemetry::series::Names;
 use crate::telemetry::tap::Taps;
 use crate::telemetry::text::push_sentence;
+use crate::telemetry::tracing::Tracing;
 use crate::tls::Tls;
 use crate::tls::files::IdentityFiles;
 use crate::worker::Worker;
@@ -78,6 +79,8 @@ pub struct Shared {
     pub exporter: Exporter,
     /// Who looks at calls as they end.
     pub taps: Taps,
+    /// Which traces are kept, and how their context is written.
+    pub tracing: Tracing,
     /// Who the sidecar is, and whom it trusts.
     pub tls: Tls,
     /// Names to addresses.
@@ -145,7 +148,6 @@ impl Shared {
         let memory = Memory::new(settings.memory_limit.map(|limit| limit.0));
         let shared = Shared {
             snapshots: Snapshots::empty(&state, clock.now(), settings.workers)?,
-            settings,
             state,
             config: source::Status::default(),
             metrics,
@@ -155,6 +157,7 @@ impl Shared {
             asking,
             exporter: Exporter::default(),
             taps: Taps::default(),
+            tracing: Tracing::new(&settings.telemetry),
             tls: Tls::new()?,
             dns: Arc::new(dns),
             local_secret,
@@ -169,6 +172,7 @@ impl Shared {
             callers,
             memory,
             pressure: Notify::new(),
+            settings,
         };
         Ok((Arc::new(shared), questions))
     }

@@ -8,4 +8,5 @@ pub mod metrics;
 pub mod ring;
 pub mod series;
 pub mod tap;
+pub mod tracing;
 pub use pilotfish_config::text;

@@ -38,4 +38,5 @@ mod routes;
 mod streams;
 mod support;
 mod tls;
+mod trace_context;
 mod upstreams;

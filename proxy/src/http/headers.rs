@@ -230,6 +230,14 @@ impl Headers {
         }
     }
 
+    /// Sets a known name's field in place, or adds it at the end; further ones are removed. The value is valid.
+    pub(crate) fn put(&mut self, known: Known, name: &str, value: &[u8]) {
+        if !self.may_have(known.bit()) {
+            return self.append_checked(name.as_bytes(), value);
+        }
+        self.set(name, value);
+    }
+
     /// Appends bytes that are no field (a request target, an authority) and says where they are.
     pub(crate) fn stash(&mut self, bytes: &[u8]) -> Span {
         let at = self.buf.len();

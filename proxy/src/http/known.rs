@@ -48,6 +48,20 @@ pub enum Known {
     DedupEpoch,
     /// `origin`
     Origin,
+    /// `traceparent`
+    Traceparent,
+    /// `tracestate`
+    Tracestate,
+    /// `baggage`
+    Baggage,
+    /// `b3`
+    B3,
+    /// `x-b3-traceid`, `x-b3-spanid`, `x-b3-parentspanid`, `x-b3-sampled`, `x-b3-flags`
+    B3Part,
+    /// `agent-workflow`
+    AgentWorkflow,
+    /// `x-request-id`
+    RequestId,
 }
 
 impl Known {
@@ -69,7 +83,22 @@ impl Known {
             (19, b'p') => (Known::ProxyAuthorization, b"proxy-authorization"),
             (17, b'a') => (Known::AgentDeadline, b"agent-deadline-ms"),
             (12, b'g') => (Known::GrpcTimeout, b"grpc-timeout"),
+            (14, b'a') if name.get(6).is_some_and(|b| b | 0x20 == b'w') => {
+                (Known::AgentWorkflow, b"agent-workflow")
+            }
             (14, b'a') => (Known::AgentPriority, b"agent-priority"),
+            (11, b't') => (Known::Traceparent, b"traceparent"),
+            (10, b't') => (Known::Tracestate, b"tracestate"),
+            (7, b'b') => (Known::Baggage, b"baggage"),
+            (2, b'b') => (Known::B3, b"b3"),
+            (12, b'x') => match name.get(5).map_or(0, |b| b | 0x20) {
+                b't' => (Known::B3Part, b"x-b3-traceid"),
+                b's' => (Known::B3Part, b"x-b3-sampled"),
+                _ => (Known::RequestId, b"x-request-id"),
+            },
+            (11, b'x') => (Known::B3Part, b"x-b3-spanid"),
+            (17, b'x') => (Known::B3Part, b"x-b3-parentspanid"),
+            (10, b'x') => (Known::B3Part, b"x-b3-flags"),
             (16, b'x') if name.last() == Some(&b'h') => (Known::CallPath, b"x-pilotfish-path"),
             (16, b'x') => (Known::CallId, b"x-pilotfish-call"),
             (15, b'i') => (Known::IdempotencyKey, b"idempotency-key"),
@@ -140,6 +169,13 @@ mod tests {
         assert_eq!(Known::of(b"transfer_encoding"), Known::Other);
         assert_eq!(Known::of(b"content-lengthx"), Known::Other);
         assert_eq!(Known::of(b""), Known::Other);
+        for name in ["x-b3-TraceId", "X-B3-SpanId", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags"] {
+            assert_eq!(Known::of(name.as_bytes()), Known::B3Part, "{name}");
+        }
+        assert_eq!(Known::of(b"X-Request-Id"), Known::RequestId);
+        assert_eq!(Known::of(b"Agent-Workflow"), Known::AgentWorkflow);
+        assert_eq!(Known::of(b"agent-priority"), Known::AgentPriority);
+        assert_eq!(Known::of(b"x-b2-traceid"), Known::Other);
     }
 
     #[test]

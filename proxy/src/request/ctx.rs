@@ -14,9 +14,10 @@ use crate::http::{ConnContext, RequestHead};
 use crate::listen::Direction;
 use crate::request::guard::Standing;
 use crate::request::serving::Begun;
+use crate::request::trace::Onward;
 use crate::shutdown::Phase;
-use crate::telemetry::call::CallRecord;
 use crate::telemetry::log;
+use crate::telemetry::ring::Recording;
 use crate::tls::MeshPeer;
 use crate::worker::{Pinned, Worker};
 
@@ -67,7 +68,9 @@ pub struct Ctx<'p> {
     /// listen: what the access log tells of the request, when there is one.
     pub asked: Option<Box<Asked>>,
     /// Every stage: what is told of the call when it is over.
-    pub call: Box<CallRecord>,
+    pub call: Recording<'p>,
+    /// trace: what the next hop is told of it.
+    pub onward: Onward,
     worker: &'p Worker,
 }
 
@@ -116,6 +119,7 @@ impl<'p> Ctx<'p> {
         call.path.set(head.path());
         Ctx {
             call,
+            onward: Onward::default(),
             snapshot,
             direction,
             peer: conn.peer,

@@ -24,7 +24,7 @@ use crate::request::admit::Permit;
 use crate::request::ctx::Ctx;
 use crate::request::guard::{self, Hop};
 use crate::request::respond::Failed;
-use crate::request::{forward, repeat};
+use crate::request::{forward, repeat, trace};
 use crate::worker::Worker;
 use body::{Body, Upload};
 use run::{Execution, Piece};
@@ -207,6 +207,7 @@ async fn first(
     };
     ctx.endpoint = Some(agent);
     forward::add_own_headers(worker, ctx, &mut head);
+    trace::begin_try(worker, ctx, &mut head, Some(agent), worker.shared.clock.now());
     if let Err(deny) = guard::leave(worker, ctx, &mut head, Hop::Agent) {
         ticket.end(Ending::NotStarted, worker.shared.clock.now());
         return Err(deny.into());

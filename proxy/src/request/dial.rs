@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pilotfish_filters::clock::Micros;
 use pilotfish_filters::cluster::{Cluster, ClusterSettings};
 use pilotfish_filters::endpoint::Endpoint;
 use pilotfish_filters::inflight::ConnectionPermit;
@@ -140,6 +141,8 @@ pub struct Dialed {
     pub upstream: Upstream,
     /// Whether the connection carried an exchange before: then a close before the answer says little.
     pub reused: bool,
+    /// When it was there.
+    pub ready: Micros,
     back: Option<Back>,
 }
 
@@ -180,7 +183,7 @@ async fn dial_h1(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
         None => Box::pin(new_h1(worker, way)).await?,
     };
     let back = Some(Back { key: way.key.clone(), meta });
-    Ok(Dialed { upstream: connection.into(), reused, back })
+    Ok(Dialed { upstream: connection.into(), reused, ready: worker.shared.clock.now(), back })
 }
 
 /// A new connection, or one that was freed while this waited for a place; and whether it carried an exchange before.
@@ -236,7 +239,8 @@ async fn dial_h2(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
         }
         None => Box::pin(shared_h2(worker, way)).await?,
     };
-    Ok(Dialed { upstream: connection.begin().into(), reused, back: None })
+    let ready = worker.shared.clock.now();
+    Ok(Dialed { upstream: connection.begin().into(), reused, ready, back: None })
 }
 
 /// Makes an HTTP/2 connection, unless another request of this worker made one while this one waited to.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use pilotfish_filters::headers::HeaderMapMut;
 use pilotfish_filters::plan::{Matched, WeightedDestination};
 
-use crate::http::{Headers, RequestHead, ResponseHead};
+use crate::http::{Headers, Known, RequestHead, ResponseHead};
 use crate::request::ctx::Ctx;
 use crate::request::request_id::RequestId;
 use crate::worker::Worker;
@@ -29,9 +29,10 @@ pub fn add_own_headers(worker: &Worker, ctx: &mut Ctx<'_>, head: &mut RequestHea
         let scheme = head.scheme();
         head.headers.set("x-forwarded-proto", scheme.as_bytes());
     }
-    if !head.headers.contains("x-request-id") {
+    if head.headers.known(Known::RequestId).next().is_none() {
         let id = worker.with_rng(RequestId::new);
         head.headers.append("x-request-id", id.as_bytes());
+        ctx.call.request_id.set(id.as_str());
     }
     if let Some(asked) = &mut ctx.asked {
         asked.request_id =

@@ -15,7 +15,7 @@ use crate::http::{Known, RequestHead};
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 use crate::request::route::Way;
-use crate::request::time;
+use crate::request::{time, trace};
 use crate::snapshot::Snapshot;
 use crate::telemetry::log;
 use crate::worker::Worker;
@@ -69,11 +69,7 @@ pub fn enter(
     let asked = head.headers.known(Known::AgentPriority).next();
     let asked = asked.map(|word| Priority::parse(word).unwrap_or_default());
     ctx.priority = asked.unwrap_or(ctx.priority).min(most);
-    time::check(worker, ctx)?;
-    if ctx.direction == Direction::Inbound && worker.shared.serving.has_agent() && in_mesh(worker) {
-        remember(worker, ctx, call);
-    }
-    Ok(())
+    time::check(worker, ctx)
 }
 
 /// Whether sidecars can prove to one another who they are: without that a path proves nothing.
@@ -117,6 +113,13 @@ fn arrive(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, head: &mut RequestHea
     Ok(most.min(path.priority))
 }
 
+/// The inbound call that an outbound call may belong to, for its trace alone.
+pub fn belongs(worker: &Worker, ctx: &Ctx<'_>, call: &Call) -> Option<Correlation> {
+    let serving = &worker.shared.serving;
+    (serving.has_agent() && ctx.direction == Direction::Outbound)
+        .then(|| serving.find(ctx.said, &Keys::of(call)))
+}
+
 /// An outbound call inherits from the inbound call that it belongs to; the highest priority that it may have.
 fn depart(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call) -> Priority {
     let most = plan.own().path.max_priority.unwrap_or(Priority::Critical);
@@ -138,17 +141,24 @@ fn depart(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call) -> Prior
     most.min(highest)
 }
 
-/// Remembers an inbound call for those that the agent makes for it.
-fn remember(worker: &Worker, ctx: &mut Ctx<'_>, call: &Call) {
+/// Remembers an inbound call for those that the agent makes for it, once its trace is known. Outside of a mesh only the trace is
+/// handed down: nothing else of it is proven.
+pub fn remember(worker: &Worker, ctx: &mut Ctx<'_>, call: &Call) {
+    let serving = &worker.shared.serving;
+    let wanted = serving.has_agent() && (in_mesh(worker) || serving.joins_traces());
+    if ctx.direction != Direction::Inbound || !wanted {
+        return;
+    }
     let inherited = Inherited {
         hops: ctx.standing.hops,
         agents: ctx.standing.agents.clone(),
         priority: ctx.priority,
         deadline: ctx.deadline,
         deny_cycles: ctx.standing.deny_cycles,
+        trace: trace::handed(ctx),
     };
     let nonce = worker.with_rng(|rng| rng.u64(..));
-    ctx.serving = Some(worker.shared.serving.begin(inherited, Keys::of(call), nonce));
+    ctx.serving = Some(serving.begin(inherited, Keys::of(call), nonce));
 }
 
 fn too_many_hops(hops: u8, limit: u8) -> Deny {
@@ -211,7 +221,9 @@ pub fn leave(worker: &Worker, ctx: &Ctx<'_>, head: &mut RequestHead, to: Hop) ->
             head.headers.set(CALL_PATH, path.print().as_bytes());
         }
         Hop::Agent => {
-            if let Some(served) = ctx.serving.as_ref().and_then(|begun| begun.served()) {
+            if let Some(served) = ctx.serving.as_ref().and_then(|begun| begun.served())
+                && in_mesh(worker)
+            {
                 head.headers.set(CALL_ID, served.id.to_string().as_bytes());
             }
         }

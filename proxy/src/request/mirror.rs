@@ -21,6 +21,7 @@ use crate::request::dial::{self, Dialed};
 use crate::request::guard::{self, Hop};
 use crate::request::repeat::attempt::protocol;
 use crate::request::select::{self, Selected, Wish};
+use crate::request::trace;
 use crate::telemetry::metrics::{Counter, MirrorMetrics};
 use crate::worker::{Pinned, Worker};
 
@@ -131,6 +132,8 @@ impl Copy {
         to_others.set_authority(&shadow_authority(original.head.authority()));
         to_others.headers.retain(|name, _| !is_left_out(name));
         to_others.expect_continue = false;
+        // A copy has no span of its own: what it causes hangs on the call itself.
+        trace::tell(worker, ctx, &mut to_others.headers, ctx.call.span);
         let mut to_mesh = to_others.clone();
         guard::leave(worker, ctx, &mut to_others, Hop::Outside).ok()?;
         guard::leave(worker, ctx, &mut to_mesh, Hop::Mesh).ok()?;

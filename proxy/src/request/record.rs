@@ -57,7 +57,7 @@ pub fn record(worker: &Worker, snapshot: &Snapshot, mut ctx: Ctx<'_>) {
 
 /// Completes the call's record, and hands it on.
 fn tell(worker: &Worker, ctx: &mut Ctx<'_>, duration: Duration) {
-    let call = &mut ctx.call;
+    let call = &mut *ctx.call;
     call.stages.ended = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     (call.status, call.reason) = (ctx.status.unwrap_or(0), ctx.reason);
     (call.sent, call.received) = (ctx.sent, ctx.received);
@@ -65,7 +65,7 @@ fn tell(worker: &Worker, ctx: &mut Ctx<'_>, duration: Duration) {
         call.cluster.set(cluster);
     }
     trace::finish(worker, ctx);
-    worker.calls.remember(std::mem::take(&mut ctx.call));
+    ctx.call.remember();
 }
 
 /// Counts a request that could not be parsed, so that nothing is known of it but who sent it.

@@ -31,7 +31,7 @@ use crate::request::dial::{self, Protocol};
 use crate::request::mirror::{self, Original};
 use crate::request::respond::{self, Edits, Failed};
 use crate::request::select::{self, Selected, Wish, room};
-use crate::request::{forward, replay, tunnel};
+use crate::request::{forward, replay, trace, tunnel};
 use crate::tls::outside::OutsideSet;
 use crate::worker::Worker;
 
@@ -140,6 +140,10 @@ pub async fn by_rule<'p>(
         let first_began = began;
         ctx.tries = course.begin_try();
         cluster.note_try(ctx.tries, began);
+        trace::begin_try(worker, ctx, &mut head, ctx.endpoint, began);
+        if let Some(attempt) = ctx.call.current() {
+            trace::chosen(attempt, lease.endpoint());
+        }
         let hedge = task.matched.rule.resilience.hedge.filter(|_| calling.is_none());
         let beside = hedge::delay(hedge, cluster, &course, &head, down);
         let mut tried = match (way, beside) {
@@ -164,6 +168,7 @@ pub async fn by_rule<'p>(
             (Err(deny), _) => Err(Unsent::NotConnected(deny)),
         };
         let now = worker.shared.clock.now();
+        trace::end_try(ctx, now, &tried);
         let outcome = match &tried {
             Ok(sent) => Some(sent.outcome(protocol, edits.from_sidecar)),
             Err(unsent) => unsent.outcome(),

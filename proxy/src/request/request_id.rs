@@ -27,6 +27,11 @@ impl RequestId {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// The same as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

@@ -7,13 +7,14 @@ use std::time::Duration;
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::correlate::{CallId, Correlation, Inherited, Keys, Served, Table};
 
-use crate::bootstrap::Settings;
+use crate::bootstrap::{Settings, Switch};
 
 /// What the agent serves, and its own name on the paths of calls.
 #[derive(Debug)]
 pub struct Serving {
     own: Box<str>,
     has_agent: bool,
+    joins_traces: bool,
     table: Mutex<Table>,
     /// Microseconds; the log is told of circles again after it.
     quiet_until: AtomicU64,
@@ -36,6 +37,7 @@ impl Serving {
         Serving {
             own: format!("{}/{}", settings.namespace, settings.agent).into(),
             has_agent: settings.app.is_some(),
+            joins_traces: settings.telemetry.inference == Switch::On,
             table: Mutex::default(),
             quiet_until: AtomicU64::new(0),
         }
@@ -49,6 +51,11 @@ impl Serving {
     /// Whether there is an agent whose calls could belong to one another.
     pub fn has_agent(&self) -> bool {
         self.has_agent
+    }
+
+    /// Whether calls of an agent that drops headers join the trace of the call that it serves (`--trace-inference`).
+    pub fn joins_traces(&self) -> bool {
+        self.joins_traces
     }
 
     /// Whether the log may be told of a circle: it is once in ten seconds.

@@ -3,25 +3,194 @@
 use std::net::SocketAddr;
 
 use pilotfish_filters::call::Call;
-use pilotfish_filters::trace::{SpanId, TraceId};
+use pilotfish_filters::clock::Micros;
+use pilotfish_filters::correlate::Handed;
+use pilotfish_filters::endpoint::Endpoint;
+use pilotfish_filters::plan::Plan;
+use pilotfish_filters::sampling::Root;
+use pilotfish_filters::telemetry::TracingPolicy;
+use pilotfish_filters::text::Text;
+use pilotfish_filters::trace::w3c::State;
+use pilotfish_filters::trace::{Said, SpanId, TraceContext, TraceId, b3, baggage, w3c};
+use pilotfish_filters::verdict::{Fault, Reason};
 
-use crate::http::RequestHead;
+use crate::http::{Error, Headers, Known, RequestHead};
+use crate::listen::Direction;
 use crate::request::ctx::Ctx;
-use crate::telemetry::call::Ended;
+use crate::request::guard;
+use crate::request::repeat::attempt::{Sent, Unsent};
+use crate::telemetry::call::{CallRecord, Ended, Try};
 use crate::telemetry::export::Why;
 use crate::worker::Worker;
 
+/// `agent-workflow`: the workflow that a call is part of.
+const WORKFLOW: &str = "agent-workflow";
+
+/// All headers by which a trace is told.
+const CONTEXT: u32 = Known::Traceparent.bit()
+    | Known::Tracestate.bit()
+    | Known::Baggage.bit()
+    | Known::B3.bit()
+    | Known::B3Part.bit();
+
+/// What the next hop is told, besides what the record has.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Onward {
+    /// The first try's CLIENT span, known early: it is what calls that the agent makes for this one hang on.
+    first: SpanId,
+    /// The `random-trace-id` flag.
+    random: bool,
+    /// Nothing is told (`disableContextPropagation`).
+    cut: bool,
+    /// The workflow was inherited, so that its header is not there.
+    tells_workflow: bool,
+}
+
 /// Reads what the caller says of the trace, or begins one. After guard, which knows what an outbound call belongs to.
-pub fn enter(worker: &Worker, ctx: &mut Ctx<'_>, head: &mut RequestHead) {
-    let _ = head;
-    let (trace, span) = worker.with_rng(|rng| (rng.u128(1..), rng.u64(1..)));
-    ctx.call.trace = TraceId(trace.to_be_bytes());
-    ctx.call.span = SpanId(span.to_be_bytes());
+pub fn enter(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call, head: &mut RequestHead) {
+    let policy = policy(plan, ctx.direction);
+    let said = if head.headers.may_have(CONTEXT) { read(worker, &mut head.headers) } else { Said::default() };
+    read_workflow(&mut ctx.call.workflow, &head.headers);
+    let joined = match said.parent {
+        None => join(worker, ctx, call),
+        Some(_) => None,
+    };
+    let (trace, parent) = match (said.parent, joined) {
+        (Some(parent), _) => parent,
+        (None, Some((handed, client))) => (handed.trace, client),
+        (None, None) => (worker.with_rng(TraceId::new), SpanId::default()),
+    };
+    let sampled = match joined {
+        Some((handed, _)) => handed.sampled,
+        None => {
+            let request_id = policy.by_request_id.then(|| head.headers.known(Known::RequestId).next());
+            let root = Root { trace, policy: policy.sampling, request_id: request_id.flatten() };
+            worker.shared.tracing.sampler.decide(said.sampled, &root, ctx.started)
+        }
+    };
+    let (span, first) = worker.with_rng(|rng| (SpanId::new(rng), SpanId::new(rng)));
+    let record = &mut *ctx.call;
+    (record.trace, record.span, record.parent) = (trace, span, parent);
+    (record.sampled, record.inferred, record.silent) = (sampled, joined.is_some(), policy.silent);
+    record.https = head.scheme() == "https";
+    let mut tells_workflow = false;
+    if let Some((handed, _)) = joined
+        && record.workflow.is_empty()
+    {
+        record.workflow = handed.workflow;
+        tells_workflow = !handed.workflow.is_empty();
+    }
+    if let Some(agent) = ctx.mesh.and_then(|peer| peer.agent.as_deref()) {
+        record.caller.set(agent);
+    }
+    if let Some(id) = head.headers.known(Known::RequestId).next() {
+        record.request_id.set(std::str::from_utf8(id).unwrap_or_default());
+    }
+    let random = match joined {
+        Some((handed, _)) => handed.random,
+        None => said.random || said.parent.is_none(),
+    };
+    ctx.onward = Onward { first, random, cut: policy.cut, tells_workflow };
+    strip(worker, ctx, &mut head.headers);
+}
+
+fn policy(plan: &Plan, direction: Direction) -> &TracingPolicy {
+    match direction {
+        Direction::Outbound => &plan.client_telemetry().tracing,
+        Direction::Inbound => &plan.server_telemetry().tracing,
+    }
+}
+
+/// What the headers say. A `tracestate` that goes with no valid `traceparent`, or is none itself, is removed.
+fn read(worker: &Worker, headers: &mut Headers) -> Said {
+    let mut lines = headers.known(Known::Traceparent);
+    let said = match (lines.next(), lines.next()) {
+        (Some(only), None) => w3c::parse(only),
+        _ => None,
+    };
+    drop(lines);
+    if headers.may_have(Known::Tracestate.bit()) {
+        read_state(headers, said.is_some());
+    }
+    if headers.may_have(Known::Baggage.bit()) && !baggage::fits(headers.known(Known::Baggage)) {
+        let (kept, dropped) = baggage::cut(headers.known(Known::Baggage));
+        worker.metrics.baggage_dropped.add(dropped as u64);
+        headers.remove_known(Known::Baggage.bit());
+        if !kept.is_empty() {
+            headers.append("baggage", &kept);
+        }
+    }
+    let single = || headers.known(Known::B3).next().and_then(b3::parse);
+    let parts = || {
+        let part = |name| headers.get(name);
+        b3::parse_parts(part("x-b3-traceid"), part("x-b3-spanid"), part("x-b3-sampled"), part("x-b3-flags"))
+    };
+    said.or_else(single)
+        .or_else(|| headers.may_have(Known::B3Part.bit()).then(parts).flatten())
+        .unwrap_or_default()
+}
+
+fn read_state(headers: &mut Headers, has_parent: bool) {
+    match w3c::judge(headers.known(Known::Tracestate)) {
+        State::Good if has_parent => {}
+        State::Join if has_parent => {
+            if let Some(joined) = headers.joined("tracestate").map(|joined| joined.into_owned()) {
+                headers.set("tracestate", &joined);
+            }
+        }
+        _ => headers.remove_known(Known::Tracestate.bit()),
+    }
+}
+
+/// The workflow: its header, else what the baggage says.
+fn read_workflow(workflow: &mut Text<64>, headers: &Headers) {
+    if !headers.may_have(Known::AgentWorkflow.bit() | Known::Baggage.bit()) {
+        return;
+    }
+    if let Some(named) = headers.known(Known::AgentWorkflow).next() {
+        return workflow.set(std::str::from_utf8(named).unwrap_or_default());
+    }
+    let mut room = [0; 64];
+    if let Some(named) = baggage::workflow(headers.known(Known::Baggage), &mut room) {
+        workflow.set(named);
+    }
+}
+
+/// For an agent that passes no headers on: the trace of the inbound call that this one belongs to.
+fn join(worker: &Worker, ctx: &Ctx<'_>, call: &Call) -> Option<(Handed, SpanId)> {
+    if ctx.direction == Direction::Inbound || !worker.shared.serving.joins_traces() {
+        return None;
+    }
+    match &ctx.standing.belongs {
+        Some(belongs) => belongs.trace(),
+        None => guard::belongs(worker, ctx, call)?.trace(),
+    }
+}
+
+/// What calls that are made for this one have to know.
+pub fn handed(ctx: &Ctx<'_>) -> Handed {
+    let CallRecord { trace, sampled, workflow, .. } = *ctx.call;
+    Handed { trace, sampled, random: ctx.onward.random, workflow }
+}
+
+/// Removes what is not written anew with each try.
+fn strip(worker: &Worker, ctx: &Ctx<'_>, headers: &mut Headers) {
+    if !headers.may_have(CONTEXT) {
+        return;
+    }
+    let writes = &worker.shared.tracing.propagators;
+    let keep = |kept: bool, set: u32| if kept && !ctx.onward.cut { 0 } else { set };
+    headers.remove_known(
+        keep(writes.w3c, Known::Traceparent.bit() | Known::Tracestate.bit())
+            | keep(writes.baggage, Known::Baggage.bit())
+            | keep(writes.b3, Known::B3.bit())
+            | Known::B3Part.bit(),
+    );
 }
 
 /// What the call is is known.
 pub fn decoded(worker: &Worker, ctx: &mut Ctx<'_>, call: &Call) {
-    let record = &mut ctx.call;
+    let record = &mut *ctx.call;
     record.stages.decoded = record.after(worker.shared.clock.now());
     record.protocol = call.protocol;
     if let Some(capability) = call.capabilities.first() {
@@ -42,31 +211,164 @@ pub fn admitted(worker: &Worker, ctx: &mut Ctx<'_>) {
     ctx.call.stages.admitted = ctx.call.after(worker.shared.clock.now());
 }
 
-/// The head of its answer goes down.
-pub fn answered(worker: &Worker, ctx: &mut Ctx<'_>) {
+/// The head of its answer goes down. `streams`: what follows takes as long as it takes.
+pub fn answered(worker: &Worker, ctx: &mut Ctx<'_>, streams: bool) {
     ctx.call.stages.answered = ctx.call.after(worker.shared.clock.now());
+    ctx.call.streams = streams;
 }
 
 /// A try begins: it has a span of its own, which the upstream gets as its parent.
-pub fn begin_try(worker: &Worker, ctx: &mut Ctx<'_>, head: &mut RequestHead, endpoint: Option<SocketAddr>) {
-    let _ = head;
-    let span = SpanId(worker.with_rng(|rng| rng.u64(1..)).to_be_bytes());
-    let now = worker.shared.clock.now();
+pub fn begin_try(
+    worker: &Worker,
+    ctx: &mut Ctx<'_>,
+    head: &mut RequestHead,
+    endpoint: Option<SocketAddr>,
+    now: Micros,
+) {
+    let span = begin_span(worker, ctx);
+    tell(worker, ctx, &mut head.headers, span);
     ctx.call.begin_try(span, endpoint, now);
 }
 
-/// The newest try has its answer's head, or failed.
-pub fn end_try(worker: &Worker, ctx: &mut Ctx<'_>, ended: Ended, status: u16) {
-    let at = ctx.call.after(worker.shared.clock.now());
-    if let Some(attempt) = ctx.call.current() {
-        (attempt.answered, attempt.ended, attempt.status) = (at, ended, status);
+/// A try begins that no headers go with: a tunnel.
+pub fn begin_tunnel(worker: &Worker, ctx: &mut Ctx<'_>, endpoint: Option<SocketAddr>) {
+    let span = begin_span(worker, ctx);
+    ctx.call.begin_try(span, endpoint, worker.shared.clock.now());
+    ctx.call.streams = true;
+}
+
+/// The span of the next try.
+fn begin_span(worker: &Worker, ctx: &mut Ctx<'_>) -> SpanId {
+    let span = match ctx.call.tries {
+        0 => ctx.onward.first,
+        _ => worker.with_rng(SpanId::new),
+    };
+    if let Some(served) = ctx.serving.as_ref().and_then(|begun| begun.served()) {
+        served.begin_try(span);
+    }
+    span
+}
+
+/// The span of a try that runs beside another.
+pub fn beside(worker: &Worker, ctx: &Ctx<'_>, head: &mut RequestHead) -> SpanId {
+    let span = worker.with_rng(SpanId::new);
+    tell(worker, ctx, &mut head.headers, span);
+    span
+}
+
+/// Tells the next hop that `span` calls it.
+pub fn tell(worker: &Worker, ctx: &Ctx<'_>, headers: &mut Headers, span: SpanId) {
+    let Onward { random, cut, tells_workflow, .. } = ctx.onward;
+    if cut {
+        return;
+    }
+    let record = &*ctx.call;
+    let context = TraceContext { trace: record.trace, span, sampled: record.sampled, random };
+    let writes = &worker.shared.tracing.propagators;
+    if writes.w3c {
+        headers.put(Known::Traceparent, "traceparent", &w3c::print(&context));
+    }
+    if writes.b3 || writes.b3multi {
+        let printed = b3::print(&context);
+        if writes.b3 {
+            headers.put(Known::B3, "b3", &printed);
+        }
+        if writes.b3multi {
+            headers.remove_known(Known::B3Part.bit());
+            for (name, value) in b3::parts(&printed) {
+                headers.append(name, value);
+            }
+        }
+    }
+    if tells_workflow {
+        headers.put(Known::AgentWorkflow, WORKFLOW, record.workflow.as_str().as_bytes());
     }
 }
 
-/// The call has ended: its spans, if there are any to be made, and those who look.
-pub fn finish(worker: &Worker, ctx: &Ctx<'_>) {
-    if ctx.call.sampled {
-        worker.shared.exporter.offer(&ctx.call, Why::Sampled);
+/// The newest try goes to this endpoint.
+pub fn chosen(attempt: &mut Try, endpoint: &Endpoint) {
+    if let Some(agent) = endpoint.agent.as_deref() {
+        attempt.agent.set(&endpoint.namespace);
+        attempt.agent.push("/");
+        attempt.agent.push(agent);
+    } else if let Some((namespace, agent)) = endpoint.identity.as_deref().and_then(agent_of) {
+        attempt.agent.set(namespace);
+        attempt.agent.push("/");
+        attempt.agent.push(agent);
     }
-    worker.shared.taps.offer(&ctx.call);
+}
+
+/// `spiffe://<trust domain>/ns/<namespace>/agent/<name>`.
+fn agent_of(identity: &str) -> Option<(&str, &str)> {
+    identity.split_once("/ns/")?.1.split_once("/agent/")
+}
+
+/// The newest try has its answer's head, or failed.
+pub fn end_try(ctx: &mut Ctx<'_>, now: Micros, tried: &Result<Sent, Unsent>) {
+    let record = &mut *ctx.call;
+    let at = record.after(now);
+    let ready = tried.as_ref().ok().map(|sent| (record.after(sent.dialed.ready), sent.dialed.reused));
+    if let Some(attempt) = record.current() {
+        attempt.answered = at;
+        (attempt.ended, attempt.status) = ended(tried);
+        (attempt.connected, attempt.reused) = ready.unwrap_or((0, false));
+    }
+}
+
+/// A tunnel has its connection, or found none.
+pub fn end_tunnel(ctx: &mut Ctx<'_>, now: Micros, opened: bool) {
+    let at = ctx.call.after(now);
+    if let Some(attempt) = ctx.call.current() {
+        (attempt.connected, attempt.answered) = (if opened { at } else { 0 }, at);
+        (attempt.ended, attempt.status) =
+            if opened { (Ended::Answered, 200) } else { (Ended::NotConnected, 0) };
+    }
+}
+
+/// How a try ended, and the status of its answer.
+pub fn ended(tried: &Result<Sent, Unsent>) -> (Ended, u16) {
+    match tried {
+        Ok(sent) => (Ended::Answered, sent.head.status.as_u16()),
+        Err(Unsent::NotConnected(_)) => (Ended::NotConnected, 0),
+        Err(Unsent::TimedOut(_) | Unsent::Overdue(..) | Unsent::Broken { error: Error::Silent, .. }) => {
+            (Ended::TimedOut, 0)
+        }
+        Err(Unsent::Refused(_)) => (Ended::Cancelled, 0),
+        Err(Unsent::Broken { error, .. }) if error.is_downstream() => (Ended::Cancelled, 0),
+        Err(Unsent::Broken { .. }) => (Ended::Reset, 0),
+    }
+}
+
+/// Whether a call is told of although its trace is not kept: it failed, and not by its caller's fault.
+fn failed(record: &CallRecord) -> bool {
+    record.status >= 500 || record.reason.is_some_and(|reason| reason.fault() != Fault::Caller)
+}
+
+/// Whether it took long.
+fn slow(worker: &Worker, record: &CallRecord) -> bool {
+    let Some(limit) = worker.shared.tracing.slow else { return false };
+    let took = if record.streams { u64::from(record.stages.answered) } else { record.stages.ended };
+    u128::from(took) > limit.as_micros()
+}
+
+/// The call has ended: its spans, if there are any to be made, and those who look.
+pub fn finish(worker: &Worker, ctx: &mut Ctx<'_>) {
+    let record = &mut *ctx.call;
+    let end = record.stages.ended;
+    if let Some(attempt) = record.current().filter(|attempt| attempt.ended == Ended::Open) {
+        // It was dropped where it stood.
+        attempt.answered = u32::try_from(end).unwrap_or(u32::MAX);
+        let overdue =
+            matches!(ctx.reason, Some(Reason::Timeout | Reason::DeadlineExceeded | Reason::TryTimeout));
+        attempt.ended = if overdue { Ended::TimedOut } else { Ended::Cancelled };
+    }
+    if !record.silent {
+        if record.sampled {
+            worker.shared.exporter.offer(record, Why::Sampled);
+        } else if failed(record) || slow(worker, record) {
+            record.told = true;
+            worker.shared.exporter.offer(record, Why::Partial);
+        }
+    }
+    worker.shared.taps.offer(record);
 }

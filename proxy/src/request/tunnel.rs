@@ -13,6 +13,7 @@ use crate::http::{Downstream, Error, Framing, Io, ResponseHead, Sink, Tunnel, tu
 use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Way};
 use crate::request::respond::Failed;
+use crate::request::trace;
 use crate::worker::Worker;
 
 /// Connects by the first way that accepts, answers 200, and moves bytes until both ends have closed. Where a sidecar is at the
@@ -29,9 +30,13 @@ pub async fn connect_through(
     let cluster = ways.first().and_then(|way| way.cluster);
     let idle = ways.first().and_then(|way| way.settings.tunnel_idle_timeout);
     let _permit = cluster.map(Cluster::connection_permit).transpose()?;
-    let io = down.unless_gone(pin!(first_that_accepts(worker, ways))).await??;
+    trace::begin_tunnel(worker, ctx, ctx.endpoint);
+    let opened = down.unless_gone(pin!(first_that_accepts(worker, ways))).await?;
+    trace::end_tunnel(ctx, worker.shared.clock.now(), opened.is_ok());
+    let io = opened?;
     down.respond(&ResponseHead::new(StatusCode::OK), Framing::None);
     ctx.status = Some(StatusCode::OK.as_u16());
+    trace::answered(worker, ctx, true);
     let upstream = Tunnel::raw((io, BytesMut::new()));
     run(ctx, down, upstream, idle).await
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use pilotfish_filters::call::Protocol;
 use pilotfish_filters::clock::Micros;
+pub use pilotfish_filters::text::Text;
 use pilotfish_filters::trace::{SpanId, TraceId};
 use pilotfish_filters::verdict::Reason;
 
@@ -14,54 +15,6 @@ use crate::listen::Direction;
 
 /// Tries that are told apart; of later ones only the last is kept, in the last place.
 pub const TRIES: usize = 4;
-
-/// A short text in place; what does not fit is cut off at a character.
-#[derive(Clone, Copy)]
-pub struct Text<const N: usize> {
-    len: u8,
-    bytes: [u8; N],
-}
-
-impl<const N: usize> Default for Text<N> {
-    fn default() -> Self {
-        Text { len: 0, bytes: [0; N] }
-    }
-}
-
-impl<const N: usize> Text<N> {
-    const FITS: () = assert!(N <= 255, "the length is one byte");
-
-    /// Replaces it.
-    pub fn set(&mut self, text: &str) {
-        let () = Self::FITS;
-        let mut end = text.len().min(N);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.bytes[..end].copy_from_slice(&text.as_bytes()[..end]);
-        self.len = end as u8;
-    }
-
-    /// It.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn clear(&mut self) {
-        self.len = 0;
-    }
-}
-
-impl<const N: usize> std::fmt::Debug for Text<N> {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Debug::fmt(self.as_str(), out)
-    }
-}
 
 /// What made a difference to a call, besides its rule; a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -199,6 +152,16 @@ impl Default for Try {
     }
 }
 
+impl Try {
+    /// Empties it for another try, without touching the text's bytes.
+    fn begin(&mut self, span: SpanId, endpoint: Option<SocketAddr>, began: u32) {
+        (self.span, self.endpoint, self.began) = (span, endpoint, began);
+        (self.connected, self.answered, self.reused, self.status) = (0, 0, false, 0);
+        (self.ended, self.candidates, self.cost, self.runner_up) = (Ended::Open, (0, 0), f32::NAN, None);
+        self.agent.clear();
+    }
+}
+
 /// When which stage was over, in microseconds after the call's start; 0: it never came so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stages {
@@ -229,6 +192,12 @@ pub struct CallRecord {
     pub sampled: bool,
     /// Who the parent is was inferred: the agent did not say.
     pub inferred: bool,
+    /// No spans of it are reported (`disableSpanReporting`).
+    pub silent: bool,
+    /// It was told of already, though its trace is not sampled.
+    pub told: bool,
+    /// Its answer is a stream or a tunnel: how long it took says nothing, when its head came does.
+    pub streams: bool,
     /// When it began.
     pub started: Micros,
     /// How far it came when.
@@ -320,6 +289,9 @@ impl Default for CallRecord {
             parent: SpanId::default(),
             sampled: false,
             inferred: false,
+            silent: false,
+            told: false,
+            streams: false,
             started: Micros::default(),
             stages: Stages::default(),
             method: Text::default(),
@@ -352,7 +324,8 @@ impl CallRecord {
     pub fn begin(&mut self, direction: Direction, peer: SocketAddr, started: Micros) {
         (self.direction, self.peer, self.started) = (direction, peer, started);
         (self.trace, self.span, self.parent) = <(TraceId, SpanId, SpanId)>::default();
-        (self.sampled, self.inferred, self.h2, self.https) = (false, false, false, false);
+        (self.sampled, self.inferred, self.silent, self.told) = (false, false, false, false);
+        (self.streams, self.h2, self.https) = (false, false, false);
         self.stages = Stages::default();
         self.method.clear();
         self.host.clear();
@@ -380,7 +353,7 @@ impl CallRecord {
         let at = (self.tries as usize).min(TRIES - 1);
         self.tries += 1;
         let attempt = &mut self.attempts[at];
-        *attempt = Try { span, endpoint, began, ..Try::default() };
+        attempt.begin(span, endpoint, began);
         attempt
     }
 
@@ -404,15 +377,6 @@ impl CallRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_text_is_cut_at_a_character() {
-        let mut text = Text::<4>::default();
-        text.set("abcü");
-        assert_eq!(text.as_str(), "abc");
-        text.set("abü");
-        assert_eq!(text.as_str(), "abü");
-    }
 
     #[test]
     fn the_fifth_try_takes_the_last_place() {

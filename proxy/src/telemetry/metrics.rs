@@ -186,6 +186,8 @@ pub struct WorkerMetrics {
     pub faults_aborted: Counter,
     /// Preflights of browsers that were answered here.
     pub preflights: Counter,
+    /// Members of baggage that did not go on, because there was too much of it.
+    pub baggage_dropped: Counter,
     /// Copies of requests by what became of them.
     pub mirrors: MirrorMetrics,
     /// Tries after the first by what became of them.
@@ -252,6 +254,7 @@ impl Default for WorkerMetrics {
             faults_delayed: Counter::default(),
             faults_aborted: Counter::default(),
             preflights: Counter::default(),
+            baggage_dropped: Counter::default(),
             mirrors: MirrorMetrics::default(),
             retries: RetryMetrics::default(),
             hedges: HedgeMetrics::default(),

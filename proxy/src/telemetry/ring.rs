@@ -1,6 +1,8 @@
 //! The last calls of one worker, in a ring of a fixed size that is allocated once; other threads ask the worker for them.
 
 use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+use std::sync::LazyLock;
 
 use pilotfish_filters::trace::TraceId;
 use tokio::sync::{mpsc, oneshot};
@@ -30,12 +32,12 @@ impl Calls {
     }
 
     /// A record for a call that begins; what is in it is another's.
-    pub fn take(&self) -> Box<CallRecord> {
-        self.free.borrow_mut().pop().unwrap_or_default()
+    pub fn take(&self) -> Recording<'_> {
+        let record = self.free.borrow_mut().pop().unwrap_or_default();
+        Recording { record: Some(record), calls: self }
     }
 
-    /// A call has ended; its record is remembered.
-    pub fn remember(&self, record: Box<CallRecord>) {
+    fn remember(&self, record: Box<CallRecord>) {
         let ring = &mut *self.ring.borrow_mut();
         if ring.records.len() < ring.most {
             ring.records.push(record);
@@ -68,6 +70,46 @@ impl Calls {
             found.drain(..found.len().saturating_sub(*most));
         }
         found
+    }
+}
+
+/// The record of a call under way. One that is not remembered is for another call.
+#[derive(Debug)]
+pub struct Recording<'a> {
+    /// There until it is remembered.
+    record: Option<Box<CallRecord>>,
+    calls: &'a Calls,
+}
+
+impl Recording<'_> {
+    /// The call has ended. What is asked of its record afterwards is asked of an empty one.
+    pub fn remember(&mut self) {
+        if let Some(record) = self.record.take() {
+            self.calls.remember(record);
+        }
+    }
+}
+
+impl Deref for Recording<'_> {
+    type Target = CallRecord;
+
+    fn deref(&self) -> &CallRecord {
+        static NONE: LazyLock<CallRecord> = LazyLock::new(CallRecord::default);
+        self.record.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl DerefMut for Recording<'_> {
+    fn deref_mut(&mut self) -> &mut CallRecord {
+        self.record.get_or_insert_default()
+    }
+}
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take() {
+            self.calls.free.borrow_mut().push(record);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::request::admit::Permit;
 use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Protocol};
 use crate::request::respond::{self, Edits, Failed};
-use crate::request::{egress, forward, replay, tunnel};
+use crate::request::{egress, forward, replay, trace, tunnel};
 use crate::tls::dial::Secure;
 use crate::worker::Worker;
 
@@ -154,7 +154,9 @@ async fn to_addresses(
         if let Some(cluster) = to.cluster {
             cluster.note_try(ctx.tries, began);
         }
+        trace::begin_try(worker, ctx, &mut head, to.list.first().copied(), began);
         let tried = try_addresses(worker, to, protocol, ctx, &mut head, down).await?;
+        trace::end_try(ctx, worker.shared.clock.now(), &tried);
         if let Some(permit) = to.permit {
             permit.tried(worker, began, &tried);
         }
@@ -187,6 +189,9 @@ async fn try_addresses(
     let mut last = None;
     for address in to.list.iter().take(ADDRESSES) {
         ctx.endpoint = Some(*address);
+        if let Some(attempt) = ctx.call.current() {
+            attempt.endpoint = ctx.endpoint;
+        }
         let tried =
             try_way(worker, ctx, &to.way(*address, protocol), head, down, to.retries.per_try_timeout).await;
         let refused = matches!(&tried, Err(Unsent::NotConnected(deny)) if deny.reason != Reason::Overflow);

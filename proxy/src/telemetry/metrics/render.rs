@@ -152,6 +152,8 @@ fn by_policy(page: &mut Page, workers: &[Arc<WorkerMetrics>]) {
     page.sample("fault=\"abort\"", sum(workers, |m| &m.faults_aborted));
     let help = "Preflights of browsers that were answered here.";
     page.single("pilotfish_cors_preflights_total", "counter", help, sum(workers, |m| &m.preflights));
+    let help = "Members of baggage that did not go on, because there was too much of it.";
+    page.single("pilotfish_baggage_dropped_total", "counter", help, sum(workers, |m| &m.baggage_dropped));
     page.family("pilotfish_mirrors_total", "counter", "Copies of requests, by what became of them.");
     type ByEnd = (&'static str, fn(&MirrorMetrics) -> &Counter);
     let ends: [ByEnd; 5] = [
