@@ -22,7 +22,7 @@ use crate::bootstrap::Settings;
 use crate::server::Shared;
 use crate::shutdown::Phase;
 use crate::telemetry::metrics;
-use responder::Answer;
+use responder::{Answer, Asked};
 
 /// The listeners of the administration. Dropping it removes the Unix socket.
 #[derive(Debug)]
@@ -92,14 +92,14 @@ impl Admin {
             let anyone = shared.clone();
             tokio::spawn(responder::serve(
                 async move || Ok(tcp.accept().await?.0),
-                move |method, path| answer(&anyone, Surface::Anyone, method, path),
+                move |asked| answer(&anyone, Surface::Anyone, asked),
             ));
         }
         let socket = UnixListener::from_std(self.socket)?;
         let owner = shared.clone();
         tokio::spawn(responder::serve(
             async move || Ok(socket.accept().await?.0),
-            move |method, path| answer(&owner, Surface::Owner, method, path),
+            move |asked| answer(&owner, Surface::Owner, asked),
         ));
         Ok(file)
     }
@@ -138,13 +138,17 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 /// What is asked for, and what comes back.
-fn answer(shared: &Shared, surface: Surface, method: &str, path: &str) -> Answer {
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+fn answer(shared: &Shared, surface: Surface, asked: Asked<'_>) -> Answer {
+    let method = asked.method;
+    let (path, query) = asked.path.split_once('?').unwrap_or((asked.path, ""));
     let reads = matches!(method, "GET" | "HEAD");
     match (path, surface) {
         ("/live", _) if reads => Answer::text(200, "live\n"),
         ("/ready", _) if reads => ready(shared),
-        ("/metrics", _) if reads => Answer::new(200, metrics::CONTENT_TYPE, metrics::render(shared)),
+        ("/metrics", _) if reads => {
+            let format = metrics::Format::accepted(asked.accept);
+            Answer::new(200, format.content_type(), metrics::render(&metrics::collect(shared), format))
+        }
         ("/config", Surface::Owner) if reads => Answer::new(200, "application/json", config::render(shared)),
         ("/why", Surface::Owner) if reads => why::answer(shared, query),
         ("/drain", Surface::Owner) if method == "POST" => {

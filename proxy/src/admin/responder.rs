@@ -61,8 +61,18 @@ impl Answer {
     }
 }
 
-/// Answers what `accept` gives by `answer(method, path)`, for ever.
-pub(super) async fn serve<S, A>(accept: A, answer: impl Fn(&str, &str) -> Answer + Send + Sync + 'static)
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a str,
+    /// The path with its query.
+    pub(super) path: &'a str,
+    /// All `Accept` fields, joined by commas.
+    pub(super) accept: &'a str,
+}
+
+/// Answers what `accept` gives by `answer`, for ever.
+pub(super) async fn serve<S, A>(accept: A, answer: impl Fn(Asked<'_>) -> Answer + Send + Sync + 'static)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: AsyncFn() -> io::Result<S>,
@@ -83,7 +93,7 @@ where
     }
 }
 
-async fn exchange<S>(mut stream: S, answer: &(impl Fn(&str, &str) -> Answer + ?Sized)) -> io::Result<()>
+async fn exchange<S>(mut stream: S, answer: &(impl Fn(Asked<'_>) -> Answer + ?Sized)) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -91,7 +101,10 @@ where
     let (answer, with_body) = loop {
         let closed = stream.read_buf(&mut head).await? == 0;
         match parse(&head) {
-            Some(Ok((method, path))) => break (answer(&method, &path), method != "HEAD"),
+            Some(Ok(Parsed { method, path, accept })) => {
+                let asked = Asked { method: &method, path: &path, accept: &accept };
+                break (answer(asked), method != "HEAD");
+            }
             Some(Err(())) => break (Answer::text(400, "bad request\n"), true),
             None if head.len() > HEAD => break (Answer::text(400, "too large\n"), true),
             None if closed => return Ok(()),
@@ -106,15 +119,23 @@ where
     stream.shutdown().await
 }
 
-/// Method and path of a complete head; `None` while it is incomplete.
-fn parse(head: &[u8]) -> Option<Result<(String, String), ()>> {
+struct Parsed {
+    method: String,
+    path: String,
+    accept: String,
+}
+
+/// What is needed of a complete head; `None` while it is incomplete.
+fn parse(head: &[u8]) -> Option<Result<Parsed, ()>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
         Ok(httparse::Status::Partial) => None,
         Ok(httparse::Status::Complete(_)) => {
             let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
-            Some(Ok((method.to_owned(), path.to_owned())))
+            let accepts = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("accept"));
+            let accepts: Vec<_> = accepts.map(|field| String::from_utf8_lossy(field.value)).collect();
+            Some(Ok(Parsed { method: method.to_owned(), path: path.to_owned(), accept: accepts.join(",") }))
         }
         Err(_) => Some(Err(())),
     }
@@ -122,7 +143,7 @@ fn parse(head: &[u8]) -> Option<Result<(String, String), ()>> {
 
 /// A whole exchange on one request's bytes, for the tests of the administration.
 #[cfg(test)]
-pub(super) async fn exchange_bytes(request: &[u8], answer: impl Fn(&str, &str) -> Answer) -> String {
+pub(super) async fn exchange_bytes(request: &[u8], answer: impl Fn(Asked<'_>) -> Answer) -> String {
     let (client, server) = tokio::io::duplex(64 * 1024);
     let (mut reader, mut writer) = tokio::io::split(client);
     let client = async {

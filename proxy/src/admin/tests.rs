@@ -10,12 +10,16 @@ fn shared() -> Arc<Shared> {
     Shared::new(settings).unwrap().0
 }
 
+fn ask(shared: &Shared, surface: Surface, method: &str, path: &str) -> Answer {
+    answer(shared, surface, Asked { method, path, accept: "" })
+}
+
 #[test]
 fn tcp_shows_nothing_that_is_not_for_everyone() {
     let shared = shared();
     for path in ["/config", "/why?host=nlp", "/drain", "/config?x", "/", "//config", "/metrics/../config"] {
         for method in ["GET", "POST"] {
-            let answer = answer(&shared, Surface::Anyone, method, path);
+            let answer = ask(&shared, Surface::Anyone, method, path);
             assert_eq!(answer.status, 404, "{method} {path}");
             assert!(!answer.body.contains("nlp"), "{method} {path} tells the agent's name");
         }
@@ -26,23 +30,23 @@ fn tcp_shows_nothing_that_is_not_for_everyone() {
 #[test]
 fn ready_fails_from_the_first_moment_of_a_drain_and_live_does_not() {
     let shared = shared();
-    assert_eq!(answer(&shared, Surface::Anyone, "GET", "/ready").status, 200);
+    assert_eq!(ask(&shared, Surface::Anyone, "GET", "/ready").status, 200);
     shared.drain.advance(Phase::Unready);
-    assert_eq!(answer(&shared, Surface::Anyone, "GET", "/ready").status, 503);
-    assert_eq!(answer(&shared, Surface::Anyone, "GET", "/live").status, 200);
+    assert_eq!(ask(&shared, Surface::Anyone, "GET", "/ready").status, 503);
+    assert_eq!(ask(&shared, Surface::Anyone, "GET", "/live").status, 200);
 }
 
 #[tokio::test]
 async fn only_a_post_on_the_owners_surface_drains() {
     let shared = shared();
-    assert_eq!(answer(&shared, Surface::Owner, "GET", "/drain").status, 405);
-    assert_eq!(answer(&shared, Surface::Owner, "POST", "/drain").status, 202);
+    assert_eq!(ask(&shared, Surface::Owner, "GET", "/drain").status, 405);
+    assert_eq!(ask(&shared, Surface::Owner, "POST", "/drain").status, 202);
     shared.drain.requested().await;
 }
 
 #[test]
 fn config_is_json_that_names_agent_and_version() {
-    let body = answer(&shared(), Surface::Owner, "GET", "/config").body;
+    let body = ask(&shared(), Surface::Owner, "GET", "/config").body;
     let value: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(value["agent"], "nlp");
     assert_eq!(value["snapshot"]["version"], 0);
@@ -51,7 +55,7 @@ fn config_is_json_that_names_agent_and_version() {
 
 #[test]
 fn why_answers_with_the_refusal_that_a_request_would_get() {
-    let answer = answer(&shared(), Surface::Owner, "GET", "/why?host=nobody");
+    let answer = ask(&shared(), Surface::Owner, "GET", "/why?host=nobody");
     let value: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(
         (answer.status, value["refused"].as_str(), value["status"].as_u64()),
@@ -62,15 +66,14 @@ fn why_answers_with_the_refusal_that_a_request_would_get() {
 #[tokio::test]
 async fn head_gets_the_length_and_no_body() {
     let text =
-        responder::exchange_bytes(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n", |_, _| Answer::text(200, "abc"))
-            .await;
+        responder::exchange_bytes(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n", |_| Answer::text(200, "abc")).await;
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("content-length: 3\r\n"), "{text}");
     assert!(text.ends_with("\r\n\r\n"), "{text}");
 }
 
 #[tokio::test]
 async fn bytes_that_are_no_request_get_400_and_large_heads_end() {
-    let ok = |_: &str, _: &str| Answer::text(200, "");
+    let ok = |_: Asked<'_>| Answer::text(200, "");
     assert!(responder::exchange_bytes(b"\x16\x03\x01\x02\r\n\r\n", ok).await.starts_with("HTTP/1.1 400 "));
     let large = format!("GET / HTTP/1.1\r\nx: {}", "a".repeat(9000));
     assert!(responder::exchange_bytes(large.as_bytes(), ok).await.starts_with("HTTP/1.1 400 "));

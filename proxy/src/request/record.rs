@@ -10,6 +10,7 @@ use crate::request::ctx::Ctx;
 use crate::request::trace;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Finished;
+use crate::telemetry::metrics::Places;
 use crate::worker::Worker;
 
 /// Counts a request that has ended, however it ended.
@@ -20,20 +21,23 @@ pub fn record(worker: &Worker, snapshot: &Snapshot, mut ctx: Ctx<'_>) {
     if let Some(reason) = ctx.reason {
         metrics.refused(reason);
     }
+    let mut places = Places::default();
     // The names are parts of this request's snapshot, which need not be the newest.
     let (shared, version) = (&worker.shared, snapshot.version);
     if let Some(rule) = ctx.rule {
         let slot = worker.rules.of(&shared.rules, version, rule.number, &rule.name);
         metrics.finished_by_rule(slot, ctx.status);
+        places.rule = Some(slot);
     }
     if let Some(cluster) = ctx.cluster {
         let slot = worker.clusters.of(&shared.clusters, version, cluster);
         metrics.finished_by_cluster(slot, ctx.status, duration);
+        places.cluster = Some(slot);
     }
     let direction = metrics.direction(ctx.direction);
     direction.request_bytes.add(ctx.sent);
     direction.response_bytes.add(ctx.received);
-    tell(worker, &mut ctx, duration);
+    tell(worker, &mut ctx, places, duration);
     if let (Some(log), Some(asked)) = (&worker.shared.access_log, &ctx.asked) {
         log.record(&Finished {
             direction: ctx.direction,
@@ -56,7 +60,7 @@ pub fn record(worker: &Worker, snapshot: &Snapshot, mut ctx: Ctx<'_>) {
 }
 
 /// Completes the call's record, and hands it on.
-fn tell(worker: &Worker, ctx: &mut Ctx<'_>, duration: Duration) {
+fn tell(worker: &Worker, ctx: &mut Ctx<'_>, places: Places, duration: Duration) {
     let call = &mut *ctx.call;
     call.stages.ended = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     (call.status, call.reason) = (ctx.status.unwrap_or(0), ctx.reason);
@@ -64,6 +68,7 @@ fn tell(worker: &Worker, ctx: &mut Ctx<'_>, duration: Duration) {
     if let Some(cluster) = ctx.cluster {
         call.cluster.set(cluster);
     }
+    worker.metrics.ended(call, places);
     trace::finish(worker, ctx);
     ctx.call.remember();
 }
@@ -72,6 +77,7 @@ fn tell(worker: &Worker, ctx: &mut Ctx<'_>, duration: Duration) {
 pub fn refused(worker: &Worker, direction: Direction, conn: &ConnContext, deny: &Deny) {
     worker.metrics.finished(direction, Some(deny.reason.status()), Duration::ZERO);
     worker.metrics.refused(deny.reason);
+    worker.metrics.unparsed(direction, conn.h2, deny.reason);
     if let Some(log) = &worker.shared.access_log {
         log.record(&Finished {
             direction,

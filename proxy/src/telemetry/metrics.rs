@@ -1,16 +1,26 @@
 //! Counters of the request path, one set per worker so that no cache line is shared, merged when they are read.
 
-mod render;
+mod collect;
+pub mod family;
+mod http;
+pub mod otlp;
+mod table;
+mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-pub use render::{CONTENT_TYPE, render};
+pub use collect::collect;
+pub use http::Places;
+pub use text::{Format, render};
 
 use pilotfish_filters::verdict::Reason;
 
+use super::call::CallRecord;
 use super::series::{SLOTS, Slot};
 use crate::listen::Direction;
+use family::{Distribution, Unit};
+use table::Table;
 
 /// Upper bounds of the duration buckets, in microseconds: OpenTelemetry's for `http.server.request.duration`.
 pub const BUCKETS: [u64; 14] = [
@@ -54,6 +64,13 @@ impl Histogram {
         let bucket = BUCKETS.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS.len());
         self.buckets[bucket].add(1);
         self.sum_micros.add(micros);
+    }
+
+    fn read(&self) -> Distribution {
+        let mut values = Distribution::new(Unit::Micros, &BUCKETS);
+        values.counts = self.buckets.iter().map(Counter::get).collect();
+        values.sum = self.sum_micros.get();
+        values
     }
 }
 
@@ -163,6 +180,8 @@ struct Handshakes {
 #[repr(align(128))]
 pub struct WorkerMetrics {
     directions: [DirectionMetrics; 2],
+    /// Calls and their tries, as OpenTelemetry tells of them.
+    http: Table,
     refusals: [Counter; Reason::ALL.len()],
     /// By [`Direction`].
     handshakes: [Handshakes; 2],
@@ -241,6 +260,7 @@ impl Default for WorkerMetrics {
     fn default() -> Self {
         WorkerMetrics {
             directions: Default::default(),
+            http: Table::new(http::MOST),
             refusals: std::array::from_fn(|_| Counter::default()),
             handshakes: Default::default(),
             rules: (0..SLOTS).map(|_| ByClass::default()).collect(),
@@ -290,6 +310,16 @@ impl WorkerMetrics {
         let metrics = self.direction(direction);
         metrics.requests[class_of(status)].add(1);
         metrics.duration.record(duration);
+    }
+
+    /// Counts a call that has ended, and its tries, once its record is complete.
+    pub fn ended(&self, call: &CallRecord, places: Places) {
+        http::ended(&self.http, call, places);
+    }
+
+    /// Counts a request that could not be parsed.
+    pub fn unparsed(&self, direction: Direction, h2: bool, reason: Reason) {
+        http::refused(&self.http, direction, h2, reason);
     }
 
     /// Counts a finished request for the rule that it matched.

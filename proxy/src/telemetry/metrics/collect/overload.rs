@@ -2,30 +2,30 @@
 
 use pilotfish_filters::shed::Priority;
 
-use super::Page;
 use crate::server::Shared;
+use crate::telemetry::metrics::family::{Families, Kind};
 
-pub(super) fn render(page: &mut Page, shared: &Shared) {
+pub(super) fn collect(page: &mut Families, shared: &Shared) {
     if let Some(limit) = shared.memory.limit() {
         let help = "Resident memory that the process may use.";
-        page.single("pilotfish_memory_limit_bytes", "gauge", help, limit);
+        page.single("pilotfish_memory_limit_bytes", Kind::Gauge, help, limit);
         let help = "0: fine; 1: sheddable calls are refused; 2: all new calls are.";
-        page.single("pilotfish_memory_pressure", "gauge", help, shared.memory.level() as u8);
+        page.single("pilotfish_memory_pressure", Kind::Gauge, help, shared.memory.level() as u8);
     }
     let help = "Inbound connections that were one more than their caller may have.";
-    page.single("pilotfish_connections_refused_total", "counter", help, shared.callers.refused());
+    page.single("pilotfish_connections_refused_total", Kind::Counter, help, shared.callers.refused());
     let newest = shared.snapshots.newest();
     if let Some(gate) = newest.plan.inbound_gate() {
         let help = "Calls that the local agent serves at once at most; it follows the latency when that is asked for.";
-        page.single("pilotfish_inbound_concurrency_limit", "gauge", help, gate.limit());
+        page.single("pilotfish_inbound_concurrency_limit", Kind::Gauge, help, gate.limit());
         let help = "Calls that the local agent serves now.";
-        page.single("pilotfish_inbound_in_service", "gauge", help, gate.in_service());
+        page.single("pilotfish_inbound_in_service", Kind::Gauge, help, gate.in_service());
         let help = "Calls that wait for a place at the local agent.";
-        page.single("pilotfish_inbound_waiting", "gauge", help, gate.line().waiting());
+        page.single("pilotfish_inbound_waiting", Kind::Gauge, help, gate.line().waiting());
         let help = "Calls that found no place at the local agent in time, by agent-priority.";
-        page.family("pilotfish_inbound_shed_total", "counter", help);
+        page.family("pilotfish_inbound_shed_total", Kind::Counter, help);
         for priority in Priority::ALL {
-            page.sample(&format!("priority=\"{}\"", priority.word()), gate.line().refused(priority));
+            page.by("priority", priority.word(), gate.line().refused(priority));
         }
     }
 }

@@ -4,28 +4,28 @@ use pilotfish_filters::breaker::Step;
 use pilotfish_filters::endpoint::health::HealthState;
 use pilotfish_filters::outlier::Cause;
 
-use super::Page;
 use crate::server::Shared;
+use crate::telemetry::metrics::family::{Families, Kind};
 
-pub(super) fn render(page: &mut Page, shared: &Shared) {
+pub(super) fn collect(page: &mut Families, shared: &Shared) {
     let tally = shared.state.tally();
     let help = "Endpoints that outlier detection put aside, by cause.";
-    page.family("pilotfish_endpoint_ejections_total", "counter", help);
+    page.family("pilotfish_endpoint_ejections_total", Kind::Counter, help);
     for cause in Cause::ALL {
-        page.sample(&format!("cause=\"{}\"", cause.word()), tally.ejections(cause));
+        page.by("cause", cause.word(), tally.ejections(cause));
     }
     let help = "Ejections that maxEjectionPercent forbade.";
     let forbidden = tally.ejections_forbidden();
-    page.single("pilotfish_endpoint_ejections_forbidden_total", "counter", help, forbidden);
+    page.single("pilotfish_endpoint_ejections_forbidden_total", Kind::Counter, help, forbidden);
     let help = "Steps of endpoints' breakers, by what they came to.";
-    page.family("pilotfish_endpoint_breaker_steps_total", "counter", help);
+    page.family("pilotfish_endpoint_breaker_steps_total", Kind::Counter, help);
     for (word, step) in [("open", Step::Opened), ("probing", Step::Probing), ("closed", Step::Closed)] {
-        page.sample(&format!("to=\"{word}\""), tally.breaker(step));
+        page.by("to", word, tally.breaker(step));
     }
     let help = "Active checks of endpoints, by result.";
-    page.family("pilotfish_endpoint_checks_total", "counter", help);
+    page.family("pilotfish_endpoint_checks_total", Kind::Counter, help);
     for (word, good) in [("ok", true), ("failed", false)] {
-        page.sample(&format!("result=\"{word}\""), tally.checks(good));
+        page.by("result", word, tally.checks(good));
     }
     let now = shared.clock.now();
     let newest = shared.snapshots.newest();
@@ -36,8 +36,8 @@ pub(super) fn render(page: &mut Page, shared: &Shared) {
         }
     }
     let help = "Endpoints that get no calls now, by state; one of several clusters counts in each.";
-    page.family("pilotfish_endpoints_out", "gauge", help);
+    page.family("pilotfish_endpoints_out", Kind::Gauge, help);
     for state in HealthState::ALL.into_iter().filter(|state| *state != HealthState::Healthy) {
-        page.sample(&format!("state=\"{}\"", state.word()), out[state as usize]);
+        page.by("state", state.word(), out[state as usize]);
     }
 }
