@@ -6,10 +6,10 @@ use crate::diagnose::Diagnose;
 use crate::kinds::{Dispatch, KindInfo, dispatch, kind_names};
 use crate::model::{Kind, Meta, ResourceKey, StringMap};
 use crate::raw::{
-    AgentClusterSpec, AgentSecurityPolicySpec, AuthorizationPolicySpec, DestinationRuleSpec, Metadata,
-    PeerAuthenticationSpec, RateLimitSpec, Raw, Reader, RequestAuthenticationSpec, ServiceEntrySpec,
-    ServiceEntryStatusSpec, SidecarSpec, TelemetrySpec, TextMap, TrustDomainSpec, VirtualServiceSpec,
-    WorkloadGroupSpec, WorkloadSpec, nearest,
+    AgentClusterSpec, AgentSecurityPolicySpec, AlertRuleSpec, AuthorizationPolicySpec, DestinationRuleSpec,
+    Metadata, PeerAuthenticationSpec, RateLimitSpec, Raw, Reader, RequestAuthenticationSpec,
+    ServiceEntrySpec, ServiceEntryStatusSpec, SidecarSpec, TelemetrySpec, TextMap, TrustDomainSpec,
+    VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec, nearest,
 };
 use crate::validate::check::is_dns_label;
 use crate::yaml::{Node, Type, clip_text};
@@ -39,6 +39,7 @@ pub(crate) enum Spec<'n> {
     Telemetry(TelemetrySpec<'n>),
     TrustDomain(TrustDomainSpec<'n>),
     RateLimit(RateLimitSpec<'n>),
+    AlertRule(AlertRuleSpec<'n>),
 }
 
 /// Reads a document, or the items of a List, into `out`.
@@ -152,6 +153,7 @@ fn read_spec<'n>(node: Node<'n>, kind: Kind, diagnose: &mut Diagnose) -> Option<
         Kind::Telemetry => Spec::Telemetry(Raw::read(node, reader)?),
         Kind::TrustDomain => Spec::TrustDomain(Raw::read(node, reader)?),
         Kind::RateLimit => Spec::RateLimit(Raw::read(node, reader)?),
+        Kind::AlertRule => Spec::AlertRule(Raw::read(node, reader)?),
     })
 }
 

@@ -2,8 +2,8 @@
 
 use crate::model::Kind;
 use crate::raw::{
-    AgentClusterSpec, AgentSecurityPolicySpec, AuthorizationPolicySpec, DestinationRuleSpec, Object,
-    PeerAuthenticationSpec, RateLimitSpec, Raw, RequestAuthenticationSpec, ServiceEntrySpec, Shape,
+    AgentClusterSpec, AgentSecurityPolicySpec, AlertRuleSpec, AuthorizationPolicySpec, DestinationRuleSpec,
+    Object, PeerAuthenticationSpec, RateLimitSpec, Raw, RequestAuthenticationSpec, ServiceEntrySpec, Shape,
     SidecarSpec, TelemetrySpec, TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec,
 };
 
@@ -55,6 +55,7 @@ pub static KINDS: &[KindInfo] = &[
     info::<TelemetrySpec>(Kind::Telemetry, TELEMETRY, false, false),
     info::<TrustDomainSpec>(Kind::TrustDomain, OURS_ONLY, true, true),
     info::<RateLimitSpec>(Kind::RateLimit, OURS_ONLY, true, true),
+    info::<AlertRuleSpec>(Kind::AlertRule, OURS_ONLY, true, true),
 ];
 
 /// What is known of `kind`.

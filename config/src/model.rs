@@ -5,6 +5,7 @@
 //! additions to Istio (undefined subsets, lent policies) are spelled out as ordinary subsets and policies.
 
 mod agent;
+mod alert_rule;
 pub mod concurrency;
 mod destination_rule;
 mod health;
@@ -25,6 +26,7 @@ mod trust;
 mod virtual_service;
 
 pub use agent::*;
+pub use alert_rule::*;
 pub use concurrency::{AdaptiveConcurrency, Concurrency, QueueLimits};
 pub use destination_rule::*;
 pub use health::*;
@@ -77,4 +79,6 @@ pub struct Model {
     pub trust_domains: Vec<TrustDomain>,
     /// How often something may be called.
     pub rate_limits: Vec<RateLimit>,
+    /// When somebody has to look; for control planes.
+    pub alert_rules: Vec<AlertRule>,
 }

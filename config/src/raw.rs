@@ -15,6 +15,7 @@
 //! is checked in `validate`.
 
 mod agent;
+mod alert_rule;
 mod destination_rule;
 mod metadata;
 mod observe;
@@ -29,6 +30,7 @@ mod virtual_service;
 mod word;
 
 pub use agent::*;
+pub use alert_rule::*;
 pub use destination_rule::*;
 pub use metadata::*;
 pub use observe::*;

@@ -2,6 +2,7 @@
 
 mod additions;
 mod agent;
+mod alert_rule;
 pub mod annotations;
 mod base64;
 pub(crate) mod check;
@@ -118,6 +119,7 @@ fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &
             model.request_authentications.push(security::request_authentication(cx, meta, &spec));
         }
         Spec::Telemetry(spec) => model.telemetries.push(observe::telemetry(cx, meta, &spec)),
+        Spec::AlertRule(spec) => model.alert_rules.extend(alert_rule::alert_rule(cx, meta, &spec)),
         Spec::RateLimit(spec) => {
             drafts.rate_limits.extend(rate_limit::rate_limit(cx, meta, &spec));
         }

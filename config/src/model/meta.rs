@@ -50,6 +50,8 @@ kinds! {
     TrustDomain,
     /// How often something may be called.
     RateLimit,
+    /// When somebody has to look at an agent.
+    AlertRule,
 }
 
 impl fmt::Display for Kind {

@@ -24,6 +24,7 @@ const SHORT: &[(&str, &str)] = &[
     ("tm", "Telemetry"),
     ("td", "TrustDomain"),
     ("rl", "RateLimit"),
+    ("alr", "AlertRule"),
 ];
 
 /// What is asked for.
