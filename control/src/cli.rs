@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod agents;
+pub mod alerts;
 pub mod apply;
 pub mod backup;
 pub mod ca;
@@ -63,6 +64,7 @@ enum Command {
     Rollback(history::Rollback),
     Status(status::Status),
     Agents(agents::Agents),
+    Alerts(alerts::Alerts),
     Explain(explain::Explain),
     Ui(ui::Ui),
     Token(token::Token),
@@ -84,7 +86,7 @@ enum Command {
 const GROUPS: &[(&str, &[&str])] = &[
     ("Run it", &["serve", "ca", "backup", "restore"]),
     ("Change the mesh", &["apply", "diff", "get", "edit", "delete", "history", "rollback"]),
-    ("Look at it", &["status", "agents", "explain", "ui"]),
+    ("Look at it", &["status", "agents", "alerts", "explain", "ui"]),
     ("Who belongs to it", &["token", "revoke", "readmit", "trust", "admin"]),
     ("Without a control plane", &["check", "schema", "completion", "version"]),
 ];
@@ -158,6 +160,7 @@ fn ask(command: Command) -> Result<(), Failed> {
             Command::Rollback(it) => it.run().await,
             Command::Status(it) => it.run().await,
             Command::Agents(it) => it.run().await,
+            Command::Alerts(it) => it.run().await,
             Command::Explain(it) => it.run().await,
             Command::Ui(it) => it.run().await,
             Command::Token(it) => it.run().await,

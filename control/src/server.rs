@@ -32,6 +32,7 @@ use pilotfish_identity::{Bundles, Identity, LiveIdentity, TrustDomain};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
+use crate::alerts::Alerts;
 use crate::ca::Authority;
 use crate::ca::tokens::Tokens;
 use crate::ca::trust::Trust;
@@ -86,6 +87,7 @@ struct Control {
     resources: Arc<Resources>,
     fleet: Arc<Fleet>,
     traces: Arc<TraceStore>,
+    alerts: Arc<Alerts>,
     /// Own certificate, and whose certificates are taken.
     live: Arc<LiveIdentity>,
     /// Rings after each change of `live`.
@@ -173,6 +175,7 @@ async fn start(
     listening: &Listening,
 ) -> Result<Arc<Control>, Failure> {
     let id = data.control_id(settings.id.as_deref())?;
+    let webhook = settings.webhook().map_err(Failure)?;
     let (store, store_calls) = Measured::around(open_store(settings, data).await?);
     let (authority, live) = identity(settings, data, &store, &id, listening).await?;
     let trust_domain = authority.domain().clone();
@@ -197,6 +200,8 @@ async fn start(
     let fleet = Fleet::start(store.clone(), &resources, trust.watch(), fleet).await.map_err(unusable)?;
     let traces = TraceStore::open(&data.path().join("traces"));
     let traces = traces.map_err(|error| Failure(format!("cannot keep traces: {error}")))?;
+    let page = listening.local_address.map(|address| format!("http://{address}"));
+    let alerts = Alerts::start(fleet.clone(), resources.watch(), webhook, page);
     let control = Arc::new(Control {
         id,
         data: data.path().to_owned(),
@@ -210,6 +215,7 @@ async fn start(
         resources,
         fleet,
         traces: Arc::new(traces),
+        alerts,
         live,
         trust_changes,
         guard: Guard::new(),

@@ -18,7 +18,7 @@ object! {
         from = "from": Text<'n>;
         /// Only calls that ask for this capability. For `error-rate` and `latency`.
         capability = "capability": Text<'n>;
-        /// What is too much. `error-rate`: a share of calls, `5%` (the default). `latency`: a time, `5s` (the default).
+        /// What is too much. `error-rate`: a share of calls, `5%` (the default). `latency`: a time below 10s, `5s` (the default).
         /// `saturation`: calls in flight at each instance, 100 by default. `agent-unavailable`: fewer instances than this may
         /// be chosen, 1 by default.
         threshold = "threshold": Threshold<'n>;

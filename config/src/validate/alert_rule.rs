@@ -15,6 +15,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A sidecar reports every 5 s at most, and control planes add up in slots of ten.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(10);
+/// The last bound of sidecars' histograms.
+const LONGEST_LATENCY: Duration = Duration::from_secs(10);
 /// Labels or annotations of a rule.
 const MOST_LABELS: usize = 32;
 /// What an alert says of itself.
@@ -98,9 +100,12 @@ fn condition(cx: &mut Cx<'_>, what: AlertTypeWord, spec: &AlertRuleSpec<'_>) -> 
             let above = match threshold {
                 None => Duration::from_secs(5),
                 Some(text) => match units::duration(text.value) {
-                    Ok(above) if !above.is_zero() && above <= HOUR => above,
+                    Ok(above) if !above.is_zero() && above < LONGEST_LATENCY => above,
                     _ => {
-                        wrong(text, "a time with its unit, above 0 and at most 1h, as `2s`");
+                        wrong(
+                            text,
+                            "a time with its unit, above 0 and below 10s, as `2s`: sidecars do not tell apart what takes longer",
+                        );
                         Duration::from_secs(5)
                     }
                 },

@@ -14,6 +14,7 @@
 //! | `GET /v1/wait?version=V&timeout_ms=T` | | [`Waited`]; answers as soon as it is decided |
 //! | `GET /v1/agents?capability=C&constraint=X` | | [`Agents`] |
 //! | `POST /v1/explain` | [`Question`] | [`Explanation`] |
+//! | `GET /v1/alerts` | | [`Alerts`] |
 //! | `POST /v1/revoke` | [`AgentName`] | [`Done`] |
 //! | `POST /v1/readmit` | [`AgentName`] | [`Done`] |
 //! | `GET /v1/trust` | | [`TrustStatus`] |
@@ -427,4 +428,69 @@ pub struct NewAdministrator {
 pub struct Link {
     /// The URL.
     pub url: String,
+}
+
+/// Rules, and what they say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Alerts {
+    /// Which control plane answers: each looks at what it hears itself.
+    pub control: String,
+    /// When rules were evaluated last, seconds since 1970; 0: not yet.
+    pub evaluated: u64,
+    /// Every rule, those that are there by default first.
+    pub rules: Vec<AlertRuleRow>,
+    /// What is pending, fires, or was resolved within 15 minutes; what fires first, then by severity.
+    pub alerts: Vec<AlertRow>,
+}
+
+/// A rule.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AlertRuleRow {
+    /// `namespace/name`.
+    pub name: String,
+    /// `error-rate`, `latency`, `saturation`, `agent-unavailable`.
+    #[serde(rename = "type")]
+    pub what: String,
+    /// `info`, `warning`, `critical`.
+    pub severity: String,
+    /// What has to hold, for people.
+    pub condition: String,
+    /// It is there without a document.
+    pub default: bool,
+    /// It is not evaluated.
+    pub disabled: bool,
+    /// `inactive`, `pending` or `firing`.
+    pub state: String,
+}
+
+/// A rule that holds for an agent, or did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AlertRow {
+    /// The rule, `namespace/name`.
+    pub rule: String,
+    /// The rule's type.
+    #[serde(rename = "type")]
+    pub what: String,
+    /// The rule's severity.
+    pub severity: String,
+    /// The agent, `namespace/name`, or the host that is called.
+    pub agent: String,
+    /// `pending`, `firing` or `resolved`.
+    pub state: String,
+    /// Since when, seconds since 1970.
+    pub since: u64,
+    /// What was measured last while it held: a share, seconds, calls in flight, instances.
+    pub value: f64,
+    /// What it is compared with.
+    pub threshold: f64,
+    /// The value for people.
+    pub shown: String,
+    /// The threshold for people.
+    pub shown_threshold: String,
+    /// One sentence with the numbers.
+    pub summary: String,
+    /// What tells it apart, as Alertmanager gets it.
+    pub labels: BTreeMap<String, String>,
+    /// What it says to people, as Alertmanager gets it.
+    pub annotations: BTreeMap<String, String>,
 }

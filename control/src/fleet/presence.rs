@@ -21,7 +21,9 @@ pub struct Presence {
     pub instances: u32,
     /// Instances that may be chosen.
     pub routable: u32,
-    /// Calls in flight at all of them.
+    /// Instances that are connected to this control plane.
+    pub here: u32,
+    /// Calls in flight at those.
     pub in_flight: u64,
     /// It is out of use on purpose: all instances drain, or its certificates are revoked.
     pub retired: bool,
@@ -71,7 +73,11 @@ impl Shared {
             own.instances += 1;
             own.routable += u32::from(status.is_routable());
             own.retired &= matches!(status, Status::Draining | Status::Quarantined);
-            own.in_flight += u64::from(registration.live().in_flight);
+            let live = registration.live();
+            if live.owner == self.id {
+                own.here += 1;
+                own.in_flight += u64::from(live.in_flight);
+            }
         });
         let (mut lost, now) = (self.lost.lock(), self.now());
         lost.retain(|agent, at| !agents.contains_key(agent) && now.saturating_sub(*at) <= REMEMBERED);

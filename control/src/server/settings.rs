@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::Args;
 use pilotfish_identity::TrustDomain;
 
+use crate::alerts::webhook::Webhook;
+
 /// Settings that are fixed for the life of the process. A flag wins over its environment variable.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
@@ -79,6 +81,19 @@ pub struct Settings {
     #[arg(long, env = "PILOTFISH_LEAF_TTL", value_name = "DURATION", default_value = "24h", value_parser = leaf_ttl)]
     pub leaf_ttl: Duration,
 
+    /// Where to send alerts that fire and that are resolved: `POST` of what Alertmanager sends to its webhooks. Redirects
+    /// are not followed.
+    #[arg(long, env = "PILOTFISH_ALERT_WEBHOOK", value_name = "URL", hide_env_values = true)]
+    pub alert_webhook: Option<String>,
+
+    /// A file with the token that --alert-webhook is shown as `Authorization: Bearer`.
+    #[arg(long, env = "PILOTFISH_ALERT_WEBHOOK_TOKEN_FILE", value_name = "FILE", requires = "alert_webhook")]
+    pub alert_webhook_token_file: Option<PathBuf>,
+
+    /// Certificates (PEM) that the certificate of --alert-webhook must come from. [default: the machine's]
+    #[arg(long, env = "PILOTFISH_ALERT_WEBHOOK_CA", value_name = "FILE", requires = "alert_webhook")]
+    pub alert_webhook_ca: Option<PathBuf>,
+
     /// Threads that serve; one is enough for thousands of sidecars.
     #[arg(long, env = "PILOTFISH_WORKERS", value_name = "N", default_value_t = 2, value_parser = workers)]
     pub workers: usize,
@@ -88,6 +103,15 @@ impl Settings {
     /// The data folder: where the commands on the same machine look for it when nobody says.
     pub fn data(&self) -> PathBuf {
         self.data.clone().unwrap_or_else(crate::paths::default_data)
+    }
+
+    /// Who is told of alerts.
+    ///
+    /// # Errors
+    /// A flag that cannot be used, by its name.
+    pub fn webhook(&self) -> Result<Option<Webhook>, String> {
+        let (token, ca) = (self.alert_webhook_token_file.as_deref(), self.alert_webhook_ca.as_deref());
+        self.alert_webhook.as_ref().map(|url| Webhook::new(url, token, ca)).transpose()
     }
 }
 
