@@ -17,6 +17,7 @@ mod drain;
 pub mod edges;
 mod explain;
 mod follow;
+mod graph;
 mod hello;
 mod lease;
 mod limits;

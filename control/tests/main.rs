@@ -6,6 +6,7 @@ mod cli;
 mod deploy;
 #[cfg(feature = "etcd")]
 mod fleet_etcd;
+mod graph;
 mod mesh;
 mod mesh_limits;
 mod resources;

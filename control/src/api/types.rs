@@ -13,6 +13,7 @@
 //! | `GET /v1/status` | | [`FleetStatus`] |
 //! | `GET /v1/wait?version=V&timeout_ms=T` | | [`Waited`]; answers as soon as it is decided |
 //! | `GET /v1/agents?capability=C&constraint=X` | | [`Agents`] |
+//! | `GET /v1/graph?window=60s` | | [`Graph`]: who calls whom; 10s to 1h |
 //! | `POST /v1/explain` | [`Question`] | [`Explanation`] |
 //! | `GET /v1/alerts` | | [`Alerts`] |
 //! | `POST /v1/revoke` | [`AgentName`] | [`Done`] |
@@ -29,8 +30,11 @@
 //!
 //! Every refusal is a [`Failure`]. Sidecars' requests need their certificate, `join` a token, the rest an administrator.
 
+mod graph;
+
 use std::collections::BTreeMap;
 
+pub use graph::{CapabilityTraffic, Graph, GraphEdge, GraphNode, GraphTraffic};
 pub use pilotfish_config::wire::{Failure, Join, Joined, Renew};
 use pilotfish_config::wire::{Key, RefusedVersion, Status};
 use serde::{Deserialize, Serialize};

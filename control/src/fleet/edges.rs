@@ -212,19 +212,29 @@ impl Ring {
     }
 
     fn sum(&self, window: Duration, now: u64) -> Traffic {
-        let window = millis(window.min(LONGEST_WINDOW));
-        let (scale, slots) =
-            if window <= FINE.slot * FINE.keep { (FINE, &self.fine) } else { (COARSE, &self.coarse) };
+        let (scale, first) = Scale::of(window, now);
+        let slots = if scale.slot == FINE.slot { &self.fine } else { &self.coarse };
         let current = now / scale.slot;
-        // The current slot is not over yet, so that it comes on top.
-        let first = current.saturating_sub(window.div_ceil(scale.slot));
         let mut sum = Traffic::default();
         slots.iter().filter(|(slot, _)| *slot >= first && *slot <= current).for_each(|(_, own)| sum.add(own));
         sum
     }
 }
 
+/// How much time a window in fact covers: whole slots and what there was of the current one; nothing before the start.
+pub(super) fn covered(window: Duration, now: u64) -> Duration {
+    let (scale, first) = Scale::of(window, now);
+    Duration::from_millis(now.saturating_sub(first * scale.slot))
+}
+
 impl Scale {
+    /// The scale of a window, and its first slot. The current slot is not over yet, so that it comes on top.
+    fn of(window: Duration, now: u64) -> (Scale, u64) {
+        let window = millis(window.min(LONGEST_WINDOW));
+        let scale = if window <= FINE.slot * FINE.keep { FINE } else { COARSE };
+        (scale, (now / scale.slot).saturating_sub(window.div_ceil(scale.slot)))
+    }
+
     fn take(self, slots: &mut Slots, traffic: &Traffic, now: u64) {
         let slot = now / self.slot;
         match slots.back_mut() {
@@ -287,6 +297,13 @@ mod tests {
         edges.forget_old(now + 3_800_000);
         assert!(edges.window(LONGEST_WINDOW, now).is_empty());
         assert_eq!(edges.lock().1, 0);
+    }
+
+    #[test]
+    fn a_window_covers_what_it_sums() {
+        let seconds = |window, now| covered(Duration::from_secs(window), now).as_secs_f64();
+        assert_eq!((seconds(60, 4_000), seconds(60, 65_000), seconds(60, 125_000)), (4.0, 65.0, 65.0));
+        assert_eq!((seconds(3600, 7_230_000), seconds(9999, 7_230_000)), (3630.0, 3630.0));
     }
 
     #[test]
