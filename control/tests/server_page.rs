@@ -139,7 +139,7 @@ async fn other_pages_requests_are_refused() {
 async fn every_answer_of_the_page_says_what_browsers_may_do_with_it() {
     let serve = Serve::start(&[]);
     let browser = opened(&serve).await;
-    for path in ["/", "/page.js", "/page.css", "/v1/status", "/nothing", "/login"] {
+    for path in ["/", "/js/main.js", "/js/api.js", "/page.css", "/v1/status", "/nothing", "/login"] {
         let reply = browser.at(&serve).await.get(path).await;
         let header =
             |name: &str| reply.headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();

@@ -24,7 +24,25 @@ use crate::log;
 const HTML: &str = include_str!("page/page.html");
 const CLOSED: &str = include_str!("page/closed.html");
 const STYLE: &str = include_str!("page/page.css");
-const SCRIPT: &str = include_str!("page/page.js");
+
+/// The scripts by their paths; `main.js` imports the others.
+const SCRIPTS: &[(&str, &str)] = &[
+    ("/js/agents.js", include_str!("page/js/agents.js")),
+    ("/js/alerts.js", include_str!("page/js/alerts.js")),
+    ("/js/api.js", include_str!("page/js/api.js")),
+    ("/js/documents.js", include_str!("page/js/documents.js")),
+    ("/js/dom.js", include_str!("page/js/dom.js")),
+    ("/js/graph.js", include_str!("page/js/graph.js")),
+    ("/js/layout.js", include_str!("page/js/layout.js")),
+    ("/js/live.js", include_str!("page/js/live.js")),
+    ("/js/main.js", include_str!("page/js/main.js")),
+    ("/js/sidecars.js", include_str!("page/js/sidecars.js")),
+    ("/js/spans.js", include_str!("page/js/spans.js")),
+    ("/js/theme.js", include_str!("page/js/theme.js")),
+    ("/js/traces.js", include_str!("page/js/traces.js")),
+    ("/js/waterfall.js", include_str!("page/js/waterfall.js")),
+    ("/js/words.js", include_str!("page/js/words.js")),
+];
 
 /// Scripts and styles are files of their own, nothing comes from elsewhere, nobody may frame it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -116,13 +134,18 @@ impl Page {
         }
         let open =
             self.cookie(&head.headers).is_some_and(|cookie| control.sessions.has(cookie, Instant::now()));
-        match head.uri.path() {
+        let path = head.uri.path();
+        let script = SCRIPTS.iter().find(|(own, _)| *own == path).map(|(_, text)| *text);
+        match path {
             "/page.css" => Ok(typed(StatusCode::OK, "text/css; charset=utf-8", STYLE)),
             "/login" if head.method == Method::GET => self.login(control, head),
             "/" if open => Ok(typed(StatusCode::OK, "text/html; charset=utf-8", HTML)),
-            "/page.js" if open => Ok(typed(StatusCode::OK, "text/javascript; charset=utf-8", SCRIPT)),
-            "/" | "/page.js" | "/login" => Ok(closed()),
-            _ => Err(Denied::not_found("there is only the page, at /")),
+            "/" | "/login" => Ok(closed()),
+            _ => match script {
+                Some(script) if open => Ok(typed(StatusCode::OK, "text/javascript; charset=utf-8", script)),
+                Some(_) => Ok(closed()),
+                None => Err(Denied::not_found("there is only the page, at /")),
+            },
         }
     }
 

@@ -1,0 +1,98 @@
+// Answers of the API made by hand, for what a real mesh does not show in a test: bad luck, bad clocks, hostile names.
+
+export const HOSTILE = "<img src=x onerror=alert(1)>\u202e\"'><script>alert(2)</script>";
+
+const traffic = (rate, errors, p95) => ({
+  calls: Math.round(rate * 60), errors: Math.round(rate * 60 * errors), rate, error_share: errors, mean_us: p95 / 2, p50_us: p95 / 2.2, p95_us: p95, p99_us: p95 * 1.4,
+});
+const none = { calls: 0, errors: 0, rate: 0, error_share: 0, mean_us: null, p50_us: null, p95_us: null, p99_us: null };
+
+function graphOf(agents, calls) {
+  const edges = calls.map(([from, to, rate, errors, p95, capability]) => ({ from, to, traffic: traffic(rate, errors, p95), capabilities: [{ capability: capability || null, traffic: traffic(rate, errors, p95) }] }));
+  const sum = (some) => (some.length ? { ...some[0].traffic, rate: some.reduce((all, edge) => all + edge.traffic.rate, 0), error_share: Math.max(...some.map((edge) => edge.traffic.error_share)) } : none);
+  const nodes = agents.map(([id, statuses, capabilities = []]) => ({
+    id, registered: Object.keys(statuses).length > 0, statuses, capabilities, in_flight: 2,
+    incoming: sum(edges.filter((edge) => edge.to === id)), outgoing: sum(edges.filter((edge) => edge.from === id)),
+  }));
+  return { control: "control-1", window_seconds: 60, sidecars: nodes.length, sidecars_here: nodes.length, nodes, edges };
+}
+
+/** A research desk of nine agents. */
+export const GRAPH = graphOf([
+  ["desk/planner", { ready: 2 }, ["plan"]], ["desk/researcher", { ready: 3 }, ["research"]], ["desk/writer", { ready: 1 }, ["write"]],
+  ["desk/search", { ready: 1, degraded: 1 }, ["find", "find_images"]], ["desk/memory", { ready: 1 }, ["recall", "remember"]],
+  ["desk/critic", { ready: 1 }, ["review"]], ["llm/gateway", { ready: 4 }, ["chat", "embed"]], ["api.openai.com", {}], ["desk/archivist", { draining: 1 }, ["archive"]],
+], [
+  ["desk/planner", "desk/researcher", 4.2, 0, 412_000, "research"], ["desk/planner", "desk/writer", 1.1, 0, 1_900_000, "write"],
+  ["desk/planner", "llm/gateway", 3.4, 0.002, 880_000, "chat"], ["desk/researcher", "desk/search", 12.6, 0.081, 95_000, "find"],
+  ["desk/researcher", "desk/memory", 8.3, 0, 6_000, "recall"], ["desk/researcher", "llm/gateway", 9.7, 0.013, 1_200_000, "chat"],
+  ["desk/writer", "desk/critic", 1.0, 0, 700_000, "review"], ["desk/critic", "desk/writer", 0.3, 0, 1_500_000, "write"], ["desk/critic", "llm/gateway", 1.0, 0, 650_000, "chat"],
+  ["llm/gateway", "api.openai.com", 14.1, 0.004, 1_100_000], ["desk/memory", "llm/gateway", 2.2, 0, 45_000, "embed"],
+]);
+
+export const HOSTILE_GRAPH = graphOf([[`shop/${HOSTILE}`, { ready: 1 }, [HOSTILE]], ["shop/a", { ready: 1 }]],
+  [["shop/a", `shop/${HOSTILE}`, 3, 0.5, 20_000, HOSTILE], [`shop/${HOSTILE}`, HOSTILE, 1, 0, 1000], ["shop/a", "shop/a", 1, 0, 5000]]);
+
+// ---- a trace
+
+export const TRACE = "4bf92f3577b34da6a3ce929d0e0e4736";
+const START = 1_790_000_000_000_000_000n;
+const value = (own) => (typeof own === "number" ? { intValue: String(own) } : typeof own === "boolean" ? { boolValue: own } : { stringValue: own });
+const attributes = (own) => Object.entries(own).map(([key, each]) => ({ key, value: value(each) }));
+const time = (ms) => String(START + BigInt(Math.round(ms * 1e6)));
+const hex = (number) => number.toString(16).padStart(16, "0");
+
+function span(id, parent, kind, name, from, to, own = {}, more = {}) {
+  return {
+    traceId: TRACE, spanId: hex(id), parentSpanId: parent ? hex(parent) : "", name, kind, startTimeUnixNano: time(from), endTimeUnixNano: time(to),
+    attributes: attributes(own), events: [], status: more.error ? { code: 2, message: more.error } : {}, ...more.rest,
+  };
+}
+
+const of = (agent, spans) => ({
+  resource: { attributes: attributes({ "service.name": agent.split("/")[1], "service.namespace": agent.split("/")[0], "service.version": "1.4.0" }) },
+  scopeSpans: [{ scope: { name: "pilotfish" }, spans }],
+});
+
+/** A question to the planner: a try that failed and was done again, an agent that forwards no headers. */
+export const OTLP = {
+  resourceSpans: [
+    of("desk/planner", [
+      span(1, 0, 2, "POST /ask", 0, 2412, { "http.request.method": "POST", "url.path": "/ask", "http.response.status_code": 200, "pilotfish.request_id": "7f3c" }),
+      span(2, 1, 3, "POST", 14, 1106, { "pilotfish.capability": "research", "pilotfish.agent": "desk/researcher", "http.response.status_code": 200 }),
+      span(12, 1, 3, "POST", 1120, 2398, { "pilotfish.capability": "write", "pilotfish.agent": "desk/writer", "http.response.status_code": 200 }),
+    ]),
+    of("desk/researcher", [
+      span(3, 2, 2, "POST /research", 16, 1104, { "http.response.status_code": 200 }),
+      span(4, 3, 3, "GET", 30, 190, { "pilotfish.capability": "find", "http.response.status_code": 503, "error.type": "503" }, { error: "no answer of use" }),
+      span(5, 3, 3, "GET", 215, 402, { "pilotfish.capability": "find", "http.response.status_code": 200, "http.request.resend_count": 1 },
+        { rest: { events: [{ timeUnixNano: time(214), name: "pilotfish.retry", attributes: attributes({ "pilotfish.reason": "status 503", wait_ms: 25 }) }] } }),
+      span(8, 3, 3, "GET", 34, 61, { "pilotfish.capability": "recall", "http.response.status_code": 200, "pilotfish.trace.inferred": true }),
+      span(10, 3, 3, "POST", 420, 1098, { "pilotfish.capability": "chat", "http.response.status_code": 200, "gen_ai.request.model": "gpt-5", "gen_ai.usage.output_tokens": 512 }),
+    ]),
+    of("desk/search", [span(6, 4, 2, "GET /find", 33, 188, { "http.response.status_code": 503 }, { error: "overloaded" }), span(7, 5, 2, "GET /find", 218, 400, { "http.response.status_code": 200 })]),
+    of("desk/memory", [span(9, 8, 2, "GET /recall", 36, 60, { "http.response.status_code": 200 })]),
+    of("llm/gateway", [span(11, 10, 2, "POST /v1/chat/completions", 423, 1096, { "http.response.status_code": 200 }), span(15, 14, 2, "POST /v1/chat/completions", 1230, 2300, { "http.response.status_code": 200 })]),
+    of("desk/writer", [
+      span(13, 12, 2, "POST /write", 1123, 2396, { "http.response.status_code": 200 }),
+      span(14, 13, 3, "POST", 1226, 2303, { "pilotfish.capability": "chat", "http.response.status_code": 200, "pilotfish.trace.inferred": true }),
+    ]),
+  ],
+};
+
+export const SUMMARIES = [
+  { trace: TRACE, agent: "desk/planner", name: "POST /ask", start_ns: Date.now() * 1e6 - 4e9, duration_ns: 2_412_000_000, spans: 15, agents: 6, error: true, partial: false, workflow: "report-7" },
+  { trace: "00f067aa0ba902b700f067aa0ba902b7", agent: "desk/researcher", name: "POST /research", start_ns: Date.now() * 1e6 - 9e10, duration_ns: 61_000_000, spans: 5, agents: 3, error: false, partial: true },
+];
+
+/** A trace in which everything that can be wrong is wrong: circles, orphans, clocks, names, no ends. */
+export const BROKEN = {
+  resourceSpans: [
+    of(`shop/${HOSTILE}`, [
+      span(1, 2, 2, HOSTILE, 0, 10, { [HOSTILE]: HOSTILE, "pilotfish.trace.partial": true }, { error: HOSTILE }),
+      span(2, 1, 3, "circle", 5, 4), span(3, 3, 9, "own parent", 1, 2), span(4, 99, 2, "orphan", -5000, 20),
+      span(5, 4, 3, "", 30000, 29000, {}, { rest: { events: [{ timeUnixNano: time(7), name: HOSTILE, attributes: attributes({ a: HOSTILE }) }] } }),
+    ]),
+    { scopeSpans: [{ spans: [span(6, 5, 1, "no resource", 1, 3)] }] }, { resource: {} },
+  ],
+};
