@@ -96,3 +96,23 @@ export const BROKEN = {
     { scopeSpans: [{ spans: [span(6, 5, 1, "no resource", 1, 3)] }] }, { resource: {} },
   ],
 };
+
+// ---- alerts
+
+const rule = (name, what, severity, condition, state, more = {}) => ({ name, type: what, severity, condition, default: true, disabled: false, state, ...more });
+export const ALERTS = {
+  control: "control-1", evaluated: Math.round(Date.now() / 1000) - 2,
+  rules: [
+    rule("pilotfish-system/error-rate", "error-rate", "critical", "more than 5 % of calls to an agent fail, of at least 10 in 2m, for 2m", "firing"),
+    rule("pilotfish-system/latency", "latency", "warning", "the 95th percentile of calls to an agent is over 5s for 2m", "inactive"),
+    rule("pilotfish-system/saturation", "saturation", "warning", "an agent has over 100 calls in flight for 2m", "inactive"),
+    rule("pilotfish-system/agent-unavailable", "agent-unavailable", "critical", "no instance of an agent may be chosen for 30s", "pending"),
+    rule("desk/chat-slow", "latency", "info", "the 99th percentile of chat is over 3s for 10m", "inactive", { default: false, disabled: true }),
+  ],
+  alerts: [
+    { rule: "pilotfish-system/error-rate", type: "error-rate", severity: "critical", agent: "desk/search", state: "firing", since: Math.round(Date.now() / 1000) - 340, value: 0.081, threshold: 0.05,
+      shown: "8.1 %", shown_threshold: "5 %", summary: "8.1 % of 756 calls to desk/search failed in 2m, over 5 %", labels: {}, annotations: {} },
+    { rule: "pilotfish-system/agent-unavailable", type: "agent-unavailable", severity: "critical", agent: "desk/archivist", state: "pending", since: Math.round(Date.now() / 1000) - 12, value: 0, threshold: 1,
+      shown: "0 instances", shown_threshold: "1", summary: "no instance of desk/archivist may be chosen", labels: {}, annotations: {} },
+  ],
+};

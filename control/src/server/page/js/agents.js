@@ -29,8 +29,8 @@ export const agents = {
   read: ({ query }) => read(at("/v1/agents", { capability: query.capability, constraint: query.constraint })),
   controls: () => element("div", { class: "controls" },
     element("input", { type: "search", placeholder: "Filter", "aria-label": "Filter agents", data: { to: "find" } }),
-    element("input", { type: "search", placeholder: "Who can: capability", "aria-label": "Capability, as the header agent-capability", data: { to: "capability" } }),
-    element("input", { type: "search", placeholder: "and constraint, such as latency<200ms", "aria-label": "Constraint, as the header agent-constraint", data: { to: "constraint" } })),
+    element("input", { type: "search", placeholder: "Who can: capability", "aria-label": "Capability, as the header agent-capability", data: { to: "capability", wait: "" } }),
+    element("input", { type: "search", placeholder: "and constraint, such as latency<200ms", "aria-label": "Constraint, as the header agent-constraint", data: { to: "constraint", wait: "" } })),
   draw(seen, { query }) {
     const filter = (query.find || "").toLowerCase();
     const fits = (own) => [`${own.namespace}/${own.agent}`, own.capabilities.join(" "), own.status, own.locality,

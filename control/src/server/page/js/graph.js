@@ -107,8 +107,8 @@ function node_(node, spot, route) {
   svg("title", {}, said),
   svg("rect", { class: "box", width: SIZE.width, height: SIZE.height, rx: 8 }),
   svg("rect", { class: "mark", x: 0.5, y: 9, width: 4, height: SIZE.height - 18, rx: 2 }),
-  svg("text", { class: "name", x: 14, y: 20 }, short(visible(name), 24)),
-  svg("text", { class: "small", x: 14, y: 35 }, short(`${space ? `${visible(space)} · ` : ""}${text}`, 30)),
+  svg("text", { class: "name", x: 14, y: 20 }, short(visible(name), 20)),
+  svg("text", { class: "small", x: 14, y: 35 }, short(`${space ? `${visible(space)} · ` : ""}${text}`, 26)),
   svg("text", { class: `small ${errors ? badness(node.incoming.error_share) : ""}`, x: 14, y: 49 }, lower));
 }
 
@@ -124,7 +124,7 @@ function edge_(edge, layout, spot, route) {
   const way = points ? curve(points)
     : `M${from.x + SIZE.width - 46} ${from.y - SIZE.height / 2}c0 -24 34 -24 34 0`;
   const texts = line(traffic);
-  const wide = Math.max(...texts.map(([text]) => text.length)) * 6.3 + 8;
+  const wide = Math.max(...texts.map(([text]) => text.length)) * 6.2 + 8;
   return svg("a", {
     href: chosen ? place(["graph"], route.query) : place(["graph", "call", edge.from, edge.to], route.query), "aria-label": said,
     class: `edge ${kind} ${chosen ? "chosen" : ""}`, data: { key: `edge ${keyOf(edge)}`, edge: keyOf(edge) },
@@ -133,14 +133,14 @@ function edge_(edge, layout, spot, route) {
   svg("path", { class: "reach", d: way }),
   svg("path", { class: "way", d: way, "marker-end": `url(#arrow-${kind})`, style: { strokeWidth: `${1.2 + Math.min(3.5, Math.log10(1 + traffic.rate * 6))}px` } }),
   spot ? svg("g", { style: { transform: `translate(${spot[0]}px, ${spot[1]}px)` }, class: "label" },
-    svg("rect", { x: -wide / 2, y: -texts.length * 7.5 - 1, width: wide, height: texts.length * 15 + 2, rx: 4 }),
-    ...texts.map(([text, bad], index) => svg("text", { class: bad, "text-anchor": "middle", y: (index - (texts.length - 1) / 2) * 15 + 4 }, text))) : null);
+    svg("rect", { x: -wide / 2, y: -texts.length * 7 - 1, width: wide, height: texts.length * 14 + 2, rx: 4 }),
+    ...texts.map(([text, bad], index) => svg("text", { class: bad, "text-anchor": "middle", y: (index - (texts.length - 1) / 2) * 14 + 4 }, text))) : null);
 }
 
 /** The lines of a label: errors have a sign and a number, not only a colour. */
 function line(traffic) {
   if (!traffic.calls) return [["no calls", ""]];
-  const all = [[`${rate(traffic.rate)} · p95 ${quantile(traffic.p95_us)}`, ""]];
+  const all = [[rate(traffic.rate), ""], [`p95 ${quantile(traffic.p95_us)}`, ""]];
   if (traffic.errors) all.push([`▲ ${share(traffic.error_share)} errors`, badness(traffic.error_share)]);
   return all;
 }
@@ -151,14 +151,14 @@ function picture(shown, route) {
     const texts = line(edge.traffic);
     const points = layout.ways.get(keyOf(edge));
     const start = points[0][0] < points.at(-1)[0] ? points.slice(0, 2) : points.slice(-2);
-    return [keyOf(edge), start, Math.max(...texts.map(([text]) => text.length)) * 6.3 + 8, texts.length * 15 + 2];
+    return [keyOf(edge), start, Math.max(...texts.map(([text]) => text.length)) * 6.2 + 8, texts.length * 14 + 2];
   });
   const spots = labels(wanted);
   const arrow = (kind) => svg("marker", { id: `arrow-${kind}`, class: `arrow ${kind}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 9, markerHeight: 9, markerUnits: "userSpaceOnUse", orient: "auto" },
     svg("path", { d: "M0 0L8 4L0 8z" }));
   return element("div", { class: "scroll graph" }, svg("svg", {
-    width: layout.width, height: layout.height, viewBox: `0 0 ${layout.width} ${layout.height}`, role: "group",
-    "aria-label": `${count(shown.nodes.length, "agent")}, ${count(shown.edges.length, "call")} between them`,
+    style: { width: "100%", maxWidth: `${layout.width}px`, minWidth: `${Math.round(layout.width * 0.8)}px` }, viewBox: `0 0 ${layout.width} ${layout.height}`, role: "group",
+    "aria-label": `${count(shown.nodes.length, "agent")}, ${count(shown.edges.length, "connection")}`,
   },
   svg("defs", { data: { key: "defs" } }, ...["good", "warn", "bad", "quiet"].map(arrow)),
   layout.idle ? svg("text", { class: "small", x: 10, y: layout.idle - 10, data: { key: "idle" } }, "No calls in this window") : null,
@@ -215,7 +215,7 @@ function details(shown, route) {
 
 function summary(seen, shown) {
   const away = seen.sidecars - seen.sidecars_here;
-  const says = [`${count(shown.nodes.length, "agent")}, ${count(shown.edges.length, "kind of call", "kinds of calls")}`,
+  const says = [`${count(shown.nodes.length, "agent")}, ${count(shown.edges.length, "connection")}`,
     `the last ${Math.round(seen.window_seconds)} s`];
   if (shown.left) says.push(`${shown.left} more with fewer calls: use the filter`);
   if (away) says.push(`${count(away, "sidecar")} of ${seen.sidecars} not connected to this control plane: their calls are known to others`);

@@ -1,7 +1,7 @@
 // Where agents of the graph stand: in layers from callers to callees, with few crossings, and where they stood before
 // as far as that goes. Pure: no elements here.
 
-export const SIZE = { width: 186, height: 58, across: 150, down: 30 };
+export const SIZE = { width: 164, height: 58, across: 108, down: 42 };
 
 /** Places of `ids` and the ways of `edges` ([from, to] pairs) between them; `before` is an earlier result. */
 export function layered(ids, edges, before) {
@@ -95,7 +95,7 @@ function depths(ids, forward) {
 
 /** Orders each layer by its neighbours, then moves everything towards them. */
 function settle(layers, near) {
-  const apart = (node) => (node.bend ? SIZE.height * 0.6 : SIZE.height) + SIZE.down;
+  const apart = (node) => (node.bend ? SIZE.height * 0.75 : SIZE.height) + SIZE.down;
   const stack = (layer) => {
     let y = 0;
     for (const node of layer) {

@@ -10,7 +10,7 @@ let open = null;
 let calls = [];
 let paused = false;
 let waiting = [];
-let dropped = 0;
+let note = null;
 let number = 0;
 let failure = null;
 
@@ -23,7 +23,7 @@ function start(query) {
   const wanted = JSON.stringify([query.agent, query.capability, query.status, query.match].map((each) => each || ""));
   if (open?.wanted === wanted) return;
   close();
-  [calls, waiting, dropped, failure] = [[], [], 0, null];
+  [calls, waiting, note, failure] = [[], [], null, null];
   const abort = new AbortController();
   const own = { wanted, abort, retry: 0 };
   open = own;
@@ -36,12 +36,8 @@ function start(query) {
   };
   lines(path, abort.signal, (line) => {
     failure = null;
-    if (line.error) {
-      failure = new Error(line.error);
-      return;
-    }
-    dropped += line.dropped || 0;
-    for (const call of line.calls || (line.agent ? [line] : [])) take(call);
+    if (line.note) note = line.note;
+    else take(line);
   }).then(() => ended(null), ended);
 }
 
@@ -67,13 +63,22 @@ function row(call) {
     cell(call.trace && !/^0*$/.test(call.trace) ? element("a", { href: `#/traces/${encodeURIComponent(call.trace)}` }, call.trace.slice(0, 8)) : "", "mono"))];
 }
 
+function said({ calls: shown, waiting: since, note: told }) {
+  const all = [count(shown.length, "call")];
+  if (since) all.push(`${since} since the pause`);
+  if (told) all.push(`${count(told.sidecars, "sidecar")} looked at`);
+  if (told?.limited) all.push(`${told.limited} more came too fast to be shown`);
+  if (told?.lost) all.push(`${told.lost} more than this page could take`);
+  return all;
+}
+
 export const live = {
   id: "live", title: "Live", key: "l", every: 500,
   async read({ query }) {
     start(query);
     if (failure instanceof Ended) throw failure;
     if (failure && !calls.length) throw failure;
-    return { calls, waiting: waiting.length, dropped, paused };
+    return { calls, waiting: waiting.length, note, paused };
   },
   says: () => (paused ? "paused" : "live, as calls end"),
   leave() {
@@ -81,7 +86,7 @@ export const live = {
     paused = false;
   },
   press(action) {
-    if (action === "clear") [calls, waiting, dropped] = [[], [], 0];
+    if (action === "clear") [calls, waiting] = [[], []];
     if (action !== "pause") return;
     paused = !paused;
     if (!paused) {
@@ -95,18 +100,17 @@ export const live = {
     return true;
   },
   controls: () => element("div", { class: "controls" },
-    element("input", { type: "search", placeholder: "Agent", "aria-label": "Agent: namespace/name", data: { to: "agent" } }),
-    element("input", { type: "search", placeholder: "Capability", "aria-label": "Capability", data: { to: "capability" } }),
-    element("input", { type: "search", class: "narrow", placeholder: "Status: 503, 5xx", "aria-label": "Status, such as 503 or 5xx", data: { to: "status" } }),
-    element("input", { type: "search", placeholder: "Expression", "aria-label": "Expression that has to hold", data: { to: "match" } })),
+    element("input", { type: "search", placeholder: "Agent", "aria-label": "Agent: namespace/name", data: { to: "agent", wait: "" } }),
+    element("input", { type: "search", placeholder: "Capability", "aria-label": "Capability", data: { to: "capability", wait: "" } }),
+    element("input", { type: "search", class: "narrow", placeholder: "Status: 503, 5xx", "aria-label": "Status, such as 503 or 5xx", data: { to: "status", wait: "" } }),
+    element("input", { type: "search", placeholder: "Expression", "aria-label": "Expression that has to hold", data: { to: "match", wait: "" } })),
   draw(seen) {
     const bar = element("p", { class: "says bar-of-buttons" },
       element("button", { type: "button", data: { do: "pause" }, "aria-pressed": String(seen.paused) }, seen.paused ? "Go on " : "Pause ", element("kbd", {}, "p")),
       element("button", { type: "button", data: { do: "clear" } }, "Clear"),
-      soft([count(seen.calls.length, "call"), ...(seen.waiting ? [`${seen.waiting} since the pause`] : []),
-        ...(seen.dropped ? [`${seen.dropped} more came too fast to be shown`] : [])].join(" · ")));
+      soft(said(seen).join(" · ")));
     return element("section", { "aria-label": "Live calls" }, bar,
       table("Live calls, the newest first", [["Time"], ["Who"], ["Status"], ["Call"], ["Capability"], ["Protocol"], ["Took", "number"], [""], ["Bytes up / down", "number"], ["Trace"]],
-        seen.calls.map(row), empty(["Waiting for calls: each is shown when it ends.", "Make one through a sidecar, or look at the same in a terminal:"], ["pilotfish tap"])));
+        seen.calls.map(row), empty([seen.note && !seen.note.sidecars ? "No sidecar that fits is connected here." : "Waiting for calls: each is shown when it ends.", "Make one through a sidecar, or look at the same in a terminal:"], ["pilotfish tap"])));
   },
 };

@@ -13,7 +13,7 @@ import { traces } from "./traces.js";
 
 // What a section has: `id`, `title`, `key`; `every` milliseconds it looks again (0: never); `read(route)` gives what
 // `draw(seen, route)` makes an element of. If it wants: `controls()`, whose fields are kept in the route's query (by
-// `data-to`), `up(route)`, `keydown(event)`, `says()`, `press(action)` for its buttons (`data-do`), `leave()`.
+// `data-to`; `controlsOfList`: only for the list), `up(route)`, `keydown(event)`, `says()`, `press(action)` for its buttons (`data-do`), `leave()`.
 const VIEWS = [graph, agents, sidecars, traces, live, alerts, documents, history_];
 
 const byId = (id) => document.getElementById(id);
@@ -56,6 +56,7 @@ function enter() {
   } else if (seen && !view.fresh?.(route)) {
     draw();
   }
+  byId("controls").hidden = Boolean(view.controlsOfList && route.segments.length);
   for (const field of byId("controls").querySelectorAll("[data-to]")) fill(field, route.query[field.dataset.to] || "");
   look();
 }
@@ -68,9 +69,12 @@ function fill(field, value) {
 
 /** A field of the controls changed: the route is where that is kept. */
 function changed(event) {
-  const { to } = event.target.dataset;
-  if (!to) return;
+  const { to, wait } = event.target.dataset;
+  // What the control plane has to understand is sent when it is complete: on Enter, or when the field is left.
+  if (!to || (event.type === "input" && wait !== undefined)) return;
+  const old = route.query[to] || "";
   const value = event.target.type === "checkbox" ? (event.target.checked ? "1" : "") : event.target.value.trim();
+  if (value === old) return;
   history.replaceState(null, "", place([route.view, ...route.segments], { ...route.query, [to]: value }));
   clearTimeout(typing);
   typing = setTimeout(enter, event.type === "input" && event.target.matches("[type=search], [type=text]") ? 200 : 0);
@@ -188,6 +192,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 });
 document.addEventListener("keydown", keydown);
 byId("controls").addEventListener("input", changed);
+byId("controls").addEventListener("change", changed);
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-do]");
   if (!button || !shown.press) return;

@@ -5,10 +5,7 @@ import { element, link, place } from "./dom.js";
 import { agent, ago, at as when, cell, count, empty, latency, soft, table, word } from "./words.js";
 import { waterfall } from "./waterfall.js";
 
-const SINCE = { "15m": "15 minutes", "1h": "hour", "6h": "6 hours", "24h": "day", "": "all that is kept" };
-/** A trace by its id, or the beginning of a workflow's. */
-const ID = /^[0-9a-f]{32}$/;
-
+const SINCE = [["1h", "hour"], ["15m", "15 minutes"], ["6h", "6 hours"], ["24h", "day"], ["all", "all that is kept"]];
 let kept = { id: null };
 
 async function one(id) {
@@ -42,23 +39,22 @@ function list(seen, route) {
 }
 
 export const traces = {
-  id: "traces", title: "Traces", key: "t", every: 3000,
+  id: "traces", title: "Traces", key: "t", every: 3000, controlsOfList: true,
   read({ segments, query }) {
     if (segments.length) return one(segments[0]);
-    const since = query.since === undefined ? "1h" : query.since;
-    return read(at("/v1/traces", { agent: query.agent, min_duration: query.min, error: query.error === "1" ? "true" : "",
+    const since = query.since || "1h";
+    return read(at("/v1/traces", { agent: query.agent, "min-duration": query.min, error: query.error === "1" ? "true" : "",
       workflow: query.workflow, since: since === "all" ? "" : since, limit: 100 }));
   },
   // A trace is not drawn from what a list gave, nor the other way round.
   fresh: ({ segments }) => (segments.length ? kept.id !== segments[0] : true),
   up: ({ segments, query }) => (segments.length > 1 ? place(["traces", segments[0]], query) : segments.length ? place(["traces"], query) : null),
   controls: () => element("div", { class: "controls" },
-    element("input", { type: "search", placeholder: "Agent", "aria-label": "Agent: name or namespace/name", data: { to: "agent" } }),
-    element("input", { type: "search", class: "narrow", placeholder: "At least, 200ms", "aria-label": "Least duration, such as 200ms", data: { to: "min" } }),
-    element("input", { type: "search", placeholder: "Workflow", "aria-label": "Workflow id", data: { to: "workflow" } }),
+    element("input", { type: "search", placeholder: "Agent", "aria-label": "Agent: name or namespace/name", data: { to: "agent", wait: "" } }),
+    element("input", { type: "search", class: "narrow", placeholder: "At least, 200ms", "aria-label": "Least duration, such as 200ms", data: { to: "min", wait: "" } }),
+    element("input", { type: "search", placeholder: "Workflow", "aria-label": "Workflow id", data: { to: "workflow", wait: "" } }),
     element("label", {}, "Last ", element("select", { data: { to: "since" } },
-      ...Object.entries({ "1h": SINCE["1h"], "15m": SINCE["15m"], "6h": SINCE["6h"], "24h": SINCE["24h"], all: SINCE[""] })
-        .map(([value, text]) => element("option", { value }, text)))),
+      ...SINCE.map(([value, text]) => element("option", { value }, text)))),
     element("label", {}, element("input", { type: "checkbox", data: { to: "error" } }), " errors only")),
   draw(seen, route) {
     if (Array.isArray(seen)) return list(seen, route);
