@@ -11,6 +11,7 @@ mod founding;
 mod handle;
 mod listen;
 mod measured;
+mod otlp;
 mod page;
 mod places;
 mod rate;
@@ -44,6 +45,7 @@ use crate::traces::store::TraceStore;
 use data::DataFolder;
 use listen::Listening;
 use measured::Measured;
+use otlp::Otlp;
 use page::Page;
 use rate::Guard;
 use sessions::Sessions;
@@ -88,6 +90,7 @@ struct Control {
     fleet: Arc<Fleet>,
     traces: Arc<TraceStore>,
     alerts: Arc<Alerts>,
+    otlp: Otlp,
     /// Own certificate, and whose certificates are taken.
     live: Arc<LiveIdentity>,
     /// Rings after each change of `live`.
@@ -216,6 +219,7 @@ async fn start(
         fleet,
         traces: Arc::new(traces),
         alerts,
+        otlp: Otlp::new(),
         live,
         trust_changes,
         guard: Guard::new(),

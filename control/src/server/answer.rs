@@ -116,6 +116,12 @@ impl Denied {
         denied
     }
 
+    /// With the time after which it may be tried again, seconds.
+    pub(super) fn after(mut self, seconds: u64) -> Denied {
+        self.header = Some((RETRY_AFTER, HeaderValue::from(seconds.max(1))));
+        self
+    }
+
     /// As an answer.
     pub(super) fn answer(self) -> Answer {
         let body = serde_json::to_vec(&self.failure).unwrap_or_default();

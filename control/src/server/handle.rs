@@ -108,6 +108,9 @@ pub(super) async fn perform(
     if let (Asks::Stream, Caller::Sidecar(peer)) = (route.asks, &caller) {
         return stream::open(control, peer, &head, incoming, &activity);
     }
+    if let (Asks::Spans, Caller::Sidecar(peer)) = (route.asks, &caller) {
+        return traces::take(control, peer, &head, incoming, &activity).await;
+    }
     let body = body::read(incoming, route.longest, &activity).await?;
     let asked = Asked { from, caller, segments, query: head.uri.query().map(str::to_owned), body, activity };
     dispatch(control, route.asks, &asked).await
@@ -137,7 +140,6 @@ async fn dispatch(control: &Arc<Control>, asks: Asks, asked: &Asked) -> Result<A
         Asks::Renew => identity::renew(control, asked).await,
         Asks::NewAdministrator => identity::new_administrator(control, asked),
         Asks::Ui => link(control, asked),
-        Asks::Spans => traces::take(control, asked).await,
         Asks::Traces => traces::search(control, asked).await,
         Asks::Trace => traces::one(control, asked).await,
         Asks::Analysis => analysis::analysis(control, asked).await,
@@ -146,7 +148,7 @@ async fn dispatch(control: &Arc<Control>, asks: Asks, asked: &Asked) -> Result<A
         Asks::Graph => graph::graph(control, asked),
         Asks::Why => live::why(control, asked).await,
         Asks::Tap => live::tap(control, asked).await,
-        Asks::Stream => Err(Denied::forbidden("this needs a sidecar's certificate, over TLS")),
+        Asks::Stream | Asks::Spans => Err(Denied::forbidden("this needs a sidecar's certificate, over TLS")),
     }
 }
 

@@ -77,8 +77,6 @@ pub(super) struct Route {
 
 /// Documents: ten thousand routes are 1.5 MB.
 const DOCUMENTS: usize = 64 << 20;
-/// A batch of spans.
-const SPANS: usize = 8 << 20;
 /// A question, a certificate, a signing request.
 const SMALL: usize = 64 << 10;
 /// A question with a body to look into.
@@ -132,7 +130,7 @@ const ROUTES: &[Route] = &[
         path: "/v1/otlp/traces",
         asks: Asks::Spans,
         needs: Needs::Sidecar,
-        longest: SPANS,
+        longest: super::otlp::LONGEST,
     },
     // Its body is read frame by frame, each with a limit of its own.
     Route { method: Method::POST, path: "/v1/stream", asks: Asks::Stream, needs: Needs::Sidecar, longest: 0 },

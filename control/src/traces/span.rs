@@ -97,6 +97,43 @@ pub enum Value {
     Bytes(Vec<u8>),
 }
 
+impl Value {
+    /// As a search compares it and people read it: texts as they are, lists and maps as JSON.
+    pub fn to_text(&self) -> String {
+        match self {
+            Value::Text(text) => text.clone(),
+            Value::Bool(yes) => yes.to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::Float(number) => number.to_string(),
+            Value::List(_) | Value::Map(_) | Value::Bytes(_) => self.to_json().to_string(),
+        }
+    }
+
+    /// As JSON; bytes as base64.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Value::Text(text) => text.as_str().into(),
+            Value::Bool(yes) => (*yes).into(),
+            Value::Number(number) => (*number).into(),
+            Value::Float(number) => (*number).into(),
+            Value::List(list) => list.iter().map(Value::to_json).collect(),
+            Value::Map(map) => map.iter().map(|(key, value)| (key.clone(), value.to_json())).collect(),
+            Value::Bytes(bytes) => data_encoding::BASE64.encode(bytes).into(),
+        }
+    }
+}
+
+impl Resource {
+    /// The agent: `namespace/name`, or the name alone when it has no namespace.
+    pub fn agent(&self) -> String {
+        match (self.namespace.as_str(), self.service.as_str()) {
+            ("", "") => "unknown_service".into(),
+            ("", name) => name.into(),
+            (namespace, name) => format!("{namespace}/{name}"),
+        }
+    }
+}
+
 impl Span {
     /// How long it took, nanoseconds.
     pub fn duration(&self) -> u64 {

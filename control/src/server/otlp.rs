@@ -1,0 +1,30 @@
+//! Receivers of OTLP: what others send about their calls, kept in the trace store.
+
+mod body;
+mod http;
+
+use std::sync::Arc;
+
+pub(super) use body::{LONGEST, Room};
+pub(super) use http::take;
+
+/// Bytes of bodies that are read at the same time, of sidecars and of all others.
+const SIDECARS: usize = 64 << 20;
+const OTHERS: usize = 32 << 20;
+/// Bytes a second, and at once, that come without a credential: more than 100,000 spans.
+const RATE: f64 = 64e6;
+
+/// What the receivers may take.
+#[derive(Debug)]
+pub(super) struct Otlp {
+    /// Of sidecars.
+    pub(super) sidecars: Arc<Room>,
+    /// Of programs on this machine.
+    pub(super) local: Arc<Room>,
+}
+
+impl Otlp {
+    pub(super) fn new() -> Otlp {
+        Otlp { sidecars: Room::new(SIDECARS, None), local: Room::new(OTHERS, Some(RATE)) }
+    }
+}
