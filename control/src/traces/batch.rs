@@ -111,13 +111,13 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Looks through an `ExportTraceServiceRequest`.
-    pub(super) fn read(
-        bytes: Bytes,
-        speaker: Option<&Speaker>,
-        times: Times,
-    ) -> Result<Batch, Malformed> {
-        let mut batch =
-            Batch { bytes: Bytes::new(), origins: Vec::new(), heads: Vec::new(), refused: RefusedSpans::default() };
+    pub(super) fn read(bytes: Bytes, speaker: Option<&Speaker>, times: Times) -> Result<Batch, Malformed> {
+        let mut batch = Batch {
+            bytes: Bytes::new(),
+            origins: Vec::new(),
+            heads: Vec::new(),
+            refused: RefusedSpans::default(),
+        };
         // What one resource says is written for each of its scopes: it may not make a batch many times as long.
         let mut copied = 2 * bytes.len() + 64 * LONGEST_RESOURCE;
         let mut fields = Reader::new(&bytes, 0..bytes.len());
@@ -327,7 +327,9 @@ fn inner(all: &[u8], range: Range<usize>, budget: &mut Budget, event: bool) -> R
         while let Some((number, field)) = fields.next()? {
             match (event, number, field) {
                 (true, 1, Field::Fixed64(_)) | (true, 4, Field::Varint(_)) => {}
-                (false, 1 | 2, Field::Bytes(_)) | (false, 5, Field::Varint(_)) | (false, 6, Field::Fixed32(_)) => {}
+                (false, 1 | 2, Field::Bytes(_))
+                | (false, 5, Field::Varint(_))
+                | (false, 6, Field::Fixed32(_)) => {}
                 (true, 2, Field::Bytes(range)) | (false, 3, Field::Bytes(range)) => {
                     text(all, &range)?;
                 }
@@ -392,11 +394,7 @@ fn put_text(out: &mut Vec<u8>, number: u32, all: &[u8], range: &Range<usize>) ->
 
 /// What a resource says, as it is to be kept, and the service in it. A proven speaker's name takes the place of the one
 /// that is claimed.
-fn said(
-    all: &[u8],
-    range: Range<usize>,
-    speaker: Option<&Speaker>,
-) -> Result<(Vec<u8>, String), Malformed> {
+fn said(all: &[u8], range: Range<usize>, speaker: Option<&Speaker>) -> Result<(Vec<u8>, String), Malformed> {
     let bytes = all.get(range.clone()).unwrap_or_default();
     if bytes.len() > LONGEST_RESOURCE {
         return Err(Malformed);

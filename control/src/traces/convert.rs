@@ -77,7 +77,8 @@ fn resource(made: OtlpResource) -> Resource {
 
 fn attributes(pairs: Vec<KeyValue>, depth: usize) -> Vec<(String, Value)> {
     let kept = pairs.into_iter().take(ATTRIBUTES);
-    kept.map(|pair| (cut(pair.key), pair.value.map_or(Value::Text(String::new()), |value| of(value, depth)))).collect()
+    kept.map(|pair| (cut(pair.key), pair.value.map_or(Value::Text(String::new()), |value| of(value, depth))))
+        .collect()
 }
 
 /// A value.

@@ -388,7 +388,8 @@ impl TraceStore {
             segments: state.segments.len(),
             disk: state.segments.values().map(Segment::bytes).sum(),
             traces: state.index.len(),
-            index: state.index.bytes() + state.segments.values().map(|segment| segment.held.capacity() * 12).sum::<usize>(),
+            index: state.index.bytes()
+                + state.segments.values().map(|segment| segment.held.capacity() * 12).sum::<usize>(),
             age: Duration::from_millis(now.saturating_sub(oldest)),
             full: self.inner.full_until.load(Relaxed) > 0,
         }
@@ -404,9 +405,6 @@ impl Drop for TraceStore {
         }
     }
 }
-
-
-
 
 #[cfg(test)]
 mod tests;

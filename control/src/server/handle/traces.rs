@@ -73,7 +73,9 @@ pub(in crate::server) fn id(text: &str) -> Result<TraceId, Denied> {
 
 /// There is no such trace.
 pub(in crate::server) fn unknown(id: TraceId) -> Denied {
-    Denied::not_found(format!("no trace {id} is known here: it was not sampled, is too old, or is still on its way"))
+    Denied::not_found(format!(
+        "no trace {id} is known here: it was not sampled, is too old, or is still on its way"
+    ))
 }
 
 /// Reads the store off the threads that serve.
@@ -132,7 +134,9 @@ fn nanos(duration: Duration) -> u64 {
 fn duration(query: &Query, name: &str) -> Result<Option<u64>, Denied> {
     let Some(text) = query.get(name) else { return Ok(None) };
     let duration = pilotfish_config::units::duration(text);
-    duration.map(|duration| Some(nanos(duration))).map_err(|why| Denied::bad(format!("parameter `{name}`: {why}")))
+    duration
+        .map(|duration| Some(nanos(duration)))
+        .map_err(|why| Denied::bad(format!("parameter `{name}`: {why}")))
 }
 
 /// A moment: how long ago (`1h`), or a time (RFC 3339), as nanoseconds since 1970.
@@ -142,7 +146,9 @@ fn moment(query: &Query, name: &str, now: SystemTime) -> Result<Option<u64>, Den
         return Ok(Some(nanos(now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(ago))));
     }
     let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
-        Denied::bad(format!("parameter `{name}` is neither how long ago (`1h`) nor a time (`2026-11-21T18:00:00Z`)"))
+        Denied::bad(format!(
+            "parameter `{name}` is neither how long ago (`1h`) nor a time (`2026-11-21T18:00:00Z`)"
+        ))
     })?;
     Ok(Some(u64::try_from(at.unix_timestamp_nanos()).unwrap_or(0)))
 }

@@ -6,7 +6,9 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use hyper::body::Incoming;
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
 use prost::Message;
 
 use super::super::Control;
@@ -60,7 +62,8 @@ pub(in crate::server) async fn take(
     let form = form(&head.headers)?;
     let mut place = room.place();
     let bytes = body::read(incoming, &mut place, activity).await?;
-    let (bytes, place) = if is_gzip(&head.headers)? { body::inflate(bytes, place).await? } else { (bytes, place) };
+    let (bytes, place) =
+        if is_gzip(&head.headers)? { body::inflate(bytes, place).await? } else { (bytes, place) };
     let bytes = if form == Form::Json { body::from_json(bytes, &place).await? } else { bytes };
     let taken = control.traces.take(bytes, speaker).await.map_err(denied)?;
     Ok(answered(form, taken))
@@ -119,7 +122,8 @@ fn answered(form: Form, taken: Taken) -> Answer {
             let partial = response.partial_success.map(|partial| {
                 serde_json::json!({"rejectedSpans": partial.rejected_spans.to_string(), "errorMessage": partial.error_message})
             });
-            let body = partial.map_or_else(|| serde_json::json!({}), |it| serde_json::json!({"partialSuccess": it}));
+            let body =
+                partial.map_or_else(|| serde_json::json!({}), |it| serde_json::json!({"partialSuccess": it}));
             typed(StatusCode::OK, JSON, body.to_string())
         }
     }

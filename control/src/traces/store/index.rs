@@ -83,7 +83,13 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn new() -> Index {
-        Index { entries: Vec::new(), free: Vec::new(), by_id: HashMap::new(), names: Names::new(), elsewhere: 0 }
+        Index {
+            entries: Vec::new(),
+            free: Vec::new(),
+            by_id: HashMap::new(),
+            names: Names::new(),
+            elsewhere: 0,
+        }
     }
 
     /// The place of a trace.

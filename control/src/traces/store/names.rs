@@ -42,7 +42,13 @@ impl Names {
     pub(super) fn new() -> Names {
         let other = Service { name: "".into(), pairs: HashMap::new() };
         let pair = Pair { service: 0, name: "".into() };
-        Names { services: vec![other], by_name: HashMap::new(), pairs: vec![pair], free: Vec::new(), free_services: Vec::new() }
+        Names {
+            services: vec![other],
+            by_name: HashMap::new(),
+            pairs: vec![pair],
+            free: Vec::new(),
+            free_services: Vec::new(),
+        }
     }
 
     /// The number of a pair; [`OTHER`] when there is no place for it.
@@ -107,7 +113,8 @@ impl Names {
 
     /// Which pairs fit an agent (`name` or `namespace/name`) and a span's name.
     pub(super) fn fitting(&self, agent: Option<&str>, name: Option<&str>) -> Vec<bool> {
-        let services: Vec<bool> = self.services.iter().map(|it| agent.is_none_or(|agent| is(&it.name, agent))).collect();
+        let services: Vec<bool> =
+            self.services.iter().map(|it| agent.is_none_or(|agent| is(&it.name, agent))).collect();
         let name = name.map(shortened);
         let fits = |pair: &Pair| {
             services.get(pair.service as usize).is_some_and(|fits| *fits)
@@ -137,7 +144,8 @@ impl Names {
 
     /// Whether it is worth looking for names that nothing uses any more.
     pub(super) fn is_crowded(&self) -> bool {
-        (self.pairs.len() - self.free.len()) * 2 > PAIRS || (self.services.len() - self.free_services.len()) * 2 > SERVICES
+        (self.pairs.len() - self.free.len()) * 2 > PAIRS
+            || (self.services.len() - self.free_services.len()) * 2 > SERVICES
     }
 
     /// Forgets the pairs that are not used, and services without any.
@@ -176,7 +184,8 @@ impl Names {
 /// Whether a service is the one that is meant: by name alone those of every namespace are.
 pub(super) fn is(service: &str, agent: &str) -> bool {
     let agent = shortened(agent);
-    service == agent || (!agent.contains('/') && service.rsplit_once('/').is_some_and(|(_, name)| name == agent))
+    service == agent
+        || (!agent.contains('/') && service.rsplit_once('/').is_some_and(|(_, name)| name == agent))
 }
 
 /// The start of a text, at most so long.

@@ -139,7 +139,9 @@ impl Look<'_> {
     fn chain(&mut self, file: &Arc<File>, last: u32) -> bool {
         let mut at = last;
         while at != 0 {
-            let Ok(Record::Spans { origin, before, spans, .. }) = self.records.read(file, at) else { return false };
+            let Ok(Record::Spans { origin, before, spans, .. }) = self.records.read(file, at) else {
+                return false;
+            };
             let spans = spans.to_vec();
             let (is_agent, has) = self.origin(file, origin);
             if is_agent && self.any(&spans, &has) {
@@ -348,4 +350,3 @@ impl Gathered {
         self.all.len() - 1
     }
 }
-

@@ -89,7 +89,16 @@ impl Segment {
 
     fn of(folder: &Path, number: u32, file: File, length: u64, now: u64) -> Segment {
         let folder = folder.to_owned();
-        Segment { number, file: Arc::new(file), folder, length, beside: 0, first: now, last: now, held: Vec::new() }
+        Segment {
+            number,
+            file: Arc::new(file),
+            folder,
+            length,
+            beside: 0,
+            first: now,
+            last: now,
+            held: Vec::new(),
+        }
     }
 
     /// Bytes on disk.

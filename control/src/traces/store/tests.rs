@@ -47,8 +47,10 @@ fn trace_id(trace: u64) -> TraceId {
 }
 
 fn batch(namespace: &str, name: &str, spans: Vec<Span>) -> Bytes {
-    let resource =
-        Resource { attributes: vec![text("service.name", name), text("service.namespace", namespace)], ..Resource::default() };
+    let resource = Resource {
+        attributes: vec![text("service.name", name), text("service.namespace", namespace)],
+        ..Resource::default()
+    };
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
     let spans = ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() };
     ExportTraceServiceRequest { resource_spans: vec![spans] }.encode_to_vec().into()
@@ -144,8 +146,14 @@ fn searches_hold_all_they_are_told() {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Vec<_>>()
     };
     assert_eq!(count(Search { attributes: attributes(&[("http.response.status_code", "500")]), ..all() }), 5);
-    assert_eq!(count(Search { attributes: attributes(&[("user", "u7"), ("service.name", "a")]), ..all() }), 1);
-    assert_eq!(count(Search { attributes: attributes(&[("user", "u7"), ("service.name", "b")]), ..all() }), 0);
+    assert_eq!(
+        count(Search { attributes: attributes(&[("user", "u7"), ("service.name", "a")]), ..all() }),
+        1
+    );
+    assert_eq!(
+        count(Search { attributes: attributes(&[("user", "u7"), ("service.name", "b")]), ..all() }),
+        0
+    );
     let newest = store.search(&Search { limit: 3, ..Search::default() }).unwrap();
     assert_eq!(newest.iter().map(|it| it.start_ns - at).collect::<Vec<_>>(), [19, 18, 17]);
 }
@@ -339,7 +347,8 @@ fn garbage_is_refused_and_never_kept_half() {
     }
     // One resource for many scopes must not become many copies of it.
     let resource = Resource { attributes: vec![text("k", &"x".repeat(60 << 10))], ..Resource::default() };
-    let scope_spans = vec![ScopeSpans { spans: vec![span(1, 1, 0, "op", at, at)], ..ScopeSpans::default() }; 10_000];
+    let scope_spans =
+        vec![ScopeSpans { spans: vec![span(1, 1, 0, "op", at, at)], ..ScopeSpans::default() }; 10_000];
     let spans = ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() };
     let bomb = ExportTraceServiceRequest { resource_spans: vec![spans] }.encode_to_vec();
     assert_eq!(store.take_now(bomb.into(), None), Err(Refusal::Malformed));
@@ -348,7 +357,9 @@ fn garbage_is_refused_and_never_kept_half() {
     for _ in 0..60 {
         let values = vec![deep];
         deep = AnyValue {
-            value: Some(any_value::Value::ArrayValue(opentelemetry_proto::tonic::common::v1::ArrayValue { values })),
+            value: Some(any_value::Value::ArrayValue(opentelemetry_proto::tonic::common::v1::ArrayValue {
+                values,
+            })),
         };
     }
     let deep = KeyValue { key: "k".into(), value: Some(deep), ..KeyValue::default() };
@@ -379,7 +390,8 @@ fn names_beyond_the_index_are_found_by_reading() {
     let store = TraceStore::open(folder.path()).unwrap();
     let at = nanos();
     for from in 0..14u64 {
-        let spans = (0..5_000u64).map(|n| span(from * 5_000 + n + 1, 1, 0, &format!("op {from}/{n}"), at + n, at + n));
+        let spans = (0..5_000u64)
+            .map(|n| span(from * 5_000 + n + 1, 1, 0, &format!("op {from}/{n}"), at + n, at + n));
         store.take_now(batch("n", "flood", spans.collect()), None).unwrap();
     }
     let search = Search { operation: Some("op 13/4999".into()), ..all() };

@@ -150,7 +150,8 @@ impl Writer {
         };
         self.tell(&written, now);
         for (job, refused) in jobs.into_iter().zip(refused) {
-            let known = (job.batch.heads.len() as u64 + job.batch.refused.total()).saturating_sub(refused.total());
+            let known =
+                (job.batch.heads.len() as u64 + job.batch.refused.total()).saturating_sub(refused.total());
             // Who sent it may be gone.
             let _ = job.answer.send(match written {
                 Ok(()) => Ok(Taken { spans: known, refused }),
@@ -181,12 +182,7 @@ impl Writer {
         }
     }
 
-    fn append(
-        &mut self,
-        jobs: &[Job],
-        refused: &mut [batch::RefusedSpans],
-        now: u64,
-    ) -> io::Result<()> {
+    fn append(&mut self, jobs: &[Job], refused: &mut [batch::RefusedSpans], now: u64) -> io::Result<()> {
         let (number, file, length) = self.newest(now)?;
         self.buffer.clear();
         let groups = self.encode(jobs, refused, number, length);
@@ -261,7 +257,8 @@ impl Writer {
                 if fit > 0 {
                     let origin = self.origin(&job.batch.origins[first.origin as usize].encoded, length);
                     let at = (length as usize + self.buffer.len()) as u32;
-                    let spans_of = heads[from..from + fit].iter().map(|head| &job.batch.bytes[head.range.clone()]);
+                    let spans_of =
+                        heads[from..from + fit].iter().map(|head| &job.batch.bytes[head.range.clone()]);
                     segment::put_spans(&mut self.buffer, first.trace, origin, before, spans_of);
                     groups.push(Group { job: number, heads: from..from + fit, at });
                     added.insert(first.trace, (at, spans + fit as u32));
@@ -317,7 +314,8 @@ impl Writer {
                     || segment.held.len() >= limits.held()
                     || now.saturating_sub(segment.first) > age / 16)
         });
-        let sealed = full.map(|segment| (segment.number, sealed::write(&self.inner.folder, segment, &state.index)));
+        let sealed =
+            full.map(|segment| (segment.number, sealed::write(&self.inner.folder, segment, &state.index)));
         let too_many = too_many(&state, limits, now);
         drop(state);
         if let Some((number, written)) = sealed {
@@ -336,7 +334,11 @@ impl Writer {
         while too_many(&state, self.inner.limits, now) {
             let Some((_, segment)) = state.segments.pop_first() else { break };
             if let Err(error) = segment.remove() {
-                log::warn!("a segment of the trace store cannot be removed", number = segment.number, why = error);
+                log::warn!(
+                    "a segment of the trace store cannot be removed",
+                    number = segment.number,
+                    why = error
+                );
             }
             for held in &segment.held {
                 state.index.remove(held.trace, segment.number, held.spans);
@@ -362,7 +364,8 @@ fn too_many(state: &State, limits: Limits, now: u64) -> bool {
     }
     let age = u64::try_from(limits.age.as_millis()).unwrap_or(u64::MAX);
     let disk: u64 = state.segments.values().map(Segment::bytes).sum();
-    let held: usize = state.segments.values().map(|segment| segment.held.capacity() * size_of::<Held>()).sum();
+    let held: usize =
+        state.segments.values().map(|segment| segment.held.capacity() * size_of::<Held>()).sum();
     let old = state.segments.values().next().is_some_and(|segment| now.saturating_sub(segment.last) > age);
     // There has to be room for what comes until the next look.
     old || disk + limits.segment() / 4 > limits.disk || state.index.bytes() + held > limits.memory()
@@ -437,7 +440,11 @@ pub(super) fn restore(folder: &Path, limits: Limits) -> io::Result<(State, u32)>
         match loaded {
             Ok(segment) => drop(state.segments.insert(*number, segment)),
             Err(error) => {
-                log::warn!("a segment of the trace store cannot be read and is left out", number = number, why = error);
+                log::warn!(
+                    "a segment of the trace store cannot be read and is left out",
+                    number = number,
+                    why = error
+                );
             }
         }
     }
@@ -464,7 +471,11 @@ fn rebuild(segment: &mut Segment, index: &mut Index) -> io::Result<()> {
     })?;
     if whole < segment.length {
         let torn = segment.length - whole;
-        log::warn!("the end of a segment of the trace store was torn and is cut off", number = segment.number, bytes = torn);
+        log::warn!(
+            "the end of a segment of the trace store was torn and is cut off",
+            number = segment.number,
+            bytes = torn
+        );
         if whole == 0 {
             file.write_all_at(segment::MAGIC, 0)?;
         }
