@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 mod control;
+pub mod otlp;
 mod probe;
 mod telemetry;
 

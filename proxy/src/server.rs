@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::admin::Admin;
-use crate::bootstrap::{Secret, Settings};
+use crate::bootstrap::{Secret, Settings, otlp};
 use crate::control::{self, NoMember, workload_api};
 use crate::health::{self, Health};
 use crate::listen::callers::Callers;
@@ -48,7 +48,7 @@ use crate::tls::Tls;
 use crate::tls::files::IdentityFiles;
 use crate::worker::Worker;
 
-/// How long the end of the process waits for the access log's reader.
+/// How long the end of the process waits for the access log's reader, and for whoever takes telemetry.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Fewer connections than this for want of descriptors are worth a warning.
@@ -208,6 +208,8 @@ impl Clock {
 /// Why the process cannot start, or ended other than by a drain.
 #[derive(Debug)]
 pub enum Failure {
+    /// A setting is wrong: where, and what it should be.
+    Usage(String),
     /// The configuration is not taken, and there is no last good one yet.
     Refused(source::Refused),
     /// The kernel refused something: an address, a file, a thread.
@@ -227,9 +229,10 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// The exit code: 3 for a join that is refused, so that a supervisor can tell it from what a restart helps.
+    /// The exit code: 2 for a wrong setting, as for a wrong flag; 3 for a join that is refused, so that a supervisor can tell it from what a restart helps.
     pub fn code(&self) -> u8 {
         match self {
+            Failure::Usage(_) => 2,
             Failure::Mesh(NoMember::Refused(_)) => 3,
             _ => 1,
         }
@@ -248,6 +251,7 @@ impl fmt::Display for Failure {
                 out.write_str(&text)?;
                 write!(out, "pilotfish-proxy: the configuration is not valid, nothing is served")
             }
+            Failure::Usage(why) => write!(out, "error: {why}\n\nFor more information, try '--help'."),
             Failure::Io(error) => write!(out, "pilotfish-proxy: {error}"),
             Failure::Mesh(why) => write!(out, "pilotfish-proxy: {why}"),
             Failure::WorkerDied(index) => write!(out, "pilotfish-proxy: worker {index} died"),
@@ -264,12 +268,13 @@ impl fmt::Display for Failure {
 /// It cannot start, or a worker died.
 pub fn run(mut settings: Settings) -> Result<(), Failure> {
     fit_descriptors(&mut settings);
+    let telemetry = settings.telemetry.otlp.plan(&otlp::environment).map_err(Failure::Usage)?;
     let (shared, questions) = Shared::new(settings)?;
     let background = Builder::new_current_thread().enable_all().build()?;
-    background.block_on(serve(shared, questions))
+    background.block_on(serve(shared, questions, telemetry))
 }
 
-async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure> {
+async fn serve(shared: Arc<Shared>, questions: Questions, telemetry: otlp::Plan) -> Result<(), Failure> {
     let mut signals = Signals::take()?;
     let (configuration, events) = mpsc::channel();
     start_identity(&shared)?;
@@ -314,6 +319,7 @@ async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure>
         }
     }
     let _ = shared.listening.set(listening);
+    shared.exporter.start(&shared, telemetry);
     tokio::spawn(health::endpoints::run(shared.clone()));
     tokio::spawn(health::notice::run(shared.clone()));
     let mut workers = start_workers(&shared, outbound, inbound)?;
@@ -339,6 +345,7 @@ async fn serve(shared: Arc<Shared>, questions: Questions) -> Result<(), Failure>
     if let Some(log) = &shared.access_log {
         log.flush(FLUSH);
     }
+    shared.exporter.flush(FLUSH).await;
     let _ = configuration.send(Event::Stop);
     if result.is_ok() {
         log::info!("drained");

@@ -5,6 +5,7 @@ pub mod call;
 pub mod export;
 pub mod log;
 pub mod metrics;
+pub mod otlp;
 pub mod ring;
 pub mod series;
 pub mod tap;

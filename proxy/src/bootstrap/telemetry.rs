@@ -8,6 +8,8 @@ use pilotfish_filters::trace::Propagators;
 
 use super::parse_duration;
 
+use super::otlp::OtlpSettings;
+
 /// What the sidecar tells of its calls.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Telemetry")]
@@ -42,6 +44,10 @@ pub struct TelemetrySettings {
     /// as calls come.
     #[arg(long = "call-ring", env = "PILOTFISH_CALL_RING", value_name = "N", default_value_t = 2048, value_parser = ring)]
     pub ring: usize,
+
+    /// Where it goes.
+    #[command(flatten)]
+    pub otlp: OtlpSettings,
 }
 
 /// On or off.

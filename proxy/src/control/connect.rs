@@ -25,6 +25,7 @@ use crate::bootstrap::ControlAddress;
 #[cfg(feature = "sim")]
 use crate::net::{Net, simulated};
 use crate::server::Shared;
+use crate::telemetry::otlp::send::Answer;
 
 /// For each address of a control plane; another control plane has to be found within 2 s.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -238,21 +239,31 @@ impl Connection {
         message: &Q,
     ) -> Result<A, Problem> {
         let body = serde_json::to_vec(message).map_err(away)?;
-        match tokio::time::timeout(ANSWER, self.exchange(path, body.into())).await {
-            Ok(Ok((200, bytes))) => serde_json::from_slice(&bytes)
+        let answer = self.post_bytes(path, JSON, body.into()).await?;
+        match answer.status {
+            200 => serde_json::from_slice(&answer.body)
                 .map_err(|error| Problem::Away(format!("its answer cannot be read: {error}"))),
-            Ok(Ok((status, bytes))) => Err(refusal(status, &bytes)),
-            Ok(Err(problem)) => Err(problem),
+            status => Err(refusal(status, &answer.body)),
+        }
+    }
+
+    /// Sends a message of another media type and waits for the answer, whatever it says.
+    ///
+    /// # Errors
+    /// The control plane is gone.
+    pub async fn post_bytes(&mut self, path: &str, media: &str, body: Bytes) -> Result<Answer, Problem> {
+        match tokio::time::timeout(ANSWER, self.exchange(path, media, body)).await {
+            Ok(result) => result,
             Err(_) => Err(Problem::Away(format!("no answer within {ANSWER:?}"))),
         }
     }
 
-    async fn exchange(&mut self, path: &str, body: Bytes) -> Result<(u16, Vec<u8>), Problem> {
+    async fn exchange(&mut self, path: &str, media: &str, body: Bytes) -> Result<Answer, Problem> {
         let mut requests = self.requests.clone().ready().await.map_err(away)?;
-        let (answer, mut send) = requests.send_request(request(path)?, false).map_err(away)?;
+        let (answer, mut send) = requests.send_request(request(path, media)?, false).map_err(away)?;
         send.send_data(body, true).map_err(away)?;
         let answer = answer.await.map_err(away)?;
-        let status = answer.status().as_u16();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let mut incoming = answer.into_body();
         let mut bytes = Vec::new();
         while let Some(chunk) = incoming.data().await {
@@ -263,19 +274,19 @@ impl Connection {
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok((status, bytes))
+        Ok(Answer { status, headers, body: bytes.into() })
     }
 }
+
+/// The media type of every message but those of OTLP.
+pub const JSON: &str = "application/json";
 
 /// A POST's head.
 ///
 /// # Errors
 /// Never in practice: the path is one of ours.
-pub fn request(path: &str) -> Result<http::Request<()>, Problem> {
-    http::Request::post(format!("https://control{path}"))
-        .header("content-type", "application/json")
-        .body(())
-        .map_err(away)
+pub fn request(path: &str, media: &str) -> Result<http::Request<()>, Problem> {
+    http::Request::post(format!("https://control{path}")).header("content-type", media).body(()).map_err(away)
 }
 
 /// What an answer other than 200 means.

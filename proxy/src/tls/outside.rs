@@ -169,18 +169,32 @@ fn own_certificate(
     digest: &mut aws_lc_rs::digest::Context,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
     let path = tls.client_certificate.as_deref().ok_or("mode MUTUAL needs clientCertificate")?;
-    let text = read(path, "clientCertificate", digest)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let chain = chain.map_err(|error| format!("clientCertificate {path}: {error}"))?;
-    if chain.is_empty() {
-        return Err(format!("clientCertificate {path}: there is no certificate in it"));
-    }
+    let chain = chain(path).map_err(|why| format!("clientCertificate {why}"))?;
+    chain.iter().for_each(|certificate| digest.update(certificate));
     let path = tls.private_key.as_deref().ok_or("mode MUTUAL needs privateKey")?;
-    let text =
-        zeroize::Zeroizing::new(std::fs::read(path).map_err(|error| format!("privateKey {path}: {error}"))?);
-    let key = PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|_| format!("privateKey {path}: there is no unencrypted private key in it (PEM)"))?;
+    let key = private_key(path).map_err(|why| format!("privateKey {why}"))?;
     Ok((chain, key))
+}
+
+/// The certificates of a file.
+///
+/// # Errors
+/// It cannot be read, or there is none in it; begins with the path.
+pub(crate) fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let chain = chain.map_err(|error| format!("{path}: {error}"))?;
+    if chain.is_empty() { Err(format!("{path}: there is no certificate in it")) } else { Ok(chain) }
+}
+
+/// The private key of a file.
+///
+/// # Errors
+/// It cannot be read, or there is none in it; begins with the path.
+pub(crate) fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
+    let text = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+    PrivateKeyDer::from_pem_slice(&zeroize::Zeroizing::new(text))
+        .map_err(|_| format!("{path}: there is no unencrypted private key in it (PEM)"))
 }
 
 fn read(path: &str, field: &str, digest: &mut aws_lc_rs::digest::Context) -> Result<Vec<u8>, String> {
@@ -189,7 +203,11 @@ fn read(path: &str, field: &str, digest: &mut aws_lc_rs::digest::Context) -> Res
     Ok(text)
 }
 
-fn roots(text: &[u8]) -> Result<RootCertStore, String> {
+/// The authorities of a PEM text.
+///
+/// # Errors
+/// There is none in it, or one that cannot be read.
+pub(crate) fn roots(text: &[u8]) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(text) {
         store.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
@@ -198,7 +216,7 @@ fn roots(text: &[u8]) -> Result<RootCertStore, String> {
 }
 
 /// The machine's authorities, read once. A few that cannot be read are nobody's fault; none at all is.
-fn system_roots() -> &'static Result<Arc<RootCertStore>, String> {
+pub(crate) fn system_roots() -> &'static Result<Arc<RootCertStore>, String> {
     static ROOTS: OnceLock<Result<Arc<RootCertStore>, String>> = OnceLock::new();
     ROOTS.get_or_init(|| {
         #[expect(

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Stream;
 use crate::bootstrap::ControlAddress;
-use crate::control::connect::{Connection, Problem, Proof, connect, reachable, refusal, request};
+use crate::control::connect::{Connection, JSON, Problem, Proof, connect, reachable, refusal, request};
 use crate::control::limits::Uses;
 use crate::control::reports::Reports;
 use crate::listen::Direction;
@@ -307,7 +307,7 @@ impl Stream {
 /// Sends the hello and waits for what it comes to.
 async fn open(connection: &mut Connection, hello: &Hello) -> Result<(Halves, Welcome), Ended> {
     let mut requests = connection.requests.clone().ready().await.map_err(lost)?;
-    let (answer, mut outgoing) = requests.send_request(request("/v1/stream")?, false).map_err(lost)?;
+    let (answer, mut outgoing) = requests.send_request(request("/v1/stream", JSON)?, false).map_err(lost)?;
     send(&mut outgoing, &ToControl::Hello(Box::new(hello.clone()))).await?;
     let incoming = answered(answer).await?;
     let mut halves = Halves { outgoing, incoming, frames: Frames::new(LONGEST_TO_SIDECAR) };

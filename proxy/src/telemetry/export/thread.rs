@@ -1,0 +1,235 @@
+//! The telemetry thread: gathers what the workers offer, makes messages of it, and sends them. All that telemetry costs apart
+//! from filling a record is here, at a lower priority than the workers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use pilotfish_filters::clock::Micros;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+
+use super::gather::{Ends, SpanBatch, log_record};
+use super::{Bell, Item};
+use crate::bootstrap::otlp::{Batching, Plan, Way};
+use crate::server::{Shared, yield_to_workers};
+use crate::telemetry::log;
+use crate::telemetry::otlp::lane::{Counts, Lane};
+use crate::telemetry::otlp::resource::resource;
+use crate::telemetry::otlp::send::Sender;
+use crate::telemetry::otlp::spans::{Epoch, Spans};
+use crate::telemetry::otlp::target::{Signal, Target};
+
+/// The wall clock and the process's are compared this often; between that a leap of the wall clock moves no span.
+const COMPARE: Duration = Duration::from_secs(10);
+
+/// Runs for the life of the process.
+pub fn run(
+    shared: Arc<Shared>,
+    plan: Plan,
+    items: Receiver<Item>,
+    bell: Arc<Bell>,
+    counts: [Arc<Counts>; 3],
+) {
+    yield_to_workers();
+    match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(async {
+            Thread::new(shared, plan, items, bell, &counts).run().await;
+        }),
+        Err(error) => log::error!("telemetry cannot be sent", error = error),
+    }
+}
+
+struct Thread {
+    shared: Arc<Shared>,
+    items: Receiver<Item>,
+    bell: Arc<Bell>,
+    batching: Batching,
+    metric_interval: Duration,
+    ends: Ends,
+    /// By the signals' numbers.
+    lanes: [Option<Lane>; 3],
+    spans: Spans,
+    batch: SpanBatch,
+    logs: Vec<LogRecord>,
+    flushes: Vec<oneshot::Sender<()>>,
+    epoch: Epoch,
+    compared: Instant,
+    /// When the process started, as every export of metrics says it.
+    started: u64,
+}
+
+impl Thread {
+    fn new(
+        shared: Arc<Shared>,
+        plan: Plan,
+        items: Receiver<Item>,
+        bell: Arc<Bell>,
+        counts: &[Arc<Counts>; 3],
+    ) -> Thread {
+        let settings = &shared.settings;
+        let ends = Ends::new(resource(&settings.agent, &settings.namespace, &plan.resource));
+        let control = !settings.control.addresses.is_empty();
+        let lane = |signal: Signal| {
+            let target = match &plan.ways[signal as usize] {
+                Way::Collector(collector) => Target::Collector(collector.clone()),
+                Way::Unset if control && signal == Signal::Traces => Target::Control,
+                Way::Unset | Way::Off => return None,
+            };
+            let (name, counts) = (target.to_string(), counts[signal as usize].clone());
+            Some(Lane::start(&name, signal, Sender::new(shared.clone(), target), counts))
+        };
+        let lanes = Signal::ALL.map(lane);
+        let epoch = epoch(&shared);
+        Thread {
+            items,
+            bell,
+            batching: plan.batching,
+            metric_interval: plan.metric_interval,
+            ends,
+            lanes,
+            spans: Spans::default(),
+            batch: SpanBatch::default(),
+            logs: Vec::new(),
+            flushes: Vec::new(),
+            epoch,
+            started: epoch.nanos(Micros(0)),
+            compared: Instant::now(),
+            shared,
+        }
+    }
+
+    async fn run(mut self) {
+        let first = Instant::now() + self.metric_interval;
+        let mut tick = interval_at(first, self.metric_interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // A pause: woken by the next item.
+            let metrics = self.lanes[Signal::Metrics as usize].is_some();
+            let due = if self.bell.set(1) > 0 {
+                false
+            } else {
+                tokio::select! {
+                    biased;
+                    _ = tick.tick(), if metrics => true,
+                    () = self.bell.rung.notified() => false,
+                }
+            };
+            if due {
+                self.metrics();
+                continue;
+            }
+            // More may come; a whole batch is enough.
+            let until = Instant::now() + self.batching.delay;
+            while self.bell.set(self.batching.batch) < self.batching.batch {
+                tokio::select! {
+                    biased;
+                    () = sleep_until(until) => break,
+                    () = self.bell.rung.notified() => {
+                        self.drain().await;
+                        if !self.flushes.is_empty() {
+                            break;
+                        }
+                    }
+                    _ = tick.tick(), if metrics => self.metrics(),
+                }
+            }
+            self.drain().await;
+            self.send_spans();
+            self.send_logs();
+            self.answer_flushes();
+        }
+    }
+
+    /// Takes what waits.
+    async fn drain(&mut self) {
+        if self.compared.elapsed() >= COMPARE {
+            (self.epoch, self.compared) = (epoch(&self.shared), Instant::now());
+        }
+        let mut taken = 0;
+        while let Ok(item) = self.items.try_recv() {
+            self.bell.waiting.fetch_sub(1, SeqCst);
+            match item {
+                Item::Call(call, why) => {
+                    self.batch.count += self.spans.append(&mut self.batch.spans, &call, why, self.epoch);
+                    if self.batch.is_full(self.batching.batch) {
+                        self.send_spans();
+                    }
+                }
+                Item::Log(line) => {
+                    self.logs.push(log_record(*line, self.epoch));
+                    if self.logs.len() >= self.batching.batch {
+                        self.send_logs();
+                    }
+                }
+                Item::Flush(done) => self.flushes.push(done),
+            }
+            taken += 1;
+            if taken % self.batching.batch == 0 {
+                // The lanes are tasks of this thread.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn send_spans(&mut self) {
+        if self.batch.count > 0
+            && let Some(lane) = &self.lanes[Signal::Traces as usize]
+        {
+            let (message, count) = self.batch.take(&self.ends);
+            lane.push(message, count);
+        }
+    }
+
+    fn send_logs(&mut self) {
+        if !self.logs.is_empty()
+            && let Some(lane) = &self.lanes[Signal::Logs as usize]
+        {
+            let records = std::mem::take(&mut self.logs);
+            let count = records.len() as u64;
+            lane.push(self.ends.logs(records), count);
+        }
+    }
+
+    fn metrics(&mut self) {
+        let Some(lane) = &self.lanes[Signal::Metrics as usize] else { return };
+        let metrics = all_metrics(&self.shared, self.started, self.epoch.nanos(self.shared.clock.now()));
+        if !metrics.is_empty() {
+            let count = metrics.len() as u64;
+            lane.push(self.ends.metrics(metrics), count);
+        }
+    }
+
+    /// Tells those who wait for it, once the lanes are empty. Metrics are sent a last time.
+    fn answer_flushes(&mut self) {
+        if self.flushes.is_empty() {
+            return;
+        }
+        self.metrics();
+        let (flushes, lanes) = (std::mem::take(&mut self.flushes), self.lanes.clone());
+        tokio::spawn(async move {
+            for lane in lanes.into_iter().flatten() {
+                lane.flush().await;
+            }
+            for done in flushes {
+                let _ = done.send(());
+            }
+        });
+    }
+}
+
+/// All that the sidecar counts; counters since `start`, both in nanoseconds since 1970.
+fn all_metrics(_shared: &Shared, _start: u64, _now: u64) -> Vec<Metric> {
+    Vec::new()
+}
+
+/// What the wall clock says when the process's clock reads zero.
+fn epoch(shared: &Shared) -> Epoch {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    Epoch(wall.saturating_sub(shared.clock.now().0.saturating_mul(1000)))
+}
