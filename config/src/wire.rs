@@ -5,6 +5,7 @@
 //! minor versions mix; another major version is refused by the hello.
 
 mod telemetry;
+mod why;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,7 +17,13 @@ use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-pub use telemetry::{EDGE_BOUNDS, Edge, MOST_TRACES, Tap, Tapped, TappedCall, Taps, Traces};
+pub use telemetry::{
+    EDGE_BOUNDS, Edge, MOST_TAPPED, MOST_TAPS, MOST_TRACES, Tap, Tapped, TappedCall, Taps, Traces,
+};
+pub use why::{
+    Account, Answered, Attempt, Candidate, Choice, Explained, LONGEST_EXPLAINED, MOST_ACCOUNTS, PassedOver,
+    RunnerUp, StageTimes, Why,
+};
 
 /// The version of the protocol; one that differs is refused.
 pub const MAJOR: u16 = 1;
@@ -41,6 +48,8 @@ pub enum ToControl {
     Partial(Traces),
     /// Calls that somebody looks at.
     Tapped(Tapped),
+    /// What it remembers of calls that it was asked for.
+    Answered(Answered),
     /// Something of a later minor version.
     #[serde(other)]
     Unknown,
@@ -62,6 +71,8 @@ pub enum ToSidecar {
     Recall(Traces),
     /// Who looks at calls: everybody who does, whenever that changes.
     Taps(Taps),
+    /// Why did these calls go as they did?
+    Why(Why),
     /// No sidecar chooses this one any more: the answer to the status [`Status::Draining`].
     Drained {},
     /// Not served; the stream ends.
@@ -90,6 +101,7 @@ impl<'de> Deserialize<'de> for ToSidecar {
             "shares" => ToSidecar::Shares(read(text)?),
             "recall" => ToSidecar::Recall(read(text)?),
             "taps" => ToSidecar::Taps(read(text)?),
+            "why" => ToSidecar::Why(read(text)?),
             "drained" => ToSidecar::Drained {},
             "refused" => ToSidecar::Refused(read(text)?),
             _ => ToSidecar::Unknown,

@@ -1,3 +1,4 @@
 //! The control plane's HTTP interface: what the command line, the page and the sidecars ask, and the answers.
 
+pub mod live;
 pub mod types;

@@ -28,12 +28,14 @@ pub mod schema;
 pub mod serve;
 pub mod status;
 pub mod table;
+pub mod tap;
 pub mod terminal;
 pub mod token;
 pub mod trust;
 pub mod ui;
 pub mod version;
 pub mod wait;
+pub mod why;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -66,6 +68,8 @@ enum Command {
     Agents(agents::Agents),
     Alerts(alerts::Alerts),
     Explain(explain::Explain),
+    Why(why::Why),
+    Tap(tap::Tap),
     Ui(ui::Ui),
     Token(token::Token),
     Revoke(members::Revoke),
@@ -86,7 +90,7 @@ enum Command {
 const GROUPS: &[(&str, &[&str])] = &[
     ("Run it", &["serve", "ca", "backup", "restore"]),
     ("Change the mesh", &["apply", "diff", "get", "edit", "delete", "history", "rollback"]),
-    ("Look at it", &["status", "agents", "alerts", "explain", "ui"]),
+    ("Look at it", &["status", "agents", "alerts", "explain", "why", "tap", "ui"]),
     ("Who belongs to it", &["token", "revoke", "readmit", "trust", "admin"]),
     ("Without a control plane", &["check", "schema", "completion", "version"]),
 ];
@@ -162,6 +166,8 @@ fn ask(command: Command) -> Result<(), Failed> {
             Command::Agents(it) => it.run().await,
             Command::Alerts(it) => it.run().await,
             Command::Explain(it) => it.run().await,
+            Command::Why(it) => it.run().await,
+            Command::Tap(it) => it.run().await,
             Command::Ui(it) => it.run().await,
             Command::Token(it) => it.run().await,
             Command::Revoke(it) => it.run().await,

@@ -34,11 +34,14 @@ mod share;
 mod status;
 mod stream;
 mod sum;
+mod taps;
 #[cfg(test)]
 mod tests;
 mod version;
 mod view;
 mod wait;
+mod which;
+mod why;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -67,7 +70,11 @@ use record::Revisions;
 use registry::Registry;
 use scope::Scope;
 use stream::Stream;
+use taps::Taps;
+pub use taps::Looking;
 use view::View;
+pub use which::Which;
+use why::Asks;
 
 /// How the fleet is kept.
 #[derive(Debug, Clone)]
@@ -132,6 +139,8 @@ struct Shared {
     peers: Peers,
     portions: Portions,
     plans: Plans,
+    taps: Taps,
+    asks: Asks,
 }
 
 /// What was rendered last.
@@ -183,6 +192,8 @@ impl Fleet {
             peers: Peers::default(),
             portions: Portions::default(),
             plans: Plans::default(),
+            taps: Taps::default(),
+            asks: Asks::default(),
             settings,
         });
         let follow = follow::start(&shared).await?;

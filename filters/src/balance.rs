@@ -131,6 +131,18 @@ pub(crate) struct Choice<'a, 'p> {
 pub(crate) type Entered<'a> = &'a Arc<Endpoint>;
 
 impl Balancer {
+    /// Its name for people.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Balancer::RoundRobin(_) => "round-robin",
+            Balancer::Random(_) => "random",
+            Balancer::LeastRequest(_) => "least-request",
+            Balancer::PeakEwma(_) => "peak-ewma",
+            Balancer::Hash { table: HashTable::Ring(_), .. } => "ring",
+            Balancer::Hash { table: HashTable::Maglev(_), .. } => "maglev",
+        }
+    }
+
     /// Chooses one and counts it as in flight.
     pub(crate) fn choose<'a>(
         &self,

@@ -161,6 +161,12 @@ impl Cluster {
         &self.endpoints
     }
 
+    /// How one of its endpoints is chosen: the word in `/why`.
+    pub fn balancing(&self) -> &'static str {
+        let group = self.levels.iter().flat_map(|level| &level.groups).next();
+        group.map_or("", |group| group.balancer.word())
+    }
+
     /// Tries under way to its endpoints. Adds them up, so it is for the rare cases only.
     pub fn in_flight(&self) -> u32 {
         self.endpoints.iter().fold(0, |all: u32, endpoint| all.saturating_add(endpoint.stats.in_flight()))

@@ -92,14 +92,14 @@ impl Admin {
             let anyone = shared.clone();
             tokio::spawn(responder::serve(
                 async move || Ok(tcp.accept().await?.0),
-                move |asked| answer(&anyone, Surface::Anyone, asked),
+                move |asked| answer(anyone.clone(), Surface::Anyone, asked),
             ));
         }
         let socket = UnixListener::from_std(self.socket)?;
         let owner = shared.clone();
         tokio::spawn(responder::serve(
             async move || Ok(socket.accept().await?.0),
-            move |asked| answer(&owner, Surface::Owner, asked),
+            move |asked| answer(owner.clone(), Surface::Owner, asked),
         ));
         Ok(file)
     }
@@ -138,19 +138,19 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 /// What is asked for, and what comes back.
-fn answer(shared: &Shared, surface: Surface, asked: Asked<'_>) -> Answer {
-    let method = asked.method;
-    let (path, query) = asked.path.split_once('?').unwrap_or((asked.path, ""));
+async fn answer(shared: Arc<Shared>, surface: Surface, asked: Asked) -> Answer {
+    let (shared, method) = (&*shared, asked.method.as_str());
+    let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
     let reads = matches!(method, "GET" | "HEAD");
     match (path, surface) {
         ("/live", _) if reads => Answer::text(200, "live\n"),
         ("/ready", _) if reads => ready(shared),
         ("/metrics", _) if reads => {
-            let format = metrics::Format::accepted(asked.accept);
+            let format = metrics::Format::accepted(&asked.accept);
             Answer::new(200, format.content_type(), metrics::render(&metrics::collect(shared), format))
         }
         ("/config", Surface::Owner) if reads => Answer::new(200, "application/json", config::render(shared)),
-        ("/why", Surface::Owner) if reads => why::answer(shared, query),
+        ("/why", Surface::Owner) if reads => why::answer(shared, query).await,
         ("/drain", Surface::Owner) if method == "POST" => {
             shared.drain.request();
             Answer::text(202, "draining\n")

@@ -9,11 +9,13 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 mod control;
+mod explain;
 pub mod otlp;
 mod probe;
 mod telemetry;
 
 pub use control::{ControlAddress, ControlSettings, Secret};
+pub use explain::ExplainCallers;
 pub use probe::ProbeKind;
 pub use telemetry::{Slow, Switch, TelemetrySettings};
 

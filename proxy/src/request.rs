@@ -1,6 +1,6 @@
 //! What happens to a request, from top to bottom. One function calls the stages in their order; one file per stage.
 //!
-//! listen (the caller of [`Service`]) -> identify -> decode -> guard -> trace -> route -> cors -> admit -> fault -> (select -> dial -> repeat) -> respond
+//! listen (the caller of [`Service`]) -> identify -> decode -> guard -> trace -> explain -> route -> cors -> admit -> fault -> (select -> dial -> repeat) -> respond
 //! -> record. `ARCHITECTURE.md`, "Life of a request", has the same names.
 
 pub mod admit;
@@ -11,6 +11,7 @@ pub mod decode;
 pub mod dedup;
 pub mod dial;
 pub mod egress;
+pub mod explain;
 pub mod fault;
 pub mod forward;
 pub mod guard;
@@ -98,6 +99,7 @@ async fn serve<'p>(
     trace::decoded(worker, ctx, &call);
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
     trace::enter(worker, plan, ctx, &call, &mut head);
+    explain::enter(worker, plan, ctx, &caller, &mut head);
     guard::remember(worker, ctx, &call);
     let way = route::route(plan, ctx, &head, &call, &caller)?;
     trace::routed(worker, ctx);

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pilotfish_config::model::Probe;
 use pilotfish_filters::clock::Micros;
@@ -191,12 +191,18 @@ pub struct Listening {
 
 /// The process's monotonic clock: tokio's, which is the system's unless a test or a simulation drives it.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock(Instant);
+pub struct Clock(Instant, SystemTime);
 
 impl Clock {
     /// A clock that reads zero now.
     pub fn start() -> Self {
-        Clock(Instant::now())
+        Clock(Instant::now(), SystemTime::now())
+    }
+
+    /// A moment as nanoseconds since 1970, for spans and people: what the system's clock said at the start, and what went by.
+    pub fn wall_ns(&self, at: Micros) -> u64 {
+        let start = self.1.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        u64::try_from(start).unwrap_or(u64::MAX).saturating_add(at.0.saturating_mul(1000))
     }
 
     /// Microseconds since the start.

@@ -1,6 +1,7 @@
 //! What the sidecar tells about itself: metrics, traces, its log, and the access log.
 
 pub mod access_log;
+pub mod account;
 pub mod call;
 pub mod export;
 pub mod log;

@@ -15,7 +15,7 @@ use crate::listen::Direction;
 use crate::listen::callers::{Caller, Held};
 use crate::memory::Level;
 use crate::request::dedup::Executions;
-use crate::request::{Service, mirror};
+use crate::request::{Service, explain, mirror};
 use crate::server::Shared;
 use crate::shutdown::Phase;
 use crate::snapshot::Snapshot;
@@ -59,6 +59,8 @@ pub struct Worker {
     pub executions: Executions,
     /// Records of calls: those under way, and the last.
     pub calls: Calls,
+    /// How often calls are explained.
+    pub explaining: explain::Pace,
     /// Copies of calls under way.
     pub mirrors: mirror::UnderWay,
     this: Weak<Worker>,
@@ -111,6 +113,7 @@ impl Worker {
             timers: Timers::default(),
             executions: Executions::default(),
             calls: Calls::new(shared.settings.telemetry.ring),
+            explaining: explain::Pace::default(),
             mirrors: mirror::UnderWay::default(),
             this: this.clone(),
             closing: Closing::new(),

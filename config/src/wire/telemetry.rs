@@ -43,6 +43,11 @@ pub struct Taps {
     pub taps: Vec<Tap>,
 }
 
+/// Taps at a time, on one control plane.
+pub const MOST_TAPS: usize = 16;
+/// Calls in one [`Tapped`].
+pub const MOST_TAPPED: usize = 1000;
+
 /// Which calls somebody wants to see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tap {

@@ -26,6 +26,7 @@
 //! | `POST /v1/ui` | | [`Link`] |
 //! | `POST /v1/join` | [`Join`] | [`Joined`], 403 [`Failure`] for every bad token alike, 429 |
 //! | `POST /v1/renew` | [`Renew`] | [`Joined`] |
+//! | `GET /v1/tap`, `GET /v1/why` | | see [`super::live`] |
 //! | `POST /v1/stream` | frames of `pilotfish_config::wire` | frames |
 //!
 //! Every refusal is a [`Failure`]. Sidecars' requests need their certificate, `join` a token, the rest an administrator.

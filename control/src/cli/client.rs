@@ -201,7 +201,19 @@ impl Client {
     /// # Errors
     /// See [`Trouble`].
     pub async fn post_for_bytes(&self, path: &str) -> Result<Response<Incoming>, Trouble> {
-        let answer = self.in_time(self.timeout, self.send(Method::POST, path, Bytes::new())).await?;
+        self.begun(Method::POST, path).await
+    }
+
+    /// As [`Client::post_for_bytes`], for what is only looked at.
+    ///
+    /// # Errors
+    /// See [`Trouble`].
+    pub async fn get_for_bytes(&self, path: &str) -> Result<Response<Incoming>, Trouble> {
+        self.begun(Method::GET, path).await
+    }
+
+    async fn begun(&self, method: Method, path: &str) -> Result<Response<Incoming>, Trouble> {
+        let answer = self.in_time(self.timeout, self.send(method, path, Bytes::new())).await?;
         if answer.status().is_success() { Ok(answer) } else { Err(self.refusal(answer).await) }
     }
 

@@ -1,14 +1,14 @@
 //! One sidecar's stream: the hello, then what it says and what it is sent, each at its own pace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use pilotfish_config::wire::{
-    Heartbeat, Hello, Refused, RefusedVersion, Share, Shares, State, Status, ToControl, ToSidecar, Versions,
-    Welcome, WireError,
+    Heartbeat, Hello, MOST_ACCOUNTS, MOST_TAPPED, Refused, RefusedVersion, Share, Shares, State, Status, Tap, Taps,
+    ToControl, ToSidecar, Versions, Welcome, Why, WireError,
 };
 use pilotfish_identity::SpiffeId;
 use tokio::sync::{Notify, mpsc};
@@ -17,6 +17,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use super::class::{Class, Sent, framed};
 use super::registration::Registration;
 use super::registry::Urgency;
+use super::taps::MOST_IN_A_SECOND;
 use super::{Shared, edges, hello};
 use crate::log;
 
@@ -30,6 +31,8 @@ const REFUSAL_WITHIN: Duration = Duration::from_secs(1);
 const MOST_REPORTS: usize = 1024;
 /// At most this many rate limits in a heartbeat.
 const MOST_LIMITS: usize = 1024;
+/// Questions that wait to be sent.
+const MOST_QUESTIONS: usize = 8;
 /// At most this many messages within a second; a sidecar says a few.
 const MOST_MESSAGES: u32 = 100;
 
@@ -49,6 +52,8 @@ pub(super) struct Stream {
     drained: AtomicBool,
     /// Slices of rate limits that it has to be told, by name.
     shares: Mutex<BTreeMap<String, Share>>,
+    /// What it is to be asked of its calls.
+    questions: Mutex<VecDeque<Why>>,
 }
 
 /// How far a sidecar is.
@@ -62,6 +67,8 @@ pub(super) struct Progress {
     pub(super) moved: u64,
     /// Ranks up to these were sent.
     ranked: u64,
+    /// Who looks at its calls, as it was told, and as of which change.
+    taps: (u64, Vec<Tap>),
 }
 
 /// Why a stream ends from this side.
@@ -103,6 +110,16 @@ impl Stream {
         self.wake.notify_one();
     }
 
+    /// Asks its sidecar; of too many questions the rest stays unanswered.
+    pub(super) fn ask(&self, why: Why) {
+        let mut questions = lock(&self.questions);
+        if questions.len() < MOST_QUESTIONS {
+            questions.push_back(why);
+            drop(questions);
+            self.wake.notify_one();
+        }
+    }
+
     /// Its process has a newer stream.
     pub(super) fn supersede(&self) {
         self.end(Ending::Superseded);
@@ -129,7 +146,13 @@ pub(super) async fn serve(
     match arrived {
         Ok(stream) => {
             let open =
-                Open { shared: shared.clone(), stream, welcomed: false, messages: (Instant::now(), 0) };
+                Open {
+                shared: shared.clone(),
+                stream,
+                welcomed: false,
+                messages: (Instant::now(), 0),
+                tapped: 0,
+            };
             open.run(incoming, outgoing).await;
         }
         Err(refused) => refuse(&peer, refused, &outgoing).await,
@@ -192,6 +215,7 @@ fn open(shared: &Shared, registration: Arc<Registration>, hello: &Hello) -> Arc<
         ending: Mutex::new(None),
         drained: AtomicBool::new(false),
         shares: Mutex::default(),
+        questions: Mutex::default(),
         registration,
     });
     shared.streams().insert(stream.number, stream.clone());
@@ -210,6 +234,8 @@ struct Open {
     welcomed: bool,
     /// Since when messages are counted, and how many came.
     messages: (Instant, u32),
+    /// Live calls in that time.
+    tapped: usize,
 }
 
 impl Drop for Open {
@@ -217,6 +243,7 @@ impl Drop for Open {
         let (shared, stream) = (&self.shared, &self.stream);
         shared.streams().remove(&stream.number);
         shared.drains.gone(stream.number);
+        shared.asks.gone(stream.number);
         // One that drained has said good-bye; any other may come back within its lease, here or elsewhere.
         let registration = &stream.registration;
         let left = registration.live().status == Status::Draining;
@@ -285,6 +312,7 @@ impl Open {
         let now = Instant::now();
         if now.saturating_duration_since(self.messages.0) >= Duration::from_secs(1) {
             self.messages = (now, 0);
+            self.tapped = 0;
         }
         self.messages.1 += 1;
         if self.messages.1 > MOST_MESSAGES {
@@ -312,7 +340,22 @@ impl Open {
                 ControlFlow::Continue(())
             }
             // Not yet.
-            Some(Ok(ToControl::Partial(_) | ToControl::Tapped(_))) => ControlFlow::Continue(()),
+            Some(Ok(ToControl::Partial(_))) => ControlFlow::Continue(()),
+            Some(Ok(ToControl::Tapped(tapped))) if tapped.calls.len() > MOST_TAPPED => {
+                no(format!("more than {MOST_TAPPED} calls in a message"), true)
+            }
+            Some(Ok(ToControl::Answered(answered))) if answered.calls.len() > MOST_ACCOUNTS => {
+                no(format!("more than {MOST_ACCOUNTS} calls in an answer"), true)
+            }
+            Some(Ok(ToControl::Tapped(tapped))) => {
+                let room = MOST_IN_A_SECOND.saturating_sub(self.tapped);
+                self.tapped += self.shared.taps.take(&self.stream.registration, tapped, room);
+                ControlFlow::Continue(())
+            }
+            Some(Ok(ToControl::Answered(answered))) => {
+                self.shared.asks.take(self.stream.number, answered);
+                ControlFlow::Continue(())
+            }
             Some(Ok(ToControl::Unknown)) => ControlFlow::Continue(()),
         }
     }
@@ -398,6 +441,18 @@ impl Open {
         let shares = std::mem::take(&mut *lock(&self.stream.shares));
         if !shares.is_empty() {
             return framed(&ToSidecar::Shares(Shares { shares: shares.into_values().collect() }));
+        }
+        if progress.taps.0 != self.shared.taps.version() {
+            // The number first: what changes in between is another change.
+            progress.taps.0 = self.shared.taps.version();
+            let taps = self.shared.taps.at(&self.stream.registration.facts);
+            if taps != progress.taps.1 {
+                progress.taps.1.clone_from(&taps);
+                return framed(&ToSidecar::Taps(Taps { taps }));
+            }
+        }
+        if let Some(why) = lock(&self.stream.questions).pop_front() {
+            return framed(&ToSidecar::Why(why));
         }
         let (from, to) = (progress.ranked, self.shared.ranks.newest());
         if from >= to {

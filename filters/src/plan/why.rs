@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Plan;
 use crate::call::{Call, Caller, Head};
+use crate::redact;
 use crate::route::block::{Block, Condition, PathMatch, query_parameter};
 use crate::route::text::TextMatch;
 
@@ -26,7 +27,7 @@ impl Plan {
 
     /// The rules of the request's host that come before the one that matches: the name of each, and for each of its
     /// alternatives the first condition that does not hold.
-    pub(crate) fn passed_over<H: Head>(&self, head: &H, caller: &Caller) -> Vec<(&str, Vec<String>)> {
+    pub fn passed_over<H: Head>(&self, head: &H, caller: &Caller) -> Vec<(&str, Vec<String>)> {
         let Some(host) = self.routes.host(head.authority()) else { return Vec::new() };
         let matched = host.route(head, caller).map_or(usize::MAX, |(_, block)| block.rule as usize);
         host.rules()
@@ -50,7 +51,7 @@ fn why_not<H: Head>(block: &Block, head: &H, caller: &Caller) -> Option<String> 
             PathMatch::ExactNoCase(path) => format!("exactly `{path}` in any case"),
             PathMatch::PrefixNoCase(path) => format!("`{path}` in any case at its start"),
         };
-        return Some(format!("the path is `{}`, not {want}", head.path()));
+        return Some(format!("the path is `{}`, not {want}", redact::path(head.path())));
     }
     block
         .rest
@@ -66,12 +67,19 @@ fn reason<H: Head>(failed: &Condition, head: &H, caller: &Caller) -> String {
         Condition::Scheme(text) => not("the scheme", head.scheme(), text),
         Condition::Authority(text) => not("the authority", head.authority(), text),
         Condition::Header(name, text) => match head.header(name) {
-            Some(value) => not(&format!("the header {name}"), &String::from_utf8_lossy(&value), text),
+            Some(_) if redact::is_sensitive_header(name) => format!("the header {name} is another"),
+            Some(value) => {
+                not(&format!("the header {name}"), &redact::value(&String::from_utf8_lossy(&value)), text)
+            }
             None => format!("the header {name} is not there"),
         },
+        Condition::NotHeader(name, _) if redact::is_sensitive_header(name) => {
+            format!("the header {name} is what it must not be")
+        }
         Condition::NotHeader(name, text) => format!("the header {name} is {}", shown(text)),
         Condition::Query(name, text) => match query_parameter(head.query(), name) {
-            Some(value) => not(&format!("the query parameter {name}"), value, text),
+            Some(_) if redact::is_sensitive_parameter(name) => format!("the query parameter {name} is another"),
+            Some(value) => not(&format!("the query parameter {name}"), &redact::value(value), text),
             None => format!("the query parameter {name} is not there"),
         },
         Condition::Port(port) => format!("the port is {}, not {port}", caller.port),

@@ -62,20 +62,21 @@ impl Answer {
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
-    pub(super) method: &'a str,
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked {
+    pub(super) method: String,
     /// The path with its query.
-    pub(super) path: &'a str,
+    pub(super) path: String,
     /// All `Accept` fields, joined by commas.
-    pub(super) accept: &'a str,
+    pub(super) accept: String,
 }
 
 /// Answers what `accept` gives by `answer`, for ever.
-pub(super) async fn serve<S, A>(accept: A, answer: impl Fn(Asked<'_>) -> Answer + Send + Sync + 'static)
+pub(super) async fn serve<S, A, F>(accept: A, answer: impl Fn(Asked) -> F + Send + Sync + 'static)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: AsyncFn() -> io::Result<S>,
+    F: Future<Output = Answer> + Send,
 {
     let answer = Arc::new(answer);
     let places = Arc::new(Semaphore::new(AT_A_TIME));
@@ -93,17 +94,18 @@ where
     }
 }
 
-async fn exchange<S>(mut stream: S, answer: &(impl Fn(Asked<'_>) -> Answer + ?Sized)) -> io::Result<()>
+async fn exchange<S, F>(mut stream: S, answer: &(impl Fn(Asked) -> F + ?Sized)) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = Answer>,
 {
     let mut head = Vec::with_capacity(1024);
     let (answer, with_body) = loop {
         let closed = stream.read_buf(&mut head).await? == 0;
         match parse(&head) {
-            Some(Ok(Parsed { method, path, accept })) => {
-                let asked = Asked { method: &method, path: &path, accept: &accept };
-                break (answer(asked), method != "HEAD");
+            Some(Ok(asked)) => {
+                let with_body = asked.method != "HEAD";
+                break (answer(asked).await, with_body);
             }
             Some(Err(())) => break (Answer::text(400, "bad request\n"), true),
             None if head.len() > HEAD => break (Answer::text(400, "too large\n"), true),
@@ -119,14 +121,8 @@ where
     stream.shutdown().await
 }
 
-struct Parsed {
-    method: String,
-    path: String,
-    accept: String,
-}
-
 /// What is needed of a complete head; `None` while it is incomplete.
-fn parse(head: &[u8]) -> Option<Result<Parsed, ()>> {
+fn parse(head: &[u8]) -> Option<Result<Asked, ()>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
@@ -135,7 +131,7 @@ fn parse(head: &[u8]) -> Option<Result<Parsed, ()>> {
             let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
             let accepts = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("accept"));
             let accepts: Vec<_> = accepts.map(|field| String::from_utf8_lossy(field.value)).collect();
-            Some(Ok(Parsed { method: method.to_owned(), path: path.to_owned(), accept: accepts.join(",") }))
+            Some(Ok(Asked { method: method.to_owned(), path: path.to_owned(), accept: accepts.join(",") }))
         }
         Err(_) => Some(Err(())),
     }
@@ -143,7 +139,8 @@ fn parse(head: &[u8]) -> Option<Result<Parsed, ()>> {
 
 /// A whole exchange on one request's bytes, for the tests of the administration.
 #[cfg(test)]
-pub(super) async fn exchange_bytes(request: &[u8], answer: impl Fn(Asked<'_>) -> Answer) -> String {
+pub(super) async fn exchange_bytes(request: &[u8], answer: impl Fn(Asked) -> Answer) -> String {
+    let answer = |asked| std::future::ready(answer(asked));
     let (client, server) = tokio::io::duplex(64 * 1024);
     let (mut reader, mut writer) = tokio::io::split(client);
     let client = async {

@@ -10,16 +10,17 @@ fn shared() -> Arc<Shared> {
     Shared::new(settings).unwrap().0
 }
 
-fn ask(shared: &Shared, surface: Surface, method: &str, path: &str) -> Answer {
-    answer(shared, surface, Asked { method, path, accept: "" })
+async fn ask(shared: &Arc<Shared>, surface: Surface, method: &str, path: &str) -> Answer {
+    let asked = Asked { method: method.into(), path: path.into(), accept: String::new() };
+    answer(shared.clone(), surface, asked).await
 }
 
-#[test]
-fn tcp_shows_nothing_that_is_not_for_everyone() {
+#[tokio::test]
+async fn tcp_shows_nothing_that_is_not_for_everyone() {
     let shared = shared();
     for path in ["/config", "/why?host=nlp", "/drain", "/config?x", "/", "//config", "/metrics/../config"] {
         for method in ["GET", "POST"] {
-            let answer = ask(&shared, Surface::Anyone, method, path);
+            let answer = ask(&shared, Surface::Anyone, method, path).await;
             assert_eq!(answer.status, 404, "{method} {path}");
             assert!(!answer.body.contains("nlp"), "{method} {path} tells the agent's name");
         }
@@ -27,35 +28,35 @@ fn tcp_shows_nothing_that_is_not_for_everyone() {
     assert_eq!(shared.drain.phase(), Phase::Serving);
 }
 
-#[test]
-fn ready_fails_from_the_first_moment_of_a_drain_and_live_does_not() {
+#[tokio::test]
+async fn ready_fails_from_the_first_moment_of_a_drain_and_live_does_not() {
     let shared = shared();
-    assert_eq!(ask(&shared, Surface::Anyone, "GET", "/ready").status, 200);
+    assert_eq!(ask(&shared, Surface::Anyone, "GET", "/ready").await.status, 200);
     shared.drain.advance(Phase::Unready);
-    assert_eq!(ask(&shared, Surface::Anyone, "GET", "/ready").status, 503);
-    assert_eq!(ask(&shared, Surface::Anyone, "GET", "/live").status, 200);
+    assert_eq!(ask(&shared, Surface::Anyone, "GET", "/ready").await.status, 503);
+    assert_eq!(ask(&shared, Surface::Anyone, "GET", "/live").await.status, 200);
 }
 
 #[tokio::test]
 async fn only_a_post_on_the_owners_surface_drains() {
     let shared = shared();
-    assert_eq!(ask(&shared, Surface::Owner, "GET", "/drain").status, 405);
-    assert_eq!(ask(&shared, Surface::Owner, "POST", "/drain").status, 202);
+    assert_eq!(ask(&shared, Surface::Owner, "GET", "/drain").await.status, 405);
+    assert_eq!(ask(&shared, Surface::Owner, "POST", "/drain").await.status, 202);
     shared.drain.requested().await;
 }
 
-#[test]
-fn config_is_json_that_names_agent_and_version() {
-    let body = ask(&shared(), Surface::Owner, "GET", "/config").body;
+#[tokio::test]
+async fn config_is_json_that_names_agent_and_version() {
+    let body = ask(&shared(), Surface::Owner, "GET", "/config").await.body;
     let value: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(value["agent"], "nlp");
     assert_eq!(value["snapshot"]["version"], 0);
     assert_eq!(value["last_reload"]["rejected_total"], 0);
 }
 
-#[test]
-fn why_answers_with_the_refusal_that_a_request_would_get() {
-    let answer = ask(&shared(), Surface::Owner, "GET", "/why?host=nobody");
+#[tokio::test]
+async fn why_answers_with_the_refusal_that_a_request_would_get() {
+    let answer = ask(&shared(), Surface::Owner, "GET", "/why?host=nobody").await;
     let value: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(
         (answer.status, value["refused"].as_str(), value["status"].as_u64()),
@@ -73,7 +74,7 @@ async fn head_gets_the_length_and_no_body() {
 
 #[tokio::test]
 async fn bytes_that_are_no_request_get_400_and_large_heads_end() {
-    let ok = |_: Asked<'_>| Answer::text(200, "");
+    let ok = |_: Asked| Answer::text(200, "");
     assert!(responder::exchange_bytes(b"\x16\x03\x01\x02\r\n\r\n", ok).await.starts_with("HTTP/1.1 400 "));
     let large = format!("GET / HTTP/1.1\r\nx: {}", "a".repeat(9000));
     assert!(responder::exchange_bytes(large.as_bytes(), ok).await.starts_with("HTTP/1.1 400 "));

@@ -1,15 +1,22 @@
-//! `/why`: what would happen to a request, by the same router and plan that serve it. Nothing is sent.
+//! `/why`: what happened to calls that the workers remember, and what would happen to a request, by the same router and plan
+//! that serve it. Nothing is sent.
 //!
+//! `GET /why?request=ID`, `/why?trace=ID`, `/why?last=N`
 //! `GET /why?host=nlp-agent-service&path=/v1/chat&method=POST&header=x-user:anna&header=agent-capability:nlu`
 
 use pilotfish_filters::call::{Call, Caller, Head};
 use pilotfish_filters::explain::Asked;
 use pilotfish_filters::plan::{Action, CapabilityTarget, Matched, Plan, Target};
 use pilotfish_filters::verdict::Deny;
+use pilotfish_config::wire::Why;
 use serde_json::{Value, json};
 
 use super::responder::Answer;
 use crate::server::Shared;
+use crate::telemetry::account;
+
+/// Calls in one answer.
+const MOST_CALLS: usize = 1000;
 
 /// Reads a question's query string.
 ///
@@ -56,7 +63,50 @@ fn decode(text: &str) -> Option<String> {
 }
 
 /// The answer to one question.
-pub(super) fn answer(shared: &Shared, query: &str) -> Answer {
+pub(super) async fn answer(shared: &Shared, query: &str) -> Answer {
+    match remembered(query) {
+        Ok(None) => supposed(shared, query),
+        Ok(Some(why)) => match account::question(&why) {
+            Ok(question) => {
+                let (calls, left_off) = account::accounts(shared, &question, MOST_CALLS).await;
+                let value = json!({"calls": calls, "left_off": left_off});
+                Answer::new(200, "application/json", format!("{value:#}\n"))
+            }
+            Err(error) => Answer::text(400, &format!("{error}\n")),
+        },
+        Err(error) => Answer::text(400, &format!("{error}; /why?request=ID, /why?trace=ID, /why?last=N\n")),
+    }
+}
+
+/// A question about calls that were made; none: it is about one that was not.
+///
+/// # Errors
+/// What is wrong with it.
+fn remembered(query: &str) -> Result<Option<Why>, String> {
+    let mut why = Why::default();
+    let (mut found, mut other) = (false, None);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if !matches!(key, "request" | "trace" | "last") {
+            other = Some(key);
+            continue;
+        }
+        found = true;
+        let value = decode(value).ok_or_else(|| format!("{key} is not percent-encoded UTF-8"))?;
+        match key {
+            "request" => why.request = Some(value),
+            "trace" => why.trace = Some(value),
+            _ => why.last = Some(value.parse().map_err(|_| "last is no whole number".to_owned())?),
+        }
+    }
+    if let Some(other) = other.filter(|_| found) {
+        return Err(format!("{other} does not go with request, trace or last"));
+    }
+    Ok(found.then_some(why))
+}
+
+/// What would become of a request.
+fn supposed(shared: &Shared, query: &str) -> Answer {
     let asked = match parse(query) {
         Ok(asked) => asked,
         Err(why) => {

@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 use pilotfish_filters::sampling::{Sampling, Setting};
 use pilotfish_filters::trace::Propagators;
 
-use super::parse_duration;
-
+use super::explain::ExplainCallers;
 use super::otlp::OtlpSettings;
+use super::parse_duration;
 
 /// What the sidecar tells of its calls.
 #[derive(Debug, Clone, Args)]
@@ -44,6 +44,13 @@ pub struct TelemetrySettings {
     /// as calls come.
     #[arg(long = "call-ring", env = "PILOTFISH_CALL_RING", value_name = "N", default_value_t = 2048, value_parser = ring)]
     pub ring: usize,
+
+    /// Whose calls may have `agent-explain: 1`, which keeps everything that was weighed for `/why`, `pilotfish why` and the
+    /// call's spans: `self` (the agent of this sidecar), NAMESPACE/AGENT as its certificate says, NAMESPACE/*, or `*` for
+    /// everybody; several separated by commas, `none` for nobody. From others the header is taken away. At most 20 calls a
+    /// second of each worker are explained.
+    #[arg(long, env = "PILOTFISH_EXPLAIN_CALLERS", value_name = "WHO", default_value = "self")]
+    pub explain_callers: ExplainCallers,
 
     /// Where it goes.
     #[command(flatten)]

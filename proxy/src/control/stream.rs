@@ -1,5 +1,6 @@
 //! The stream: one for the life of the process, moved to another control plane whenever it ends.
 
+mod asked;
 mod session;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::bootstrap::ControlAddress;
 use crate::control::limits::Uses;
 use crate::source::file::Event;
 use crate::telemetry::log;
+use asked::Asked;
 use session::Ended;
 
 /// Updates that wait for the configuration thread; more stay in the control plane, which then sends the newest only.
@@ -41,6 +43,8 @@ pub struct Stream {
     resume: Option<Resume>,
     /// What the stream was told of rate limits.
     uses: Uses,
+    /// What the stream asks of calls.
+    asked: Asked,
 }
 
 impl Stream {
@@ -52,6 +56,7 @@ impl Stream {
             places: Arc::new(Semaphore::new(WAITING)),
             resume,
             uses: Uses::default(),
+            asked: Asked::default(),
         }
     }
 

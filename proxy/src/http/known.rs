@@ -62,6 +62,8 @@ pub enum Known {
     AgentWorkflow,
     /// `x-request-id`
     RequestId,
+    /// `agent-explain`
+    AgentExplain,
 }
 
 impl Known {
@@ -86,6 +88,7 @@ impl Known {
             (14, b'a') if name.get(6).is_some_and(|b| b | 0x20 == b'w') => {
                 (Known::AgentWorkflow, b"agent-workflow")
             }
+            (13, b'a') => (Known::AgentExplain, b"agent-explain"),
             (14, b'a') => (Known::AgentPriority, b"agent-priority"),
             (11, b't') => (Known::Traceparent, b"traceparent"),
             (10, b't') => (Known::Tracestate, b"tracestate"),

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use pilotfish_config::wire::Explained;
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::correlate::CallId;
 use pilotfish_filters::plan::Rule;
@@ -67,6 +68,8 @@ pub struct Ctx<'p> {
     pub received: u64,
     /// listen: what the access log tells of the request, when there is one.
     pub asked: Option<Box<Asked>>,
+    /// explain, then repeat: what its decisions weighed, when its caller asked for that and may.
+    pub explained: Option<Box<Explained>>,
     /// Every stage: what is told of the call when it is over.
     pub call: Recording<'p>,
     /// trace: what the next hop is told of it.
@@ -135,6 +138,7 @@ impl<'p> Ctx<'p> {
             said: None,
             standing: Standing::default(),
             serving: None,
+            explained: None,
             answered: None,
             tries: 0,
             status: None,

@@ -15,7 +15,7 @@ use crate::http::{Known, RequestHead};
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 use crate::request::route::Way;
-use crate::request::{time, trace};
+use crate::request::{explain, time, trace};
 use crate::snapshot::Snapshot;
 use crate::telemetry::log;
 use crate::worker::Worker;
@@ -215,6 +215,7 @@ pub fn leave(worker: &Worker, ctx: &Ctx<'_>, head: &mut RequestHead, to: Hop) ->
     if given || (ctx.priority != Priority::Default && to != Hop::Outside) {
         head.headers.set("agent-priority", ctx.priority.word().as_bytes());
     }
+    explain::leave(ctx, head, to);
     match to {
         Hop::Mesh => {
             let path = onward(worker, ctx)?;

@@ -7,7 +7,7 @@ use pilotfish_filters::verdict::Deny;
 use crate::http::ConnContext;
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
-use crate::request::trace;
+use crate::request::{explain, trace};
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Finished;
 use crate::telemetry::metrics::Places;
@@ -69,6 +69,7 @@ fn tell(worker: &Worker, ctx: &mut Ctx<'_>, places: Places, duration: Duration) 
         call.cluster.set(cluster);
     }
     worker.metrics.ended(call, places);
+    explain::finish(ctx);
     trace::finish(worker, ctx);
     ctx.call.remember();
 }

@@ -31,7 +31,7 @@ use crate::request::dial::{self, Protocol};
 use crate::request::mirror::{self, Original};
 use crate::request::respond::{self, Edits, Failed};
 use crate::request::select::{self, Selected, Wish, room};
-use crate::request::{forward, replay, trace, tunnel};
+use crate::request::{explain, forward, replay, trace, tunnel};
 use crate::tls::outside::OutsideSet;
 use crate::worker::Worker;
 
@@ -107,6 +107,7 @@ pub async fn by_rule<'p>(
             tried: course.tried(),
             remote: policy.remote_localities,
         };
+        explain::look(worker, ctx, task.plan, &wish);
         let selected = match calling::only(&calling)? {
             None => room::select_or_wait(worker, task.plan, &wish, ctx.priority, down).await?,
             Some(_) => calling::select(worker, task.plan, &wish, &mut calling)?,
@@ -121,6 +122,7 @@ pub async fn by_rule<'p>(
         };
         ctx.cluster = Some(&cluster.name);
         ctx.endpoint = Some(lease.endpoint().addr);
+        explain::chosen(ctx, lease.endpoint().addr);
         if head.method == Method::CONNECT {
             let way =
                 dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), Protocol::Http1)?;

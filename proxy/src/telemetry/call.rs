@@ -368,6 +368,11 @@ impl CallRecord {
         &self.attempts[..(self.tries as usize).min(TRIES)]
     }
 
+    /// Whether its decisions are kept at length.
+    pub fn is_explained(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.explained.is_some())
+    }
+
     /// What is kept at length.
     pub fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()

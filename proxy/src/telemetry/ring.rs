@@ -9,6 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::call::CallRecord;
 
+/// Calls of one worker that are kept explained: each may take 16 KiB.
+const EXPLAINED: usize = 64;
+
 /// A worker's calls: those under way take their record from here and give it back.
 #[expect(clippy::vec_box, reason = "records move between a call and the ring without being copied")]
 #[derive(Debug)]
@@ -39,6 +42,9 @@ impl Calls {
 
     fn remember(&self, record: Box<CallRecord>) {
         let ring = &mut *self.ring.borrow_mut();
+        if record.is_explained() {
+            ring.forget_explained();
+        }
         if ring.records.len() < ring.most {
             ring.records.push(record);
             return;
@@ -113,6 +119,21 @@ impl Drop for Recording<'_> {
     }
 }
 
+impl Ring {
+    /// Makes room for one more call that is explained: the accounts of the oldest ones go, the rest of their records stays.
+    #[cold]
+    fn forget_explained(&mut self) {
+        let oldest = self.next.min(self.records.len());
+        let (newer, older) = self.records.split_at_mut(oldest);
+        let all = older.iter_mut().chain(newer);
+        let mut explained: Vec<_> = all.filter(|record| record.is_explained()).collect();
+        let most = explained.len().saturating_sub(EXPLAINED - 1);
+        for extra in explained.iter_mut().take(most).filter_map(|record| record.extra.as_mut()) {
+            extra.explained = None;
+        }
+    }
+}
+
 /// Which calls are asked for.
 #[derive(Debug, Clone)]
 pub enum Question {
@@ -157,5 +178,26 @@ impl Answering {
         while let Some((question, answer)) = self.0.recv().await {
             let _ = answer.send(calls.find(&question));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_accounts_are_kept() {
+        let calls = Calls::new(100);
+        for n in 0..250_u64 {
+            let mut record = calls.take();
+            record.extra = None;
+            record.sent = n;
+            record.extra().explained = Some("{}".into());
+            record.remember();
+        }
+        let kept = calls.find(&Question::Last(1000));
+        let explained: Vec<u64> = kept.iter().filter(|one| one.is_explained()).map(|one| one.sent).collect();
+        assert_eq!(kept.len(), 100);
+        assert_eq!(explained, (250 - EXPLAINED as u64..250).collect::<Vec<_>>());
     }
 }

@@ -12,6 +12,7 @@ use pilotfish_config::wire::{
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Stream;
+use super::asked::Asked;
 use crate::bootstrap::ControlAddress;
 use crate::control::connect::{Connection, JSON, Problem, Proof, connect, reachable, refusal, request};
 use crate::control::limits::Uses;
@@ -21,6 +22,7 @@ use crate::shutdown::Phase;
 use crate::source::control::Offer;
 use crate::source::file::Event;
 use crate::telemetry::log;
+use crate::telemetry::tap::Looking;
 
 /// From the hello to the welcome.
 const WELCOME: Duration = Duration::from_secs(5);
@@ -34,6 +36,10 @@ const HEARTBEAT: (u64, u64) = (100, 60_000);
 const TICK: Duration = Duration::from_secs(1);
 /// How often there may be something to report of rate limits.
 const LIMITS: Duration = Duration::from_millis(500);
+/// How often calls are told that somebody looks at, one message for each who looks ...
+const TAPPED: Duration = Duration::from_millis(100);
+/// ... and how long each of them takes: a control plane takes a hundred messages within a second.
+const TAPPED_EACH: Duration = Duration::from_millis(25);
 /// The longest answer that is read when a stream is refused.
 const LONGEST_REFUSAL: usize = 64 << 10;
 
@@ -176,6 +182,12 @@ impl Stream {
         let mut limits = tokio::time::interval(LIMITS.min(every));
         limits.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut reports, mut beat) = (Reports::default(), Instant::now());
+        // Who looks does so by this stream, and asks by it.
+        let _looking = Looking(&member.shared.taps);
+        self.asked = Asked::default();
+        let mut look = tokio::time::interval(TAPPED);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = 0;
         // A new control plane has to be told, whether or not it changed since.
         state.mark_changed();
         loop {
@@ -189,6 +201,11 @@ impl Stream {
                     let used = self.used(false);
                     send(&mut halves.outgoing, &self.heartbeat(Vec::new(), used)).await?;
                 }
+            }
+            if looks != member.shared.taps.count() {
+                looks = member.shared.taps.count();
+                look = tokio::time::interval(TAPPED.max(TAPPED_EACH * u32::try_from(looks).unwrap_or(1)));
+                look.set_missed_tick_behavior(MissedTickBehavior::Delay);
             }
             tokio::select! {
                 biased;
@@ -206,6 +223,14 @@ impl Stream {
                 Ok(()) = phase.changed(), if !draining => {
                     draining = true;
                     send(&mut halves.outgoing, &self.heartbeat(Vec::new(), Vec::new())).await?;
+                }
+                Some(answered) = self.asked.answer() => {
+                    send(&mut halves.outgoing, &ToControl::Answered(answered)).await?;
+                }
+                _ = look.tick(), if looks > 0 => {
+                    for tapped in member.shared.taps.take(&member.shared) {
+                        send(&mut halves.outgoing, &ToControl::Tapped(tapped)).await?;
+                    }
                 }
                 _ = limits.tick() => {
                     let used = self.used(false);
@@ -274,7 +299,15 @@ impl Stream {
                 Ok(())
             }
             // Not yet.
-            ToSidecar::Recall(_) | ToSidecar::Taps(_) => Ok(()),
+            ToSidecar::Recall(_) => Ok(()),
+            ToSidecar::Taps(taps) => {
+                self.member.shared.taps.look(&taps.taps);
+                Ok(())
+            }
+            ToSidecar::Why(why) => {
+                self.asked.ask(&self.member.shared, why);
+                Ok(())
+            }
             ToSidecar::Drained {} => {
                 self.member.shared.drain.confirm();
                 Ok(())
