@@ -166,7 +166,9 @@ impl View {
     fn take(&mut self, line: TapLine) -> bool {
         match line {
             TapLine::Note { note } => {
-                if self.note.is_none_or(|before| before.sidecars != note.sidecars) && self.format == Format::Table {
+                if self.note.is_none_or(|before| before.sidecars != note.sidecars)
+                    && self.format == Format::Table
+                {
                     eprintln!("looking at {}", human::count(note.sidecars, "sidecar"));
                 }
                 self.note = Some(note);
@@ -196,7 +198,8 @@ impl View {
         let who = format!("{} -> {}", harmless(from, false), harmless(to, false));
         let what = format!("{} {}", harmless(&call.method, false), harmless(&call.path, false));
         // On a terminal both share what there is; elsewhere nothing is cut.
-        let most = self.terminal.size.map(|(columns, _)| (columns.saturating_sub(BESIDE) / 2).clamp(20, WIDEST));
+        let most =
+            self.terminal.size.map(|(columns, _)| (columns.saturating_sub(BESIDE) / 2).clamp(20, WIDEST));
         let grown = |own: usize, text: &str| own.max(text.width().min(most.unwrap_or(WIDEST)));
         self.widths = match most {
             Some(most) => (grown(self.widths.0, &who).min(most), grown(self.widths.1, &what).min(most)),
@@ -237,7 +240,9 @@ impl View {
             (limited, 0) => format!("; {limited} more than the rate were not shown (--rate)"),
             (0, lost) => format!("; {lost} were lost because they were read too slowly"),
             (limited, lost) => {
-                format!("; {limited} more than the rate (--rate) and {lost} that were read too slowly were not shown")
+                format!(
+                    "; {limited} more than the rate (--rate) and {lost} that were read too slowly were not shown"
+                )
             }
         };
         if self.format == Format::Table || !missed.is_empty() {

@@ -84,7 +84,9 @@ impl Why {
         let mut questions = Vec::new();
         let parts: Vec<&str> = id.split('-').collect();
         let trace = match parts.as_slice() {
-            [version, trace, span, flags] if version.len() == 2 && span.len() == 16 && flags.len() == 2 => trace,
+            [version, trace, span, flags] if version.len() == 2 && span.len() == 16 && flags.len() == 2 => {
+                trace
+            }
             _ => id.as_str(),
         };
         let digits = |text: &str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -118,7 +120,10 @@ fn missing(answer: &Accounts) {
         eprintln!("{count} of other control planes were not asked; ask there too (--control)");
     }
     if answer.left_off > 0 {
-        eprintln!("{} more are not shown", human::count(usize::try_from(answer.left_off).unwrap_or(0), "call"));
+        eprintln!(
+            "{} more are not shown",
+            human::count(usize::try_from(answer.left_off).unwrap_or(0), "call")
+        );
     }
 }
 
@@ -221,10 +226,9 @@ fn tries(call: &Account, terminal: &Terminal) -> String {
             at => human::latency(at.saturating_sub(attempt.began_us)),
         };
         let status = if attempt.status == 0 { String::new() } else { attempt.status.to_string() };
-        let status = tone(attempt.status).filter(|_| attempt.status > 0).map_or_else(
-            || status.as_str().into(),
-            |tone| Cell::toned(status.as_str(), tone),
-        );
+        let status = tone(attempt.status)
+            .filter(|_| attempt.status > 0)
+            .map_or_else(|| status.as_str().into(), |tone| Cell::toned(status.as_str(), tone));
         table.row([
             number.to_string().into(),
             place(&attempt.endpoint, &attempt.agent).into(),
@@ -354,7 +358,13 @@ mod tests {
             rule: "default/planner/0".into(),
             trace: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
             policies: vec!["retry".into()],
-            stages: StageTimes { decoded_us: 10, routed_us: 20, admitted_us: 30, answered_us: 900, ended_us: 1000 },
+            stages: StageTimes {
+                decoded_us: 10,
+                routed_us: 20,
+                admitted_us: 30,
+                answered_us: 900,
+                ended_us: 1000,
+            },
             tries: 2,
             attempts: vec![Attempt {
                 endpoint: "10.0.0.1:80".into(),
@@ -371,7 +381,11 @@ mod tests {
             explained: Some(Explained {
                 passed_over: vec![PassedOver { rule: "r".into(), why: vec!["the path is `/`".into()] }],
                 choices: vec![Choice {
-                    candidates: vec![Candidate { endpoint: "10.0.0.1:80".into(), chosen: true, ..Candidate::default() }],
+                    candidates: vec![Candidate {
+                        endpoint: "10.0.0.1:80".into(),
+                        chosen: true,
+                        ..Candidate::default()
+                    }],
                     ..Choice::default()
                 }],
                 cut: false,

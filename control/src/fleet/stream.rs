@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use pilotfish_config::wire::{
-    Heartbeat, Hello, MOST_ACCOUNTS, MOST_TAPPED, Refused, RefusedVersion, Share, Shares, State, Status, Tap, Taps,
-    ToControl, ToSidecar, Versions, Welcome, Why, WireError,
+    Heartbeat, Hello, MOST_ACCOUNTS, MOST_TAPPED, Refused, RefusedVersion, Share, Shares, State, Status, Tap,
+    Taps, ToControl, ToSidecar, Versions, Welcome, Why, WireError,
 };
 use pilotfish_identity::SpiffeId;
 use tokio::sync::{Notify, mpsc};
@@ -145,8 +145,7 @@ pub(super) async fn serve(
     };
     match arrived {
         Ok(stream) => {
-            let open =
-                Open {
+            let open = Open {
                 shared: shared.clone(),
                 stream,
                 welcomed: false,

@@ -42,10 +42,15 @@ fn one(name: &str) -> Result<(Option<String>, String), String> {
         None => (None, name),
     };
     let part = |part: &str| {
-        !part.is_empty() && part.len() <= 253 && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        !part.is_empty()
+            && part.len() <= 253
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     if namespace.is_some_and(|namespace| !part(namespace)) || !(part(agent) || agent == "*") {
-        return Err(format!("`{}` is no agent: write AGENT, NAMESPACE/AGENT or NAMESPACE/*", name.escape_debug()));
+        return Err(format!(
+            "`{}` is no agent: write AGENT, NAMESPACE/AGENT or NAMESPACE/*",
+            name.escape_debug()
+        ));
     }
     Ok((namespace.map(str::to_owned), agent.to_owned()))
 }

@@ -78,7 +78,8 @@ impl Fleet {
         let _ = timeout(WITHIN, all).await;
         let mut elsewhere = 0;
         shared.registry.each(|own| {
-            elsewhere += usize::from(own.stream == 0 && which.means(&own.facts) && *own.live().owner != *shared.id);
+            elsewhere +=
+                usize::from(own.stream == 0 && which.means(&own.facts) && *own.live().owner != *shared.id);
         });
         Some(Accounts { elsewhere, ..open.end() })
     }
@@ -179,7 +180,8 @@ fn bounded(from: &Registration, mut call: Account) -> Account {
         }
     }
     // What is longer than a sidecar's longest is none of its.
-    let fits = |own: &Explained| serde_json::to_vec(own).is_ok_and(|text| text.len() <= LONGEST_EXPLAINED + 1024);
+    let fits =
+        |own: &Explained| serde_json::to_vec(own).is_ok_and(|text| text.len() <= LONGEST_EXPLAINED + 1024);
     call.explained = call.explained.filter(fits);
     call
 }

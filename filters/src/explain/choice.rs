@@ -83,7 +83,11 @@ fn candidate(endpoint: &Endpoint, mut why_not: Vec<String>, asking: &Asking<'_>)
     let cost = stats.cost(now);
     Candidate {
         endpoint: endpoint.addr.to_string(),
-        agent: endpoint.agent.as_deref().map(|agent| format!("{}/{agent}", endpoint.namespace)).unwrap_or_default(),
+        agent: endpoint
+            .agent
+            .as_deref()
+            .map(|agent| format!("{}/{agent}", endpoint.namespace))
+            .unwrap_or_default(),
         chosen: false,
         cost: (cost > 0.0 && cost.is_finite()).then_some(cost),
         latency_us: u64::try_from(stats.latency(now).as_micros()).unwrap_or(u64::MAX),
@@ -137,7 +141,11 @@ mod tests {
 
     #[test]
     fn the_chosen_comes_first_and_each_other_has_a_reason() {
-        let candidates = vec![named("1.1.1.1:1", 1.0, &[]), named("2.2.2.2:2", 2.0, &[]), named("3.3.3.3:3", 3.0, &["out"])];
+        let candidates = vec![
+            named("1.1.1.1:1", 1.0, &[]),
+            named("2.2.2.2:2", 2.0, &[]),
+            named("3.3.3.3:3", 3.0, &["out"]),
+        ];
         let mut choice = Choice { by: CHEAPER_OF_TWO.into(), candidates, ..Choice::default() };
         settle(&mut choice, "2.2.2.2:2".parse().unwrap());
         let told: Vec<(&str, bool, &str)> = choice
@@ -161,6 +169,9 @@ mod tests {
         let mut choice = Choice { by: "random".into(), candidates, ..Choice::default() };
         settle(&mut choice, "1.1.1.1:99".parse().unwrap());
         assert_eq!((choice.candidates.len(), choice.left_off), (LISTED, 100 - LISTED));
-        assert_eq!((choice.candidates[0].endpoint.as_str(), choice.candidates[0].chosen), ("1.1.1.1:99", true));
+        assert_eq!(
+            (choice.candidates[0].endpoint.as_str(), choice.candidates[0].chosen),
+            ("1.1.1.1:99", true)
+        );
     }
 }

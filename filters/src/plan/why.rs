@@ -78,7 +78,9 @@ fn reason<H: Head>(failed: &Condition, head: &H, caller: &Caller) -> String {
         }
         Condition::NotHeader(name, text) => format!("the header {name} is {}", shown(text)),
         Condition::Query(name, text) => match query_parameter(head.query(), name) {
-            Some(_) if redact::is_sensitive_parameter(name) => format!("the query parameter {name} is another"),
+            Some(_) if redact::is_sensitive_parameter(name) => {
+                format!("the query parameter {name} is another")
+            }
             Some(value) => not(&format!("the query parameter {name}"), &redact::value(value), text),
             None => format!("the query parameter {name} is not there"),
         },

@@ -4,11 +4,11 @@
 //! `GET /why?request=ID`, `/why?trace=ID`, `/why?last=N`
 //! `GET /why?host=nlp-agent-service&path=/v1/chat&method=POST&header=x-user:anna&header=agent-capability:nlu`
 
+use pilotfish_config::wire::Why;
 use pilotfish_filters::call::{Call, Caller, Head};
 use pilotfish_filters::explain::Asked;
 use pilotfish_filters::plan::{Action, CapabilityTarget, Matched, Plan, Target};
 use pilotfish_filters::verdict::Deny;
-use pilotfish_config::wire::Why;
 use serde_json::{Value, json};
 
 use super::responder::Answer;

@@ -44,7 +44,10 @@ impl FromStr for ExplainCallers {
                 "*" => callers.anyone = true,
                 agent => match agent.split_once('/') {
                     Some((namespace, name))
-                        if !namespace.is_empty() && !name.is_empty() && !name.contains('/') && namespace != "*" =>
+                        if !namespace.is_empty()
+                            && !name.is_empty()
+                            && !name.contains('/')
+                            && namespace != "*" =>
                     {
                         agents.push(agent.into());
                     }
@@ -69,8 +72,14 @@ mod tests {
     #[test]
     fn only_those_who_are_named_may() {
         let callers: ExplainCallers = "self, prod/web,staging/*".parse().unwrap();
-        assert!(callers.admits_own() && callers.admits(Some("prod/web")) && callers.admits(Some("staging/x")));
-        assert!(!callers.admits(Some("prod/web2")) && !callers.admits(Some("staging2/x")) && !callers.admits(None));
+        assert!(
+            callers.admits_own() && callers.admits(Some("prod/web")) && callers.admits(Some("staging/x"))
+        );
+        assert!(
+            !callers.admits(Some("prod/web2"))
+                && !callers.admits(Some("staging2/x"))
+                && !callers.admits(None)
+        );
         let none: ExplainCallers = "none".parse().unwrap();
         assert!(!none.admits_own() && !none.admits(Some("none")));
         let all: ExplainCallers = "*".parse().unwrap();
@@ -79,9 +88,12 @@ mod tests {
 
     #[test]
     fn what_names_nobody_is_told() {
-        for (text, what) in
-            [("web", "default/web"), ("/x", "no NAMESPACE/AGENT"), ("a/b/c", "no NAMESPACE"), ("*/x", "no NAMESPACE")]
-        {
+        for (text, what) in [
+            ("web", "default/web"),
+            ("/x", "no NAMESPACE/AGENT"),
+            ("a/b/c", "no NAMESPACE"),
+            ("*/x", "no NAMESPACE"),
+        ] {
             let error = text.parse::<ExplainCallers>().unwrap_err();
             assert!(error.contains(what), "{text}: {error}");
         }

@@ -90,7 +90,8 @@ fn note(worker: &Worker, explained: &mut Explained, plan: &Plan, wish: &Wish<'_>
         return;
     }
     let Wish { target, call, caller, key, tried, .. } = *wish;
-    let asking = Asking { target, call, caller, by_key: key.is_some(), tried, now: worker.shared.clock.now() };
+    let asking =
+        Asking { target, call, caller, by_key: key.is_some(), tried, now: worker.shared.clock.now() };
     explained.choices.push(choice::look(plan, &asking));
 }
 

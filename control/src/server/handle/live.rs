@@ -76,7 +76,9 @@ pub(super) async fn tap(control: &Arc<Control>, asked: &Asked) -> Result<Answer,
     if let Some(text) = query.get("match") {
         let expression = Expression::compile(text).map_err(|error| Denied::bad(format!("match: {error}")))?;
         if let Some(header) = expression.headers().first() {
-            let why = format!("match: a tap does not know headers (`{header}`); ask for what the call was: call.agent, response.code");
+            let why = format!(
+                "match: a tap does not know headers (`{header}`); ask for what the call was: call.agent, response.code"
+            );
             return Err(Denied::bad(why));
         }
     }
