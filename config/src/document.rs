@@ -8,8 +8,8 @@ use crate::model::{Kind, Meta, ResourceKey, StringMap};
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AlertRuleSpec, AuthorizationPolicySpec, DestinationRuleSpec,
     Metadata, PeerAuthenticationSpec, RateLimitSpec, Raw, Reader, RequestAuthenticationSpec,
-    ServiceEntrySpec, ServiceEntryStatusSpec, SidecarSpec, TelemetrySpec, TextMap, TrustDomainSpec,
-    VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec, nearest,
+    ServiceEntrySpec, ServiceEntryStatusSpec, SidecarSpec, TelemetryProviderSpec, TelemetrySpec, TextMap,
+    TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec, nearest,
 };
 use crate::validate::check::is_dns_label;
 use crate::yaml::{Node, Type, clip_text};
@@ -40,6 +40,7 @@ pub(crate) enum Spec<'n> {
     TrustDomain(TrustDomainSpec<'n>),
     RateLimit(RateLimitSpec<'n>),
     AlertRule(AlertRuleSpec<'n>),
+    TelemetryProvider(TelemetryProviderSpec<'n>),
 }
 
 /// Reads a document, or the items of a List, into `out`.
@@ -154,6 +155,7 @@ fn read_spec<'n>(node: Node<'n>, kind: Kind, diagnose: &mut Diagnose) -> Option<
         Kind::TrustDomain => Spec::TrustDomain(Raw::read(node, reader)?),
         Kind::RateLimit => Spec::RateLimit(Raw::read(node, reader)?),
         Kind::AlertRule => Spec::AlertRule(Raw::read(node, reader)?),
+        Kind::TelemetryProvider => Spec::TelemetryProvider(Raw::read(node, reader)?),
     })
 }
 

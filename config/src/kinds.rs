@@ -4,7 +4,8 @@ use crate::model::Kind;
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AlertRuleSpec, AuthorizationPolicySpec, DestinationRuleSpec,
     Object, PeerAuthenticationSpec, RateLimitSpec, Raw, RequestAuthenticationSpec, ServiceEntrySpec, Shape,
-    SidecarSpec, TelemetrySpec, TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec,
+    SidecarSpec, TelemetryProviderSpec, TelemetrySpec, TrustDomainSpec, VirtualServiceSpec,
+    WorkloadGroupSpec, WorkloadSpec,
 };
 
 /// What is known of a kind.
@@ -52,10 +53,11 @@ pub static KINDS: &[KindInfo] = &[
     info::<PeerAuthenticationSpec>(Kind::PeerAuthentication, SECURITY, false, true),
     info::<AuthorizationPolicySpec>(Kind::AuthorizationPolicy, SECURITY, false, false),
     info::<RequestAuthenticationSpec>(Kind::RequestAuthentication, SECURITY, false, false),
-    info::<TelemetrySpec>(Kind::Telemetry, TELEMETRY, false, false),
+    info::<TelemetrySpec>(Kind::Telemetry, TELEMETRY, false, true),
     info::<TrustDomainSpec>(Kind::TrustDomain, OURS_ONLY, true, true),
     info::<RateLimitSpec>(Kind::RateLimit, OURS_ONLY, true, true),
     info::<AlertRuleSpec>(Kind::AlertRule, OURS_ONLY, true, true),
+    info::<TelemetryProviderSpec>(Kind::TelemetryProvider, OURS_ONLY, true, true),
 ];
 
 /// What is known of `kind`.

@@ -73,7 +73,7 @@ pub struct Model {
     pub authorization_policies: Vec<AuthorizationPolicy>,
     /// Whose tokens are valid (not enforced yet).
     pub request_authentications: Vec<RequestAuthentication>,
-    /// Tracing, metrics and access logs (not enforced yet).
+    /// Tracing, metrics and access logs.
     pub telemetries: Vec<Telemetry>,
     /// Other meshes whose certificates are taken; no two have one name.
     pub trust_domains: Vec<TrustDomain>,
@@ -81,4 +81,6 @@ pub struct Model {
     pub rate_limits: Vec<RateLimit>,
     /// When somebody has to look; for control planes.
     pub alert_rules: Vec<AlertRule>,
+    /// Where telemetry goes.
+    pub telemetry_providers: Vec<TelemetryProvider>,
 }

@@ -26,6 +26,7 @@ mod retry;
 mod security;
 mod service;
 mod sidecar;
+mod telemetry_provider;
 mod trust;
 mod virtual_service;
 
@@ -53,6 +54,8 @@ struct Drafts<'n> {
     peers: Vec<Node<'n>>,
     trust_domains: Vec<(TrustDomain, Node<'n>)>,
     rate_limits: Vec<RateLimitDraft<'n>>,
+    telemetries: Vec<Node<'n>>,
+    providers: Vec<observe::Mention<'n>>,
 }
 
 /// Validates all documents. The model is only good if no error was reported.
@@ -71,6 +74,8 @@ pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose
     additions::spell_out(&mut cx, &mut drafts, options);
     references::check(&mut cx, &drafts, &model);
     rate_limit::unknown_targets(&mut cx, &drafts, &model);
+    observe::unknown_providers(&mut cx, &drafts.providers, &model);
+    observe::without_effect(&mut cx, &drafts.telemetries, &model);
     trust::unique(&mut cx, &drafts.trust_domains);
     model.trust_domains = drafts.trust_domains.into_iter().map(|(domain, _)| domain).collect();
     model.rate_limits = drafts.rate_limits.into_iter().map(|draft| draft.limit).collect();
@@ -118,8 +123,14 @@ fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &
         Spec::RequestAuthentication(spec) => {
             model.request_authentications.push(security::request_authentication(cx, meta, &spec));
         }
-        Spec::Telemetry(spec) => model.telemetries.push(observe::telemetry(cx, meta, &spec)),
         Spec::AlertRule(spec) => model.alert_rules.extend(alert_rule::alert_rule(cx, meta, &spec)),
+        Spec::Telemetry(spec) => {
+            model.telemetries.push(observe::telemetry(cx, meta, &spec, &mut drafts.providers));
+            drafts.telemetries.push(node);
+        }
+        Spec::TelemetryProvider(spec) => {
+            model.telemetry_providers.extend(telemetry_provider::telemetry_provider(cx, meta, &spec));
+        }
         Spec::RateLimit(spec) => {
             drafts.rate_limits.extend(rate_limit::rate_limit(cx, meta, &spec));
         }

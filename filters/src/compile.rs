@@ -48,6 +48,8 @@ pub struct CompileOptions {
     pub default_mtls: Option<MtlsMode>,
     /// Whether there is no control plane that shares out fleet-wide rate limits: then the sidecar has them whole.
     pub alone: bool,
+    /// Looks up variables of the process's environment; `None`: there are none, as in the control plane, which checks for others.
+    pub environment: Option<fn(&str) -> Option<String>>,
 }
 
 impl CompileOptions {
@@ -105,12 +107,14 @@ pub fn compile(
     drop(pass);
     let (inbound, mut warnings) = inbound::compile(model, options);
     warnings.extend(routes.warnings);
+    let telemetry = telemetry::compile(model, options, &mut warnings)?;
     Ok(Plan {
         routes: routes.table,
         by_capability: routes.by_capability,
         warnings: warnings.into(),
         inbound,
-        telemetry: telemetry::compile(model, options),
+        telemetry: telemetry.policies,
+        telemetry_providers: telemetry.providers,
         own: model.sidecar(&options.namespace, &options.labels).map(Own::of).unwrap_or_default(),
         limits,
         to_agent,

@@ -23,7 +23,7 @@ use crate::headers::HeaderEditsPair;
 use crate::rewrite::{PathRewrite, Redirect, Rewrite};
 use crate::route::block::{Block, PathMatch};
 use crate::route::{RouteTable, VirtualHost};
-use crate::telemetry::TelemetryPolicy;
+use crate::telemetry::{Collector, TelemetryPolicy};
 use crate::verdict::{Deny, Reason};
 
 pub use egress::Egress;
@@ -48,6 +48,7 @@ pub struct Plan {
     pub(crate) own: Own,
     /// Of calls of the agent itself, and of calls to it.
     pub(crate) telemetry: [TelemetryPolicy; 2],
+    pub(crate) telemetry_providers: Box<[Collector]>,
     pub(crate) limits: Limits,
     pub(crate) to_agent: ToAgent,
     /// The rule of calls that ask for a capability and whose host has no rule of its own.
@@ -279,6 +280,7 @@ impl Default for Plan {
             inbound: InboundMtls::default(),
             own: Own::default(),
             telemetry: Default::default(),
+            telemetry_providers: Box::default(),
             limits: Limits::default(),
             to_agent: ToAgent::default(),
             by_capability: Rule {
@@ -365,6 +367,11 @@ impl Plan {
     /// What Telemetry documents say of calls to the agent (Istio's SERVER side).
     pub fn server_telemetry(&self) -> &TelemetryPolicy {
         &self.telemetry[1]
+    }
+
+    /// The TelemetryProviders that [`Plan::client_telemetry`] and [`Plan::server_telemetry`] name, sorted by name.
+    pub fn telemetry_providers(&self) -> &[Collector] {
+        &self.telemetry_providers
     }
 
     /// Names whose addresses have to be looked up and given to the next compilation, sorted.

@@ -188,6 +188,7 @@ impl<'m> Scope<'m> {
             .chain(model.agent_security_policies.iter().map(|policy| &policy.meta))
             .chain(model.rate_limits.iter().map(|limit| &limit.meta))
             .chain(model.telemetries.iter().map(|telemetry| &telemetry.meta))
+            .chain(model.telemetry_providers.iter().map(|provider| &provider.meta))
             .filter(|meta| own(meta) || root(meta));
         for meta in groups.chain(sidecars.map(|sidecar| &sidecar.meta)).chain(security) {
             self.see(meta);

@@ -2,6 +2,9 @@
 
 mod metrics;
 
+use std::time::Duration;
+
+use crate::expression::Expression;
 use crate::sampling::Sampling;
 
 pub use metrics::{MetricSet, MetricsPolicy, label};
@@ -30,7 +33,7 @@ pub struct TracingPolicy {
     pub by_request_id: bool,
     /// Attributes of the SERVER span.
     pub tags: Box<[Tag]>,
-    /// Where spans go, by name; empty: the default.
+    /// Where spans go: `otlp`, `pilotfish`, or the name of one of the plan's [`Collector`]s; empty: the default.
     pub providers: Box<[Box<str>]>,
 }
 
@@ -46,15 +49,49 @@ pub struct Tag {
 /// Where a tag's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagSource {
-    /// Always the same (`literal`; `environment`, once it is looked up).
+    /// Always the same (`literal`, and `environment`, which is looked up when the plan is compiled).
     Literal(Box<str>),
-    /// A request header; the default when it is not there, no tag without one.
+    /// A request header, its name in lower case; the default when it is not there, no tag without one.
     Header(Box<str>, Option<Box<str>>),
 }
 
 /// The access log.
 #[derive(Debug, Clone, Default)]
 pub struct AccessLogPolicy {
-    /// On or off, whatever the process's settings say.
+    /// The sidecar's own log (`envoy`, `stdout`).
+    pub lines: LogPolicy,
+    /// OpenTelemetry's log records (`otlp`, and TelemetryProviders).
+    pub records: LogPolicy,
+    /// Where those go: `otlp`, or the name of one of the plan's [`Collector`]s; empty: the default.
+    pub providers: Box<[Box<str>]>,
+}
+
+/// One kind of access log.
+#[derive(Debug, Clone, Default)]
+pub struct LogPolicy {
+    /// On or off, whatever the process's settings say; `None`: as these say.
     pub on: Option<bool>,
+    /// Only calls for which this holds.
+    pub filter: Option<Box<Expression>>,
+}
+
+/// A collector, as a TelemetryProvider describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collector {
+    /// `namespace/name` of its document.
+    pub name: Box<str>,
+    /// `http://` or `https://`, host, port, perhaps a path.
+    pub endpoint: Box<str>,
+    /// gRPC, else protobuf over HTTP.
+    pub grpc: bool,
+    /// For one attempt.
+    pub timeout: Duration,
+    /// Bodies are compressed by gzip.
+    pub gzip: bool,
+    /// Header, in lower case, and the environment variable with its value.
+    pub headers_from_environment: Box<[(Box<str>, Box<str>)]>,
+    /// A file with roots (PEM); `None`: the system's.
+    pub ca_certificates: Option<Box<str>>,
+    /// Files with the client's certificate chain and its key (PEM).
+    pub client: Option<(Box<str>, Box<str>)>,
 }

@@ -350,6 +350,7 @@ fn compile_options(settings: &Settings) -> CompileOptions {
             OutboundPolicy::RegistryOnly => OutboundMode::RegistryOnly,
         },
         alone: settings.control.addresses.is_empty(),
+        environment: Some(|name| std::env::var(name).ok()),
         ..CompileOptions::default()
     }
 }

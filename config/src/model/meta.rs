@@ -52,6 +52,8 @@ kinds! {
     RateLimit,
     /// When somebody has to look at an agent.
     AlertRule,
+    /// Where telemetry goes.
+    TelemetryProvider,
 }
 
 impl fmt::Display for Kind {

@@ -1,8 +1,8 @@
-//! Telemetry: tracing, metrics, access logs. Not enforced yet.
+//! Telemetry: tracing, metrics, access logs; and where all that goes.
 
 use std::time::Duration;
 
-use super::{Meta, Scope};
+use super::{Meta, ROOT_NAMESPACES, Scope, Source};
 
 /// Tracing, metrics, access logs of the workloads in scope.
 #[derive(Debug, Clone)]
@@ -42,8 +42,8 @@ pub struct Tracing {
     pub random_sampling_percentage: Option<f64>,
     /// No spans are reported.
     pub disable_span_reporting: Option<bool>,
-    /// Tags by name.
-    pub custom_tags: Vec<(String, CustomTag)>,
+    /// Tags by name; `None`: inherited.
+    pub custom_tags: Option<Vec<(String, CustomTag)>>,
     /// The request id decides about sampling.
     pub use_request_id_for_trace_sampling: Option<bool>,
     /// Istio's tags are added.
@@ -98,6 +98,79 @@ pub struct AccessLogging {
     pub providers: Vec<String>,
     /// Off.
     pub disabled: Option<bool>,
-    /// CEL expression.
-    pub filter: Option<String>,
+    /// Which calls; an empty text: every call.
+    pub filter: Option<Condition>,
+}
+
+/// A condition in CEL, which is compiled with the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// The text.
+    pub text: String,
+    /// Where it is written.
+    pub source: Source,
+}
+
+/// A provider that needs no document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuiltIn {
+    /// Its name.
+    pub name: &'static str,
+    /// It takes spans.
+    pub tracing: bool,
+    /// It takes metrics.
+    pub metrics: bool,
+    /// It takes the access log.
+    pub access_log: bool,
+}
+
+const fn built_in(name: &'static str, [tracing, metrics, access_log]: [bool; 3]) -> BuiltIn {
+    BuiltIn { name, tracing, metrics, access_log }
+}
+
+/// Providers that need no document.
+pub const BUILT_IN: [BuiltIn; 5] = [
+    // Where the sidecar's settings say.
+    built_in("otlp", [true, true, true]),
+    // The control plane's own store of traces.
+    built_in("pilotfish", [true, false, false]),
+    built_in("prometheus", [false, true, false]),
+    // The sidecar's own log, by Istio's name and by ours.
+    built_in("envoy", [false, false, true]),
+    built_in("stdout", [false, false, true]),
+];
+
+/// Where telemetry goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetryProvider {
+    /// Key, labels, annotations, place.
+    pub meta: Meta,
+    /// The collector.
+    pub otlp: Otlp,
+}
+
+impl TelemetryProvider {
+    /// Whether Telemetry documents of `namespace` may name it.
+    pub fn is_for(&self, namespace: &str) -> bool {
+        self.meta.namespace() == namespace || ROOT_NAMESPACES.contains(&self.meta.namespace())
+    }
+}
+
+/// A collector that speaks OpenTelemetry's protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Otlp {
+    /// `http://` or `https://`, host, port, perhaps a path; without query and user.
+    pub endpoint: String,
+    /// gRPC, else protobuf over HTTP.
+    pub grpc: bool,
+    /// For one attempt.
+    pub timeout: Duration,
+    /// Bodies are compressed by gzip.
+    pub gzip: bool,
+    /// Header, in lower case, and the environment variable with its value.
+    pub headers_from_environment: Vec<(String, String)>,
+    /// A file with roots (PEM).
+    pub ca_certificates: Option<String>,
+    /// Files with the client's certificate chain and its key (PEM).
+    pub client: Option<(String, String)>,
 }

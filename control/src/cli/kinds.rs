@@ -25,6 +25,7 @@ const SHORT: &[(&str, &str)] = &[
     ("td", "TrustDomain"),
     ("rl", "RateLimit"),
     ("alr", "AlertRule"),
+    ("tp", "TelemetryProvider"),
 ];
 
 /// What is asked for.

@@ -12,6 +12,7 @@ mod registered;
 mod scale;
 mod scoped;
 mod security;
+mod telemetry;
 
 use pilotfish_config::model::Model;
 use pilotfish_config::{Options, load_texts};
