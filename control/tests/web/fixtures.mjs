@@ -116,3 +116,13 @@ export const ALERTS = {
       shown: "0 instances", shown_threshold: "1", summary: "no instance of desk/archivist may be chosen", labels: {}, annotations: {} },
   ],
 };
+
+// ---- what was found about the trace
+
+export const ANALYSIS = {
+  critical: [[1, 0, 14], [2, 14, 16], [3, 16, 30], [4, 30, 33], [6, 33, 188], [4, 188, 190], [3, 190, 420], [10, 420, 423], [11, 423, 1096], [10, 1096, 1098], [3, 1098, 1104], [1, 1106, 1120], [12, 1120, 1123], [13, 1123, 1226],
+    [14, 1226, 1230], [15, 1230, 2300], [14, 2300, 2303], [13, 2303, 2396], [1, 2398, 2412]].map(([id, from, to]) => ({ span: hex(id), start: from * 1000, end: to * 1000 })),
+  bottlenecks: [{ agent: "llm/gateway", what: "chat", self: 1_743_000 }, { agent: "desk/researcher", what: "research", self: 250_000 }, { agent: "desk/writer", what: "write", self: 196_000 }, { agent: "desk/search", what: "find", self: 337_000 }],
+  recommendations: ["72 % of the time was spent in llm/gateway (chat): two calls one after the other took 1.74 s. They do not depend on each other as far as can be seen; at once they would take 1.07 s.",
+    "desk/search (find) failed once with 503 and was called again after 25 ms: 185 ms on the critical path."],
+};

@@ -35,7 +35,7 @@ export class World {
   #folder = mkdtempSync(join(tmpdir(), "pilotfish-web-"));
   #children = [];
   #servers = [];
-  #browsers = [];
+  #browser = null;
 
   /** Starts a program and gives the fields of its ready line. */
   #start(name, program, args, ready, env = {}) {
@@ -47,7 +47,7 @@ export class World {
       child.stderr.setEncoding("utf8");
       child.stderr.on("data", (part) => {
         if (text.length < 100_000) text += part;
-        const line = text.split("\n").find((each) => each.startsWith(ready));
+        const line = text.split("\n").slice(0, -1).find((each) => each.startsWith(ready));
         if (!line) return;
         clearTimeout(late);
         done(Object.fromEntries(line.split(" ").filter((word) => word.includes("=")).map((word) => [word.slice(0, word.indexOf("=")), word.slice(word.indexOf("=") + 1)])));
@@ -108,8 +108,8 @@ export class World {
     const free = ["--outbound", "--inbound", "--admin"].flatMap((flag) => [flag, "127.0.0.1:0"]);
     const started = await this.#start(`the sidecar of ${name}`, "pilotfish-proxy", ["--control", `https://${this.control.listen}`,
       "--state-dir", join(this.#folder, `state-${name}`), "--admin-socket", join(this.#folder, `${name}.sock`),
-      "--agent", name, "--namespace", "shop", "--app", `127.0.0.1:${server.address().port}`, "--trace-sampling", "100%", ...free,
-      ...capabilities.flatMap((capability) => ["--capability", capability])], "pilotfish-proxy: listening ", { PILOTFISH_TOKEN: token });
+      "--agent", name, "--namespace", "shop", "--app", `127.0.0.1:${server.address().port}`, ...free,
+      ...capabilities.flatMap((capability) => ["--capability", capability])], "pilotfish-proxy: listening ", { PILOTFISH_TOKEN: token, OTEL_TRACES_SAMPLER: "always_on" });
     own.outbound = started.outbound;
     own.call = call;
     return own;
@@ -117,16 +117,16 @@ export class World {
 
   /** A browser's window with a session; what goes wrong in it is gathered in `faults`. */
   async open(options = {}) {
-    const browser = await chromium.launch({
+    this.#browser ||= chromium.launch({
       executablePath: process.env.CHROMIUM || "/usr/bin/chromium", headless: true,
       args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
     });
-    this.#browsers.push(browser);
-    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, reducedMotion: "reduce", ...options });
+    const context = await (await this.#browser).newContext({ viewport: { width: 1280, height: 800 }, reducedMotion: "reduce", ...options });
     const page = await context.newPage();
+    page.setDefaultTimeout(20_000);
     const faults = [];
     const origin = `http://${this.control.local}`;
-    page.on("console", (message) => { if (["error", "warning"].includes(message.type())) faults.push(`console: ${message.text()}`); });
+    page.on("console", (message) => { if (["error", "warning"].includes(message.type())) faults.push(`console: ${message.text()} ${message.location().url}`); });
     page.on("pageerror", (error) => faults.push(`error: ${error.stack}`));
     page.on("dialog", (dialog) => { faults.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
     page.on("request", (asked) => { if (!asked.url().startsWith(`${origin}/`)) faults.push(`request: ${asked.url()}`); });
@@ -143,7 +143,7 @@ export class World {
   }
 
   async end() {
-    await Promise.allSettled(this.#browsers.map((browser) => browser.close()));
+    await (await this.#browser)?.close();
     for (const server of this.#servers) {
       server.close();
       server.closeAllConnections();
