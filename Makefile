@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build-deps build dist demo test sim bench bench-deps fuzz lint clean need-rust python
+.PHONY: help deps build-deps build dist demo test test-web sim bench bench-deps fuzz lint clean need-rust python
 
 CARGO ?= cargo
 # `--no-default-features` leaves etcd out of the control plane: then protoc is not needed to compile.
@@ -43,6 +43,13 @@ test: need-rust python deps ## Every test
 	@echo "test: running all tests"
 	@$(CARGO) test --workspace --no-fail-fast
 	@echo "test: all tests passed"
+
+test-web: need-rust build-deps ## The page in Chromium, beside a real mesh; installs chromium and playwright-core if missing
+	@.ci/web-deps
+	@echo "test-web: compiling"
+	@$(CARGO) build -q -p pilotfish -p pilotfish-proxy --bins
+	@cd control/tests/web && timeout 300 node --test --test-reporter=spec page.test.mjs
+	@echo "test-web: passed"
 
 sim: need-rust ## A small mesh on a simulated network: SEEDS (1000) of them from FIRST (1), each run twice
 	@$(CARGO) run -q --profile demo -p pilotfish-sim -- --seeds $(SEEDS) --first $(FIRST)

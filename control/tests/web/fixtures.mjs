@@ -119,10 +119,17 @@ export const ALERTS = {
 
 // ---- what was found about the trace
 
+const ms = (count) => Math.round(count * 1e6);
+const spent = (agent, name, capability, part, self, critical) => ({ agent, name, capability, part, spans: 1, self_ns: ms(self), longest_ns: ms(self), critical_ns: ms(critical), evidence: [] });
 export const ANALYSIS = {
-  critical: [[1, 0, 14], [2, 14, 16], [3, 16, 30], [4, 30, 33], [6, 33, 188], [4, 188, 190], [3, 190, 420], [10, 420, 423], [11, 423, 1096], [10, 1096, 1098], [3, 1098, 1104], [1, 1106, 1120], [12, 1120, 1123], [13, 1123, 1226],
-    [14, 1226, 1230], [15, 1230, 2300], [14, 2300, 2303], [13, 2303, 2396], [1, 2398, 2412]].map(([id, from, to]) => ({ span: hex(id), start: from * 1000, end: to * 1000 })),
-  bottlenecks: [{ agent: "llm/gateway", what: "chat", self: 1_743_000 }, { agent: "desk/researcher", what: "research", self: 250_000 }, { agent: "desk/writer", what: "write", self: 196_000 }, { agent: "desk/search", what: "find", self: 337_000 }],
-  recommendations: ["72 % of the time was spent in llm/gateway (chat): two calls one after the other took 1.74 s. They do not depend on each other as far as can be seen; at once they would take 1.07 s.",
-    "desk/search (find) failed once with 503 and was called again after 25 ms: 185 ms on the critical path."],
+  trace: TRACE, start_ns: Number(START), total_ns: ms(2412), spans: 15, time: { agent_ns: ms(2290), mesh_ns: ms(122), outside_ns: 0, nobody_ns: 0 },
+  critical_path: [[1, 0, 14], [2, 14, 16], [3, 16, 30], [4, 30, 33], [6, 33, 188], [4, 188, 190], [3, 190, 420], [10, 420, 423], [11, 423, 1096], [10, 1096, 1098], [3, 1098, 1104], [1, 1106, 1120], [12, 1120, 1123], [13, 1123, 1226],
+    [14, 1226, 1230], [15, 1230, 2300], [14, 2300, 2303], [13, 2303, 2396], [1, 2398, 2412]].map(([id, from, to]) => ({ span: hex(id), agent: "", name: "", part: "agent", at_ns: ms(from), duration_ns: ms(to - from) })),
+  bottlenecks: [spent("llm/gateway", "POST /v1/chat/completions", "chat", "agent", 1743, 1743), spent("desk/search", "GET /find", "find", "agent", 337, 155),
+    spent("desk/researcher", "POST /research", "research", "agent", 250, 250), spent("desk/writer", "POST /write", "write", "agent", 196, 196), spent("desk/search", "GET", "find", "mesh", 10, 5)],
+  root_cause: null,
+  recommendations: [
+    { id: "bottleneck", severity: "warning", finding: "72 % of the time is llm/gateway's own (chat): 1.74 s in 2 calls, one after the other.", advice: "A faster model for one of them, or shorter answers, would help most.", saving_ns: ms(673), evidence: [hex(11), hex(15)] },
+    { id: "retries", severity: "info", finding: "desk/search answered 503 once; the second try came after 25 ms.", advice: "It has one instance that is ready: another one would take the calls.", saving_ns: ms(185), evidence: [hex(4), hex(5)] },
+  ],
 };

@@ -18,7 +18,7 @@ export function text(value) {
 
 const pairs = (attributes) => (attributes || []).map(({ key, value }) => [key, text(value)]);
 
-/** Spans by start, with `depth` in their tree, times in microseconds since the first start. */
+/** Spans by start, with `depth` in their tree, times in microseconds since the first start, which is `start` (microseconds since 1970). */
 export function tree(trace) {
   const all = [];
   for (const { resource, scopeSpans } of trace.resourceSpans || []) {
@@ -67,7 +67,7 @@ export function tree(trace) {
   roots.forEach(walk);
   // What is left hangs in circles.
   spans.forEach((span) => { if (!done.has(span)) walk(span); });
-  return { spans: ordered, total: Math.max(1, ...spans.map((span) => span.end)), start: Number(first / 1000000n) };
+  return { spans: ordered, total: Math.max(1, ...spans.map((span) => span.end)), start: Number(first / 1000n) };
 }
 
 /** How long a span was at work itself: its time without that of its children. */

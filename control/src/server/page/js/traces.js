@@ -3,7 +3,7 @@
 import { at, read } from "./api.js";
 import { element, link, place } from "./dom.js";
 import { agent, ago, at as when, cell, count, empty, latency, soft, table, word } from "./words.js";
-import { waterfall } from "./waterfall.js";
+import { found, waterfall } from "./waterfall.js";
 
 const SINCE = [["1h", "hour"], ["15m", "15 minutes"], ["6h", "6 hours"], ["24h", "day"], ["all", "all that is kept"]];
 let kept = { id: null };
@@ -21,7 +21,7 @@ async function one(id) {
 }
 
 function list(seen, route) {
-  const rows = seen.map((own) => [element("tr", { data: { key: own.trace } },
+  const rows = seen.all.map((own) => [element("tr", { data: { key: own.trace } },
     cell(ago(own.start_ns / 1e9), "soft", when(own.start_ns / 1e9)),
     cell(agent(own.agent)),
     cell(link(["traces", own.trace], route.query, own.name || own.trace.slice(0, 8)), "wide"),
@@ -34,17 +34,19 @@ function list(seen, route) {
   const none = filtered ? empty(["No trace fits. Take a filter away, or look further back."])
     : empty(["No traces yet.", "Sidecars with --control send their spans here; a part of all calls is sampled, errors and slow calls always are.",
       "Make a call through a sidecar, or sample everything:"], ["pilotfish-proxy … --trace-sampling 100%"]);
-  return element("section", { "aria-label": "Traces" },
+  return element("section", { "aria-label": "Traces" }, found(seen.workflow, null, route),
     table("Traces, the newest first", [["When"], ["Agent"], ["Call"], ["Duration", "number"], ["Spans", "number"], ["Agents", "number"], [""], ["Workflow"], ["Trace"]], rows, none));
 }
 
 export const traces = {
   id: "traces", title: "Traces", key: "t", every: 3000, controlsOfList: true,
-  read({ segments, query }) {
+  async read({ segments, query }) {
     if (segments.length) return one(segments[0]);
     const since = query.since || "1h";
-    return read(at("/v1/traces", { agent: query.agent, "min-duration": query.min, error: query.error === "1" ? "true" : "",
+    const workflow = query.workflow ? read(at("/v1/analysis", { workflow: query.workflow })).catch((error) => ({ failed: error.message })) : null;
+    const all = await read(at("/v1/traces", { agent: query.agent, "min-duration": query.min, error: query.error === "1" ? "true" : "",
       workflow: query.workflow, since: since === "all" ? "" : since, limit: 100 }));
+    return { all, workflow: await workflow };
   },
   // A trace is not drawn from what a list gave, nor the other way round.
   fresh: ({ segments }) => (segments.length ? kept.id !== segments[0] : true),
@@ -57,7 +59,7 @@ export const traces = {
       ...SINCE.map(([value, text]) => element("option", { value }, text)))),
     element("label", {}, element("input", { type: "checkbox", data: { to: "error" } }), " errors only")),
   draw(seen, route) {
-    if (Array.isArray(seen)) return list(seen, route);
+    if (seen.all) return list(seen, route);
     return waterfall(seen.id, seen.trace, seen.analysis, route);
   },
 };

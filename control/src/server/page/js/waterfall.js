@@ -21,12 +21,16 @@ function marks(span) {
   ].filter((mark) => mark);
 }
 
-/** The critical path of the analysis: pieces of time by span. */
-function criticals(analysis) {
+/** The critical path of the analysis: pieces of time by span, in microseconds since the trace's first start. */
+function criticals(analysis, start) {
   const pieces = new Map();
-  for (const piece of analysis?.critical || []) {
-    if (!pieces.has(piece.span)) pieces.set(piece.span, []);
-    pieces.get(piece.span).push(piece);
+  // What the analysis knows of clocks may have moved the start.
+  const moved = (analysis?.start_ns || 0) / 1000 - start;
+  const shift = Math.abs(moved) < 1e9 ? Math.round(moved) : 0;
+  for (const { span, at_ns: at, duration_ns: duration } of analysis?.critical_path || []) {
+    if (!span) continue;
+    if (!pieces.has(span)) pieces.set(span, []);
+    pieces.get(span).push({ span, start: at / 1000 + shift, end: (at + duration) / 1000 + shift });
   }
   return pieces;
 }
@@ -84,18 +88,38 @@ function details(span, id, route) {
     pairs("Attributes", span.attributes), pairs("Who made it", span.resource));
 }
 
-function found(analysis, total) {
+const SEVERITIES = { critical: "bad", warning: "warn", info: "" };
+const TIMES = [["agent_ns", "agents' own work"], ["mesh_ns", "sidecars and network"], ["outside_ns", "hosts outside the mesh"], ["nobody_ns", "covered by no span"]];
+
+function advice(own, id, route, names) {
+  const evidence = own.evidence.filter((span) => names?.has(span)).slice(0, 5);
+  return element("li", { data: { key: `${own.id} ${own.finding}` } }, word(own.severity, SEVERITIES[own.severity]), " ", own.finding, " ", soft(own.advice),
+    own.saving_ns ? element("strong", {}, ` At most ${latency(own.saving_ns / 1000)} less.`) : null,
+    id && evidence.length ? element("span", { class: "evidence" }, ...evidence.map((span) => link(["traces", id, span], route.query, names.get(span)))) : null);
+}
+
+function spent(own, of) {
+  return element("li", { data: { key: `${own.agent} ${own.name} ${own.capability} ${own.part}` } },
+    element("span", { class: "fill", style: { width: percent(Math.min(1, own.self_ns / of)) } }),
+    agent(own.agent), own.capability ? chip(own.capability) : element("bdi", {}, own.name), own.part === "agent" ? null : soft(own.part),
+    element("span", { class: "number" }, `${latency(own.self_ns / 1000)} · ${share(Math.min(1, own.self_ns / of))}`));
+}
+
+/** What the analysis of a trace or of a workflow found: what to do, and where the time went. */
+export function found(analysis, id, route, names) {
   if (!analysis) return null;
   if (analysis.failed) return element("p", { class: "soft says" }, `No analysis: ${analysis.failed}`);
-  const advice = analysis.recommendations.length
-    ? element("ul", { class: "advice" }, ...analysis.recommendations.map((text) => element("li", {}, text)))
-    : element("p", { class: "soft" }, "Nothing to recommend.");
+  const { recommendations = [], bottlenecks = [], time = {}, root_cause: cause } = analysis;
+  const total = TIMES.reduce((sum, [name]) => sum + (time[name] || 0), 0) || 1;
+  const some = TIMES.filter(([name]) => time[name] > 0);
   return element("div", { class: "found" },
-    element("div", {}, element("h2", {}, "Recommendations"), advice),
-    analysis.bottlenecks.length ? element("div", {}, element("h2", {}, "Where the time went"),
-      element("ol", { class: "shares" }, ...analysis.bottlenecks.slice(0, 6).map((own) => element("li", {},
-        element("span", { class: "fill", style: { width: percent(Math.min(1, own.self / total)) } }),
-        agent(own.agent), own.what ? chip(own.what) : " ", element("span", { class: "number" }, `${latency(own.self)} · ${share(Math.min(1, own.self / total))}`))))) : null);
+    element("div", {}, element("h2", {}, "Recommendations"),
+      cause ? element("p", {}, word("began here", "bad"), " ", id ? link(["traces", id, cause.span], route.query, agent(cause.agent), " ", cause.name) : agent(cause.agent), ": ", cause.why) : null,
+      recommendations.length ? element("ul", { class: "advice" }, ...recommendations.slice(0, 12).map((own) => advice(own, id, route, names)))
+        : element("p", { class: "soft" }, "Nothing to recommend.")),
+    element("div", {}, element("h2", {}, "Where the time went"),
+      some.length ? element("p", { class: "parts" }, ...some.map(([name, what]) => element("span", {}, element("strong", {}, share(time[name] / total)), soft(` ${what}`)))) : null,
+      bottlenecks.length ? element("ol", { class: "shares" }, ...bottlenecks.slice(0, 6).map((own) => spent(own, analysis.total_ns || total))) : null));
 }
 
 export function waterfall(id, trace, analysis, route) {
@@ -103,8 +127,8 @@ export function waterfall(id, trace, analysis, route) {
   const back = link(["traces"], route.query, "← Traces");
   if (!spans.length) return element("section", {}, element("p", {}, back), empty(["Nothing is known of this trace.", "Its spans are no longer kept, or have not come in yet."]));
   const shown = spans.slice(0, MOST_SPANS);
-  const read = analysis && !analysis.failed ? understood(analysis, trace) : analysis;
-  const pieces = criticals(read);
+  const pieces = criticals(analysis, start);
+  const names = new Map(spans.map((span) => [span.id, `${span.agent.slice(span.agent.indexOf("/") + 1)} ${span.name}`]));
   const agents = new Set(spans.map((span) => span.agent));
   const errors = spans.filter((span) => span.error).length;
   const partial = spans.some((span) => span.get("pilotfish.trace.partial") === "true");
@@ -114,20 +138,15 @@ export function waterfall(id, trace, analysis, route) {
   return element("section", { "aria-label": `Trace ${id}` },
     element("p", { class: "crumbs" }, back, " ", element("span", { class: "mono soft" }, id)),
     element("h2", { class: "title" }, agent(spans[0].agent), " ", element("bdi", {}, spans[0].name)),
-    element("p", { class: "says" }, word(latency(total), ""), " ", soft([count(spans.length, "span"), count(agents.size, "agent"), new Date(start).toLocaleString(),
+    element("p", { class: "says" }, word(latency(total), ""), " ", soft([count(spans.length, "span"), count(agents.size, "agent"), new Date(start / 1000).toLocaleString(),
       ...(shown.length < spans.length ? [`the first ${shown.length} spans are shown`] : [])].join(" · ")), " ",
     errors ? word(count(errors, "error"), "bad") : null, partial ? word("partial", "warn") : null, inferred ? word(`${inferred} inferred`, "") : null),
     partial ? element("p", { class: "soft says" }, "This trace was not sampled. A call in it failed or was slow, so sidecars sent what they remembered; what the agents did in between is not known.") : null,
-    found(read, total),
+    found(analysis, id, route, names),
     element("p", { class: "legend", "aria-hidden": "true" }, element("i", { class: "bar server" }), " served ", element("i", { class: "bar client" }), " called ",
       pieces.size ? element("span", {}, element("i", { class: "path" }), " critical path ") : null, element("i", { class: "event" }), " event"),
     element("div", { class: "beside" },
       element("div", { class: "most" }, element("div", { class: "waterfall", role: "grid", "aria-label": `Spans of trace ${id}`, "aria-rowcount": spans.length },
         element("div", { class: "ticks", "aria-hidden": "true", data: { key: "ticks" } }, ...ticks),
         ...shown.map((span, index) => row(span, index, total, pieces, id, route)), path(shown, pieces, total))), chosen));
-}
-
-/** The analysis of the API in the times of the waterfall. */
-function understood(analysis) {
-  return { critical: [], bottlenecks: [], recommendations: [], ...analysis };
 }
