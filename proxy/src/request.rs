@@ -148,7 +148,7 @@ async fn follow<'p>(
         Action::Redirect(redirect) => respond::redirect(ctx, &matched, redirect, &head, caller, down).await,
         Action::Respond(fixed) => respond::fixed(ctx, &matched, fixed, down).await,
         Action::Forward(split) => {
-            fault::inject(worker, matched.rule, down).await?;
+            fault::inject(worker, ctx, matched.rule, down).await?;
             let task =
                 repeat::Task { plan, matched, split, call, caller, permit, outside: &snapshot.outside };
             repeat::by_rule(worker, &task, ctx, head, down).await

@@ -9,6 +9,7 @@ use crate::request::ctx::Ctx;
 use crate::request::repeat::attempt::{Sent, Unsent};
 use crate::request::route::Way;
 use crate::snapshot::Snapshot;
+use crate::telemetry::call::Acted;
 use crate::worker::Worker;
 
 pub mod rate;
@@ -53,8 +54,14 @@ impl Permit {
 ///
 /// # Errors
 /// `rate-limited`, `overloaded`, `memory-pressure`, `deadline-exceeded` while it waited.
-pub async fn admit(worker: &Worker, ctx: &Ctx<'_>, asked: &Asked<'_>) -> Result<Permit, Deny> {
+pub async fn admit(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) -> Result<Permit, Deny> {
     worker.shared.memory.check(ctx.priority)?;
-    rate::check(worker, ctx, asked)?;
-    Ok(Permit { place: shed::place(worker, ctx, asked).await? })
+    if rate::check(worker, ctx, asked)? {
+        ctx.call.acted.add(Acted::RATE_LIMIT);
+    }
+    let (place, waited) = shed::place(worker, ctx, asked).await?;
+    if waited {
+        ctx.call.acted.add(Acted::QUEUE);
+    }
+    Ok(Permit { place })
 }

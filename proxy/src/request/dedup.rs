@@ -25,6 +25,7 @@ use crate::request::ctx::Ctx;
 use crate::request::guard::{self, Hop};
 use crate::request::respond::Failed;
 use crate::request::{forward, repeat, trace};
+use crate::telemetry::call::Acted;
 use crate::worker::Worker;
 use body::{Body, Upload};
 use run::{Execution, Piece};
@@ -168,6 +169,7 @@ async fn once(
             Claim::Kept(answer) => {
                 let metrics = &worker.metrics;
                 (if waited { &metrics.dedup_joined } else { &metrics.dedup_answered }).add(1);
+                ctx.call.acted.add(if waited { Acted::DEDUP_JOINED } else { Acted::DEDUP_KEPT });
                 return again(worker, ctx, &answer, down).await;
             }
             Claim::OtherBody => {
@@ -246,6 +248,7 @@ async fn follow(
                         head.headers.set(EPOCH, epoch.as_bytes());
                     }
                     ctx.status = Some(head.status.as_u16());
+                    trace::kept_answer(worker, ctx, &head);
                     down.respond(&head, framing);
                 }
                 Poll::Ready(Some(Piece::Data(data))) => {
@@ -257,6 +260,7 @@ async fn follow(
                     ended = true;
                 }
                 Poll::Ready(Some(Piece::Failed(failed))) => {
+                    trace::kept_failure(worker, ctx, &failed);
                     // What came before is still written.
                     let _ = down.poll_flush(cx);
                     return Poll::Ready(Err(failed));
@@ -289,6 +293,7 @@ async fn again(
         head.headers.set(EPOCH, worker.shared.dedup.epoch.as_bytes());
     }
     ctx.status = Some(head.status.as_u16());
+    trace::answered(worker, ctx, false);
     ctx.received = answer.body.len() as u64;
     let framing = match &answer.trailers {
         None => Framing::Length(answer.body.len() as u64),

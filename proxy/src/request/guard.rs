@@ -17,6 +17,7 @@ use crate::request::ctx::Ctx;
 use crate::request::route::Way;
 use crate::request::{explain, time, trace};
 use crate::snapshot::Snapshot;
+use crate::telemetry::call::Acted;
 use crate::telemetry::log;
 use crate::worker::Worker;
 
@@ -68,7 +69,11 @@ pub fn enter(
     // A word that is none says nothing.
     let asked = head.headers.known(Known::AgentPriority).next();
     let asked = asked.map(|word| Priority::parse(word).unwrap_or_default());
-    ctx.priority = asked.unwrap_or(ctx.priority).min(most);
+    let wanted = asked.unwrap_or(ctx.priority);
+    ctx.priority = wanted.min(most);
+    if ctx.priority != wanted {
+        ctx.call.acted.add(Acted::PRIORITY);
+    }
     time::check(worker, ctx)
 }
 

@@ -22,6 +22,7 @@ use crate::request::guard::{self, Hop};
 use crate::request::repeat::attempt::protocol;
 use crate::request::select::{self, Selected, Wish};
 use crate::request::trace;
+use crate::telemetry::call::Acted;
 use crate::telemetry::metrics::{Counter, MirrorMetrics};
 use crate::worker::{Pinned, Worker};
 
@@ -69,14 +70,14 @@ pub struct Original<'a> {
 }
 
 /// Begins the copies that fall to this call. Its body must not have been polled yet.
-pub fn begin(worker: &Worker, ctx: &Ctx<'_>, original: &Original<'_>, down: &mut Downstream<'_>) {
+pub fn begin(worker: &Worker, ctx: &mut Ctx<'_>, original: &Original<'_>, down: &mut Downstream<'_>) {
     if !original.rule.resilience.mirrors.is_empty() {
         draw(worker, ctx, original, down);
     }
 }
 
 #[cold]
-fn draw(worker: &Worker, ctx: &Ctx<'_>, original: &Original<'_>, down: &mut Downstream<'_>) {
+fn draw(worker: &Worker, ctx: &mut Ctx<'_>, original: &Original<'_>, down: &mut Downstream<'_>) {
     let Original { rule, head, .. } = original;
     // What follows CONNECT or an upgrade is a conversation, which has two ends.
     if head.method == Method::CONNECT || head.upgrade().is_some() {
@@ -107,6 +108,7 @@ fn draw(worker: &Worker, ctx: &Ctx<'_>, original: &Original<'_>, down: &mut Down
     }
     let (Some(worker), Some(copy)) = (worker.handle(), Copy::of(worker, ctx, original, down)) else { return };
     if !targets.is_empty() {
+        ctx.call.acted.add(Acted::MIRROR);
         tokio::task::spawn_local(copy.send_to(worker, targets, body));
     }
 }

@@ -32,6 +32,7 @@ use crate::request::mirror::{self, Original};
 use crate::request::respond::{self, Edits, Failed};
 use crate::request::select::{self, Selected, Wish, room};
 use crate::request::{explain, forward, replay, trace, tunnel};
+use crate::telemetry::call::Acted;
 use crate::tls::outside::OutsideSet;
 use crate::worker::Worker;
 
@@ -80,6 +81,9 @@ pub async fn by_rule<'p>(
         Some(policy) => worker.with_rng(|rng| affinity::key(policy, &head, task.call, task.caller, rng)),
         None => affinity::Key::default(),
     };
+    if key.hash.is_some() && task.matched.rule.affinity.is_some() {
+        ctx.call.acted.add(Acted::AFFINITY);
+    }
     let mut calling = Calling::begin(worker, task, ctx, &head)?;
     let destination = match calling::only(&calling)? {
         Some(endpoint) => task.leading_to(endpoint),
@@ -157,7 +161,10 @@ pub async fn by_rule<'p>(
                     let first = First { way, cluster, lease: &lease, began, limit: policy.per_try_timeout };
                     hedge::race(worker, task, ctx, &first, (&wish, delay), (&mut head, down)).await
                 };
-                if let Some(second) = second {
+                if let Some(second) = &second {
+                    trace::raced(ctx, worker.shared.clock.now(), &tried, second);
+                }
+                if let Some(second) = second.filter(|second| second.won) {
                     lease.waited(worker.shared.clock.now(), began);
                     ctx.endpoint = Some(second.lease.endpoint().addr);
                     ctx.tries += 1;
@@ -194,15 +201,20 @@ pub async fn by_rule<'p>(
         };
         match (again, tried) {
             (Some(again), tried) => {
+                ctx.call.acted.add(Acted::RETRY);
                 drop(lease);
                 Box::pin(course::before_next(worker, tried, down, again.wait)).await?;
             }
             (None, Ok(sent)) => {
+                ctx.call.acted.add(course.acted());
                 course.end();
                 calling::answered(&calling)?;
                 return respond::respond(worker, ctx, sent, down, &edits, &cluster.settings).await;
             }
-            (None, Err(unsent)) => return Err(calling::failed(&calling, unsent)),
+            (None, Err(unsent)) => {
+                ctx.call.acted.add(course.acted());
+                return Err(calling::failed(&calling, unsent));
+            }
         }
     }
 }

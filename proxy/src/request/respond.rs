@@ -104,7 +104,7 @@ pub async fn respond(
     if let Some(answered) = &ctx.answered {
         answered.set(true);
     }
-    trace::answered(worker, ctx, streams(&head));
+    trace::head_answered(worker, ctx, &head);
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         down.respond(&head, Framing::None);
         let upstream = dialed.upstream.into_tunnel().ok_or(Error::UpstreamReset)?;
@@ -119,16 +119,6 @@ pub async fn respond(
     relayed?;
     dialed.keep(worker);
     Ok(())
-}
-
-/// Whether an answer takes as long as it takes: events, gRPC, another protocol.
-fn streams(head: &ResponseHead) -> bool {
-    const KINDS: [&[u8]; 2] = [b"text/event-stream", b"application/grpc"];
-    let is = |kind: &[u8], wanted: &[u8]| {
-        kind.get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted))
-    };
-    head.status == StatusCode::SWITCHING_PROTOCOLS
-        || head.headers.get("content-type").is_some_and(|kind| KINDS.iter().any(|wanted| is(kind, wanted)))
 }
 
 /// Sends the caller elsewhere.

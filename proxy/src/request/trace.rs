@@ -13,13 +13,16 @@ use pilotfish_filters::text::Text;
 use pilotfish_filters::trace::w3c::State;
 use pilotfish_filters::trace::{Said, SpanId, TraceContext, TraceId, b3, baggage, w3c};
 use pilotfish_filters::verdict::{Fault, Reason};
+use http::StatusCode;
 
-use crate::http::{Error, Headers, Known, RequestHead};
+use crate::http::{Error, Headers, Known, RequestHead, ResponseHead};
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 use crate::request::guard;
 use crate::request::repeat::attempt::{Sent, Unsent};
-use crate::telemetry::call::{CallRecord, Ended, Try};
+use crate::request::repeat::hedge::Second;
+use crate::telemetry::call::{Acted, CallRecord, Ended, Try};
+use crate::request::respond::Failed;
 use crate::telemetry::export::Why;
 use crate::worker::Worker;
 
@@ -211,6 +214,11 @@ pub fn admitted(worker: &Worker, ctx: &mut Ctx<'_>) {
     ctx.call.stages.admitted = ctx.call.after(worker.shared.clock.now());
 }
 
+/// The head of an upstream's answer goes down.
+pub fn head_answered(worker: &Worker, ctx: &mut Ctx<'_>, head: &ResponseHead) {
+    answered(worker, ctx, streams(head));
+}
+
 /// The head of its answer goes down. `streams`: what follows takes as long as it takes.
 pub fn answered(worker: &Worker, ctx: &mut Ctx<'_>, streams: bool) {
     ctx.call.stages.answered = ctx.call.after(worker.shared.clock.now());
@@ -303,6 +311,43 @@ fn agent_of(identity: &str) -> Option<(&str, &str)> {
     identity.split_once("/ns/")?.1.split_once("/agent/")
 }
 
+/// Two tries ran side by side: what is known of the one that has no answer is written down, the other one is the newest.
+pub fn raced(ctx: &mut Ctx<'_>, now: Micros, tried: &Result<Sent, Unsent>, second: &Second<'_>) {
+    let at = ctx.call.after(now);
+    let endpoint = second.lease.endpoint();
+    let first = (!second.won).then(|| ctx.call.current().copied()).flatten();
+    match first {
+        // It comes last, though it began first, as the one that the rest of the call is about.
+        Some(first) => {
+            if let Some(attempt) = ctx.call.current() {
+                attempt.begin(second.span, Some(endpoint.addr), 0);
+            }
+            fill(ctx, second, at);
+            let record = &mut *ctx.call;
+            *record.begin_try(first.span, first.endpoint, now) = first;
+            end_try(ctx, now, tried);
+        }
+        None => {
+            if let Some(attempt) = ctx.call.current() {
+                (attempt.answered, (attempt.ended, attempt.status)) = (at, second.first);
+            }
+            ctx.call.begin_try(second.span, Some(endpoint.addr), second.began);
+            fill(ctx, second, 0);
+        }
+    }
+    ctx.call.acted.add(Acted::HEDGE);
+}
+
+/// What is known of a try beside the first.
+fn fill(ctx: &mut Ctx<'_>, second: &Second<'_>, answered: u32) {
+    let began = ctx.call.after(second.began);
+    if let Some(attempt) = ctx.call.current() {
+        chosen(attempt, second.lease.endpoint());
+        (attempt.began, attempt.answered) = (began, answered);
+        (attempt.ended, attempt.status) = second.ended;
+    }
+}
+
 /// The newest try has its answer's head, or failed.
 pub fn end_try(ctx: &mut Ctx<'_>, now: Micros, tried: &Result<Sent, Unsent>) {
     let record = &mut *ctx.call;
@@ -323,6 +368,35 @@ pub fn end_tunnel(ctx: &mut Ctx<'_>, now: Micros, opened: bool) {
         (attempt.ended, attempt.status) =
             if opened { (Ended::Answered, 200) } else { (Ended::NotConnected, 0) };
     }
+}
+
+/// A call with a key, which a task of its own does, has the head of its answer.
+pub fn kept_answer(worker: &Worker, ctx: &mut Ctx<'_>, head: &ResponseHead) {
+    answered(worker, ctx, streams(head));
+    let (at, status) = (ctx.call.stages.answered, head.status.as_u16());
+    if let Some(attempt) = ctx.call.current() {
+        (attempt.answered, attempt.ended, attempt.status) = (at, Ended::Answered, status);
+    }
+}
+
+/// The same, and it failed.
+pub fn kept_failure(worker: &Worker, ctx: &mut Ctx<'_>, failed: &Failed) {
+    let at = ctx.call.after(worker.shared.clock.now());
+    let not_connected = matches!(failed, Failed::Refused(deny) if deny.reason.is_no_connection());
+    if let Some(attempt) = ctx.call.current().filter(|attempt| attempt.ended == Ended::Open) {
+        attempt.answered = at;
+        attempt.ended = if not_connected { Ended::NotConnected } else { Ended::Reset };
+    }
+}
+
+/// Whether an answer takes as long as it takes: events, gRPC, another protocol.
+fn streams(head: &ResponseHead) -> bool {
+    const KINDS: [&[u8]; 2] = [b"text/event-stream", b"application/grpc"];
+    let is = |kind: &[u8], wanted: &[u8]| {
+        kind.get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted))
+    };
+    head.status == StatusCode::SWITCHING_PROTOCOLS
+        || head.headers.get("content-type").is_some_and(|kind| KINDS.iter().any(|wanted| is(kind, wanted)))
 }
 
 /// How a try ended, and the status of its answer.

@@ -154,7 +154,7 @@ impl Default for Try {
 
 impl Try {
     /// Empties it for another try, without touching the text's bytes.
-    fn begin(&mut self, span: SpanId, endpoint: Option<SocketAddr>, began: u32) {
+    pub fn begin(&mut self, span: SpanId, endpoint: Option<SocketAddr>, began: u32) {
         (self.span, self.endpoint, self.began) = (span, endpoint, began);
         (self.connected, self.answered, self.reused, self.status) = (0, 0, false, 0);
         (self.ended, self.candidates, self.cost, self.runner_up) = (Ended::Open, (0, 0), f32::NAN, None);

@@ -8,19 +8,19 @@ use crate::request::ctx::Ctx;
 use crate::request::route::Way;
 use crate::worker::Worker;
 
-/// Takes a token from every limit that concerns the call.
+/// Takes a token from every limit that concerns the call; whether there are any.
 ///
 /// # Errors
 /// `rate-limited`, with `retry-after`.
-pub fn check(worker: &Worker, ctx: &Ctx<'_>, asked: &Asked<'_>) -> Result<(), Deny> {
+pub fn check(worker: &Worker, ctx: &Ctx<'_>, asked: &Asked<'_>) -> Result<bool, Deny> {
     let limits = match asked.way {
         Way::Rule(matched) => &matched.rule.resilience.limits,
         Way::Agent => asked.snapshot.plan.inbound_limits(),
-        Way::Unknown => return Ok(()),
+        Way::Unknown => return Ok(false),
     };
     if limits.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let caller = ctx.mesh.map(|peer| peer.peer.id.as_str());
-    limits.admit(worker.shared.clock.now(), &Asking { head: asked.head, call: asked.call, caller })
+    limits.admit(worker.shared.clock.now(), &Asking { head: asked.head, call: asked.call, caller }).map(|()| true)
 }

@@ -17,19 +17,21 @@ const RETRY_AFTER: &str = "1";
 /// A place that is given back when it is dropped.
 pub type Place = shed::Place;
 
-/// Takes a place, perhaps after waiting for one; none is needed where nothing limits.
+/// Takes a place, perhaps after waiting for one, and whether it did; none is needed where nothing limits.
 ///
 /// # Errors
 /// `overloaded`.
-pub async fn place(worker: &Worker, ctx: &Ctx<'_>, asked: &Asked<'_>) -> Result<Option<Place>, Deny> {
+pub async fn place(worker: &Worker, ctx: &Ctx<'_>, asked: &Asked<'_>) -> Result<(Option<Place>, bool), Deny> {
     if !matches!(asked.way, Way::Agent) {
-        return Ok(None);
+        return Ok((None, false));
     }
-    let Some(gate) = asked.snapshot.plan.inbound_gate() else { return Ok(None) };
+    let Some(gate) = asked.snapshot.plan.inbound_gate() else { return Ok((None, false)) };
     match gate.enter(worker.shared.clock.now(), ctx.priority) {
-        Ok(Entered::Now(place)) => Ok(Some(place)),
+        Ok(Entered::Now(place)) => Ok((Some(place), false)),
         // On the heap: most calls never wait.
-        Ok(Entered::Later(waiter)) => Box::pin(wait(worker, waiter, ctx.priority)).await.map(Some),
+        Ok(Entered::Later(waiter)) => {
+            Box::pin(wait(worker, waiter, ctx.priority)).await.map(|place| (Some(place), true))
+        }
         Err(Overloaded) => Err(overloaded(ctx.priority)),
     }
 }

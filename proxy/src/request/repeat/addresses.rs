@@ -20,6 +20,7 @@ use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Protocol};
 use crate::request::respond::{self, Edits, Failed};
 use crate::request::{egress, forward, replay, trace, tunnel};
+use crate::telemetry::call::Acted;
 use crate::tls::dial::Secure;
 use crate::worker::Worker;
 
@@ -166,13 +167,18 @@ async fn to_addresses(
         let again = course.again(worker, &tried, &spent, || to.retry_permit(&spent), down);
         match (again, tried) {
             (Some(again), tried) => {
+                ctx.call.acted.add(Acted::RETRY);
                 Box::pin(course::before_next(worker, tried, down, again.wait)).await?;
             }
             (None, Ok(sent)) => {
+                ctx.call.acted.add(course.acted());
                 course.end();
                 return respond::respond(worker, ctx, sent, down, edits, to.settings).await;
             }
-            (None, Err(unsent)) => return Err(unsent.into()),
+            (None, Err(unsent)) => {
+                ctx.call.acted.add(course.acted());
+                return Err(unsent.into());
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use pilotfish_filters::verdict::Reason;
 use super::attempt::{self, Sent, Unsent};
 use crate::http::{Downstream, Error, RequestHead, ResponseHead};
 use crate::request::ctx::Ctx;
+use crate::telemetry::call::Acted;
 use crate::worker::Worker;
 
 /// How many endpoints a call remembers; with more tries the first are forgotten.
@@ -31,6 +32,8 @@ pub struct Course<'r> {
     tried: Tried,
     /// That the try under way is within the cluster's retry budget.
     permit: Option<RetryPermit>,
+    /// Another try was not within the budget.
+    over_budget: bool,
 }
 
 /// A try that has ended.
@@ -74,7 +77,13 @@ impl<'r> Course<'r> {
             tries: 0,
             tried: Tried::default(),
             permit: None,
+            over_budget: false,
         }
+    }
+
+    /// What ended the course, if something of its own did.
+    pub fn acted(&self) -> Acted {
+        if self.over_budget { Acted::RETRY_BUDGET } else { Acted::default() }
     }
 
     /// The endpoints that another try passes over while there are others.
@@ -138,6 +147,7 @@ impl<'r> Course<'r> {
         if !again.free {
             let Some(place) = permit() else {
                 retries.over_budget.add(1);
+                self.over_budget = true;
                 return None;
             };
             self.permit = place;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::cluster::{Cluster, Lease, Outcome};
 use pilotfish_filters::hedge::Hedge;
+use pilotfish_filters::trace::SpanId;
 
 use super::Task;
 use super::attempt::{Sent, Unsent, protocol, try_way};
@@ -16,6 +17,8 @@ use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Protocol};
 use crate::request::guard;
 use crate::request::select::{self, Selected, Wish};
+use crate::request::trace;
+use crate::telemetry::call::Ended;
 use crate::worker::Worker;
 
 /// The first try, where it goes and what it has.
@@ -32,8 +35,16 @@ pub struct First<'a> {
     pub limit: Option<Duration>,
 }
 
-/// The try beside it, when that won.
+/// The try beside it.
 pub struct Second<'p> {
+    /// It has the answer.
+    pub won: bool,
+    /// Its CLIENT span.
+    pub span: SpanId,
+    /// How it ended, and the status of its answer.
+    pub ended: (Ended, u16),
+    /// How the first try ended, if it did before this one won.
+    pub first: (Ended, u16),
     /// Where it went.
     pub cluster: &'p Cluster,
     /// Its endpoint's lease.
@@ -60,7 +71,7 @@ pub fn delay(
 }
 
 /// Sends the first try, and after `delay` another. Gives the answer that won, or the first try's failure; and the second try if
-/// it is that one's.
+/// there was one.
 pub async fn race<'p>(
     worker: &Worker,
     task: &Task<'p, '_>,
@@ -74,7 +85,7 @@ pub async fn race<'p>(
     if let Some(tried) = worker.timers.within(delay, &mut one).await {
         return (tried, None);
     }
-    let Some(mut second) = choose(worker, task, first, wish, &other_head, is_h2) else {
+    let Some(mut second) = choose(worker, task, ctx, first, wish, &mut other_head, is_h2) else {
         return (one.await, None);
     };
     let now = worker.shared.clock.now();
@@ -91,42 +102,60 @@ pub async fn race<'p>(
             tokio::select! {
                 biased;
                 tried = &mut one, if failed.is_none() => match tried {
-                    Ok(sent) if sent.head.status.as_u16() < 500 => return (Ok(sent), None),
-                    Err(unsent) if unsent.happened().is_none() => return (Err(unsent), None),
+                    Ok(sent) if sent.head.status.as_u16() < 500 => break Lost::Itself(Ok(sent)),
+                    Err(unsent) if unsent.happened().is_none() => break Lost::Itself(Err(unsent)),
                     tried => failed = Some(tried),
                 },
                 answered = &mut other => match answered {
                     Some(sent) if sent.head.status.as_u16() < 500 => {
                         worker.metrics.hedges.won.add(1);
-                        break Ok(sent);
+                        break Lost::First(sent);
                     }
-                    answered => break Err(answered),
+                    answered => break Lost::Second(answered),
                 },
             }
         }
     };
     match lost {
-        Ok(sent) => (Ok(sent), Some(second)),
-        Err(answered) => {
+        Lost::Itself(tried) => (tried, Some(second)),
+        Lost::First(sent) => {
+            second.won = true;
+            second.first = failed.as_ref().map_or((Ended::Cancelled, 0), trace::ended);
+            (Ok(sent), Some(second))
+        }
+        Lost::Second(answered) => {
             let now = worker.shared.clock.now();
+            second.ended =
+                answered.as_ref().map_or((Ended::Reset, 0), |sent| (Ended::Answered, sent.head.status.as_u16()));
             let outcome =
                 answered.map_or(Outcome::Reset, |sent| sent.outcome(second.protocol, second.by_sidecar));
             second.lease.record(now, outcome, now.since(second.began));
             match failed {
-                Some(tried) => (tried, None),
-                None => (one.await, None),
+                Some(tried) => (tried, Some(second)),
+                None => (one.await, Some(second)),
             }
         }
     }
+}
+
+/// How the race ended.
+enum Lost {
+    /// The first try has an answer, or there is nothing to race for any more: the second was dropped.
+    Itself(Result<Sent, Unsent>),
+    /// The second try has a good answer.
+    First(Sent),
+    /// The second try has none, or a bad one.
+    Second(Option<Sent>),
 }
 
 /// Another endpoint than the first try's, if there is one.
 fn choose<'p>(
     worker: &Worker,
     task: &Task<'p, '_>,
+    ctx: &Ctx<'_>,
     first: &First<'_>,
     wish: &Wish<'_>,
-    head: &RequestHead,
+    head: &mut RequestHead,
     is_h2: bool,
 ) -> Option<Second<'p>> {
     let tried = [first.lease.endpoint().addr];
@@ -139,7 +168,9 @@ fn choose<'p>(
     let way = dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), protocol).ok()?;
     let by_sidecar = way.secure.is_mesh();
     drop(way);
-    Some(Second { cluster, lease, began: worker.shared.clock.now(), protocol, by_sidecar })
+    let (span, began) = (trace::beside(worker, ctx, head), worker.shared.clock.now());
+    let (ended, first) = ((Ended::Cancelled, 0), (Ended::Open, 0));
+    Some(Second { won: false, span, ended, first, cluster, lease, began, protocol, by_sidecar })
 }
 
 /// The second try; `None` when it gets no answer, for whatever reason.
