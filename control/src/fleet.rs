@@ -25,6 +25,7 @@ mod peers;
 mod portion;
 pub mod presence;
 mod ranks;
+mod recall;
 mod record;
 mod registration;
 mod registry;

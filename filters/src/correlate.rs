@@ -89,6 +89,8 @@ pub struct Inherited {
     pub deny_cycles: bool,
     /// Which trace it is part of.
     pub trace: Handed,
+    /// Its `tracestate`, if it has one.
+    pub tracestate: Option<Arc<str>>,
 }
 
 /// An inbound call that is being served.

@@ -100,7 +100,7 @@ async fn serve<'p>(
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
     trace::enter(worker, plan, ctx, &call, &mut head);
     explain::enter(worker, plan, ctx, &caller, &mut head);
-    guard::remember(worker, ctx, &call);
+    guard::remember(worker, ctx, &call, &head);
     let way = route::route(plan, ctx, &head, &call, &caller)?;
     trace::routed(worker, ctx);
     guard::by_rule(plan, ctx, &way)?;

@@ -39,6 +39,7 @@ use crate::telemetry::call::CallRecord;
 use crate::telemetry::export::Exporter;
 use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::recall::{self, Recalls};
 use crate::telemetry::ring::{self, Answering, Asking, Question};
 use crate::telemetry::series::Names;
 use crate::telemetry::tap::Taps;
@@ -81,6 +82,8 @@ pub struct Shared {
     pub taps: Taps,
     /// Which traces are kept, and how their context is written.
     pub tracing: Tracing,
+    /// Traces that are to be whole although nobody keeps them.
+    pub recalls: Recalls,
     /// Who the sidecar is, and whom it trusts.
     pub tls: Tls,
     /// Names to addresses.
@@ -158,6 +161,7 @@ impl Shared {
             exporter: Exporter::default(),
             taps: Taps::default(),
             tracing: Tracing::new(&settings.telemetry),
+            recalls: Recalls::default(),
             tls: Tls::new()?,
             dns: Arc::new(dns),
             local_secret,
@@ -328,6 +332,7 @@ async fn serve(shared: Arc<Shared>, questions: Questions, telemetry: otlp::Plan)
     shared.exporter.start(&shared, telemetry);
     tokio::spawn(health::endpoints::run(shared.clone()));
     tokio::spawn(health::notice::run(shared.clone()));
+    tokio::spawn(recall::run(shared.clone()));
     let mut workers = start_workers(&shared, outbound, inbound)?;
     eprintln!("{announcement}");
 

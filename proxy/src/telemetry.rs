@@ -7,6 +7,7 @@ pub mod export;
 pub mod log;
 pub mod metrics;
 pub mod otlp;
+pub mod recall;
 pub mod ring;
 pub mod series;
 pub mod tap;

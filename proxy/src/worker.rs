@@ -180,7 +180,7 @@ impl Worker {
             .get(self.index)
             .and_then(|(_, answering)| answering.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(answering) = answering {
-            answering.run(&self.calls).await;
+            answering.run(&self.calls, &self.shared).await;
         }
     }
 

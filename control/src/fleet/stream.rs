@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use super::class::{Class, Sent, framed};
+use super::recall::{self, Recalls};
 use super::registration::Registration;
 use super::registry::Urgency;
 use super::taps::MOST_IN_A_SECOND;
@@ -54,6 +55,8 @@ pub(super) struct Stream {
     shares: Mutex<BTreeMap<String, Share>>,
     /// What it is to be asked of its calls.
     questions: Mutex<VecDeque<Why>>,
+    /// Traces that it has to be asked for.
+    pub(super) recalls: Recalls,
 }
 
 /// How far a sidecar is.
@@ -215,6 +218,7 @@ fn open(shared: &Shared, registration: Arc<Registration>, hello: &Hello) -> Arc<
         drained: AtomicBool::new(false),
         shares: Mutex::default(),
         questions: Mutex::default(),
+        recalls: Recalls::default(),
         registration,
     });
     shared.streams().insert(stream.number, stream.clone());
@@ -338,8 +342,10 @@ impl Open {
                 self.state(hello::bounded(state));
                 ControlFlow::Continue(())
             }
-            // Not yet.
-            Some(Ok(ToControl::Partial(_))) => ControlFlow::Continue(()),
+            Some(Ok(ToControl::Partial(traces))) => {
+                recall::ask(&self.shared, &self.stream, &traces);
+                ControlFlow::Continue(())
+            }
             Some(Ok(ToControl::Tapped(tapped))) if tapped.calls.len() > MOST_TAPPED => {
                 no(format!("more than {MOST_TAPPED} calls in a message"), true)
             }
@@ -452,6 +458,9 @@ impl Open {
         }
         if let Some(why) = lock(&self.stream.questions).pop_front() {
             return framed(&ToSidecar::Why(why));
+        }
+        if let Some(traces) = self.stream.recalls.take() {
+            return framed(&ToSidecar::Recall(traces));
         }
         let (from, to) = (progress.ranked, self.shared.ranks.newest());
         if from >= to {

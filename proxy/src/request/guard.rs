@@ -148,7 +148,7 @@ fn depart(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call) -> Prior
 
 /// Remembers an inbound call for those that the agent makes for it, once its trace is known. Outside of a mesh only the trace is
 /// handed down: nothing else of it is proven.
-pub fn remember(worker: &Worker, ctx: &mut Ctx<'_>, call: &Call) {
+pub fn remember(worker: &Worker, ctx: &mut Ctx<'_>, call: &Call, head: &RequestHead) {
     let serving = &worker.shared.serving;
     let wanted = serving.has_agent() && (in_mesh(worker) || serving.joins_traces());
     if ctx.direction != Direction::Inbound || !wanted {
@@ -161,6 +161,7 @@ pub fn remember(worker: &Worker, ctx: &mut Ctx<'_>, call: &Call) {
         deadline: ctx.deadline,
         deny_cycles: ctx.standing.deny_cycles,
         trace: trace::handed(ctx),
+        tracestate: trace::state(head),
     };
     let nonce = worker.with_rng(|rng| rng.u64(..));
     ctx.serving = Some(serving.begin(inherited, Keys::of(call), nonce));

@@ -1,10 +1,12 @@
 //! trace: which trace the call belongs to, whether it is kept, what the upstream is told of it; and how its tries went.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use http::StatusCode;
 use pilotfish_filters::call::Call;
 use pilotfish_filters::clock::Micros;
-use pilotfish_filters::correlate::Handed;
+use pilotfish_filters::correlate::{Correlation, Handed};
 use pilotfish_filters::endpoint::Endpoint;
 use pilotfish_filters::plan::Plan;
 use pilotfish_filters::sampling::Root;
@@ -13,7 +15,6 @@ use pilotfish_filters::text::Text;
 use pilotfish_filters::trace::w3c::State;
 use pilotfish_filters::trace::{Said, SpanId, TraceContext, TraceId, b3, baggage, w3c};
 use pilotfish_filters::verdict::{Fault, Reason};
-use http::StatusCode;
 
 use crate::http::{Error, Headers, Known, RequestHead, ResponseHead};
 use crate::listen::Direction;
@@ -21,8 +22,8 @@ use crate::request::ctx::Ctx;
 use crate::request::guard;
 use crate::request::repeat::attempt::{Sent, Unsent};
 use crate::request::repeat::hedge::Second;
-use crate::telemetry::call::{Acted, CallRecord, Ended, Try};
 use crate::request::respond::Failed;
+use crate::telemetry::call::{Acted, CallRecord, Ended, Try};
 use crate::telemetry::export::Why;
 use crate::worker::Worker;
 
@@ -55,7 +56,7 @@ pub fn enter(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call, head:
     let said = if head.headers.may_have(CONTEXT) { read(worker, &mut head.headers) } else { Said::default() };
     read_workflow(&mut ctx.call.workflow, &head.headers);
     let joined = match said.parent {
-        None => join(worker, ctx, call),
+        None => join(worker, ctx, call, &mut head.headers),
         Some(_) => None,
     };
     let (trace, parent) = match (said.parent, joined) {
@@ -160,14 +161,28 @@ fn read_workflow(workflow: &mut Text<64>, headers: &Headers) {
 }
 
 /// For an agent that passes no headers on: the trace of the inbound call that this one belongs to.
-fn join(worker: &Worker, ctx: &Ctx<'_>, call: &Call) -> Option<(Handed, SpanId)> {
+fn join(worker: &Worker, ctx: &Ctx<'_>, call: &Call, headers: &mut Headers) -> Option<(Handed, SpanId)> {
     if ctx.direction == Direction::Inbound || !worker.shared.serving.joins_traces() {
         return None;
     }
     match &ctx.standing.belongs {
-        Some(belongs) => belongs.trace(),
-        None => guard::belongs(worker, ctx, call)?.trace(),
+        Some(belongs) => joined(belongs, headers),
+        None => joined(&guard::belongs(worker, ctx, call)?, headers),
     }
+}
+
+fn joined(belongs: &Correlation, headers: &mut Headers) -> Option<(Handed, SpanId)> {
+    let joined = belongs.trace()?;
+    if let Some(state) = belongs.served().and_then(|served| served.inherited.tracestate.as_deref()) {
+        headers.append("tracestate", state.as_bytes());
+    }
+    Some(joined)
+}
+
+/// The call's `tracestate`, for calls that are made for it.
+pub fn state(head: &RequestHead) -> Option<Arc<str>> {
+    let state = head.headers.known(Known::Tracestate).next()?;
+    std::str::from_utf8(state).ok().map(Arc::from)
 }
 
 /// What calls that are made for this one have to know.
@@ -436,13 +451,23 @@ pub fn finish(worker: &Worker, ctx: &mut Ctx<'_>) {
             matches!(ctx.reason, Some(Reason::Timeout | Reason::DeadlineExceeded | Reason::TryTimeout));
         attempt.ended = if overdue { Ended::TimedOut } else { Ended::Cancelled };
     }
-    if !record.silent {
+    let shared = &worker.shared;
+    if shared.exporter.is_on() && !record.silent {
         if record.sampled {
-            worker.shared.exporter.offer(record, Why::Sampled);
-        } else if failed(record) || slow(worker, record) {
+            shared.exporter.offer(record, Why::Sampled);
+        } else if is_told(worker, record) {
             record.told = true;
-            worker.shared.exporter.offer(record, Why::Partial);
+            shared.exporter.offer(record, Why::Partial);
         }
     }
-    worker.shared.taps.offer(record);
+    shared.taps.offer(record);
+}
+
+/// Whether a call of a trace that nobody keeps is told of all the same.
+fn is_told(worker: &Worker, record: &CallRecord) -> bool {
+    if failed(record) || slow(worker, record) {
+        let end = Micros(record.started.0.saturating_add(record.stages.ended));
+        return worker.shared.recalls.found(record.trace, end);
+    }
+    worker.calls.wanted.has(record.trace)
 }

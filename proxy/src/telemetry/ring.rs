@@ -2,12 +2,20 @@
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
+use pilotfish_filters::clock::Micros;
 use pilotfish_filters::trace::TraceId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::call::CallRecord;
+use super::export::{Exporter, Why};
+use super::recall::Wanted;
+use crate::server::Shared;
+
+/// Calls that ended longer ago are not told of any more when their trace is asked for.
+const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// Calls of one worker that are kept explained: each may take 16 KiB.
 const EXPLAINED: usize = 64;
@@ -18,12 +26,16 @@ const EXPLAINED: usize = 64;
 pub struct Calls {
     free: RefCell<Vec<Box<CallRecord>>>,
     ring: RefCell<Ring>,
+    /// Traces that are to be whole: calls of them that end from now on are told of.
+    pub wanted: Wanted,
 }
 
 #[expect(clippy::vec_box, reason = "records move between a call and the ring without being copied")]
 #[derive(Debug)]
 struct Ring {
     records: Vec<Box<CallRecord>>,
+    /// The trace of each, side by side: they are looked through more often than the records.
+    traces: Vec<TraceId>,
     most: usize,
     next: usize,
 }
@@ -31,7 +43,8 @@ struct Ring {
 impl Calls {
     /// Room for the last `most` calls.
     pub fn new(most: usize) -> Calls {
-        Calls { free: RefCell::default(), ring: RefCell::new(Ring { records: Vec::new(), most, next: 0 }) }
+        let ring = Ring { records: Vec::new(), traces: Vec::new(), most, next: 0 };
+        Calls { free: RefCell::default(), ring: RefCell::new(ring), wanted: Wanted::default() }
     }
 
     /// A record for a call that begins; what is in it is another's.
@@ -46,13 +59,32 @@ impl Calls {
             ring.forget_explained();
         }
         if ring.records.len() < ring.most {
+            ring.traces.push(record.trace);
             ring.records.push(record);
             return;
         }
-        if let Some(place) = ring.records.get_mut(ring.next) {
+        if let (Some(place), Some(trace)) = (ring.records.get_mut(ring.next), ring.traces.get_mut(ring.next))
+        {
+            *trace = record.trace;
             let oldest = std::mem::replace(place, record);
             ring.next = (ring.next + 1) % ring.most;
             self.free.borrow_mut().push(oldest);
+        }
+    }
+
+    /// Tells of the calls of these traces (sorted) that were not told of yet; those that are under way are told of when they end.
+    fn recall(&self, traces: &[TraceId], now: Micros, exporter: &Exporter) {
+        self.wanted.add(traces);
+        let Ring { records, traces: theirs, .. } = &mut *self.ring.borrow_mut();
+        for (record, trace) in records.iter_mut().zip(theirs) {
+            if traces.binary_search(trace).is_err() {
+                continue;
+            }
+            let ended = Micros(record.started.0.saturating_add(record.stages.ended));
+            if !record.sampled && !record.silent && !record.told && now.since(ended) <= REMEMBERED {
+                record.told = true;
+                exporter.offer(record, Why::Partial);
+            }
         }
     }
 
@@ -64,6 +96,7 @@ impl Calls {
             Question::Trace(trace) => record.trace == *trace,
             Question::Request(id) => record.request_id.as_str() == &**id,
             Question::Last(_) => true,
+            Question::Recall(_) => false,
         };
         let mut found: Vec<CallRecord> = older
             .iter()
@@ -143,6 +176,8 @@ pub enum Question {
     Request(Box<str>),
     /// The newest, so many of each worker.
     Last(usize),
+    /// Nothing is answered: those of these traces (sorted) are told of.
+    Recall(Arc<[TraceId]>),
 }
 
 type Asked = (Question, oneshot::Sender<Vec<CallRecord>>);
@@ -174,8 +209,11 @@ impl Asking {
 
 impl Answering {
     /// Answers, for the life of the worker.
-    pub async fn run(mut self, calls: &Calls) {
+    pub async fn run(mut self, calls: &Calls, shared: &Shared) {
         while let Some((question, answer)) = self.0.recv().await {
+            if let Question::Recall(traces) = &question {
+                calls.recall(traces, shared.clock.now(), &shared.exporter);
+            }
             let _ = answer.send(calls.find(&question));
         }
     }

@@ -232,6 +232,9 @@ impl Stream {
                         send(&mut halves.outgoing, &ToControl::Tapped(tapped)).await?;
                     }
                 }
+                traces = member.shared.recalls.next() => {
+                    send(&mut halves.outgoing, &ToControl::Partial(traces)).await?;
+                }
                 _ = limits.tick() => {
                     let used = self.used(false);
                     if !used.is_empty() {
@@ -298,8 +301,10 @@ impl Stream {
                 self.uses.take(&shared.snapshots.newest().plan, shared.clock.now(), &shares.shares);
                 Ok(())
             }
-            // Not yet.
-            ToSidecar::Recall(_) => Ok(()),
+            ToSidecar::Recall(traces) => {
+                self.member.shared.recalls.ask(&traces);
+                Ok(())
+            }
             ToSidecar::Taps(taps) => {
                 self.member.shared.taps.look(&taps.taps);
                 Ok(())

@@ -22,5 +22,7 @@ pub fn check(worker: &Worker, ctx: &Ctx<'_>, asked: &Asked<'_>) -> Result<bool, 
         return Ok(false);
     }
     let caller = ctx.mesh.map(|peer| peer.peer.id.as_str());
-    limits.admit(worker.shared.clock.now(), &Asking { head: asked.head, call: asked.call, caller }).map(|()| true)
+    limits
+        .admit(worker.shared.clock.now(), &Asking { head: asked.head, call: asked.call, caller })
+        .map(|()| true)
 }

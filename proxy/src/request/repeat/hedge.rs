@@ -125,8 +125,9 @@ pub async fn race<'p>(
         }
         Lost::Second(answered) => {
             let now = worker.shared.clock.now();
-            second.ended =
-                answered.as_ref().map_or((Ended::Reset, 0), |sent| (Ended::Answered, sent.head.status.as_u16()));
+            second.ended = answered
+                .as_ref()
+                .map_or((Ended::Reset, 0), |sent| (Ended::Answered, sent.head.status.as_u16()));
             let outcome =
                 answered.map_or(Outcome::Reset, |sent| sent.outcome(second.protocol, second.by_sidecar));
             second.lease.record(now, outcome, now.since(second.began));
