@@ -39,4 +39,5 @@ mod streams;
 mod support;
 mod tls;
 mod trace_context;
+mod trace_relay;
 mod upstreams;

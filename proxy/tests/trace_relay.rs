@@ -1,0 +1,101 @@
+//! An agent that asks another one, through its sidecar, for each call that it gets.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use pilotfish_testkit::H1;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What it does with trace headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manners {
+    /// It passes them on.
+    Forwards,
+    /// It passes nothing on.
+    Drops,
+}
+
+/// The agent. Asked for `/wait/MS/...` it waits before it asks the other for `/...`.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    host: String,
+    manners: Manners,
+    outbound: OnceLock<SocketAddr>,
+    heads: Mutex<Vec<String>>,
+}
+
+impl Relay {
+    /// One that asks this host.
+    pub async fn start(host: &str, manners: Manners) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shared =
+            Shared { host: host.into(), manners, outbound: OnceLock::new(), heads: Mutex::default() };
+        let shared = Arc::new(shared);
+        let serving = shared.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, serving.clone()));
+            }
+        });
+        Relay { addr, shared }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its sidecar's outbound port.
+    pub fn asks_through(&self, outbound: SocketAddr) {
+        self.shared.outbound.set(outbound).unwrap();
+    }
+
+    /// The heads that it got.
+    pub fn heads(&self) -> Vec<String> {
+        self.shared.heads.lock().unwrap().clone()
+    }
+}
+
+/// GETs without bodies, one after the other.
+async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
+    let mut bytes = Vec::new();
+    loop {
+        let Some(end) = bytes.windows(4).position(|part| part == b"\r\n\r\n") else {
+            match stream.read_buf(&mut bytes).await {
+                Ok(n) if n > 0 => continue,
+                _ => return,
+            }
+        };
+        let head = String::from_utf8(bytes.drain(..end + 4).collect()).unwrap();
+        shared.heads.lock().unwrap().push(head.clone());
+        let mut path = head.split(' ').nth(1).unwrap().to_owned();
+        if let Some(rest) = path.strip_prefix("/wait/") {
+            let (time, rest) = rest.split_once('/').unwrap();
+            tokio::time::sleep(Duration::from_millis(time.parse().unwrap())).await;
+            path = format!("/{rest}");
+        }
+        let passes = |line: &&str| {
+            let name = line.split(':').next().unwrap_or_default();
+            let wanted = ["traceparent", "tracestate", "baggage", "agent-workflow"].contains(&name);
+            wanted && shared.manners == Manners::Forwards
+        };
+        let passed: Vec<&str> = head.lines().filter(passes).collect();
+        let outbound = *shared.outbound.get().unwrap();
+        let mut client = H1::connect(outbound).await.patience(Duration::from_secs(20));
+        let Ok(answer) = client.get(&shared.host, &path, &passed).await else { return };
+        let body = answer.text();
+        let text = format!("HTTP/1.1 {} x\r\ncontent-length: {}\r\n\r\n{body}", answer.status(), body.len());
+        if stream.write_all(text.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
