@@ -9,11 +9,13 @@ mod connection;
 mod data;
 mod founding;
 mod handle;
+mod jaeger;
 mod listen;
 mod measured;
 mod otlp;
 mod page;
 mod places;
+mod ports;
 mod rate;
 mod route;
 mod sessions;
@@ -22,6 +24,7 @@ mod shutdown;
 mod status;
 mod stream;
 mod tls;
+mod token_file;
 mod trusted;
 
 use std::fmt;
@@ -49,9 +52,10 @@ use otlp::Otlp;
 use page::Page;
 use rate::Guard;
 use sessions::Sessions;
-pub use settings::{Listener, Settings};
+pub use settings::{Listener, Settings, TraceSettings};
 use shutdown::Signals;
 use status::Metrics;
+use token_file::FileToken;
 
 /// How long open requests may take to end after the first signal.
 const ENDING: Duration = Duration::from_secs(4);
@@ -91,6 +95,8 @@ struct Control {
     traces: Arc<TraceStore>,
     alerts: Arc<Alerts>,
     otlp: Otlp,
+    /// Who shows it may read traces.
+    jaeger_token: Option<FileToken>,
     /// Own certificate, and whose certificates are taken.
     live: Arc<LiveIdentity>,
     /// Rings after each change of `live`.
@@ -156,14 +162,16 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
 fn announce(control: &Control, listening: &Listening, settings: &Settings) {
     let or_off =
         |address: Option<std::net::SocketAddr>| address.map_or("off".into(), |address| address.to_string());
+    let ports = listening.ports.addresses().map(|(name, address)| format!(" {name}={}", or_off(address)));
     eprintln!(
-        "pilotfish: serving listen={} local={} socket={} status={} trust-domain={} store={}",
+        "pilotfish: serving listen={} local={} socket={} status={} trust-domain={} store={}{}",
         listening.address,
         or_off(listening.local_address),
         listening.socket_path().display(),
         or_off(listening.status_address),
         control.trust_domain,
         settings.store.as_deref().map_or("file", without_password),
+        ports.concat(),
     );
 }
 
@@ -201,7 +209,10 @@ async fn start(
     let mut fleet = fleet::Settings::new(id.clone(), trust_domain.clone());
     fleet.lease = settings.lease;
     let fleet = Fleet::start(store.clone(), &resources, trust.watch(), fleet).await.map_err(unusable)?;
-    let traces = TraceStore::open(&data.path().join("traces"));
+    let token = |path: &Option<PathBuf>, flag| path.as_ref().map(|path| FileToken::read(path, flag)).transpose();
+    let otlp_token = token(&settings.traces.otlp_token_file, "--otlp-token-file")?;
+    let jaeger_token = token(&settings.traces.jaeger_token_file, "--jaeger-token-file")?;
+    let traces = TraceStore::open_with(&data.path().join("traces"), settings.traces.limits());
     let traces = traces.map_err(|error| Failure(format!("cannot keep traces: {error}")))?;
     let page = listening.local_address.map(|address| format!("http://{address}"));
     let alerts = Alerts::start(fleet.clone(), resources.watch(), webhook, page);
@@ -219,7 +230,8 @@ async fn start(
         fleet,
         traces: Arc::new(traces),
         alerts,
-        otlp: Otlp::new(),
+        otlp: Otlp::new(otlp_token),
+        jaeger_token,
         live,
         trust_changes,
         guard: Guard::new(),

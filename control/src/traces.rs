@@ -3,6 +3,7 @@
 pub mod analysis;
 pub mod batch;
 pub mod convert;
+pub mod jaeger;
 pub mod span;
 pub mod store;
 mod wire;

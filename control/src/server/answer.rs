@@ -81,6 +81,13 @@ impl Denied {
         denied
     }
 
+    /// 401: what is asked for needs another proof.
+    pub(super) fn unproven(error: impl Into<String>) -> Denied {
+        let mut denied = Denied::new(StatusCode::UNAUTHORIZED, error);
+        denied.header = Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        denied
+    }
+
     /// 403.
     pub(super) fn forbidden(error: impl Into<String>) -> Denied {
         Denied::new(StatusCode::FORBIDDEN, error)
@@ -114,6 +121,16 @@ impl Denied {
             Denied::new(StatusCode::TOO_MANY_REQUESTS, "too many attempts; wait, then try again");
         denied.header = Some((RETRY_AFTER, HeaderValue::from(seconds.max(1))));
         denied
+    }
+
+    /// The status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The sentence.
+    pub(super) fn why(&self) -> &str {
+        &self.failure.error
     }
 
     /// With the time after which it may be tried again, seconds.

@@ -92,7 +92,7 @@ impl Control {
     }
 
     /// What the handshake found may have changed since: revoked, expired, its root not trusted any more.
-    fn still_trusted(&self, peer: &Identified) -> Result<(), Denied> {
+    pub(super) fn still_trusted(&self, peer: &Identified) -> Result<(), Denied> {
         self.live.still_trusted(peer).map_err(|refused| Denied::forbidden(refused.to_string()))?;
         if peer.not_after < self.live.now() {
             return Err(Denied::forbidden("the certificate has expired; join again with a new token"));
@@ -123,7 +123,7 @@ impl Control {
 }
 
 /// The token of the one `Authorization: Bearer` header; of two none counts.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (all.next()?, all.next());
     let (scheme, token) = first.to_str().ok()?.split_once(' ')?;

@@ -7,7 +7,7 @@ mod fleet;
 mod graph;
 mod identity;
 mod live;
-mod traces;
+pub(super) mod traces;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

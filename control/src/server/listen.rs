@@ -20,6 +20,7 @@ use super::answer::Answer;
 use super::auth::Peer;
 use super::connection::{self, Activity, Protocol};
 use super::data::DataFolder;
+use super::ports::Ports;
 use super::settings::{Listener, Settings};
 use super::{Control, Failure, handle, status, tls};
 use crate::log;
@@ -97,6 +98,8 @@ pub(super) struct Listening {
     pub(super) local_address: Option<SocketAddr>,
     status: Option<TcpListener>,
     pub(super) status_address: Option<SocketAddr>,
+    /// Of traces.
+    pub(super) ports: Ports,
     socket: UnixListener,
     file: SocketFile,
 }
@@ -133,11 +136,12 @@ impl Listening {
         let (api, address) = named(settings.listen, "--listen")?;
         let (local, local_address) = optional(settings.local, "--local")?;
         let (status, status_address) = optional(settings.status, "--status")?;
+        let ports = Ports::open(&settings.traces)?;
         let path = data.file(crate::paths::SOCKET);
         let path = std::path::absolute(&path).unwrap_or(path);
         let socket = unix(&path)?;
         let file = SocketFile(path);
-        Ok(Listening { api, address, local, local_address, status, status_address, socket, file })
+        Ok(Listening { api, address, local, local_address, status, status_address, ports, socket, file })
     }
 
     /// The Unix socket's path.
@@ -147,10 +151,11 @@ impl Listening {
 
     /// Serves on all of them from now on.
     pub(super) fn start(self, control: &Arc<Control>, acceptor: TlsAcceptor) -> Accepting {
-        let mut tasks = vec![
+        let mut tasks = self.ports.start(control, &acceptor);
+        tasks.extend([
             tokio::spawn(tls::accept(self.api, acceptor, control.clone())),
             tokio::spawn(serve_owner(self.socket, control.clone())),
-        ];
+        ]);
         if let (Some(listener), Some(page)) = (self.local, control.page) {
             let control = control.clone();
             tasks.push(tokio::spawn(serve_plain(
@@ -170,14 +175,14 @@ impl Listening {
     }
 }
 
-fn named(address: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+pub(super) fn named(address: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), Failure> {
     let listener = tcp(address, flag)?;
     let address =
         listener.local_addr().map_err(|error| Failure(format!("cannot listen on {address}: {error}")))?;
     Ok((listener, address))
 }
 
-fn optional(listener: Listener, flag: &str) -> Result<(Option<TcpListener>, Option<SocketAddr>), Failure> {
+pub(super) fn optional(listener: Listener, flag: &str) -> Result<(Option<TcpListener>, Option<SocketAddr>), Failure> {
     let Listener::On(address) = listener else { return Ok((None, None)) };
     named(address, flag).map(|(listener, address)| (Some(listener), Some(address)))
 }
@@ -200,7 +205,7 @@ async fn serve_owner(listener: UnixListener, control: Arc<Control>) {
 }
 
 /// Serves HTTP/1.1 in plain text.
-async fn serve_plain<A, F>(listener: TcpListener, control: Arc<Control>, answer: A)
+pub(super) async fn serve_plain<A, F>(listener: TcpListener, control: Arc<Control>, answer: A)
 where
     A: Fn(SocketAddr, Request<Incoming>, Arc<Activity>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,

@@ -1,12 +1,16 @@
 //! Receivers of OTLP: what others send about their calls, kept in the trace store.
 
 mod body;
+mod grpc;
 mod http;
+mod listen;
 
 use std::sync::Arc;
 
+use super::token_file::FileToken;
 pub(super) use body::{LONGEST, Room};
 pub(super) use http::take;
+pub(super) use listen::{local, others};
 
 /// Bytes of bodies that are read at the same time, of sidecars and of all others.
 const SIDECARS: usize = 64 << 20;
@@ -21,10 +25,19 @@ pub(super) struct Otlp {
     pub(super) sidecars: Arc<Room>,
     /// Of programs on this machine.
     pub(super) local: Arc<Room>,
+    /// Of those who come over the network.
+    pub(super) others: Arc<Room>,
+    /// What they may show instead of a certificate.
+    pub(super) token: Option<FileToken>,
 }
 
 impl Otlp {
-    pub(super) fn new() -> Otlp {
-        Otlp { sidecars: Room::new(SIDECARS, None), local: Room::new(OTHERS, Some(RATE)) }
+    pub(super) fn new(token: Option<FileToken>) -> Otlp {
+        Otlp {
+            sidecars: Room::new(SIDECARS, None),
+            local: Room::new(OTHERS, Some(RATE)),
+            others: Room::new(OTHERS, Some(RATE)),
+            token,
+        }
     }
 }

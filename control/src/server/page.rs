@@ -18,7 +18,7 @@ use super::auth::Caller;
 use super::connection::Activity;
 use super::route::{self, Needs, Query};
 use super::sessions::SESSION;
-use super::{Control, handle};
+use super::{Control, handle, jaeger};
 use crate::log;
 
 const HTML: &str = include_str!("page/page.html");
@@ -81,6 +81,7 @@ impl Page {
             Ok(()) if head.uri.path().starts_with("/v1/") => {
                 self.api(&control, from, head, body, activity).await
             }
+            Ok(()) if jaeger::is(head.uri.path()) => self.jaeger(&control, &head).await,
             Ok(()) => self.file(&control, &head),
             Err(denied) => {
                 log::warn!("the page refused a request that is not its own", from = from);
@@ -168,6 +169,22 @@ impl Page {
         Ok(answer)
     }
 
+    /// Whether a request belongs to an open session.
+    fn session(&self, control: &Control, head: &Parts) -> Result<(), Denied> {
+        let key = head.headers.get(KEY).and_then(|key| key.to_str().ok()).unwrap_or_default();
+        let cookie = self.cookie(&head.headers);
+        if cookie.is_some_and(|cookie| control.sessions.admits(cookie, key, Instant::now())) {
+            return Ok(());
+        }
+        Err(Denied::new(StatusCode::UNAUTHORIZED, "no session: run `pilotfish ui` and open its link"))
+    }
+
+    /// Traces as Jaeger shows them.
+    async fn jaeger(&self, control: &Control, head: &Parts) -> Result<Answer, Denied> {
+        self.session(control, head)?;
+        Ok(jaeger::ask(control, head).await)
+    }
+
     async fn api(
         &self,
         control: &Arc<Control>,
@@ -177,14 +194,7 @@ impl Page {
         activity: Arc<Activity>,
     ) -> Result<Answer, Denied> {
         let (route, segments) = route::find(&head.method, head.uri.path())?;
-        let key = head.headers.get(KEY).and_then(|key| key.to_str().ok()).unwrap_or_default();
-        let cookie = self.cookie(&head.headers);
-        if !cookie.is_some_and(|cookie| control.sessions.admits(cookie, key, Instant::now())) {
-            return Err(Denied::new(
-                StatusCode::UNAUTHORIZED,
-                "no session: run `pilotfish ui` and open its link",
-            ));
-        }
+        self.session(control, &head)?;
         if route.needs != Needs::Administrator {
             return Err(Denied::forbidden("sidecars use the TLS listener"));
         }

@@ -192,12 +192,8 @@ pub(super) struct Query(Vec<(String, String)>);
 impl Query {
     /// Reads a query; names that are not in `known` are refused, so that a misspelt filter does not give everything.
     pub(super) fn read(text: Option<&str>, known: &[&str]) -> Result<Query, Denied> {
-        let mut pairs: Vec<(String, String)> = Vec::new();
-        for pair in text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (Some(name), Some(value)) = (decode(name, true), decode(value, true)) else {
-                return Err(Denied::bad("bad escape in the query"));
-            };
+        let mut read: Vec<(String, String)> = Vec::new();
+        for (name, value) in self::pairs(text)? {
             if !known.contains(&name.as_str()) {
                 let expected = if known.is_empty() { "there are none here".into() } else { known.join(", ") };
                 return Err(Denied::bad(format!(
@@ -205,12 +201,12 @@ impl Query {
                     name.escape_debug()
                 )));
             }
-            if pairs.iter().any(|(seen, _)| *seen == name) {
+            if read.iter().any(|(seen, _)| *seen == name) {
                 return Err(Denied::bad(format!("parameter `{name}` is there twice")));
             }
-            pairs.push((name, value));
+            read.push((name, value));
         }
-        Ok(Query(pairs))
+        Ok(Query(read))
     }
 
     /// The value of a name; an empty one is none.
@@ -226,8 +222,20 @@ impl Query {
     }
 }
 
+/// All pairs of a query, of which a name may be there several times.
+///
+/// # Errors
+/// 400 for one that cannot be decoded.
+pub(super) fn pairs(text: Option<&str>) -> Result<Vec<(String, String)>, Denied> {
+    let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((decode(name, true)?, decode(value, true)?))
+    });
+    pairs.collect::<Option<_>>().ok_or_else(|| Denied::bad("bad escape in the query"))
+}
+
 /// Takes `%XX` out, and `+` for a space where forms do so. `None`: no escape, or no UTF-8.
-fn decode(text: &str, form: bool) -> Option<String> {
+pub(super) fn decode(text: &str, form: bool) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

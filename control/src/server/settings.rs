@@ -1,5 +1,7 @@
 //! What `pilotfish serve` can be told: flags, each also an environment variable.
 
+mod traces;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,6 +9,8 @@ use std::time::Duration;
 
 use clap::Args;
 use pilotfish_identity::TrustDomain;
+
+pub use traces::TraceSettings;
 
 use crate::alerts::webhook::Webhook;
 
@@ -97,6 +101,10 @@ pub struct Settings {
     /// Threads that serve; one is enough for thousands of sidecars.
     #[arg(long, env = "PILOTFISH_WORKERS", value_name = "N", default_value_t = 2, value_parser = workers)]
     pub workers: usize,
+
+    /// Traces.
+    #[command(flatten)]
+    pub traces: TraceSettings,
 }
 
 impl Settings {

@@ -99,6 +99,7 @@ fn render(control: &Control) -> String {
     sidecars(&mut page, &control.fleet.status());
     requests(&mut page, &control.metrics);
     store(&mut page, control);
+    traces(&mut page, control);
     authority(&mut page, control);
     process(&mut page);
     page.text
@@ -202,6 +203,35 @@ fn store(page: &mut Page, control: &Control) {
     page.family("pilotfish_control_store_errors_total", "counter", "Calls that found the store unavailable.");
     for (operation, calls) in OPERATIONS.iter().zip(control.store_calls.iter()) {
         page.sample("", &format!("operation=\"{operation}\""), calls.errors());
+    }
+}
+
+fn traces(page: &mut Page, control: &Control) {
+    let stats = control.traces.stats();
+    let mut single = |name, kind, help, value: u64| page.single(name, kind, help, value);
+    single("pilotfish_control_trace_spans_total", "counter", "Spans taken into the trace store.", stats.spans);
+    let help = "Bytes of OTLP taken into the trace store.";
+    single("pilotfish_control_trace_bytes_total", "counter", help, stats.bytes);
+    single("pilotfish_control_traces", "gauge", "Traces in the window.", stats.traces as u64);
+    single("pilotfish_control_trace_segments", "gauge", "Segments of the window.", stats.segments as u64);
+    single("pilotfish_control_trace_disk_bytes", "gauge", "Disk that the window takes.", stats.disk);
+    single("pilotfish_control_trace_index_bytes", "gauge", "Memory that the window's index takes, about.", stats.index as u64);
+    let help = "How long ago the oldest segment of the window was begun.";
+    single("pilotfish_control_trace_window_seconds", "gauge", help, stats.age.as_secs());
+    let help = "1 while the disk takes no more spans.";
+    single("pilotfish_control_trace_disk_full", "gauge", help, u64::from(stats.full));
+    let help = "Spans refused, by reason.";
+    page.family("pilotfish_control_trace_spans_refused_total", "counter", help);
+    let refused = stats.refused;
+    for (reason, count) in
+        [("ids", refused.ids), ("time", refused.time), ("large", refused.large), ("trace", refused.trace)]
+    {
+        page.sample("", &format!("reason=\"{reason}\""), count);
+    }
+    let help = "Batches of spans refused, by reason.";
+    page.family("pilotfish_control_trace_batches_refused_total", "counter", help);
+    for (reason, count) in ["malformed", "busy", "disk"].iter().zip(stats.batches_refused) {
+        page.sample("", &format!("reason=\"{reason}\""), count);
     }
 }
 

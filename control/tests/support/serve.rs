@@ -32,6 +32,12 @@ pub struct Serve {
     pub local: Option<SocketAddr>,
     /// Probes.
     pub status: Option<SocketAddr>,
+    /// OTLP of this machine, by gRPC and by HTTP, and of others.
+    pub otlp_grpc: Option<SocketAddr>,
+    pub otlp_http: Option<SocketAddr>,
+    pub otlp_listen: Option<SocketAddr>,
+    /// Jaeger's API.
+    pub jaeger: Option<SocketAddr>,
     /// The owner's socket.
     pub socket: PathBuf,
     /// The administrator's token, printed by the first start.
@@ -47,7 +53,7 @@ pub fn folder() -> Arc<TempDir> {
 pub fn command(data: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pilotfish"));
     command.arg("serve").arg("--data").arg(data);
-    for flag in ["--listen", "--local", "--status"] {
+    for flag in ["--listen", "--local", "--status", "--otlp-grpc", "--otlp-http", "--jaeger"] {
         if !args.contains(&flag) {
             command.args([flag, "127.0.0.1:0"]);
         }
@@ -110,6 +116,10 @@ impl Serve {
             listen: word("listen").parse().unwrap(),
             local: word("local").parse().ok(),
             status: word("status").parse().ok(),
+            otlp_grpc: word("otlp-grpc").parse().ok(),
+            otlp_http: word("otlp-http").parse().ok(),
+            otlp_listen: word("otlp-listen").parse().ok(),
+            jaeger: word("jaeger").parse().ok(),
             socket: word("socket").into(),
             token,
             child,
