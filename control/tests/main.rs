@@ -19,5 +19,6 @@ mod server_identity;
 mod server_page;
 mod server_rotation;
 mod server_stream;
+mod server_traces;
 mod store;
 mod support;

@@ -86,7 +86,22 @@ impl Serve {
 
     /// One in a folder, perhaps of an earlier one.
     pub fn start_in(folder: Arc<TempDir>, args: &[&str]) -> Serve {
-        let mut child = command(&folder.path().join("data"), args).spawn().unwrap();
+        let command = command(&folder.path().join("data"), args);
+        Serve::spawned(folder, command)
+    }
+
+    /// A new one that another program starts: its words come before the command.
+    pub fn start_by(words: &[&str], args: &[&str]) -> Serve {
+        let folder = folder();
+        let own = command(&folder.path().join("data"), args);
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(own.get_program()).args(own.get_args());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Serve::spawned(folder, command)
+    }
+
+    fn spawned(folder: Arc<TempDir>, mut command: Command) -> Serve {
+        let mut child = command.spawn().unwrap();
         let log = Arc::new(Log::default());
         let (stderr, sink) = (child.stderr.take().unwrap(), log.clone());
         std::thread::spawn(move || {
