@@ -209,7 +209,8 @@ async fn start(
     let mut fleet = fleet::Settings::new(id.clone(), trust_domain.clone());
     fleet.lease = settings.lease;
     let fleet = Fleet::start(store.clone(), &resources, trust.watch(), fleet).await.map_err(unusable)?;
-    let token = |path: &Option<PathBuf>, flag| path.as_ref().map(|path| FileToken::read(path, flag)).transpose();
+    let token =
+        |path: &Option<PathBuf>, flag| path.as_ref().map(|path| FileToken::read(path, flag)).transpose();
     let otlp_token = token(&settings.traces.otlp_token_file, "--otlp-token-file")?;
     let jaeger_token = token(&settings.traces.jaeger_token_file, "--jaeger-token-file")?;
     let traces = TraceStore::open_with(&data.path().join("traces"), settings.traces.limits());

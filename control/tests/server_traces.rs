@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, TracesData};
@@ -89,7 +91,10 @@ async fn a_sidecar_speaks_for_its_agent_and_nobody_else_does() {
 
     let found = traces(&serve, "").await;
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].agent.as_str(), found[0].name.as_str(), found[0].error), ("prod/planner", "POST /plan", true));
+    assert_eq!(
+        (found[0].agent.as_str(), found[0].name.as_str(), found[0].error),
+        ("prod/planner", "POST /plan", true)
+    );
     let id = "01".repeat(16);
     let reply = Http::socket(&serve).await.get(&format!("/v1/traces/{id}")).await;
     let shown: Json = reply.ok();
@@ -98,7 +103,10 @@ async fn a_sidecar_speaks_for_its_agent_and_nobody_else_does() {
     assert_eq!(group["resource"]["attributes"][0]["value"]["stringValue"], "planner");
     let spans = group["scopeSpans"][0]["spans"].as_array().unwrap();
     assert_eq!(spans.len(), 2);
-    assert_eq!((&spans[0]["traceId"], &spans[1]["parentSpanId"]), (&Json::from(id), &Json::from("01".repeat(8))));
+    assert_eq!(
+        (&spans[0]["traceId"], &spans[1]["parentSpanId"]),
+        (&Json::from(id), &Json::from("01".repeat(8)))
+    );
     assert!(spans[0]["startTimeUnixNano"].is_string() && spans[0]["kind"] == 2, "{}", spans[0]);
     let read: TracesData = reply.json();
     assert_eq!(read.resource_spans[0].scope_spans[0].spans[0].name, "POST /plan");
@@ -145,7 +153,9 @@ async fn searches_from_outside() {
         assert!(said.contains(why), "{query}: {said}");
     }
     assert!(owner.get("/v1/traces/xyz").await.refused(400).contains("32 hexadecimal digits"));
-    assert!(owner.get(&format!("/v1/traces/{}", "9".repeat(32))).await.refused(404).contains("no trace 9999"));
+    assert!(
+        owner.get(&format!("/v1/traces/{}", "9".repeat(32))).await.refused(404).contains("no trace 9999")
+    );
     assert_eq!(Http::tls(&serve, None).await.get("/v1/traces").await.status, 401);
 }
 
@@ -166,7 +176,12 @@ async fn otlp_over_http_in_every_form_and_what_is_wrong_with_it() {
     assert_eq!(traces(&serve, "?agent=json").await.len(), 1);
 
     assert!(post(&serve, PROTOBUF, "garbage").await.refused(400).contains("no OTLP"));
-    assert!(post(&serve, "application/json", "{\"resourceSpans\": 7}").await.refused(400).contains("no OTLP JSON"));
+    assert!(
+        post(&serve, "application/json", "{\"resourceSpans\": 7}")
+            .await
+            .refused(400)
+            .contains("no OTLP JSON")
+    );
     assert_eq!(post(&serve, "text/plain", "").await.status, 415);
     let mut http = Http::plain(serve.otlp_http.unwrap()).await.with("content-type", PROTOBUF);
     assert_eq!(http.get("/v1/traces").await.status, 405);
@@ -226,7 +241,8 @@ async fn call(
     let (head, body) = answer.into_parts();
     let collected = body.collect().await.unwrap();
     let headers = collected.trailers().cloned().unwrap_or(head.headers);
-    let get = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+    let get =
+        |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
     let mut message = collected.to_bytes();
     let message = (message.len() >= 5).then(|| {
         message.advance(5);
@@ -239,7 +255,8 @@ async fn call(
 async fn otlp_over_grpc() {
     const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
     let serve = Serve::start(&[]);
-    let sent = bytes("g", vec![span(4, 1, 0, "op", 1), Span { span_id: Vec::new(), ..span(4, 1, 0, "op", 1) }]);
+    let sent =
+        bytes("g", vec![span(4, 1, 0, "op", 1), Span { span_id: Vec::new(), ..span(4, 1, 0, "op", 1) }]);
     let (status, _, message) = call(&serve, EXPORT, None, sent.clone()).await;
     let said = ExportTraceServiceResponse::decode(&message.unwrap()[..]).unwrap();
     assert_eq!((status.as_str(), said.partial_success.unwrap().rejected_spans), ("0", 1));
@@ -248,7 +265,8 @@ async fn otlp_over_grpc() {
     assert_eq!(call(&serve, EXPORT, None, b"garbage".to_vec()).await.0, "3");
     assert_eq!(call(&serve, EXPORT, None, vec![0; 9 << 20]).await.0, "8", "too long");
     let (status, said, _) =
-        call(&serve, "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", None, Vec::new()).await;
+        call(&serve, "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", None, Vec::new())
+            .await;
     assert!(status == "12" && said.contains("OTEL_METRICS_EXPORTER"), "{status} {said}");
     assert_eq!(traces(&serve, "?agent=g").await.len(), 1);
 }
@@ -259,8 +277,7 @@ async fn others_prove_who_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, "of-the-test-0123456789\n").unwrap();
-    let serve =
-        Serve::start(&["--otlp-listen", "127.0.0.1:0", "--otlp-token-file", file.to_str().unwrap()]);
+    let serve = Serve::start(&["--otlp-listen", "127.0.0.1:0", "--otlp-token-file", file.to_str().unwrap()]);
     let address = serve.otlp_listen.unwrap();
     let sent = || bytes("said", vec![span(5, fastrand::u8(1..), 0, "op", 1)]);
     let own = joined(&serve, "prod", "remote").await;
@@ -300,9 +317,13 @@ async fn jaeger_is_for_those_who_show_a_token() {
     let address = serve.jaeger.unwrap();
     let mut nobody = Http::plain(address).await.with("host", "localhost");
     let refused = nobody.get("/api/services").await;
-    assert_eq!((refused.status.as_u16(), &refused.headers["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
+    assert_eq!(
+        (refused.status.as_u16(), &refused.headers["www-authenticate"]),
+        (401, &"Bearer".parse().unwrap())
+    );
     assert_eq!(refused.json::<Json>()["errors"][0]["code"], 401);
-    let mut foreign = Http::plain(address).await.with("host", "evil.example").bearer("reader-0123456789abcdef");
+    let mut foreign =
+        Http::plain(address).await.with("host", "evil.example").bearer("reader-0123456789abcdef");
     assert_eq!(foreign.get("/api/services").await.status, 421);
 
     let mut reader = Http::plain(address).await.with("host", "localhost").bearer("reader-0123456789abcdef");
@@ -327,11 +348,20 @@ async fn jaeger_is_for_those_who_show_a_token() {
     assert_eq!(count(&mut reader, "&operation=GET").await, 1);
     assert_eq!(count(&mut reader, "&operation=PUT").await, 0);
     assert_eq!(count(&mut reader, "&minDuration=1s").await, 0);
-    assert_eq!(count(&mut reader, "&tags=%7B%22error%22%3A%22true%22%2C%22http.route%22%3A%22%2Fx%22%7D").await, 1);
+    assert_eq!(
+        count(&mut reader, "&tags=%7B%22error%22%3A%22true%22%2C%22http.route%22%3A%22%2Fx%22%7D").await,
+        1
+    );
     assert_eq!(count(&mut reader, "&tag=http.route:/y").await, 0);
     let missing = reader.get(&format!("/api/traces/{}", "7".repeat(32))).await;
-    assert_eq!((missing.status.as_u16(), missing.json::<Json>()["errors"][0]["msg"].clone()), (404, "trace not found".into()));
-    assert_eq!(reader.get("/api/dependencies?endTs=1&lookback=1").await.ok::<Json>()["data"], serde_json::json!([]));
+    assert_eq!(
+        (missing.status.as_u16(), missing.json::<Json>()["errors"][0]["msg"].clone()),
+        (404, "trace not found".into())
+    );
+    assert_eq!(
+        reader.get("/api/dependencies?endTs=1&lookback=1").await.ok::<Json>()["data"],
+        serde_json::json!([])
+    );
     assert_eq!(reader.get("/v1/traces").await.status, 404, "a reader's token opens nothing else");
     let mut reader = Http::tls(&serve, None).await.bearer("reader-0123456789abcdef");
     assert_eq!(reader.get("/v1/traces").await.status, 401);
@@ -401,11 +431,15 @@ async fn a_full_disk_stops_taking_and_goes_on_reading() {
     let mut status = Http::plain(serve.status.unwrap()).await;
     let metrics = status.get("/metrics").await.text();
     assert!(metrics.contains("pilotfish_control_trace_disk_full 1\n"), "{metrics}");
-    assert!(metrics.contains("pilotfish_control_trace_batches_refused_total{reason=\"disk\"} 4\n"), "{metrics}");
+    assert!(
+        metrics.contains("pilotfish_control_trace_batches_refused_total{reason=\"disk\"} 4\n"),
+        "{metrics}"
+    );
     assert!(metrics.contains(&format!("pilotfish_control_trace_spans_total {sent}\n")), "{metrics}");
     // There is room again.
     let pid = serve.pid().to_string();
-    let raised = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:unlimited"]).status().unwrap();
+    let raised =
+        Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:unlimited"]).status().unwrap();
     assert!(raised.success());
     let until = tokio::time::Instant::now() + Duration::from_secs(20);
     while post(&serve, PROTOBUF, filling(sent + 1)).await.status != 200 {

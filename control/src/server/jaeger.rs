@@ -48,9 +48,13 @@ async fn admitted(control: &Control, from: SocketAddr, head: &Parts) -> Result<(
     // A rebound DNS name would come with its own name.
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let own = name == "localhost" || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    let own = name == "localhost"
+        || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     if !own && !name.is_empty() {
-        return Err(Denied::new(StatusCode::MISDIRECTED_REQUEST, "the host must be a loopback address or localhost"));
+        return Err(Denied::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "the host must be a loopback address or localhost",
+        ));
     }
     if head.headers.contains_key(ORIGIN) {
         return Err(Denied::forbidden("requests of browsers' pages are not answered"));
@@ -88,7 +92,8 @@ async fn answered(traces: Arc<TraceStore>, head: &Parts) -> Result<Answer, Denie
     };
     let path = head.uri.path().strip_prefix("/api/").unwrap_or_default();
     if let Some(service) = path.strip_prefix("services/").and_then(|rest| rest.strip_suffix("/operations")) {
-        let service = super::route::decode(service, false).ok_or_else(|| Denied::bad("bad escape in the path"))?;
+        let service =
+            super::route::decode(service, false).ok_or_else(|| Denied::bad("bad escape in the path"))?;
         let names = traces.operations(&service);
         return json(&jaeger::wrapped(&names, names.len()));
     }
@@ -144,7 +149,8 @@ fn found(traces: &TraceStore, ids: Vec<TraceId>, search: &Search) -> std::io::Re
 /// Jaeger leaves zeros at the beginning out.
 fn id_of(text: &str) -> Result<TraceId, Denied> {
     let padded = format!("{text:0>32}");
-    TraceId::parse(&padded).ok_or_else(|| Denied::bad("a trace id has up to 32 hexadecimal digits, not all zero"))
+    TraceId::parse(&padded)
+        .ok_or_else(|| Denied::bad("a trace id has up to 32 hexadecimal digits, not all zero"))
 }
 
 /// What a query asks for. Jaeger ignores what it does not know, so this does too.
@@ -155,9 +161,10 @@ fn wanted(query: &[(String, String)], now: SystemTime) -> Result<Search, Denied>
     };
     let number = |name: &str| match get(name) {
         None => Ok(None),
-        Some(text) => {
-            text.parse::<u64>().map(Some).map_err(|_| Denied::bad(format!("parameter '{name}' is no whole number")))
-        }
+        Some(text) => text
+            .parse::<u64>()
+            .map(Some)
+            .map_err(|_| Denied::bad(format!("parameter '{name}' is no whole number"))),
     };
     let duration = |name: &str| match get(name) {
         None => Ok(None),
@@ -167,8 +174,10 @@ fn wanted(query: &[(String, String)], now: SystemTime) -> Result<Search, Denied>
     };
     let mut attributes: Vec<(String, String)> = Vec::new();
     if let Some(tags) = get("tags") {
-        let tags: std::collections::BTreeMap<String, String> = serde_json::from_str(tags)
-            .map_err(|error| Denied::bad(format!("parameter 'tags' is no JSON of names and texts: {error}")))?;
+        let tags: std::collections::BTreeMap<String, String> =
+            serde_json::from_str(tags).map_err(|error| {
+                Denied::bad(format!("parameter 'tags' is no JSON of names and texts: {error}"))
+            })?;
         attributes.extend(tags);
     }
     for (_, tag) in query.iter().filter(|(key, _)| key == "tag") {
@@ -185,9 +194,9 @@ fn wanted(query: &[(String, String)], now: SystemTime) -> Result<Search, Denied>
         false
     });
     let micros = |value: Option<u64>| value.map(|micros| micros.saturating_mul(1_000));
-    let lookback = get("lookback").and_then(|text| pilotfish_config::units::duration(text).ok()).map(|back| {
-        nanos(now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(back))
-    });
+    let lookback = get("lookback")
+        .and_then(|text| pilotfish_config::units::duration(text).ok())
+        .map(|back| nanos(now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(back)));
     let limit = number("limit")?.map_or(LIMIT, |limit| usize::try_from(limit).unwrap_or(MOST));
     Ok(Search {
         agent: get("service").map(str::to_owned),
@@ -213,7 +222,8 @@ fn json<T: Serialize>(value: &T) -> Result<Answer, Denied> {
 
 /// A refusal in Jaeger's words.
 fn told(denied: &Denied) -> Answer {
-    let body = serde_json::to_vec(&jaeger::failed(denied.status().as_u16(), denied.why())).unwrap_or_default();
+    let body =
+        serde_json::to_vec(&jaeger::failed(denied.status().as_u16(), denied.why())).unwrap_or_default();
     let mut answer = typed(denied.status(), "application/json", body);
     if denied.status() == StatusCode::UNAUTHORIZED {
         answer.headers_mut().insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

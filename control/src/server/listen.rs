@@ -182,7 +182,10 @@ pub(super) fn named(address: SocketAddr, flag: &str) -> Result<(TcpListener, Soc
     Ok((listener, address))
 }
 
-pub(super) fn optional(listener: Listener, flag: &str) -> Result<(Option<TcpListener>, Option<SocketAddr>), Failure> {
+pub(super) fn optional(
+    listener: Listener,
+    flag: &str,
+) -> Result<(Option<TcpListener>, Option<SocketAddr>), Failure> {
     let Listener::On(address) = listener else { return Ok((None, None)) };
     named(address, flag).map(|(listener, address)| (Some(listener), Some(address)))
 }

@@ -209,13 +209,23 @@ fn store(page: &mut Page, control: &Control) {
 fn traces(page: &mut Page, control: &Control) {
     let stats = control.traces.stats();
     let mut single = |name, kind, help, value: u64| page.single(name, kind, help, value);
-    single("pilotfish_control_trace_spans_total", "counter", "Spans taken into the trace store.", stats.spans);
+    single(
+        "pilotfish_control_trace_spans_total",
+        "counter",
+        "Spans taken into the trace store.",
+        stats.spans,
+    );
     let help = "Bytes of OTLP taken into the trace store.";
     single("pilotfish_control_trace_bytes_total", "counter", help, stats.bytes);
     single("pilotfish_control_traces", "gauge", "Traces in the window.", stats.traces as u64);
     single("pilotfish_control_trace_segments", "gauge", "Segments of the window.", stats.segments as u64);
     single("pilotfish_control_trace_disk_bytes", "gauge", "Disk that the window takes.", stats.disk);
-    single("pilotfish_control_trace_index_bytes", "gauge", "Memory that the window's index takes, about.", stats.index as u64);
+    single(
+        "pilotfish_control_trace_index_bytes",
+        "gauge",
+        "Memory that the window's index takes, about.",
+        stats.index as u64,
+    );
     let help = "How long ago the oldest segment of the window was begun.";
     single("pilotfish_control_trace_window_seconds", "gauge", help, stats.age.as_secs());
     let help = "1 while the disk takes no more spans.";

@@ -18,7 +18,8 @@ impl FileToken {
     /// # Errors
     /// It cannot be read, or is too short.
     pub(super) fn read(path: &Path, flag: &str) -> Result<FileToken, Failure> {
-        let failed = |why: String| Failure(format!("cannot use the token in {}: {why} ({flag})", path.display()));
+        let failed =
+            |why: String| Failure(format!("cannot use the token in {}: {why} ({flag})", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
         let token = text.trim();
         if token.len() < SHORTEST || token.contains(char::is_whitespace) {

@@ -204,7 +204,11 @@ fn span(trace: TraceId, made: &OtlpSpan, process: &str, library: &[Tag]) -> Span
     if !made.trace_state.is_empty() {
         tags.push(text("w3c.tracestate", &made.trace_state));
     }
-    tags.extend(library.iter().map(|tag| Tag { key: tag.key.clone(), kind: tag.kind, value: tag.value.clone() }));
+    tags.extend(library.iter().map(|tag| Tag {
+        key: tag.key.clone(),
+        kind: tag.kind,
+        value: tag.value.clone(),
+    }));
     let logs = made.events.iter().map(|event| Log {
         timestamp: event.time_unix_nano / 1_000,
         fields: std::iter::once(text("event", &event.name)).chain(event.attributes.iter().map(tag)).collect(),
@@ -306,9 +310,12 @@ mod tests {
             ],
             ..Resource::default()
         };
-        let scope = InstrumentationScope { name: "pilotfish".into(), version: "0.1".into(), ..Default::default() };
-        let scopes = vec![ScopeSpans { scope: Some(scope), spans: vec![first, second], ..ScopeSpans::default() }];
-        let spans = ResourceSpans { resource: Some(resource), scope_spans: scopes, ..ResourceSpans::default() };
+        let scope =
+            InstrumentationScope { name: "pilotfish".into(), version: "0.1".into(), ..Default::default() };
+        let scopes =
+            vec![ScopeSpans { scope: Some(scope), spans: vec![first, second], ..ScopeSpans::default() }];
+        let spans =
+            ResourceSpans { resource: Some(resource), scope_spans: scopes, ..ResourceSpans::default() };
         let data = TracesData { resource_spans: vec![spans] };
         let shown = serde_json::to_value(wrapped(vec![trace(TraceId([0xab; 16]), &data)], 1)).unwrap();
         let id = "ab".repeat(16);
@@ -391,6 +398,9 @@ mod tests {
         assert_eq!(shown, expected);
         let failed = serde_json::to_value(failed(404, "trace not found")).unwrap();
         let errors = serde_json::json!([{"code": 404, "msg": "trace not found"}]);
-        assert_eq!(failed, serde_json::json!({"data": null, "total": 0, "limit": 0, "offset": 0, "errors": errors}));
+        assert_eq!(
+            failed,
+            serde_json::json!({"data": null, "total": 0, "limit": 0, "offset": 0, "errors": errors})
+        );
     }
 }

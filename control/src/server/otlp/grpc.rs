@@ -193,7 +193,8 @@ fn again(why: &str) -> Vec<u8> {
         details: Vec<Any>,
     }
     let info = RetryInfo { retry_delay: Some(Seconds { seconds: 1 }) };
-    let info = Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value: info.encode_to_vec() };
+    let info =
+        Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value: info.encode_to_vec() };
     Status { code: Code::Unavailable as i32, message: why.into(), details: vec![info] }.encode_to_vec()
 }
 

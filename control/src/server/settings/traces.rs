@@ -90,7 +90,9 @@ mod tests {
 
     #[test]
     fn sizes_and_ages() {
-        for (text, bytes) in [("1GiB", 1 << 30), ("512MiB", 512 << 20), ("2048 KiB", 2 << 20), ("1048576", 1 << 20)] {
+        for (text, bytes) in
+            [("1GiB", 1 << 30), ("512MiB", 512 << 20), ("2048 KiB", 2 << 20), ("1048576", 1 << 20)]
+        {
             assert_eq!(disk(text), Ok(bytes), "{text}");
         }
         for text in ["", "GiB", "1GB", "1KiB", "-1GiB", "300GiB", "99999999999999999999GiB"] {
