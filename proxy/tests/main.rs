@@ -15,6 +15,7 @@ mod cors;
 mod deadlines;
 mod dedup;
 mod egress;
+mod export;
 mod faults;
 mod fragments;
 mod h1_answers;

@@ -90,6 +90,9 @@ pub fn enter(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call, head:
     if let Some(id) = head.headers.known(Known::RequestId).next() {
         record.request_id.set(std::str::from_utf8(id).unwrap_or_default());
     }
+    if sampled && let Some(state) = head.headers.known(Known::Tracestate).next() {
+        record.extra().tracestate = String::from_utf8_lossy(state).into();
+    }
     let random = match joined {
         Some((handed, _)) => handed.random,
         None => said.random || said.parent.is_none(),

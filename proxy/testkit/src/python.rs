@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What the scripts import.
-pub const PACKAGES: [&str; 3] = ["websockets==15.0.1", "grpcio==1.76.0", "h2==4.3.0"];
+pub const PACKAGES: [&str; 4] =
+    ["websockets==15.0.1", "grpcio==1.76.0", "h2==4.3.0", "opentelemetry-proto==1.45.2"];
 
 /// The interpreter of the environment in `target/pyvenv`, made first if need be; `None` after a loud word.
 ///
@@ -42,6 +43,27 @@ fn prepare(target: &Path) -> Result<PathBuf, String> {
         .args(PACKAGES))?;
     File::create(&done).map_err(|e| e.to_string())?;
     Ok(python)
+}
+
+/// A file of a package that there are wheels of for some platforms only, beside the environment; `None` after a loud word
+/// where there is none for this one.
+pub fn wheel(target: &Path, package: &str, file: &str) -> Option<PathBuf> {
+    let python = interpreter(target)?;
+    let folder = target.join("pywheels");
+    let path = folder.join(file);
+    let lock = File::create(target.join("pyvenv.lock")).ok()?;
+    lock.lock().ok()?;
+    if !path.exists()
+        && let Err(why) = run(Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"])
+            .args(["--only-binary", ":all:", "--target"])
+            .arg(&folder)
+            .arg(package))
+    {
+        eprintln!("SKIPPED: no wheel of {package}: {why}");
+        return None;
+    }
+    Some(path)
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

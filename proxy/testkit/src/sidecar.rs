@@ -25,6 +25,7 @@ pub struct Builder {
     /// Whether its documents come from the configuration directory.
     with_config: bool,
     args: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 /// A sidecar that was started and may not listen yet. Dropping it kills the process.
@@ -147,6 +148,13 @@ impl Builder {
         self
     }
 
+    /// An environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
     /// Its documents come from elsewhere: no `--config`.
     #[must_use]
     pub fn without_config(mut self) -> Self {
@@ -181,6 +189,7 @@ impl Builder {
         }
         command.arg("--admin-socket").arg(dir.path().join("admin.sock"));
         command.arg("--workers").arg(self.workers.to_string()).args(&self.args);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", self.binary.display()));
         let log = Arc::new(Log::default());
@@ -280,6 +289,7 @@ impl Sidecar {
             workers: 1,
             with_config: true,
             args: Vec::new(),
+            env: Vec::new(),
         }
     }
 

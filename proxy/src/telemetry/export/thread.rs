@@ -7,7 +7,6 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
-use opentelemetry_proto::tonic::metrics::v1::Metric;
 use pilotfish_filters::clock::Micros;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -18,6 +17,7 @@ use super::{Bell, Item};
 use crate::bootstrap::otlp::{Batching, Plan, Way};
 use crate::server::{Shared, yield_to_workers};
 use crate::telemetry::log;
+use crate::telemetry::metrics::{self, otlp};
 use crate::telemetry::otlp::lane::{Counts, Lane};
 use crate::telemetry::otlp::resource::resource;
 use crate::telemetry::otlp::send::Sender;
@@ -197,11 +197,10 @@ impl Thread {
 
     fn metrics(&mut self) {
         let Some(lane) = &self.lanes[Signal::Metrics as usize] else { return };
-        let metrics = all_metrics(&self.shared, self.started, self.epoch.nanos(self.shared.clock.now()));
-        if !metrics.is_empty() {
-            let count = metrics.len() as u64;
-            lane.push(self.ends.metrics(metrics), count);
-        }
+        let now = self.epoch.nanos(self.shared.clock.now());
+        let all = otlp::metrics(&metrics::collect(&self.shared), self.started, now);
+        let count = all.len() as u64;
+        lane.push(self.ends.metrics(all), count);
     }
 
     /// Tells those who wait for it, once the lanes are empty. Metrics are sent a last time.
@@ -220,11 +219,6 @@ impl Thread {
             }
         });
     }
-}
-
-/// All that the sidecar counts; counters since `start`, both in nanoseconds since 1970.
-fn all_metrics(_shared: &Shared, _start: u64, _now: u64) -> Vec<Metric> {
-    Vec::new()
 }
 
 /// What the wall clock says when the process's clock reads zero.

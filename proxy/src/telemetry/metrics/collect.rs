@@ -2,6 +2,7 @@
 
 mod clusters;
 mod endpoints;
+mod export;
 mod overload;
 mod requests;
 
@@ -32,6 +33,7 @@ pub fn collect(shared: &Shared) -> Vec<Family> {
     rate_limits(&mut page, shared);
     overload::collect(&mut page, shared);
     endpoints::collect(&mut page, shared);
+    export::collect(&mut page, shared);
     configuration(&mut page, shared);
     process(&mut page);
     let newest = shared.snapshots.newest();

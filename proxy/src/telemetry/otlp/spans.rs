@@ -1,11 +1,13 @@
 //! A call's record as spans: one SERVER span for what arrived, one CLIENT span for each try. Names are those of the semantic
 //! conventions (HTTP 1.44; gen_ai, mcp and a2a as in development), or begin with `pilotfish.`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 use pilotfish_filters::clock::Micros;
+use pilotfish_filters::redact;
 use pilotfish_filters::verdict::{Fault, Reason};
 
 use super::pb::{self, Attributes};
@@ -97,7 +99,7 @@ impl Spans {
         self.ip_attribute("client.address", call.peer.ip());
         let mut attributes = Attributes::new(&mut self.span, field::ATTRIBUTES);
         facts.asked(&mut attributes);
-        attributes.text("url.path", if call.path.is_empty() { "/" } else { call.path.as_str() });
+        attributes.text("url.path", &facts.path);
         attributes.text("url.scheme", facts.scheme());
         attributes.text("network.protocol.name", "http");
         attributes.text("network.protocol.version", if call.h2 { "2" } else { "1.1" });
@@ -174,7 +176,7 @@ impl Spans {
         }
         self.text.clear();
         let _ = write!(self.text, "{}://{}", facts.scheme(), facts.authority);
-        self.text.push_str(if call.path.is_empty() { "/" } else { call.path.as_str() });
+        self.text.push_str(&facts.path);
         let mut attributes = Attributes::new(&mut self.span, field::ATTRIBUTES);
         facts.asked(&mut attributes);
         attributes.text("url.full", &self.text);
@@ -346,18 +348,23 @@ struct Facts<'a> {
     authority: &'a str,
     host: &'a str,
     port: u16,
+    /// The path, without what could be a credential.
+    path: Cow<'a, str>,
     /// The try whose answer went down.
     won: Option<usize>,
 }
 
 impl<'a> Facts<'a> {
     fn of(call: &'a CallRecord, why: Why, epoch: Epoch) -> Self {
-        let authority = call.host.as_str();
+        let extra = call.extra.as_deref();
+        let path = extra.and_then(|extra| extra.path.as_deref()).unwrap_or(call.path.as_str());
+        let path = redact::path(if path.is_empty() { "/" } else { path });
+        let authority = extra.and_then(|extra| extra.host.as_deref()).unwrap_or(call.host.as_str());
         let authority = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);
         let (host, port) = split(authority);
         let port = port.unwrap_or(if call.https { 443 } else { 80 });
         let won = call.tried().iter().rposition(|attempt| attempt.ended == Ended::Answered);
-        Facts { call, extra: call.extra.as_deref(), why, epoch, authority, host, port, won }
+        Facts { call, extra, why, epoch, authority, host, port, path, won }
     }
 
     fn scheme(&self) -> &'static str {
