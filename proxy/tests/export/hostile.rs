@@ -125,7 +125,9 @@ async fn one_whose_answer_has_no_end() {
     calls(&sidecar, 1).await;
     let said = sidecar.wait_stderr(PATIENCE, |line| line.contains("telemetry cannot be sent now"));
     // Too long, or too late on a busy machine; never read to the end.
-    assert!(said.is_some_and(|line| line.contains("length limit exceeded") || line.contains("no answer within")));
+    assert!(
+        said.is_some_and(|line| line.contains("length limit exceeded") || line.contains("no answer within"))
+    );
 }
 
 #[test]
