@@ -1,0 +1,1 @@
+//! Two windows of time, side by side.
