@@ -3,12 +3,14 @@
 pub mod admin;
 pub mod agents;
 pub mod alerts;
+pub mod analyze;
 pub mod apply;
 pub mod backup;
 pub mod ca;
 mod changes;
 pub mod check;
 pub mod client;
+pub mod compare;
 pub mod completion;
 pub mod delete;
 pub mod diff;
@@ -67,6 +69,8 @@ enum Command {
     Status(status::Status),
     Agents(agents::Agents),
     Alerts(alerts::Alerts),
+    Analyze(analyze::Analyze),
+    Compare(compare::Compare),
     Explain(explain::Explain),
     Why(why::Why),
     Tap(tap::Tap),
@@ -90,7 +94,7 @@ enum Command {
 const GROUPS: &[(&str, &[&str])] = &[
     ("Run it", &["serve", "ca", "backup", "restore"]),
     ("Change the mesh", &["apply", "diff", "get", "edit", "delete", "history", "rollback"]),
-    ("Look at it", &["status", "agents", "alerts", "explain", "why", "tap", "ui"]),
+    ("Look at it", &["status", "agents", "alerts", "analyze", "compare", "explain", "why", "tap", "ui"]),
     ("Who belongs to it", &["token", "revoke", "readmit", "trust", "admin"]),
     ("Without a control plane", &["check", "schema", "completion", "version"]),
 ];
@@ -165,6 +169,8 @@ fn ask(command: Command) -> Result<(), Failed> {
             Command::Status(it) => it.run().await,
             Command::Agents(it) => it.run().await,
             Command::Alerts(it) => it.run().await,
+            Command::Analyze(it) => it.run().await,
+            Command::Compare(it) => it.run().await,
             Command::Explain(it) => it.run().await,
             Command::Why(it) => it.run().await,
             Command::Tap(it) => it.run().await,

@@ -71,6 +71,13 @@ impl Webhook {
         let uri: Uri = url.parse().map_err(|error| {
             format!("--alert-webhook: this is no URL ({error}); write http://HOST/PATH or https://HOST/PATH")
         })?;
+        let authority = uri.authority().ok_or("--alert-webhook: the URL names no host")?;
+        if authority.as_str().contains('@') {
+            return Err(
+                "--alert-webhook: credentials do not belong into the URL; use --alert-webhook-token-file"
+                    .into(),
+            );
+        }
         let tls = match uri.scheme_str() {
             Some("https") => Some(tls(ca)?),
             Some("http") if ca.is_some() => {
@@ -79,13 +86,6 @@ impl Webhook {
             Some("http") => None,
             _ => return Err("--alert-webhook: the URL has to begin with http:// or https://".into()),
         };
-        let authority = uri.authority().ok_or("--alert-webhook: the URL names no host")?;
-        if authority.as_str().contains('@') {
-            return Err(
-                "--alert-webhook: credentials do not belong into the URL; use --alert-webhook-token-file"
-                    .into(),
-            );
-        }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
         Ok(Webhook { host, port, tls, bearer: token.map(bearer).transpose()?, uri })

@@ -250,3 +250,85 @@ pub struct WorkflowAnalysis {
     /// The slowest traces, at most ten: id and duration.
     pub slowest: Vec<(String, u64)>,
 }
+
+/// Two windows of time side by side.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The later window.
+    pub now: Window,
+    /// The earlier one.
+    pub before: Window,
+    /// What is significantly different, the worst first.
+    pub changes: Vec<Change>,
+    /// Every operation, those with the most calls first, at most 200.
+    pub operations: Vec<Operation>,
+}
+
+/// A window of time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// From, nanoseconds since 1970.
+    pub from_ns: u64,
+    /// Up to, nanoseconds since 1970.
+    pub to_ns: u64,
+    /// Traces that were looked at, the newest.
+    pub traces: usize,
+    /// There are more than were looked at.
+    pub more: bool,
+}
+
+/// Calls of an operation in both windows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// The agent, `namespace/name`.
+    pub agent: String,
+    /// The name of its spans.
+    pub name: String,
+    /// Now.
+    pub now: Calls,
+    /// Before.
+    pub before: Calls,
+}
+
+/// Calls in a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Calls {
+    /// How many.
+    pub count: u64,
+    /// The share of them that are errors, 0 to 1.
+    pub error_rate: f64,
+    /// The time that half of them took at most, nanoseconds.
+    pub p50_ns: u64,
+    /// The time that 95 of 100 took at most, nanoseconds.
+    pub p95_ns: u64,
+}
+
+/// What is different.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeKind {
+    /// More of it fails.
+    #[default]
+    Failing,
+    /// It takes longer.
+    Slower,
+    /// It is not there any more.
+    Vanished,
+    /// It was not there before.
+    New,
+    /// Less of it fails.
+    Recovered,
+    /// It takes less long.
+    Faster,
+}
+
+/// A significant difference.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// What.
+    pub kind: ChangeKind,
+    /// Of which operation.
+    pub operation: Operation,
+    /// In a sentence, with the numbers.
+    pub finding: String,
+}

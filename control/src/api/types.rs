@@ -16,6 +16,9 @@
 //! | `GET /v1/graph?window=60s` | | [`Graph`]: who calls whom; 10s to 1h |
 //! | `POST /v1/explain` | [`Question`] | [`Explanation`] |
 //! | `GET /v1/alerts` | | [`Alerts`] |
+//! | `GET /v1/analysis?trace=ID` | | [`super::analysis::TraceAnalysis`] |
+//! | `GET /v1/analysis?workflow=W` | | [`super::analysis::WorkflowAnalysis`] |
+//! | `GET /v1/changes?window=1h&since=24h` | | [`super::analysis::Comparison`] |
 //! | `POST /v1/revoke` | [`AgentName`] | [`Done`] |
 //! | `POST /v1/readmit` | [`AgentName`] | [`Done`] |
 //! | `GET /v1/trust` | | [`TrustStatus`] |

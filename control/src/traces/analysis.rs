@@ -15,9 +15,7 @@ pub mod workflow;
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::api::analysis::{
-    AgentTime, Bottleneck, FanOut, Part, RootCause, Segment, Time, TraceAnalysis,
-};
+use crate::api::analysis::{AgentTime, Bottleneck, FanOut, Part, RootCause, Segment, Time, TraceAnalysis};
 use crate::traces::span::{Kind, Span, Trace, Value};
 use path::Piece;
 use tree::{At, Tree};
@@ -143,7 +141,7 @@ impl Looked<'_> {
             let key = (who.agent.as_str(), self.span(at).name.as_str(), who.capability.as_deref(), who.part);
             groups.entry(key).or_default().push(at);
         }
-        let sum = |of: &[At], by: &[u64]| of.iter().map(|at| by[*at]).sum::<u64>();
+        let sum = |of: &[At], by: &[u64]| total(of.iter().map(|at| by[*at]));
         let mut ranked: Vec<(u64, u64, Key<'_>, Vec<At>)> = groups
             .into_iter()
             .map(|(key, spans)| (sum(&spans, &self.critical), sum(&spans, &self.own), key, spans))
@@ -182,7 +180,7 @@ impl Looked<'_> {
             }
             if matches!(who.part, Part::Agent | Part::Outside) {
                 let whose = entry(&mut agents, &who.agent);
-                whose.self_ns += self.own[at];
+                whose.self_ns = whose.self_ns.saturating_add(self.own[at]);
                 whose.critical_ns += self.critical[at];
             }
         }
@@ -193,12 +191,12 @@ impl Looked<'_> {
 
     /// Tokens by span, input and output. Several spans of one call tell the same: the innermost counts.
     fn usage(&self) -> HashMap<At, (u64, u64)> {
-        let tokens = |at: At, name: &str| self.span(at).number(name).and_then(|count| u64::try_from(count).ok());
+        let tokens =
+            |at: At, name: &str| self.span(at).number(name).and_then(|count| u64::try_from(count).ok());
         let mut used = HashMap::new();
         let mut below = vec![false; self.tree.nodes.len()];
         for at in self.tree.order.iter().rev() {
-            let told =
-                (tokens(*at, "gen_ai.usage.input_tokens"), tokens(*at, "gen_ai.usage.output_tokens"));
+            let told = (tokens(*at, "gen_ai.usage.input_tokens"), tokens(*at, "gen_ai.usage.output_tokens"));
             let own = told.0.is_some() || told.1.is_some();
             if own && !below[*at] {
                 // No call reads a thousand billion tokens.
@@ -217,8 +215,9 @@ impl Looked<'_> {
         for (at, who) in self.who.iter().enumerate().filter(|(_, who)| who.part != Part::Mesh) {
             if let Some(name) = &who.capability {
                 let room = capabilities.len() < MOST_NAMES || capabilities.contains_key(name);
-                *capabilities.entry(if room { name.clone() } else { OTHERS.to_owned() }).or_default() +=
-                    self.own[at];
+                let name = if room { name.clone() } else { OTHERS.to_owned() };
+                let sum: &mut u64 = capabilities.entry(name).or_default();
+                *sum = sum.saturating_add(self.own[at]);
             }
         }
         capabilities
@@ -244,7 +243,8 @@ impl Looked<'_> {
                 analysis.retries += 1;
             }
             let tries = self.tries(at);
-            analysis.retried_ns += tries.iter().rev().skip(1).map(|one| self.duration(*one)).sum::<u64>();
+            let given_up = total(tries.iter().rev().skip(1).map(|one| self.duration(*one)));
+            analysis.retried_ns = analysis.retried_ns.saturating_add(given_up);
         }
         let began = (0..self.tree.nodes.len()).filter(|at| self.span(*at).error && !failed_below[*at]);
         let first = began.min_by_key(|at| (self.tree.nodes[*at].end, *at));
@@ -285,7 +285,14 @@ impl Looked<'_> {
 fn entry<'m>(agents: &'m mut BTreeMap<String, AgentTime>, name: &str) -> &'m mut AgentTime {
     let room = agents.len() < MOST_NAMES || agents.contains_key(name);
     let name = if room { name } else { OTHERS };
-    agents.entry(name.to_owned()).or_insert_with(|| AgentTime { agent: name.to_owned(), ..AgentTime::default() })
+    agents
+        .entry(name.to_owned())
+        .or_insert_with(|| AgentTime { agent: name.to_owned(), ..AgentTime::default() })
+}
+
+/// What spans say may be anything, so that sums end at the largest number.
+fn total(times: impl Iterator<Item = u64>) -> u64 {
+    times.fold(0, u64::saturating_add)
 }
 
 fn is_retry(span: &Span) -> bool {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::tree::At;
 use super::who::maker;
-use super::Looked;
+use super::{Looked, total};
 use crate::api::analysis::{Bottleneck, Part, Recommendation, Severity, TraceAnalysis};
 use crate::cli::human;
 
@@ -69,15 +69,23 @@ fn error(analysis: &TraceAnalysis) -> Option<Recommendation> {
 }
 
 fn refusals(looked: &Looked<'_>, analysis: &TraceAnalysis) -> Option<Recommendation> {
-    let total: u64 = analysis.refusals.values().sum();
+    let refusals: u64 = analysis.refusals.values().sum();
     let (reason, count) = analysis.refusals.iter().max_by_key(|(_, count)| **count)?;
-    let refused = (0..looked.tree.nodes.len()).filter(|at| looked.span(*at).text("pilotfish.reason").is_some());
-    let all: Vec<String> = analysis.refusals.iter().map(|(reason, count)| format!("{count} x {reason}")).collect();
+    let refused =
+        (0..looked.tree.nodes.len()).filter(|at| looked.span(*at).text("pilotfish.reason").is_some());
+    let all: Vec<String> =
+        analysis.refusals.iter().map(|(reason, count)| format!("{count} x {reason}")).collect();
     Some(Recommendation {
         id: "refusals".into(),
         severity: Severity::Warning,
-        finding: format!("sidecars refused {total} calls: {}", all.join(", ")),
-        advice: format!("`{reason}` ({count}) says which rule or limit did: `pilotfish why` shows the call's decision"),
+        finding: format!(
+            "sidecars refused {}: {}",
+            human::count(usize::try_from(refusals).unwrap_or(usize::MAX), "call"),
+            all.join(", ")
+        ),
+        advice: format!(
+            "`{reason}` ({count}) says which rule or limit did: `pilotfish why` shows the call's decision"
+        ),
         saving_ns: 0,
         evidence: refused.take(MOST_EVIDENCE).map(|at| looked.id(at)).collect(),
     })
@@ -90,7 +98,8 @@ fn slowest(analysis: &TraceAnalysis) -> Option<Recommendation> {
     if share < 40 || by_whom.critical_ns < WORTH {
         return None;
     }
-    let mine = |own: &&Bottleneck| own.agent == by_whom.agent && matches!(own.part, Part::Agent | Part::Outside);
+    let mine =
+        |own: &&Bottleneck| own.agent == by_whom.agent && matches!(own.part, Part::Agent | Part::Outside);
     let first = analysis.bottlenecks.iter().find(mine)?;
     let (of, whole, name) = (time(by_whom.critical_ns), time(analysis.total_ns), &by_whom.agent);
     let calls = human::count(usize::try_from(first.spans).unwrap_or(usize::MAX), "call");
@@ -105,7 +114,9 @@ fn slowest(analysis: &TraceAnalysis) -> Option<Recommendation> {
         (
             "outside",
             format!("{name}, which sends no spans, answers for {numbers}"),
-            format!("shorten what is asked of {name} (less input, a smaller model, a cache), or ask it in parallel"),
+            format!(
+                "shorten what is asked of {name} (less input, a smaller model, a cache), or ask it in parallel"
+            ),
         )
     } else {
         (
@@ -155,9 +166,9 @@ fn sequential(looked: &Looked<'_>) -> Option<Recommendation> {
         let children = looked.tree.children(parent);
         let calls: Vec<At> = children.iter().copied().filter(|at| looked.who[*at].call).collect();
         for run in runs(looked, &calls) {
-            let whole: u64 = run.iter().map(|at| looked.duration(*at)).sum();
+            let whole = total(run.iter().map(|at| looked.duration(*at)));
             let longest = run.iter().map(|at| looked.duration(*at)).max().unwrap_or_default();
-            let saving = whole - longest;
+            let saving = (whole - longest).min(looked.total);
             if best.as_ref().is_none_or(|(most, _)| saving > *most) {
                 best = Some((saving, run));
             }
@@ -167,7 +178,7 @@ fn sequential(looked: &Looked<'_>) -> Option<Recommendation> {
     if saving < WORTH || percent(saving, looked.total) < 10 {
         return None;
     }
-    let whole: u64 = run.iter().map(|at| looked.duration(*at)).sum();
+    let whole = total(run.iter().map(|at| looked.duration(*at)));
     let first = run[0];
     let by = looked.tree.nodes[first].parent.map_or_else(String::new, |parent| maker(looked.span(parent)));
     Some(Recommendation {
@@ -210,12 +221,13 @@ fn repeated(looked: &Looked<'_>) -> Option<Recommendation> {
         }
     }
     let wasted = |calls: &[At]| -> u64 {
-        let all: u64 = calls.iter().map(|at| looked.duration(*at)).sum();
+        let all = total(calls.iter().map(|at| looked.duration(*at)));
         all - calls.iter().map(|at| looked.duration(*at)).max().unwrap_or_default()
     };
-    let most = same.into_iter().filter(|(_, calls)| calls.len() > 1).max_by(|a, b| {
-        (wasted(&a.1), a.1.len()).cmp(&(wasted(&b.1), b.1.len())).then_with(|| b.0.cmp(&a.0))
-    });
+    let most = same
+        .into_iter()
+        .filter(|(_, calls)| calls.len() > 1)
+        .max_by(|a, b| (wasted(&a.1), a.1.len()).cmp(&(wasted(&b.1), b.1.len())).then_with(|| b.0.cmp(&a.0)));
     let ((agent, what), calls) = most?;
     let saving = wasted(&calls);
     if saving < WORTH && calls.len() < 5 {
@@ -255,7 +267,8 @@ fn identity(looked: &Looked<'_>, at: At) -> Option<String> {
             span.text("url.query").map(|query| format!("?{query}")).unwrap_or_default()
         ),
     };
-    let size = span.number("http.request.body.size").or_else(|| looked.span(at).number("http.request.body.size"));
+    let size =
+        span.number("http.request.body.size").or_else(|| looked.span(at).number("http.request.body.size"));
     let body = match (method, size) {
         ("GET" | "HEAD" | "OPTIONS", _) => String::new(),
         (_, Some(size)) => format!(" ({size} bytes)"),
@@ -272,7 +285,8 @@ fn retries(looked: &Looked<'_>, analysis: &TraceAnalysis) -> Option<Recommendati
     let mut by: BTreeMap<String, u64> = BTreeMap::new();
     let mut evidence = Vec::new();
     for at in (0..looked.tree.nodes.len()).filter(|at| super::is_retry(looked.span(*at))) {
-        let whom = looked.span(at).text("pilotfish.cluster").map_or_else(|| maker(looked.span(at)), str::to_owned);
+        let whom =
+            looked.span(at).text("pilotfish.cluster").map_or_else(|| maker(looked.span(at)), str::to_owned);
         *by.entry(whom).or_default() += 1;
         if evidence.len() < MOST_EVIDENCE {
             evidence.push(looked.id(at));
@@ -285,12 +299,18 @@ fn retries(looked: &Looked<'_>, analysis: &TraceAnalysis) -> Option<Recommendati
     };
     Some(Recommendation {
         id: "retries".into(),
-        severity: if percent(analysis.retried_ns, looked.total) >= 10 { Severity::Warning } else { Severity::Info },
+        severity: if percent(analysis.retried_ns, looked.total) >= 10 {
+            Severity::Warning
+        } else {
+            Severity::Info
+        },
         finding: format!(
             "calls took {retries}, most for {whom}; tries that were given up took {}",
             time(analysis.retried_ns)
         ),
-        advice: format!("see why the first tries fail at {whom}; a shorter `perTryTimeout` or outlier detection costs less"),
+        advice: format!(
+            "see why the first tries fail at {whom}; a shorter `perTryTimeout` or outlier detection costs less"
+        ),
         saving_ns: analysis.retried_ns.min(looked.total),
         evidence,
     })
@@ -310,7 +330,8 @@ fn structure(analysis: &TraceAnalysis) -> Vec<Recommendation> {
         all.push(Recommendation {
             id: "depth".into(),
             finding: format!("calls go {} deep", analysis.depth),
-            advice: "each waits for the next: let one agent ask several instead of passing the task on".into(),
+            advice: "each waits for the next: let one agent ask several instead of passing the task on"
+                .into(),
             ..Recommendation::default()
         });
     }
@@ -327,14 +348,16 @@ fn oddities(analysis: &TraceAnalysis) -> Vec<Recommendation> {
                 time(odd.largest_shift_ns),
                 human::count(odd.shifted, "span")
             ),
-            advice: "let NTP or PTP keep them together; times between machines are estimates until then".into(),
+            advice: "let NTP or PTP keep them together; times between machines are estimates until then"
+                .into(),
             ..Recommendation::default()
         });
     }
     let missing = odd.orphans + odd.cycles;
     if missing > 0 || odd.partial {
         let why = if odd.partial {
-            "the trace was not sampled; what is known was gathered because a call failed or was slow".to_owned()
+            "the trace was not sampled; what is known was gathered because a call failed or was slow"
+                .to_owned()
         } else {
             format!("{} without a parent that is known", human::count(missing, "span"))
         };

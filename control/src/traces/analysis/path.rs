@@ -86,7 +86,8 @@ pub(super) fn own_time(tree: &Tree<'_>) -> (Vec<u64>, usize) {
         // By start, so that one pass will do.
         for child in tree.children(at) {
             let child = &tree.nodes[*child];
-            let (start, end) = (child.start.clamp(node.start, node.end), child.end.clamp(node.start, node.end));
+            let (start, end) =
+                (child.start.clamp(node.start, node.end), child.end.clamp(node.start, node.end));
             piece(covered, start);
             covered = covered.max(end);
         }

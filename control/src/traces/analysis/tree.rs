@@ -55,7 +55,8 @@ impl<'t> Tree<'t> {
         tree.correct_clocks();
         tree.link();
         tree.odd.roots = tree.roots.len();
-        tree.odd.partial = spans.iter().any(|span| span.attribute("pilotfish.trace.partial") == Some(&Value::Bool(true)));
+        tree.odd.partial =
+            spans.iter().any(|span| span.attribute("pilotfish.trace.partial") == Some(&Value::Bool(true)));
         tree
     }
 
@@ -71,12 +72,15 @@ impl<'t> Tree<'t> {
         // Roots come first: none is less than any parent.
         by_parent.sort_by_key(|at| (self.nodes[*at].parent, self.nodes[*at].start, *at));
         let mut from = 0;
-        for group in by_parent.chunk_by(|a, b| self.nodes[*a].parent == self.nodes[*b].parent) {
-            match self.nodes[group[0]].parent {
-                None => self.roots = group.to_vec(),
-                Some(parent) => self.nodes[parent].children = (from, from + group.len()),
+        while from < by_parent.len() {
+            let parent = self.nodes[by_parent[from]].parent;
+            let rest = &by_parent[from..];
+            let count = rest.iter().take_while(|at| self.nodes[**at].parent == parent).count();
+            match parent {
+                None => self.roots = rest[..count].to_vec(),
+                Some(parent) => self.nodes[parent].children = (from, from + count),
             }
-            from += group.len();
+            from += count;
         }
         self.children = by_parent;
         self.order = self.roots.clone();

@@ -59,7 +59,10 @@ fn one(tree: &Tree<'_>, at: At, above: Option<&Who>) -> Who {
         Some("outbound") => span.kind == Kind::Server,
         Some(_) => false,
         // An agent's own span of a call that its sidecar tells too is told there.
-        None => span.kind == Kind::Client && !tree.children(at).iter().any(|child| is_outbound(tree.nodes[*child].span)),
+        None => {
+            span.kind == Kind::Client
+                && !tree.children(at).iter().any(|child| is_outbound(tree.nodes[*child].span))
+        }
     };
     Who {
         agent,
@@ -76,7 +79,8 @@ fn is_outbound(span: &Span) -> bool {
 
 /// A call that reached nobody who sends spans: the time is the host's. Without a host nobody was asked.
 fn outside(span: &Span) -> (Part, String) {
-    let names = ["pilotfish.agent", "server.address", "peer.service", "pilotfish.cluster", "gen_ai.provider.name"];
+    let names =
+        ["pilotfish.agent", "server.address", "peer.service", "pilotfish.cluster", "gen_ai.provider.name"];
     match names.iter().find_map(|name| span.text(name)) {
         Some(name) => (Part::Outside, name.to_owned()),
         None => (Part::Agent, maker(span)),

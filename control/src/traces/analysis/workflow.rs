@@ -27,7 +27,10 @@ pub struct Sum {
 impl Sum {
     /// Of a workflow.
     pub fn of(workflow: &str) -> Sum {
-        Sum { sum: WorkflowAnalysis { workflow: workflow.to_owned(), ..WorkflowAnalysis::default() }, ..Sum::default() }
+        Sum {
+            sum: WorkflowAnalysis { workflow: workflow.to_owned(), ..WorkflowAnalysis::default() },
+            ..Sum::default()
+        }
     }
 
     /// Adds a trace.
@@ -48,8 +51,8 @@ impl Sum {
             let into = self.agents.entry(own.agent.clone()).or_default();
             into.agent = own.agent;
             into.spans += own.spans;
-            into.self_ns += own.self_ns;
-            into.critical_ns += own.critical_ns;
+            into.self_ns = into.self_ns.saturating_add(own.self_ns);
+            into.critical_ns = into.critical_ns.saturating_add(own.critical_ns);
             into.errors += own.errors;
             into.retries += own.retries;
             into.input_tokens += own.input_tokens;
@@ -60,8 +63,8 @@ impl Sum {
             match self.bottlenecks.get_mut(&key) {
                 Some(into) => {
                     into.spans += own.spans;
-                    into.self_ns += own.self_ns;
-                    into.critical_ns += own.critical_ns;
+                    into.self_ns = into.self_ns.saturating_add(own.self_ns);
+                    into.critical_ns = into.critical_ns.saturating_add(own.critical_ns);
                     if own.longest_ns > into.longest_ns {
                         (into.longest_ns, into.evidence) = (own.longest_ns, own.evidence);
                     }
@@ -96,7 +99,9 @@ impl Sum {
         sum.agents.sort_by_key(|own| Reverse((own.critical_ns, own.self_ns)));
         sum.bottlenecks = self.bottlenecks.into_values().collect();
         sum.bottlenecks.sort_by(|a, b| {
-            (b.critical_ns, b.self_ns).cmp(&(a.critical_ns, a.self_ns)).then_with(|| (&a.agent, &a.name).cmp(&(&b.agent, &b.name)))
+            (b.critical_ns, b.self_ns)
+                .cmp(&(a.critical_ns, a.self_ns))
+                .then_with(|| (&a.agent, &a.name).cmp(&(&b.agent, &b.name)))
         });
         sum.bottlenecks.truncate(MOST_BOTTLENECKS);
         let traces = sum.traces;
@@ -112,10 +117,10 @@ impl Sum {
 }
 
 fn add_time(into: &mut Time, own: &Time) {
-    into.agent_ns += own.agent_ns;
-    into.mesh_ns += own.mesh_ns;
-    into.outside_ns += own.outside_ns;
-    into.nobody_ns += own.nobody_ns;
+    into.agent_ns = into.agent_ns.saturating_add(own.agent_ns);
+    into.mesh_ns = into.mesh_ns.saturating_add(own.mesh_ns);
+    into.outside_ns = into.outside_ns.saturating_add(own.outside_ns);
+    into.nobody_ns = into.nobody_ns.saturating_add(own.nobody_ns);
 }
 
 /// Time that at least one run covers.
