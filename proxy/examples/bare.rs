@@ -68,7 +68,7 @@ impl Forward {
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Some(up));
         }
-        relay(down, &mut up, &mut upload, &mut download).await?;
+        relay(down, &mut up, &mut upload, &mut download, None).await?;
         if let Some(conn) = up.reusable() {
             self.idle.borrow_mut().push(conn);
         }

@@ -41,6 +41,7 @@ use pilotfish_filters::verdict::Deny;
 use crate::http::{Bad, ConnContext, Downstream, Handler, RequestHead, ResponseHead};
 use crate::listen::Direction;
 use crate::snapshot::Snapshot;
+use crate::telemetry::agentic;
 use crate::worker::Worker;
 use ctx::Ctx;
 use respond::Failed;
@@ -101,6 +102,7 @@ async fn serve<'p>(
     trace::enter(worker, plan, ctx, &call, &mut head);
     explain::enter(worker, plan, ctx, &caller, &mut head);
     guard::remember(worker, ctx, &call, &head);
+    ctx.agentic = agentic::asked(&head, &call);
     let way = route::route(plan, ctx, &head, &call, &caller)?;
     trace::routed(worker, ctx);
     guard::by_rule(plan, ctx, &way)?;

@@ -40,6 +40,7 @@ use crate::telemetry::export::Exporter;
 use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::recall::{self, Recalls};
+use crate::telemetry::metrics::agentic::Words;
 use crate::telemetry::ring::{self, Answering, Asking, Question};
 use crate::telemetry::series::Names;
 use crate::telemetry::tap::Taps;
@@ -72,6 +73,8 @@ pub struct Shared {
     pub rules: Names,
     /// Which clusters are counted by name.
     pub clusters: Names,
+    /// Which models, tools and agents are.
+    pub words: Words,
     /// The access log, when it is asked for.
     pub access_log: Option<AccessLog>,
     /// The way to each worker's calls, by worker number; each worker takes its end.
@@ -156,6 +159,7 @@ impl Shared {
             metrics,
             rules: Names::default(),
             clusters: Names::default(),
+            words: Words::default(),
             access_log,
             asking,
             exporter: Exporter::default(),

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod account;
+pub mod agentic;
 pub mod call;
 pub mod export;
 pub mod log;

@@ -20,6 +20,7 @@ use crate::server::Shared;
 use crate::shutdown::Phase;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::metrics::agentic::{KnownWords, Vocabulary};
 use crate::telemetry::ring::Calls;
 use crate::telemetry::series::{NumberedSlots, Slots};
 use crate::tls::accept::{self, HalfOpen};
@@ -45,6 +46,8 @@ pub struct Worker {
     pub rules: NumberedSlots,
     /// Where the counters of clusters are.
     pub clusters: Slots,
+    /// Where the counters of models, tools and agents are.
+    pub words: KnownWords,
     /// Settings of connections that belong to no cluster: Istio's defaults.
     pub plain_settings: ClusterSettings,
     /// Retries of calls that no rule leads: the defaults.
@@ -106,6 +109,7 @@ impl Worker {
             }),
             rules: NumberedSlots::default(),
             clusters: Slots::default(),
+            words: KnownWords::default(),
             plain_settings: ClusterSettings::default(),
             plain_retries: RetryPolicy::default(),
             peers: Peers::default(),
@@ -170,6 +174,11 @@ impl Worker {
             }
             self.pool.sweep(self.shared.clock.now());
         }
+    }
+
+    /// The names of models, tools and agents.
+    pub fn vocabulary(&self) -> Vocabulary<'_> {
+        Vocabulary { words: &self.shared.words, known: &self.words }
     }
 
     /// Answers what other threads ask of its calls; runs for the life of the worker.

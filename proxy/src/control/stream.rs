@@ -18,6 +18,7 @@ use crate::control::limits::Uses;
 use crate::source::file::Event;
 use crate::telemetry::log;
 use asked::Asked;
+use crate::telemetry::metrics::edges::Edges;
 use session::Ended;
 
 /// Updates that wait for the configuration thread; more stay in the control plane, which then sends the newest only.
@@ -45,6 +46,8 @@ pub struct Stream {
     uses: Uses,
     /// What the stream asks of calls.
     asked: Asked,
+    /// What control planes were told of whom the agent calls.
+    edges: Edges,
 }
 
 impl Stream {
@@ -57,6 +60,7 @@ impl Stream {
             resume,
             uses: Uses::default(),
             asked: Asked::default(),
+            edges: Edges::default(),
         }
     }
 

@@ -227,15 +227,42 @@ impl Source for Whole {
     }
 }
 
+/// Hears a body as it goes by.
+pub trait Watch {
+    /// A piece of it, never empty.
+    fn data(&mut self, data: &[u8]);
+}
+
+/// A source that is heard.
+struct Heard<'a> {
+    source: &'a mut Upstream,
+    by: &'a mut dyn Watch,
+}
+
+impl Source for Heard<'_> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
+        let polled = self.source.poll_frame(cx);
+        if let Poll::Ready(Some(Ok(Frame::Data(data)))) = &polled {
+            self.by.data(data);
+        }
+        polled
+    }
+
+    fn is_ended(&self) -> bool {
+        self.source.is_ended()
+    }
+}
+
 /// Sends the response's body (its head is queued already) while the rest of the request's body goes up. Ends with the response:
-/// what is left of the request then is of no use to anyone.
+/// what is left of the request then is of no use to anyone. A `watch` hears it, which keeps it out of the kernel's short way.
 pub async fn relay(
     down: &mut Downstream<'_>,
     up: &mut Upstream,
     upload: &mut Pump,
     download: &mut Pump,
+    watch: Option<&mut dyn Watch>,
 ) -> Result<(), Error> {
-    let mut way = Way::Unknown;
+    let mut way = watch.map_or(Way::Unknown, Way::Heard);
     poll_fn(|cx| {
         poll_upload(cx, down, up, upload)?;
         if let Poll::Ready(done) = way.poll(cx, down, up, download) {
@@ -250,7 +277,9 @@ pub async fn relay(
 }
 
 /// How the response's body goes down.
-enum Way {
+enum Way<'a> {
+    /// Through user space, and somebody hears it.
+    Heard(&'a mut dyn Watch),
     /// Not decided: what came with the head goes first.
     Unknown,
     /// Through user space, which every body can.
@@ -259,7 +288,7 @@ enum Way {
     Spliced(Splice),
 }
 
-impl Way {
+impl Way<'_> {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -267,6 +296,9 @@ impl Way {
         up: &mut Upstream,
         download: &mut Pump,
     ) -> Poll<Result<(), Error>> {
+        if let Way::Heard(by) = self {
+            return download.poll(cx, &mut Heard { source: up, by: &mut **by }, down);
+        }
         if let Way::Unknown = self {
             *self = ready!(Way::choose(cx, down, up, download))?;
         }
@@ -282,7 +314,7 @@ impl Way {
         down: &mut Downstream<'_>,
         up: &mut Upstream,
         download: &mut Pump,
-    ) -> Poll<Result<Way, Error>> {
+    ) -> Poll<Result<Self, Error>> {
         if !up.as_h1().is_some_and(|from| Splice::is_worth(from)) || down.as_h1().is_none() {
             return Poll::Ready(Ok(Way::Copied));
         }

@@ -67,7 +67,7 @@ impl Forward {
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Some(up));
         }
-        relay(down, &mut up, &mut upload, &mut download).await?;
+        relay(down, &mut up, &mut upload, &mut download, None).await?;
         self.idle.borrow_mut().extend(up.reusable());
         Ok(None)
     }

@@ -17,6 +17,7 @@ use crate::request::guard::Standing;
 use crate::request::serving::Begun;
 use crate::request::trace::Onward;
 use crate::shutdown::Phase;
+use crate::telemetry::agentic::Agentic;
 use crate::telemetry::log;
 use crate::telemetry::ring::Recording;
 use crate::tls::MeshPeer;
@@ -74,6 +75,8 @@ pub struct Ctx<'p> {
     pub call: Recording<'p>,
     /// trace: what the next hop is told of it.
     pub onward: Onward,
+    /// trace: what the call is besides HTTP: a model's, a tool's, an agent's.
+    pub agentic: Option<Box<Agentic>>,
     worker: &'p Worker,
 }
 
@@ -123,6 +126,7 @@ impl<'p> Ctx<'p> {
         Ctx {
             call,
             onward: Onward::default(),
+            agentic: None,
             snapshot,
             direction,
             peer: conn.peer,

@@ -68,9 +68,15 @@ fn tell(worker: &Worker, ctx: &mut Ctx<'_>, places: Places, duration: Duration) 
     if let Some(cluster) = ctx.cluster {
         call.cluster.set(cluster);
     }
-    worker.metrics.ended(call, places);
+    if let Some(agentic) = ctx.agentic.take() {
+        let told = agentic.finish(call);
+        worker.metrics.told(&told, call, places.cluster, worker.vocabulary());
+    }
     explain::finish(ctx);
     trace::finish(worker, ctx);
+    let call = &*ctx.call;
+    worker.metrics.ended(call, places);
+    worker.metrics.called(call, worker.vocabulary());
     ctx.call.remember();
 }
 

@@ -11,7 +11,7 @@ use pilotfish_filters::plan::{FixedResponse, Matched, WeightedDestination};
 use pilotfish_filters::rewrite::Redirect;
 use pilotfish_filters::verdict::{Deny, Reason};
 
-use crate::http::{Downstream, Error, Framing, Pump, RequestHead, ResponseHead, relay};
+use crate::http::{Downstream, Error, Framing, Pump, RequestHead, ResponseHead, Watch, relay};
 use crate::request::ctx::Ctx;
 use crate::request::repeat::Sent;
 use crate::request::{answer, cors, forward, trace, tunnel};
@@ -113,7 +113,10 @@ pub async fn respond(
     down.respond(&head, dialed.upstream.framing());
     down.release();
     let mut download = Pump::new();
-    let relayed = relay(down, &mut dialed.upstream, &mut upload, &mut download).await;
+    let clock = worker.shared.clock;
+    let watch = ctx.agentic.as_mut().and_then(|agentic| agentic.answered(&head, clock));
+    let watch = watch.map(|listening| listening as &mut dyn Watch);
+    let relayed = relay(down, &mut dialed.upstream, &mut upload, &mut download, watch).await;
     ctx.sent = upload.bytes;
     ctx.received = download.bytes;
     relayed?;

@@ -1,9 +1,12 @@
 //! Counters of the request path, one set per worker so that no cache line is shared, merged when they are read.
 
+pub mod agentic;
 mod collect;
+pub mod edges;
 pub mod family;
 mod http;
 pub mod otlp;
+mod requests;
 mod table;
 mod text;
 
@@ -182,6 +185,10 @@ pub struct WorkerMetrics {
     directions: [DirectionMetrics; 2],
     /// Calls and their tries, as OpenTelemetry tells of them.
     http: Table,
+    /// Calls of models and tools.
+    agentic: Table,
+    /// Calls to other agents.
+    edges: Table,
     refusals: [Counter; Reason::ALL.len()],
     /// By [`Direction`].
     handshakes: [Handshakes; 2],
@@ -261,6 +268,8 @@ impl Default for WorkerMetrics {
         WorkerMetrics {
             directions: Default::default(),
             http: Table::new(http::MOST),
+            agentic: Table::new(agentic::MOST),
+            edges: Table::new(edges::MOST),
             refusals: std::array::from_fn(|_| Counter::default()),
             handshakes: Default::default(),
             rules: (0..SLOTS).map(|_| ByClass::default()).collect(),
@@ -315,6 +324,22 @@ impl WorkerMetrics {
     /// Counts a call that has ended, and its tries, once its record is complete.
     pub fn ended(&self, call: &CallRecord, places: Places) {
         http::ended(&self.http, call, places);
+    }
+
+    /// Counts a call that was more than HTTP.
+    pub fn told(
+        &self,
+        told: &agentic::Told<'_>,
+        call: &CallRecord,
+        cluster: Option<Slot>,
+        names: agentic::Vocabulary<'_>,
+    ) {
+        agentic::ended(&self.agentic, told, call, cluster, names);
+    }
+
+    /// Counts a call of the agent to another.
+    pub fn called(&self, call: &CallRecord, names: agentic::Vocabulary<'_>) {
+        edges::ended(&self.edges, call, names);
     }
 
     /// Counts a request that could not be parsed.

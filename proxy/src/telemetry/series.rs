@@ -106,6 +106,29 @@ impl NumberedSlots {
     }
 }
 
+/// As [`Slots`], for names that calls bring: known by their text, up to a bound.
+#[derive(Debug, Default)]
+pub struct TextSlots(RefCell<HashMap<Box<str>, Slot, BuildHasherDefault<AddressHasher>>>);
+
+impl TextSlots {
+    /// Texts that a worker remembers: those with a slot, and the first others.
+    const MOST: usize = 4 * SLOTS;
+
+    /// The slot of `name`.
+    pub fn of(&self, names: &Names, name: &str) -> Slot {
+        let mut known = self.0.borrow_mut();
+        if let Some(slot) = known.get(name) {
+            return *slot;
+        }
+        if known.len() >= TextSlots::MOST {
+            return Slot::SHARED;
+        }
+        let slot = names.slot(name);
+        known.insert(name.into(), slot);
+        slot
+    }
+}
+
 /// Addresses are spread by one multiplication (Fibonacci hashing).
 #[derive(Debug, Default)]
 struct AddressHasher(u64);
@@ -162,6 +185,17 @@ mod tests {
         names.slot("a");
         slots.known.borrow_mut().insert(name.as_ptr().addr(), names.slot("a"));
         assert_eq!(slots.of(&names, 1, &name), names.slot("b"));
+    }
+
+    #[test]
+    fn a_worker_remembers_no_more_texts_than_its_bound() {
+        let (names, slots) = (Names::default(), TextSlots::default());
+        let first = slots.of(&names, "model-0");
+        for n in 0..10_000 {
+            slots.of(&names, &format!("model-{n}"));
+        }
+        assert_eq!((slots.of(&names, "model-0"), slots.of(&names, "model-9999")), (first, Slot::SHARED));
+        assert_eq!((slots.0.borrow().len(), names.list().len()), (TextSlots::MOST, SLOTS));
     }
 
     #[test]

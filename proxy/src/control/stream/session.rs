@@ -245,9 +245,14 @@ impl Stream {
                     let shared = &member.shared;
                     let newest = shared.snapshots.newest();
                     let new = reports.collect(&newest.plan, shared.clock.now(), Instant::now());
-                    if !new.is_empty() || Instant::now() >= beat {
+                    let edges = self.edges.report(shared, Instant::now());
+                    if !new.is_empty() || !edges.is_empty() || Instant::now() >= beat {
                         let used = self.used(true);
-                        send(&mut halves.outgoing, &self.heartbeat(new, used)).await?;
+                        let mut message = self.heartbeat(new, used);
+                        if let ToControl::Heartbeat(heartbeat) = &mut message {
+                            heartbeat.edges = edges;
+                        }
+                        send(&mut halves.outgoing, &message).await?;
                         beat = Instant::now() + every.saturating_sub(TICK.min(every) / 2);
                     }
                 }

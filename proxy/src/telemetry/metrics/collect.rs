@@ -4,15 +4,17 @@ mod clusters;
 mod endpoints;
 mod export;
 mod overload;
-mod requests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pilotfish_filters::rate_limit::WHOLE;
 use pilotfish_filters::verdict::Reason;
 
 use super::family::{Distribution, Families, Family, Kind, Label, Unit, Value};
+use super::http::epoch;
 use super::{BUCKETS, CLASSES, Counter, DirectionMetrics, HANDSHAKE_REASONS, MirrorMetrics, WorkerMetrics};
+use super::{agentic, requests};
 use crate::listen::Direction;
 use crate::memory;
 use crate::server::Shared;
@@ -22,7 +24,10 @@ use crate::telemetry::series::SLOTS;
 /// Everything that the sidecar counts, as it is now. For any thread but a worker's.
 pub fn collect(shared: &Shared) -> Vec<Family> {
     let mut page = Families::default();
-    requests::collect(&mut page, shared);
+    let since = epoch(Duration::from_micros(shared.clock.now().0));
+    requests::collect(&mut page, shared, since);
+    let tables = shared.metrics.iter().map(|worker| &worker.agentic);
+    agentic::collect(&mut page, tables, &shared.words, &shared.clusters, since);
     traffic(&mut page, &shared.metrics);
     by_policy(&mut page, &shared.metrics);
     handshakes(&mut page, shared);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pilotfish_filters::verdict::Reason;
 
 use super::BUCKETS;
-use super::family::{Label, Unit};
+use super::family::Label;
 use super::table::{Key, Table, Traced};
 use crate::listen::Direction;
 use crate::telemetry::call::{CallRecord, Ended, Try};
@@ -79,7 +79,7 @@ impl Parts {
     }
 }
 
-fn place(slot: Option<Slot>) -> u64 {
+pub(super) fn place(slot: Option<Slot>) -> u64 {
     slot.map_or(0, |slot| slot.index() as u64 + 1)
 }
 
@@ -145,7 +145,7 @@ pub(super) fn refused(table: &Table, direction: Direction, h2: bool, reason: Rea
 }
 
 /// What a caller did wrong is no error of a server.
-fn error_of_call(status: u16, reason: Option<Reason>) -> u64 {
+pub(super) fn error_of_call(status: u16, reason: Option<Reason>) -> u64 {
     match (status, reason) {
         (1..500, _) => 0,
         (_, Some(reason)) => reason as u64 + 1,
@@ -168,7 +168,7 @@ fn error_of_end(end: Ended) -> u64 {
     (Reason::ALL.len() + end) as u64 + 1
 }
 
-fn error_word(error: u64, status: u16) -> Option<Cow<'static, str>> {
+pub(super) fn error_word(error: u64, status: u16) -> Option<Cow<'static, str>> {
     let number = usize::try_from(error).ok()?.checked_sub(1)?;
     if error == BY_STATUS {
         return Some(status.to_string().into());
@@ -215,11 +215,6 @@ pub(super) fn labels(key: Key, shared: bool, names: &Naming<'_>) -> (Side, Optio
     (parts.side, Some(direction), labels)
 }
 
-/// All are durations.
-pub(super) fn unit(_: Key) -> Unit {
-    Unit::Micros
-}
-
 /// When the process's clock was 0, since 1970: what exemplars' times are reckoned from.
 pub(super) fn epoch(now: Duration) -> Duration {
     let today = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -246,7 +241,7 @@ mod tests {
         }
         let names = Naming { rules: &rules.list(), clusters: &rules.list() };
         let mut told = Vec::new();
-        table.each(unit, Duration::ZERO, |key, shared, values| {
+        table.each(Duration::ZERO, |key, shared, values| {
             let (side, _, labels) = labels(key, shared, &names);
             let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
             told.push(format!("{side:?} {} {} {}", values.count(), values.sum, labels.join(" ")));

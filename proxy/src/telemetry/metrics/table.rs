@@ -12,7 +12,7 @@ use super::Counter;
 use super::family::{Distribution, Exemplar, Unit};
 
 /// The most buckets that a distribution has.
-const BUCKETS: usize = 16;
+const BUCKETS: usize = 17;
 
 /// What a distribution is of: numbers of a few bits each, one behind the other. The lowest bit says that it is the one that all
 /// share who came too late for one of their own.
@@ -82,7 +82,7 @@ impl Table {
         Table { most, count: Counter(AtomicU64::new(0)), places: OnceLock::new() }
     }
 
-    /// Counts a value; `bounds` (at most 15) are those of its kind. When there is no room, it counts for `kind`. Only the thread
+    /// Counts a value; `bounds` (at most 16) are those of its kind. When there is no room, it counts for `kind`. Only the thread
     /// that owns the table may call this.
     pub fn record(&self, key: Key, kind: Key, bounds: &'static [u64], value: u64, traced: Option<Traced>) {
         let Some(series) = self.series(key, kind, bounds) else { return };
@@ -123,16 +123,12 @@ impl Table {
         })
     }
 
-    /// Each distribution as it is now, with whether it is one that is shared. `epoch`: when the process's clock was 0, since 1970.
-    pub fn each(
-        &self,
-        unit: impl Fn(Key) -> Unit,
-        epoch: Duration,
-        mut tell: impl FnMut(Key, bool, Distribution),
-    ) {
+    /// Each distribution as it is now, as if of microseconds, with whether it is one that is shared. `epoch`: when the process's
+    /// clock was 0, since 1970.
+    pub fn each(&self, epoch: Duration, mut tell: impl FnMut(Key, bool, Distribution)) {
         let places = self.places.get().map(|places| &places[..]).unwrap_or_default();
         for series in places.iter().filter_map(|place| place.get()) {
-            let mut values = Distribution::new(unit(series.key), series.bounds);
+            let mut values = Distribution::new(Unit::Micros, series.bounds);
             for (own, count) in values.counts.iter_mut().zip(&series.counts) {
                 *own = count.get();
             }
@@ -211,13 +207,9 @@ mod tests {
 
     fn all(table: &Table) -> Vec<(Key, bool, Distribution)> {
         let mut found = Vec::new();
-        table.each(
-            |_| Unit::Whole,
-            Duration::from_secs(1000),
-            |key, shared, values| {
-                found.push((key, shared, values));
-            },
-        );
+        table.each(Duration::from_secs(1000), |key, shared, values| {
+            found.push((key, shared, values));
+        });
         found.sort_by_key(|(key, shared, _)| (*shared, *key));
         found
     }

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use pilotfish_filters::telemetry::{MetricSet, MetricsPolicy};
 
+use super::WorkerMetrics;
+use super::family::{Distribution, Families, Family, Kind, Label, Sample, Value};
+use super::http::{Naming, Side, labels};
+use super::table::{Key, Table};
 use crate::listen::Direction;
 use crate::server::Shared;
-use crate::telemetry::metrics::family::{Distribution, Families, Family, Kind, Label, Sample, Value};
-use crate::telemetry::metrics::http::{Naming, Side, epoch, labels, unit};
-use crate::telemetry::metrics::table::{Key, Table};
 
-pub(super) fn collect(page: &mut Families, shared: &Shared) {
-    let since = epoch(Duration::from_micros(shared.clock.now().0));
+pub(super) fn collect(page: &mut Families, shared: &Shared, since: Duration) {
     let (rules, clusters) = (shared.rules.list(), shared.clusters.list());
     let names = Naming { rules: &rules, clusters: &clusters };
     let tables = shared.metrics.iter().map(|worker| &worker.http);
     let [mut server, mut client] = [Vec::new(), Vec::new()];
-    for ((shared, key), values) in merged(tables, unit, since) {
+    for ((shared, key), values) in merged(tables, since) {
         let (side, _, labels) = labels(key, shared, &names);
         let sample = Sample { labels, value: values.into() };
         if side == Side::Server { server.push(sample) } else { client.push(sample) }
@@ -39,7 +39,7 @@ pub(super) fn collect(page: &mut Families, shared: &Shared) {
     );
     for direction in Direction::ALL {
         let active =
-            |worker: &std::sync::Arc<super::WorkerMetrics>| worker.direction(direction).active_requests.get();
+            |worker: &std::sync::Arc<WorkerMetrics>| worker.direction(direction).active_requests.get();
         let count = shared.metrics.iter().map(active).fold(0, u64::wrapping_add);
         page.by("pilotfish.direction", direction.word(), count);
     }
@@ -48,12 +48,11 @@ pub(super) fn collect(page: &mut Families, shared: &Shared) {
 /// All workers' distributions, those of the same added up; in a lasting order.
 pub(super) fn merged<'t>(
     tables: impl Iterator<Item = &'t Table>,
-    unit: impl Fn(Key) -> crate::telemetry::metrics::family::Unit + Copy,
     since: Duration,
 ) -> BTreeMap<(bool, Key), Distribution> {
     let mut all = BTreeMap::new();
     for table in tables {
-        table.each(unit, since, |key, shared, values| match all.entry((shared, key)) {
+        table.each(since, |key, shared, values| match all.entry((shared, key)) {
             std::collections::btree_map::Entry::Vacant(place) => drop(place.insert(values)),
             std::collections::btree_map::Entry::Occupied(mut place) => place.get_mut().merge(values),
         });
@@ -143,7 +142,7 @@ mod tests {
         for (method, direction, count) in
             [("GET", "outbound", 3), ("PUT", "outbound", 4), ("GET", "inbound", 5)]
         {
-            let mut values = Distribution::new(crate::telemetry::metrics::family::Unit::Micros, &[10]);
+            let mut values = Distribution::new(super::super::family::Unit::Micros, &[10]);
             values.counts[0] = count;
             page.sample(
                 vec![("http.request.method", method.into()), ("pilotfish.direction", direction.into())],
