@@ -17,8 +17,8 @@ use crate::bootstrap::ControlAddress;
 use crate::control::limits::Uses;
 use crate::source::file::Event;
 use crate::telemetry::log;
-use asked::Asked;
 use crate::telemetry::metrics::edges::Edges;
+use asked::Asked;
 use session::Ended;
 
 /// Updates that wait for the configuration thread; more stay in the control plane, which then sends the newest only.
