@@ -48,7 +48,7 @@ test-web: need-rust build-deps ## The page in Chromium, beside a real mesh; inst
 	@.ci/web-deps
 	@echo "test-web: compiling"
 	@$(CARGO) build -q -p pilotfish -p pilotfish-proxy --bins
-	@cd control/tests/web && timeout 300 node --test --test-reporter=spec page.test.mjs
+	@cd control/tests/web && timeout 300 node --test --test-reporter=spec pure.test.mjs page.test.mjs
 	@echo "test-web: passed"
 
 sim: need-rust ## A small mesh on a simulated network: SEEDS (1000) of them from FIRST (1), each run twice

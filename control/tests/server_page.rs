@@ -52,6 +52,8 @@ async fn a_link_opens_a_session_once() {
     let closed = follow(&serve, "/").await;
     assert_eq!(closed.status, 401);
     assert!(closed.text().contains("pilotfish ui"));
+    let script = follow(&serve, "/js/main.js").await;
+    assert!(script.status == 401 && !script.text().contains("import"), "{}", script.text());
     let browser = opened(&serve).await;
     let open = browser.at(&serve).await.get("/").await;
     assert!(open.status == 200 && open.text().contains("<title>Pilotfish</title>"));

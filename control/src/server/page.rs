@@ -231,3 +231,48 @@ fn secured(mut answer: Answer) -> Answer {
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_script_of_the_folder_is_served_and_every_import_is_one_of_them() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server/page/js");
+        let files: BTreeSet<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| format!("/js/{}", entry.unwrap().file_name().to_str().unwrap()))
+            .collect();
+        let served: BTreeSet<String> = SCRIPTS.iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(files, served);
+        for (path, text) in SCRIPTS {
+            for (_, rest) in
+                text.match_indices(" from \"./").map(|(at, found)| text.split_at(at + found.len()))
+            {
+                let name = rest.split('"').next().unwrap();
+                assert!(served.contains(&format!("/js/{name}")), "{path} imports {name}");
+            }
+        }
+    }
+
+    /// What comes from requests is set as text; nothing parses it.
+    #[test]
+    fn no_script_makes_markup_or_code_of_text() {
+        let never = [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "DOMParser",
+            "eval(",
+            "new Function",
+        ];
+        for (path, text) in SCRIPTS {
+            let found: Vec<_> = never.iter().filter(|word| text.contains(**word)).collect();
+            assert!(found.is_empty(), "{path}: {found:?}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ const WINDOWS = ["1m", "5m", "15m", "1h"];
 /** Calls that were seen in the last minutes keep their place, so that the graph does not jump when they pause. */
 const KEPT = 5 * 60 * 1000;
 const MOST_NODES = 120;
+const MOST_EDGES = 500;
 
 const remembered = new Map();
 let drawn = null;
@@ -46,9 +47,11 @@ function gathered(seen, query) {
     const some = new Set(nodes.map((node) => node.id));
     edges = edges.filter((edge) => some.has(edge.from) && some.has(edge.to));
   }
+  const unseen = Math.max(0, edges.length - MOST_EDGES);
+  if (unseen) edges = edges.sort((a, b) => b.traffic.calls - a.traffic.calls).slice(0, MOST_EDGES);
   nodes.sort((a, b) => (a.id < b.id ? -1 : 1));
   edges.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
-  return { nodes, edges, left, known };
+  return { nodes, edges, left, unseen, known };
 }
 
 /** The layout changes only when agents or calls come or go. */
@@ -215,8 +218,11 @@ function details(shown, route) {
 
 function summary(seen, shown) {
   const away = seen.sidecars - seen.sidecars_here;
-  const says = [`${count(shown.nodes.length, "agent")}, ${count(shown.edges.length, "connection")}`,
+  const agents = shown.nodes.filter((node) => node.registered).length;
+  const others = shown.nodes.length - agents;
+  const says = [`${count(agents, "agent")}${others ? ` and ${count(others, "other")}` : ""}, ${count(shown.edges.length, "connection")}`,
     `the last ${Math.round(seen.window_seconds)} s`];
+  if (shown.unseen) says.push(`${shown.unseen} more connections with fewer calls: use the filter`);
   if (shown.left) says.push(`${shown.left} more with fewer calls: use the filter`);
   if (away) says.push(`${count(away, "sidecar")} of ${seen.sidecars} not connected to this control plane: their calls are known to others`);
   return element("p", { class: "soft says" }, says.join(" · "));

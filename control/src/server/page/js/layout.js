@@ -141,11 +141,12 @@ function placed({ ids, links, layers, nodes, bends, back }) {
     for (const node of layer) Object.assign(node, { x: 10 + at * (SIZE.width + SIZE.across), y: Math.round(node.y - top) });
   });
   const ways = new Map();
+  const keys = new Set(links.map(([from, to]) => `${from}\n${to}`));
   for (const [from, to] of links) {
     const key = `${from}\n${to}`;
     const turned = back.has(key);
     const [a, b] = turned ? [nodes.get(to), nodes.get(from)] : [nodes.get(from), nodes.get(to)];
-    const shift = turned ? 12 : links.some(([f, t]) => f === to && t === from) ? -8 : 0;
+    const shift = turned ? 12 : keys.has(`${to}\n${from}`) ? -8 : 0;
     const points = [[a.x + SIZE.width, a.y + shift]];
     for (const bend of bends.get(key)) points.push([bend.x, bend.y], [bend.x + SIZE.width, bend.y]);
     points.push([b.x, b.y + shift]);

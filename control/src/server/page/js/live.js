@@ -25,12 +25,14 @@ function start(query) {
   close();
   [calls, waiting, note, failure] = [[], [], null, null];
   const abort = new AbortController();
-  const own = { wanted, abort, retry: 0 };
+  const own = { wanted, abort };
   open = own;
   const path = at("/v1/tap", { agent: query.agent, capability: query.capability, status: query.status, match: query.match });
   const ended = (error) => {
     if (open !== own) return;
     failure = error || new Error("The control plane ended the stream; it is opened again.");
+    // What it does not understand it will not understand later either.
+    if (failure.status >= 400 && failure.status < 429) return;
     // Opened again by the next look, but not before some time.
     setTimeout(() => { if (open === own) open = null; }, 3000);
   };
@@ -54,7 +56,8 @@ function row(call) {
   const [from, to] = inbound ? [call.peer, call.agent] : [call.agent, call.peer];
   return [element("tr", { data: { key: `call ${call.number}` } },
     cell(new Date(call.time_ns / 1e6).toLocaleTimeString(), "soft"),
-    cell(element("span", { title: inbound ? "as the sidecar of the callee saw it" : "as the sidecar of the caller saw it" }, agent(from || "?"), soft(inbound ? " ⇒ " : " → "), agent(to || "?"))),
+    cell(element("span", {}, agent(from || "?"), soft(" → "), agent(to || "?"))),
+    cell(inbound ? "callee" : "caller", "soft", "whose sidecar tells of it"),
     cell(element("span", {}, word(call.status ? String(call.status) : "left", kind), call.reason ? element("div", { class: "why" }, call.reason) : null)),
     cell(element("span", {}, element("strong", {}, call.method), " ", element("bdi", { class: "mono" }, `${call.host}${call.path}`)), "wide"),
     cell(call.capability || "", "soft"), cell(call.protocol || "", "soft"),
@@ -77,7 +80,7 @@ export const live = {
   async read({ query }) {
     start(query);
     if (failure instanceof Ended) throw failure;
-    if (failure && !calls.length) throw failure;
+    if (failure) throw failure;
     return { calls, waiting: waiting.length, note, paused };
   },
   says: () => (paused ? "paused" : "live, as calls end"),
@@ -110,7 +113,7 @@ export const live = {
       element("button", { type: "button", data: { do: "clear" } }, "Clear"),
       soft(said(seen).join(" · ")));
     return element("section", { "aria-label": "Live calls" }, bar,
-      table("Live calls, the newest first", [["Time"], ["Who"], ["Status"], ["Call"], ["Capability"], ["Protocol"], ["Took", "number"], [""], ["Bytes up / down", "number"], ["Trace"]],
+      table("Live calls, the newest first", [["Time"], ["Who"], ["Told by"], ["Status"], ["Call"], ["Capability"], ["Protocol"], ["Took", "number"], [""], ["Bytes up / down", "number"], ["Trace"]],
         seen.calls.map(row), empty([seen.note && !seen.note.sidecars ? "No sidecar that fits is connected here." : "Waiting for calls: each is shown when it ends.", "Make one through a sidecar, or look at the same in a terminal:"], ["pilotfish tap"])));
   },
 };

@@ -181,7 +181,7 @@ byId("views").append(...VIEWS.map((view, index) => element("a",
   { href: place([view.id]), data: { view: view.id }, "aria-keyshortcuts": `${view.key} ${index + 1}` },
   view.title, element("kbd", { "aria-hidden": "true" }, view.key))));
 const KEYS = [...VIEWS.map((view, index) => [`${view.key} or ${index + 1}`, view.title]), ["/", "to the first field"],
-  ["↑ ↓", "from row to row"], ["← → ↑ ↓", "in the graph: along calls, from agent to agent"], ["Enter", "open"],
+  ["↑ ↓", "from row to row"], ["← → ↑ ↓", "in the graph: along calls, from agent to agent"], ["p", "live calls: pause, and go on"], ["Enter", "open"],
   ["Esc", "back"], ["?", "these keys"]];
 byId("keys-list").append(...KEYS.flatMap(([key, what]) =>
   [element("dt", {}, element("kbd", {}, key)), element("dd", {}, what)]));

@@ -35,7 +35,17 @@ function criticals(analysis, start) {
   return pieces;
 }
 
-function row(span, index, total, pieces, id, route) {
+/** What a sidecar's span is about, beyond its name: where to, what for. */
+function about(span) {
+  const [to, capability, way] = ["pilotfish.agent", "pilotfish.capability", "url.path"].map((name) => span.get(name));
+  if (span.kind === "client") {
+    if (span.get("pilotfish.direction") === "inbound") return " → the agent itself";
+    return to ? ` → ${to.slice(to.indexOf("/") + 1)}` : "";
+  }
+  return [capability, span.name.includes("/") ? null : way].filter((each) => each).map((each) => ` ${each}`).join("");
+}
+
+function row(span, total, pieces, id, route) {
   const critical = pieces.get(span.id);
   const chosen = route.segments[1] === span.id;
   const bar = (from, to, kind, text) => element("i", { class: kind, title: text,
@@ -46,7 +56,7 @@ function row(span, index, total, pieces, id, route) {
     element("div", { class: "left", role: "gridcell" },
       element("a", { href: place(["traces", id, ...(chosen ? [] : [span.id])], route.query), "aria-label": said, "aria-current": chosen,
         style: { paddingLeft: `${0.6 + Math.min(span.depth, 14) * 0.85}rem` } },
-      element("bdi", { class: "who" }, span.agent.slice(span.agent.indexOf("/") + 1)), " ", element("bdi", {}, span.name)),
+      element("bdi", { class: "who" }, span.agent.slice(span.agent.indexOf("/") + 1)), " ", element("bdi", {}, span.name), soft(element("bdi", {}, about(span)))),
       element("div", { class: "marks" }, ...marks(span))),
     element("div", { class: "time", role: "gridcell" },
       bar(span.start, span.end, `bar ${span.kind} ${span.get("pilotfish.trace.inferred") === "true" ? "inferred" : ""}`),
@@ -148,5 +158,5 @@ export function waterfall(id, trace, analysis, route) {
     element("div", { class: "beside" },
       element("div", { class: "most" }, element("div", { class: "waterfall", role: "grid", "aria-label": `Spans of trace ${id}`, "aria-rowcount": spans.length },
         element("div", { class: "ticks", "aria-hidden": "true", data: { key: "ticks" } }, ...ticks),
-        ...shown.map((span, index) => row(span, index, total, pieces, id, route)), path(shown, pieces, total))), chosen));
+        ...shown.map((span) => row(span, total, pieces, id, route)), path(shown, pieces, total))), chosen));
 }
