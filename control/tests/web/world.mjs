@@ -62,7 +62,7 @@ export class World {
   }
 
   async serve() {
-    const free = ["--listen", "--local", "--status"].flatMap((flag) => [flag, "127.0.0.1:0"]);
+    const free = ["--listen", "--local", "--status", "--otlp-grpc", "--otlp-http"].flatMap((flag) => [flag, "127.0.0.1:0"]);
     this.control = await this.#start("the control plane", "pilotfish", ["serve", "--data", this.data, ...free], "pilotfish: serving ");
     return this.control;
   }

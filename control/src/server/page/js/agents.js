@@ -30,7 +30,7 @@ export const agents = {
   controls: () => element("div", { class: "controls" },
     element("input", { type: "search", placeholder: "Filter", "aria-label": "Filter agents", data: { to: "find" } }),
     element("input", { type: "search", placeholder: "Who can: capability", "aria-label": "Capability, as the header agent-capability", data: { to: "capability", wait: "" } }),
-    element("input", { type: "search", placeholder: "and constraint, such as latency<200ms", "aria-label": "Constraint, as the header agent-constraint", data: { to: "constraint", wait: "" } })),
+    element("input", { type: "search", placeholder: "and: latency<200ms", "aria-label": "Constraint, as the header agent-constraint", data: { to: "constraint", wait: "" } })),
   draw(seen, { query }) {
     const filter = (query.find || "").toLowerCase();
     const fits = (own) => [`${own.namespace}/${own.agent}`, own.capabilities.join(" "), own.status, own.locality,
