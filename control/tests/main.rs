@@ -22,3 +22,4 @@ mod server_stream;
 mod server_traces;
 mod store;
 mod support;
+mod tap;

@@ -4,6 +4,7 @@
 //! Endpoints that are out (see [`crate::endpoint::health`]), and those that this request tried already, are passed over
 //! while there are others.
 
+pub mod compared;
 pub mod hash;
 pub mod least_request;
 pub mod locality;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use crate::clock::Micros;
 use crate::endpoint::Endpoint;
 use crate::inflight::ClusterLimits;
+use compared::Compared;
 use slow_start::SlowStart;
 
 /// What a choice depends on.
@@ -32,6 +34,8 @@ pub struct Pick<'a> {
     pub tried: &'a [SocketAddr],
     /// Whether endpoints of other priorities come before those that were tried (`retryRemoteLocalities`).
     pub remote: bool,
+    /// Where what is weighed is noted, if anybody wants to know.
+    pub compared: Option<&'a Compared>,
 }
 
 /// The algorithm that a configuration asks for.

@@ -150,7 +150,7 @@ impl Explanation {
             return;
         }
         let chosen = key.filter(|_| cluster.hash_key.is_some()).and_then(|key| {
-            let pick = Pick { key: Some(key), now, tried: &[], remote: false };
+            let pick = Pick { key: Some(key), now, tried: &[], remote: false, compared: None };
             let lease = cluster.pick(&pick, &mut fastrand::Rng::with_seed(0)).ok()?;
             Some(lease.endpoint().addr)
         });

@@ -20,12 +20,12 @@ pub(crate) fn at(millis: u64) -> Micros {
 
 /// A pick without key, at `now`.
 pub(crate) fn pick(now: Micros) -> Pick<'static> {
-    Pick { key: None, now, tried: &[], remote: false }
+    Pick { key: None, now, tried: &[], remote: false, compared: None }
 }
 
 /// A pick by key.
 pub(crate) fn by_key(key: u64) -> Pick<'static> {
-    Pick { key: Some(key), now: at(0), tried: &[], remote: false }
+    Pick { key: Some(key), now: at(0), tried: &[], remote: false, compared: None }
 }
 
 /// The address of the endpoint number `n`.

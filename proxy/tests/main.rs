@@ -42,3 +42,4 @@ mod tls;
 mod trace_context;
 mod trace_relay;
 mod upstreams;
+mod why;

@@ -148,7 +148,7 @@ pub struct Attempt {
     pub ended: String,
     /// Endpoints that were looked at.
     pub candidates: u16,
-    /// Those of them that could be chosen.
+    /// Those of them that could be chosen; 0: not counted.
     pub eligible: u16,
     /// What the chosen one cost in the balancer's eyes.
     #[serde(skip_serializing_if = "Option::is_none")]

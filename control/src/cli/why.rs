@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use pilotfish_config::wire::{Attempt, Choice, Explained};
 
 use super::client::{Client, Connection, query};
 use super::failed::Failed;
@@ -12,7 +13,6 @@ use super::table::{Cell, Table};
 use super::tap::{clock, status, tone};
 use super::terminal::{Terminal, Tone, harmless};
 use crate::api::live::{Account, Accounts};
-use pilotfish_config::wire::{Attempt, Choice, Explained};
 
 /// Columns of the longest bar.
 const BAR: u64 = 24;
@@ -192,8 +192,10 @@ fn chosen(attempt: &Attempt) -> String {
     if let Some(cost) = attempt.cost {
         let _ = write!(text, " at a cost of {cost:.0}");
     }
-    if attempt.candidates > 0 {
-        let _ = write!(text, ", of {} candidates {} could be chosen", attempt.candidates, attempt.eligible);
+    match (attempt.candidates, attempt.eligible) {
+        (0 | 1, _) => {}
+        (all, 0) => text.push_str(&format!(", of {all} candidates")),
+        (all, able) => text.push_str(&format!(", of {all} candidates {able} could be chosen")),
     }
     if let Some(other) = &attempt.runner_up {
         let cost = other.cost.map(|cost| format!(" at {cost:.0}")).unwrap_or_default();

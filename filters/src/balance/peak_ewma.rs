@@ -188,7 +188,16 @@ pub(super) fn choose(
     accept: Accept,
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
-    choice.better_of_two(weights, accept, rng, |a, b| cost(a, choice.pick.now) <= cost(b, choice.pick.now))
+    choice.better_of_two(weights, accept, rng, |a, b| is_cheaper(a, b, choice.pick))
+}
+
+/// Whether the first costs no more.
+fn is_cheaper(a: &Endpoint, b: &Endpoint, pick: &Pick<'_>) -> bool {
+    let costs = (cost(a, pick.now), cost(b, pick.now));
+    if let Some(compared) = pick.compared {
+        compared.note((a.addr, costs.0), (b.addr, costs.1));
+    }
+    costs.0 <= costs.1
 }
 
 /// The cost of one more call, a heavier endpoint being cheaper by its weight.
@@ -206,7 +215,7 @@ pub fn choose_among<'e>(
     pick: &Pick<'_>,
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
-    let cheaper = |a, b| cost(candidate(a), pick.now) <= cost(candidate(b), pick.now);
+    let cheaper = |a, b| is_cheaper(candidate(a), candidate(b), pick);
     let draw = |rng: &mut fastrand::Rng| rng.usize(..len.max(1));
     Accept::ORDER.into_iter().find_map(|accept| {
         super::two_of(len, rng, draw, |at| at < len && accept.admits(candidate(at), pick), cheaper)

@@ -89,6 +89,9 @@ impl Catalogue {
         rng: &mut fastrand::Rng,
     ) -> Result<&Candidate, Deny> {
         let able = self.candidates(demand, pick.now)?;
+        if let Some(compared) = pick.compared {
+            compared.note_able(able.len());
+        }
         let chosen = match pick.key {
             Some(key) => by_key(&able, key, pick),
             None => {

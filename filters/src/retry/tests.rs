@@ -215,7 +215,7 @@ fn course(seed: u64) {
     let mut permit: Option<RetryPermit> = None;
     let ends = now.after(Duration::from_millis(rng.u64(1..2000)));
     loop {
-        let pick = Pick { key: None, now, tried: &tried, remote: false };
+        let pick = Pick { key: None, now, tried: &tried, remote: false, compared: None };
         let lease = cluster.pick(&pick, &mut rng).unwrap();
         tries += 1;
         assert!(tries <= policy.attempts + 1, "seed {seed}: too many tries");
@@ -285,14 +285,14 @@ fn a_retry_goes_to_an_endpoint_that_was_not_tried_while_there_is_one() {
         let mut tried = Vec::new();
         for _ in 0..5 {
             let lease = cluster
-                .pick(&Pick { key: None, now: at(0), tried: &tried, remote: false }, &mut rng)
+                .pick(&Pick { key: None, now: at(0), tried: &tried, remote: false, compared: None }, &mut rng)
                 .unwrap();
             assert!(!tried.contains(&lease.endpoint().addr));
             tried.push(lease.endpoint().addr);
         }
         // With all of them tried, any is as good.
         assert!(
-            cluster.pick(&Pick { key: None, now: at(0), tried: &tried, remote: false }, &mut rng).is_ok()
+            cluster.pick(&Pick { key: None, now: at(0), tried: &tried, remote: false, compared: None }, &mut rng).is_ok()
         );
     }
 }

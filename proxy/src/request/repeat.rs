@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 
 use http::Method;
 use pilotfish_filters::affinity;
+use pilotfish_filters::balance::compared::Compared;
 use pilotfish_filters::call::{Call, Caller};
 use pilotfish_filters::hedge::Hedge;
 use pilotfish_filters::plan::{Matched, Plan, Split, WeightedDestination};
@@ -103,6 +104,7 @@ pub async fn by_rule<'p>(
     let policy = task.retries();
     let mut course = Course::begin(ctx, policy, &head);
     loop {
+        let compared = Compared::default();
         let wish = Wish {
             target: &destination.target,
             call: task.call,
@@ -110,6 +112,7 @@ pub async fn by_rule<'p>(
             key: key.hash,
             tried: course.tried(),
             remote: policy.remote_localities,
+            compared: Some(&compared),
         };
         explain::look(worker, ctx, task.plan, &wish);
         let selected = match calling::only(&calling)? {
@@ -149,6 +152,7 @@ pub async fn by_rule<'p>(
         trace::begin_try(worker, ctx, &mut head, ctx.endpoint, began);
         if let Some(attempt) = ctx.call.current() {
             trace::chosen(attempt, lease.endpoint());
+            select::weighed(attempt, task.plan, &destination.target, (cluster, lease.endpoint()), (&compared, began));
         }
         let hedge = task.matched.rule.resilience.hedge.filter(|_| calling.is_none());
         let beside = hedge::delay(hedge, cluster, &course, &head, down);
@@ -157,7 +161,7 @@ pub async fn by_rule<'p>(
             (Ok(way), Some(delay)) => {
                 let (tried, second) = {
                     let (target, key, remote) = (&destination.target, key.hash, policy.remote_localities);
-                    let wish = Wish { target, call, caller, key, tried: &[], remote };
+                    let wish = Wish { target, call, caller, key, tried: &[], remote, compared: None };
                     let first = First { way, cluster, lease: &lease, began, limit: policy.per_try_timeout };
                     hedge::race(worker, task, ctx, &first, (&wish, delay), (&mut head, down)).await
                 };

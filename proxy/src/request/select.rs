@@ -6,13 +6,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pilotfish_filters::balance::Pick;
+use pilotfish_filters::balance::compared::Compared;
 use pilotfish_filters::call::{Call, Caller};
+use pilotfish_filters::clock::Micros;
 use pilotfish_filters::cluster::{Cluster, Kind, Lease};
 use pilotfish_filters::endpoint::Endpoint;
 use pilotfish_filters::plan::{CapabilityTarget, Plan, Target};
 use pilotfish_filters::verdict::{Deny, Reason};
 
+use crate::telemetry::call::Try;
 use crate::worker::Worker;
+
+/// Endpoints of a cluster of which those that are well are counted for a call's record.
+const COUNTED: usize = 16;
 
 /// How often another candidate is chosen because the breaker of the chosen one let another call pass first.
 const CLAIMS: u32 = 8;
@@ -32,6 +38,8 @@ pub struct Wish<'a> {
     pub tried: &'a [SocketAddr],
     /// Whether another try may go to other localities and priorities before it goes to those once more.
     pub remote: bool,
+    /// Where what is weighed is noted, if anybody wants to know.
+    pub compared: Option<&'a Compared>,
 }
 
 /// Where one try goes.
@@ -59,9 +67,33 @@ pub fn select<'p>(worker: &Worker, plan: &'p Plan, wish: &Wish<'_>) -> Result<Se
     if cluster.kind == Kind::Original {
         return Ok(Selected::Original(cluster));
     }
-    let pick = Pick { key: wish.key, now: worker.shared.clock.now(), tried: wish.tried, remote: wish.remote };
+    let pick = Pick { key: wish.key, now: worker.shared.clock.now(), tried: wish.tried, remote: wish.remote, compared: wish.compared };
     let lease = worker.with_rng(|rng| cluster.pick(&pick, rng))?;
     Ok(Selected::Endpoint(cluster, lease))
+}
+
+/// Notes what the choice of a try's endpoint weighed: how many there were, and what the balancer compared.
+pub fn weighed(
+    attempt: &mut Try,
+    plan: &Plan,
+    target: &Target,
+    (cluster, chosen): (&Cluster, &Endpoint),
+    (compared, now): (&Compared, Micros),
+) {
+    let (all, able) = match target {
+        Target::Capability(_) => (plan.catalogue().all().len(), compared.able()),
+        _ => {
+            let all = cluster.endpoints();
+            let good = |endpoint: &&Arc<Endpoint>| !endpoint.stats.is_out(now);
+            // Of many nobody counts on the way of a call how many are well.
+            (all.len(), if all.len() <= COUNTED { all.iter().filter(good).count() } else { 0 })
+        }
+    };
+    let short = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
+    attempt.candidates = (short(all), short(able));
+    if let Some((cost, other)) = compared.seen_from(chosen.addr) {
+        (attempt.cost, attempt.runner_up) = (cost, Some(other));
+    }
 }
 
 /// One endpoint, whatever the balancer thinks of it: the call may be there already. `None`: it is not among those of the target.
@@ -102,7 +134,7 @@ fn by_capability<'p>(
 ) -> Result<Selected<'p>, Deny> {
     let now = worker.shared.clock.now();
     let demand = target.demand(wish.call)?;
-    let pick = Pick { key: wish.key, now, tried: wish.tried, remote: wish.remote };
+    let pick = Pick { key: wish.key, now, tried: wish.tried, remote: wish.remote, compared: wish.compared };
     let mut left = CLAIMS;
     loop {
         let candidate = worker.with_rng(|rng| plan.catalogue().choose(&demand, &pick, rng))?;

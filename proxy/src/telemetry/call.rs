@@ -125,7 +125,7 @@ pub struct Try {
     pub status: u16,
     /// How it ended.
     pub ended: Ended,
-    /// Endpoints that were looked at, and of those how many could be chosen.
+    /// Endpoints that were looked at, and of those how many could be chosen; 0: not counted.
     pub candidates: (u16, u16),
     /// What the chosen one cost in the balancer's eyes; not a number: the balancer does not reckon.
     pub cost: f32,

@@ -170,7 +170,7 @@ fn a_refusal_is_bounded_and_its_json_is_valid_whatever_labels_say() {
 }
 
 fn pick(key: Option<u64>, tried: &[std::net::SocketAddr]) -> Pick<'_> {
-    Pick { key, now: NOW, tried, remote: false }
+    Pick { key, now: NOW, tried, remote: false, compared: None }
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn a_degraded_one_is_chosen_only_when_no_other_is_ready() {
     crate::fixture::lease(cluster, ready, now).record(now, Outcome::Unreachable, Duration::from_millis(1));
     assert!((0..50).all(|_| chosen(&mut rng) == "10.0.0.1:15006"));
     let demand = crate::capability::Demand { wanted: vec![wanted()], ..Default::default() };
-    let pick = Pick { key: None, now, tried: &[], remote: false };
+    let pick = Pick { key: None, now, tried: &[], remote: false, compared: None };
     let by_capability = plan.catalogue().choose(&demand, &pick, &mut rng).unwrap();
     assert_eq!(by_capability.endpoint.id.as_deref(), Some("default/planner/1"));
 }

@@ -45,7 +45,7 @@ fn open_breakers_are_passed_over_by_every_algorithm_and_refuse_when_all_are_open
             assert_ne!(number(&cluster.pick(&pick(at(1)), &mut rng).unwrap()), 0, "{algorithm:?}");
         }
         let all: Vec<_> = cluster.endpoints().iter().map(|endpoint| endpoint.addr).collect();
-        let tried = Pick { key: None, now: at(1), tried: &all[1..], remote: false };
+        let tried = Pick { key: None, now: at(1), tried: &all[1..], remote: false, compared: None };
         for _ in 0..20 {
             assert_ne!(number(&cluster.pick(&tried, &mut rng).unwrap()), 0, "rather one that was tried");
         }
