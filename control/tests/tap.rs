@@ -31,7 +31,10 @@ struct Tap {
 impl Tap {
     async fn open(serve: &Serve, query: &str) -> Tap {
         let mut http = Http::socket(serve).await;
-        let answer = http.send(Method::GET, &format!("/v1/tap{query}"), Full::new(Bytes::new()).boxed()).await.unwrap();
+        let answer = http
+            .send(Method::GET, &format!("/v1/tap{query}"), Full::new(Bytes::new()).boxed())
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
         Tap { _http: http, body: answer.into_body(), pending: Vec::new() }
@@ -101,7 +104,8 @@ async fn both_sides_of_a_call_are_shown_as_it_ends_and_remembered_for_why() {
     let planner = sidecar(&binary, &control, "planner").app(agent.addr()).args(&["--capability", "planning"]);
     let (planner, caller) = (planner.launch(), sidecar(&binary, &control, "caller").launch());
     let (_planner, caller) = (planner.ready().await, caller.ready().await);
-    let mut tap = command(&control, &["tap", "--status", "2xx", "--match", "request.path == '/shown'", "-o", "json"]);
+    let mut tap =
+        command(&control, &["tap", "--status", "2xx", "--match", "request.path == '/shown'", "-o", "json"]);
     let lines = tap.stdout.take().map(BufReader::new).unwrap();
     let reading = std::thread::spawn(move || {
         let lines = lines.lines().map(|line| serde_json::from_str::<TappedCall>(&line.unwrap()).unwrap());
@@ -139,14 +143,24 @@ async fn both_sides_of_a_call_are_shown_as_it_ends_and_remembered_for_why() {
     assert_eq!(tap.wait().unwrap().code(), Some(0));
     // The same call, from what both remember.
     let told = pilotfish(&control, &["why", &out.trace]);
-    for part in ["default/caller -> planning.capability.mesh", "default/caller -> default/planner", "CANDIDATE", "chosen", "STAGE"] {
+    for part in [
+        "default/caller -> planning.capability.mesh",
+        "default/caller -> default/planner",
+        "CANDIDATE",
+        "chosen",
+        "STAGE",
+    ] {
         assert!(told.contains(part), "{part} in\n{told}");
     }
-    let told: Accounts = serde_json::from_str(&pilotfish(&control, &["why", &out.request_id, "-o", "json"])).unwrap();
+    let told: Accounts =
+        serde_json::from_str(&pilotfish(&control, &["why", &out.request_id, "-o", "json"])).unwrap();
     assert!(told.calls.len() >= 2 && told.answered == 2 && told.silent_count == 0, "{told:#?}");
     assert!(told.calls[0].explained.is_some());
     let last = pilotfish(&control, &["why", "--last", "2", "--agent", "planner"]);
-    assert!(last.contains("at the sidecar of default/planner") && !last.contains("at the sidecar of default/caller"));
+    assert!(
+        last.contains("at the sidecar of default/planner")
+            && !last.contains("at the sidecar of default/caller")
+    );
     let none = command(&control, &["why", "nobody-has-this"]).wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&none.stderr).into_owned();
     assert!(none.status.code() == Some(1) && said.contains("none of 2 sidecars remembers"), "{said}");
@@ -211,7 +225,9 @@ async fn floods_are_bounded_and_counted() {
     let before = serve.memory();
     // Nobody reads the tap meanwhile.
     for _ in 0..60 {
-        stream.say(&ToControl::Tapped(Tapped { tap: id, calls: calls(1000, &"y".repeat(200)), dropped: 0 })).await;
+        stream
+            .say(&ToControl::Tapped(Tapped { tap: id, calls: calls(1000, &"y".repeat(200)), dropped: 0 }))
+            .await;
     }
     let note = tap.note(|note| note.limited + note.lost > 40_000).await;
     assert!(note.sidecars == 1, "{note:?}");
@@ -267,7 +283,8 @@ async fn what_is_asked_wrongly_is_told_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_count_once_under_the_own_name_and_silence_is_told() {
     let serve = Serve::start(&[]);
-    let (mut good, mut bad, _silent) = (fake(&serve, "good").await, fake(&serve, "bad").await, fake(&serve, "silent").await);
+    let (mut good, mut bad, _silent) =
+        (fake(&serve, "good").await, fake(&serve, "bad").await, fake(&serve, "silent").await);
     let asking = tokio::spawn({
         let mut http = Http::socket(&serve).await;
         async move { http.get("/v1/why?request=one").await.ok::<Accounts>() }
@@ -294,7 +311,11 @@ async fn answers_count_once_under_the_own_name_and_silence_is_told() {
     good.say(&say(ask, vec![account("default/good", 1)])).await;
     let told = asking.await.unwrap();
     let names: Vec<&str> = told.calls.iter().map(|call| call.agent.as_str()).collect();
-    assert_eq!(names, ["default/good", "default/bad"], "in order of time, each under its own name, each once");
+    assert_eq!(
+        names,
+        ["default/good", "default/bad"],
+        "in order of time, each under its own name, each once"
+    );
     assert!(told.calls.iter().all(|call| call.host.len() < 2000 && call.policies.len() < 100));
     assert_eq!((told.answered, told.silent_count, told.left_off), (2, 1, 2));
     assert_eq!(told.silent, ["default/silent"]);

@@ -48,14 +48,19 @@ async fn a_call_is_remembered_with_its_decisions_and_without_secrets() {
     assert_eq!(answer.status(), 200);
     let call = account(&sidecar, "request=look-here").await;
     assert!(!call.to_string().contains("hidden"), "{call:#}");
-    for (field, value) in [("direction", "outbound"), ("method", "GET"), ("host", "s.test"), ("cluster", "s.test:80")] {
+    for (field, value) in
+        [("direction", "outbound"), ("method", "GET"), ("host", "s.test"), ("cluster", "s.test:80")]
+    {
         assert_eq!(call[field], value, "{call:#}");
     }
     assert!(call["rule"].as_str().unwrap().contains("s/all"), "{call:#}");
     assert_eq!((&call["status"], &call["tries"]), (&200.into(), &1.into()));
     let attempt = &call["attempts"][0];
     assert_eq!(attempt["endpoint"], format!("127.0.0.1:{}", agent.port()));
-    assert_eq!((&attempt["ended"], &attempt["candidates"], &attempt["eligible"]), (&"answered".into(), &1.into(), &1.into()));
+    assert_eq!(
+        (&attempt["ended"], &attempt["candidates"], &attempt["eligible"]),
+        (&"answered".into(), &1.into(), &1.into())
+    );
     let stages = ["decoded_us", "routed_us", "admitted_us", "answered_us", "ended_us"];
     let times: Vec<u64> = stages.iter().map(|stage| call["stages"][stage].as_u64().unwrap()).collect();
     assert!(times.is_sorted() && times[4] > 0, "{times:?}");
@@ -93,7 +98,10 @@ async fn recording() -> Origin {
 }
 
 fn saw_header(origin: &Origin) -> bool {
-    origin.connections().iter().any(|bytes| String::from_utf8_lossy(bytes).to_ascii_lowercase().contains("agent-explain"))
+    origin
+        .connections()
+        .iter()
+        .any(|bytes| String::from_utf8_lossy(bytes).to_ascii_lowercase().contains("agent-explain"))
 }
 
 #[tokio::test]
@@ -162,14 +170,17 @@ async fn explanations_are_bounded_however_many_ask() {
     }
     let (_, body) = why(&sidecar, "last=1000").await;
     let found: Value = serde_json::from_str(&body).unwrap();
-    let explained = found["calls"].as_array().unwrap().iter().filter(|call| call["explained"].is_object()).count();
+    let explained =
+        found["calls"].as_array().unwrap().iter().filter(|call| call["explained"].is_object()).count();
     assert!((1..=64).contains(&explained), "{explained} of 300 are kept explained");
 }
 
 /// Within the mesh the wish goes on, and each sidecar decides by the name that its caller proved.
 #[tokio::test]
 async fn each_sidecar_decides_by_who_its_caller_is() {
-    for (callers, explains) in [("self", false), ("default/a", true), ("default/c", false), ("other/*,default/*", true)] {
+    for (callers, explains) in
+        [("self", false), ("default/a", true), ("default/c", false), ("other/*,default/*", true)]
+    {
         let mesh = Mesh::new();
         let agent = recording().await;
         let b = mesh.sidecar("b").app(agent.addr()).args(&["--explain-callers", callers]).start();

@@ -124,7 +124,10 @@ fn an_endpoint_that_is_out_or_tried_is_passed_over_by_every_algorithm() {
         let mut seen = [0; 5];
         for n in 0..2000 {
             let lease = cluster
-                .pick(&Pick { key: Some(key(n)), now: at(0), tried: &tried, remote: false, compared: None }, &mut rng)
+                .pick(
+                    &Pick { key: Some(key(n)), now: at(0), tried: &tried, remote: false, compared: None },
+                    &mut rng,
+                )
                 .unwrap();
             seen[number(&lease) as usize] += 1;
         }
@@ -142,7 +145,10 @@ fn keys_of_an_endpoint_that_is_out_are_all_that_move() {
             let owner = |n| {
                 number(
                     &cluster
-                        .pick(&Pick { key: Some(key(n)), now, tried: &[], remote: false, compared: None }, &mut rng)
+                        .pick(
+                            &Pick { key: Some(key(n)), now, tried: &[], remote: false, compared: None },
+                            &mut rng,
+                        )
                         .unwrap(),
                 )
             };
@@ -194,7 +200,12 @@ fn when_all_were_tried_all_are_used() {
         let mut rng = fastrand::Rng::with_seed(9);
         let tried = [addr(0), addr(1)];
         assert!(
-            cluster.pick(&Pick { key: Some(1), now: at(0), tried: &tried, remote: false, compared: None }, &mut rng).is_ok()
+            cluster
+                .pick(
+                    &Pick { key: Some(1), now: at(0), tried: &tried, remote: false, compared: None },
+                    &mut rng
+                )
+                .is_ok()
         );
     }
 }

@@ -96,8 +96,10 @@ fn a_conversation_is_told_its_own_endpoint() {
         let key =
             affinity::key(rule.affinity.as_ref().unwrap(), &asked, &call, &asked.caller(), &mut rng).hash;
         let Ok(Some(id)) = split.choose(key, &mut rng).target.cluster(80) else { panic!("no cluster") };
-        let lease =
-            plan.cluster(id).pick(&Pick { key, now: NOW, tried: &[], remote: false, compared: None }, &mut rng).unwrap();
+        let lease = plan
+            .cluster(id)
+            .pick(&Pick { key, now: NOW, tried: &[], remote: false, compared: None }, &mut rng)
+            .unwrap();
         assert!(told.candidates[0].0.ends_with(&lease.endpoint().addr.to_string()), "{user}: {told:?}");
     }
 }

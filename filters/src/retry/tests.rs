@@ -292,7 +292,9 @@ fn a_retry_goes_to_an_endpoint_that_was_not_tried_while_there_is_one() {
         }
         // With all of them tried, any is as good.
         assert!(
-            cluster.pick(&Pick { key: None, now: at(0), tried: &tried, remote: false, compared: None }, &mut rng).is_ok()
+            cluster
+                .pick(&Pick { key: None, now: at(0), tried: &tried, remote: false, compared: None }, &mut rng)
+                .is_ok()
         );
     }
 }

@@ -178,8 +178,15 @@ impl Copy {
     /// One copy, its answer read and dropped.
     async fn send(&self, worker: &Worker, target: &Target, body: VecDeque<Frame>) -> Result<(), Ended> {
         let plan = &self.snapshot.plan;
-        let wish =
-            Wish { target, call: &self.call, caller: &self.caller, key: self.key, tried: &[], remote: false, compared: None };
+        let wish = Wish {
+            target,
+            call: &self.call,
+            caller: &self.caller,
+            key: self.key,
+            tried: &[],
+            remote: false,
+            compared: None,
+        };
         let Ok(Selected::Endpoint(cluster, mut lease)) = select::select(worker, plan, &wish) else {
             return Err(|mirrors| &mirrors.no_endpoint);
         };

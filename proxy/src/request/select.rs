@@ -67,7 +67,13 @@ pub fn select<'p>(worker: &Worker, plan: &'p Plan, wish: &Wish<'_>) -> Result<Se
     if cluster.kind == Kind::Original {
         return Ok(Selected::Original(cluster));
     }
-    let pick = Pick { key: wish.key, now: worker.shared.clock.now(), tried: wish.tried, remote: wish.remote, compared: wish.compared };
+    let pick = Pick {
+        key: wish.key,
+        now: worker.shared.clock.now(),
+        tried: wish.tried,
+        remote: wish.remote,
+        compared: wish.compared,
+    };
     let lease = worker.with_rng(|rng| cluster.pick(&pick, rng))?;
     Ok(Selected::Endpoint(cluster, lease))
 }

@@ -127,7 +127,11 @@ fn a_retry_leaves_its_locality_only_when_that_is_allowed_or_nobody_is_well_there
     let mut rng = fastrand::Rng::with_seed(1);
     let tried = [crate::fixture::addr(0)];
     let mut again = |remote| {
-        number(&cluster.pick(&Pick { key: None, now: at(0), tried: &tried, remote, compared: None }, &mut rng).unwrap())
+        number(
+            &cluster
+                .pick(&Pick { key: None, now: at(0), tried: &tried, remote, compared: None }, &mut rng)
+                .unwrap(),
+        )
     };
     assert_eq!((again(true), again(false)), (1, 0));
     put_out(&cluster, 0, at(0));
