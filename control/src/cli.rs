@@ -33,10 +33,13 @@ pub mod table;
 pub mod tap;
 pub mod terminal;
 pub mod token;
+pub mod trace;
+pub mod traces;
 pub mod trust;
 pub mod ui;
 pub mod version;
 pub mod wait;
+mod waterfall;
 pub mod why;
 
 use std::fmt::Write as _;
@@ -74,6 +77,8 @@ enum Command {
     Explain(explain::Explain),
     Why(why::Why),
     Tap(tap::Tap),
+    Traces(traces::Traces),
+    Trace(trace::Trace),
     Ui(ui::Ui),
     Token(token::Token),
     Revoke(members::Revoke),
@@ -94,7 +99,10 @@ enum Command {
 const GROUPS: &[(&str, &[&str])] = &[
     ("Run it", &["serve", "ca", "backup", "restore"]),
     ("Change the mesh", &["apply", "diff", "get", "edit", "delete", "history", "rollback"]),
-    ("Look at it", &["status", "agents", "alerts", "analyze", "compare", "explain", "why", "tap", "ui"]),
+    (
+        "Look at it",
+        &["status", "agents", "alerts", "traces", "trace", "analyze", "compare", "explain", "why", "tap", "ui"],
+    ),
     ("Who belongs to it", &["token", "revoke", "readmit", "trust", "admin"]),
     ("Without a control plane", &["check", "schema", "completion", "version"]),
 ];
@@ -174,6 +182,8 @@ fn ask(command: Command) -> Result<(), Failed> {
             Command::Explain(it) => it.run().await,
             Command::Why(it) => it.run().await,
             Command::Tap(it) => it.run().await,
+            Command::Traces(it) => it.run().await,
+            Command::Trace(it) => it.run().await,
             Command::Ui(it) => it.run().await,
             Command::Token(it) => it.run().await,
             Command::Revoke(it) => it.run().await,

@@ -453,3 +453,47 @@ async fn a_full_disk_stops_taking_and_goes_on_reading() {
     let serve = Serve::start_in(serve.kill(), &[]);
     assert_eq!(traces(&serve, "?limit=1000").await.len(), sent as usize + 1);
 }
+
+/// As a user looks: the list, then one trace by the digits that the list shows.
+#[tokio::test(flavor = "multi_thread")]
+async fn traces_on_the_command_line() {
+    let serve = Serve::start(&[]);
+    let mut failed = span(7, 2, 1, "GET", 100);
+    failed.status = Some(Status { code: 2, message: "no".into() });
+    post(&serve, PROTOBUF, bytes("web", vec![span(7, 1, 0, "POST /trip", 300), failed])).await;
+    post(&serve, PROTOBUF, bytes("web", vec![span(8, 1, 0, "GET /quick", 1)])).await;
+    let data = serve.data();
+    let run = async |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pilotfish"));
+        command.args(args).arg("--data").arg(&data);
+        let done = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (done.status.code(), text(done.stdout), text(done.stderr))
+    };
+    let (code, list, said) = run(&["traces"]).await;
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = list.lines().collect();
+    assert!(lines.len() == 3 && lines[0].starts_with("TIME "), "{list}");
+    assert!(list.contains("0707070707070707  web") && list.contains("300 ms      2       1  error\n"), "{list}");
+    let (_, list, _) = run(&["traces", "--min-duration", "100ms", "-o", "json"]).await;
+    let found: Vec<Summary> = serde_json::from_str(&list).unwrap();
+    assert_eq!((found.len(), found[0].name.as_str()), (1, "POST /trip"));
+    let (code, none, said) = run(&["traces", "--agent", "nobody"]).await;
+    assert_eq!((code, none.as_str(), said.as_str()), (Some(0), "", "no trace is known for which this holds\n"));
+    let (code, _, said) = run(&["traces", "--min-duration", "long"]).await;
+    assert!(code == Some(1) && said.contains("min-duration"), "{said}");
+
+    let (code, shown, _) = run(&["trace", "0707070707070707"]).await;
+    assert_eq!(code, Some(0));
+    let head: Vec<&str> = shown.lines().collect();
+    assert!(head[0].starts_with(&format!("trace {}, 20", "07".repeat(16))), "{shown}");
+    assert_eq!(head[1], "300 ms, 2 spans, 1 agent, 1 error");
+    assert!(shown.contains("\nPOST /trip ") && shown.contains("\n└─ GET error ") && shown.contains('█'), "{shown}");
+    let (_, shown, _) = run(&["trace", &"07".repeat(16), "-o", "json"]).await;
+    let data: Json = serde_json::from_str(&shown).unwrap();
+    assert_eq!(data["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len(), 2);
+    let (code, _, said) = run(&["trace", "ffffff"]).await;
+    assert!(code == Some(1) && said.contains("no trace is known here whose id begins with ffffff"), "{said}");
+    let (code, _, said) = run(&["trace", "xyz"]).await;
+    assert!(code == Some(2) && said.contains("6 to 32 hexadecimal digits"), "{said}");
+}

@@ -359,6 +359,13 @@ impl TraceStore {
         read::trace(&self.inner, id)
     }
 
+    /// Traces whose ids begin with these hexadecimal digits, at most two: enough to know whether there is one.
+    pub fn beginning_with(&self, digits: &str) -> Vec<TraceId> {
+        let state = self.inner.read();
+        let ids = state.index.entries().map(|(_, entry)| entry.id);
+        ids.filter(|id| id.to_string().starts_with(digits)).take(2).collect()
+    }
+
     /// Agents that have spans, `namespace/name`, by name.
     pub fn services(&self) -> Vec<String> {
         self.inner.read().index.names.services()

@@ -56,13 +56,29 @@ pub(super) async fn search(control: &Control, asked: &Asked) -> Result<Answer, D
     json(&reading(control.traces.clone(), move |traces| traces.search(&search)).await?)
 }
 
-/// One trace as OTLP JSON (a `TracesData`).
+/// Digits of an id with which a trace may be asked for.
+const DIGITS: usize = 6;
+
+/// One trace as OTLP JSON (a `TracesData`), by its id or the first digits of it.
 pub(super) async fn one(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
     asked.query(&[])?;
-    let id = id(asked.segment(0))?;
+    let text = asked.segment(0).to_ascii_lowercase();
+    let is_part = (DIGITS..32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = if is_part { whole(control, text).await? } else { id(&text)? };
     match reading(control.traces.clone(), move |traces| traces.otlp(id)).await? {
         Some(data) => json(&data),
         None => Err(unknown(id)),
+    }
+}
+
+/// The one trace whose id begins with some digits.
+async fn whole(control: &Control, digits: String) -> Result<TraceId, Denied> {
+    let asked = digits.clone();
+    let found = reading(control.traces.clone(), move |traces| Ok(traces.beginning_with(&asked))).await?;
+    match found[..] {
+        [id] => Ok(id),
+        [] => Err(Denied::not_found(format!("no trace is known here whose id begins with {digits}"))),
+        _ => Err(Denied::bad(format!("several traces begin with {digits}; give more digits of the id"))),
     }
 }
 
