@@ -101,7 +101,10 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Change the mesh", &["apply", "diff", "get", "edit", "delete", "history", "rollback"]),
     (
         "Look at it",
-        &["status", "agents", "alerts", "traces", "trace", "analyze", "compare", "explain", "why", "tap", "ui"],
+        &[
+            "status", "agents", "alerts", "traces", "trace", "analyze", "compare", "explain", "why", "tap",
+            "ui",
+        ],
     ),
     ("Who belongs to it", &["token", "revoke", "readmit", "trust", "admin"]),
     ("Without a control plane", &["check", "schema", "completion", "version"]),

@@ -474,12 +474,18 @@ async fn traces_on_the_command_line() {
     assert_eq!((code, said.as_str()), (Some(0), ""));
     let lines: Vec<&str> = list.lines().collect();
     assert!(lines.len() == 3 && lines[0].starts_with("TIME "), "{list}");
-    assert!(list.contains("0707070707070707  web") && list.contains("300 ms      2       1  error\n"), "{list}");
+    assert!(
+        list.contains("0707070707070707  web") && list.contains("300 ms      2       1  error\n"),
+        "{list}"
+    );
     let (_, list, _) = run(&["traces", "--min-duration", "100ms", "-o", "json"]).await;
     let found: Vec<Summary> = serde_json::from_str(&list).unwrap();
     assert_eq!((found.len(), found[0].name.as_str()), (1, "POST /trip"));
     let (code, none, said) = run(&["traces", "--agent", "nobody"]).await;
-    assert_eq!((code, none.as_str(), said.as_str()), (Some(0), "", "no trace is known for which this holds\n"));
+    assert_eq!(
+        (code, none.as_str(), said.as_str()),
+        (Some(0), "", "no trace is known for which this holds\n")
+    );
     let (code, _, said) = run(&["traces", "--min-duration", "long"]).await;
     assert!(code == Some(1) && said.contains("min-duration"), "{said}");
 
@@ -488,7 +494,10 @@ async fn traces_on_the_command_line() {
     let head: Vec<&str> = shown.lines().collect();
     assert!(head[0].starts_with(&format!("trace {}, 20", "07".repeat(16))), "{shown}");
     assert_eq!(head[1], "300 ms, 2 spans, 1 agent, 1 error");
-    assert!(shown.contains("\nPOST /trip ") && shown.contains("\n└─ GET error ") && shown.contains('█'), "{shown}");
+    assert!(
+        shown.contains("\nPOST /trip ") && shown.contains("\n└─ GET error ") && shown.contains('█'),
+        "{shown}"
+    );
     let (_, shown, _) = run(&["trace", &"07".repeat(16), "-o", "json"]).await;
     let data: Json = serde_json::from_str(&shown).unwrap();
     assert_eq!(data["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len(), 2);

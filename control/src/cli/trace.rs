@@ -69,7 +69,8 @@ impl Trace {
 }
 
 fn shown(data: &TracesData, terminal: &Terminal) -> String {
-    let mut spans = data.resource_spans.iter().flat_map(|group| &group.scope_spans).flat_map(|scope| &scope.spans);
+    let mut spans =
+        data.resource_spans.iter().flat_map(|group| &group.scope_spans).flat_map(|scope| &scope.spans);
     let id = spans.next().and_then(|span| <[u8; 16]>::try_from(&span.trace_id[..]).ok()).unwrap_or_default();
     let trace = convert::trace(TraceId(id), data.clone());
     let critical = critical(&trace);
@@ -81,7 +82,8 @@ fn head(trace: &Known, terminal: &Terminal) -> String {
     let (start, end) = waterfall::extent(trace);
     let agents: HashSet<String> = trace.spans.iter().map(|span| span.resource.agent()).collect();
     let errors = trace.spans.iter().filter(|span| span.error).count();
-    let retries = trace.spans.iter().filter(|span| span.number("http.request.resend_count").is_some_and(|n| n > 0));
+    let retries =
+        trace.spans.iter().filter(|span| span.number("http.request.resend_count").is_some_and(|n| n > 0));
     let mut said = vec![
         human::latency((end - start) / 1_000),
         human::count(trace.spans.len(), "span"),

@@ -128,13 +128,13 @@ pub(super) fn draw(trace: &Trace, critical: &HashSet<String>, terminal: &Termina
     let bar = columns.saturating_sub(name + agent + time + 6).max(8);
     let (start, end) = extent(trace);
     let mut text = String::new();
-    let heads =
-        format!("{}  {}  {:>time$}", padded("SPAN", name), padded("AGENT", agent), "TIME");
+    let heads = format!("{}  {}  {:>time$}", padded("SPAN", name), padded("AGENT", agent), "TIME");
     let _ = writeln!(text, "{}", terminal.paint(Tone::Strong, &heads));
     for (row, shown) in rows.iter().zip(&shown) {
         let title = padded(&cut(&shown.name, name), name);
         let title = if shown.error { terminal.paint(Tone::Bad, &title) } else { title };
-        let mut line = format!("{title}  {}  {:>time$}", padded(&cut(&shown.agent, agent), agent), shown.time);
+        let mut line =
+            format!("{title}  {}  {:>time$}", padded(&cut(&shown.agent, agent), agent), shown.time);
         if let Some(span) = row.span {
             let tone = match (shown.error, shown.critical) {
                 (true, _) => Tone::Bad,
@@ -180,7 +180,14 @@ impl Shown {
         let Some(span) = row.span else {
             let name = format!("{}(parent not known)", row.branch);
             let none = String::new;
-            return Shown { name, agent: none(), time: none(), error: false, critical: false, marks: Vec::new() };
+            return Shown {
+                name,
+                agent: none(),
+                time: none(),
+                error: false,
+                critical: false,
+                marks: Vec::new(),
+            };
         };
         let mut marks = Vec::new();
         let is = |name: &str| matches!(span.attribute(name), Some(Value::Bool(true)));
@@ -200,7 +207,9 @@ impl Shown {
         said.extend(marks.iter().map(|mark| (*mark).to_owned()));
         let error = span.error.then(|| reason(span));
         let mut name = format!("{}{}", row.branch, harmless(&span.name, false));
-        if span.kind == Kind::Client && let Some(to) = towards(span) {
+        if span.kind == Kind::Client
+            && let Some(to) = towards(span)
+        {
             let _ = write!(name, " -> {}", harmless(to, false));
         }
         if let Some(reason) = error {
@@ -294,7 +303,11 @@ mod tests {
             message: String::new(),
             attributes: Vec::new(),
             events: Vec::new(),
-            resource: Arc::new(Resource { service: agent.into(), namespace: "prod".into(), ..Resource::default() }),
+            resource: Arc::new(Resource {
+                service: agent.into(),
+                namespace: "prod".into(),
+                ..Resource::default()
+            }),
         }
     }
 
@@ -376,7 +389,11 @@ POST /plan                      prod/planner  100 ms  ████████�
             made.parent = (n > 1).then(|| id(n - 1));
             made
         };
-        let text = draw(&trace((1..=5_000).map(chain).collect()), &HashSet::new(), &Terminal { size: Some((80, 24)), colour: false });
+        let text = draw(
+            &trace((1..=5_000).map(chain).collect()),
+            &HashSet::new(),
+            &Terminal { size: Some((80, 24)), colour: false },
+        );
         assert_eq!(text.lines().count(), 5_001);
         assert!(text.lines().all(|line| line.width() <= 80 && !line.contains('\x1b')));
         assert!(text.len() < 2 << 20, "{}", text.len());
