@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+mod access_log;
 mod control;
 mod explain;
 pub mod otlp;
 mod probe;
 mod telemetry;
 
+pub use access_log::{AccessLogFormat, AccessLogSettings};
 pub use control::{ControlAddress, ControlSettings, Secret};
 pub use explain::ExplainCallers;
 pub use probe::ProbeKind;
@@ -125,14 +127,6 @@ pub struct Settings {
     #[arg(long, env = "PILOTFISH_MEMORY_LIMIT", value_name = "BYTES")]
     pub memory_limit: Option<Bytes>,
 
-    /// One line for each finished request.
-    #[arg(long, env = "PILOTFISH_ACCESS_LOG", value_name = "FORMAT", default_value = "off")]
-    pub access_log: AccessLogFormat,
-
-    /// Where access log lines go; appended to. [default: standard error]
-    #[arg(long, env = "PILOTFISH_ACCESS_LOG_FILE", value_name = "PATH")]
-    pub access_log_file: Option<PathBuf>,
-
     /// Certificate chain of this sidecar's identity, leaf first (PEM), with one SPIFFE ID as its URI name. With it calls
     /// within the mesh are mutual TLS in both directions. The three files are watched: what is valid is taken at once.
     #[arg(long, env = "PILOTFISH_IDENTITY_CERT", value_name = "PATH", requires_all = ["identity_key", "trust_bundle"])]
@@ -153,6 +147,10 @@ pub struct Settings {
     /// DNS server for ServiceEntries with `resolution: DNS`. [default: those of /etc/resolv.conf]
     #[arg(long, env = "PILOTFISH_DNS_SERVER", value_name = "ADDR")]
     pub dns_server: Option<SocketAddr>,
+
+    /// Which calls it logs.
+    #[command(flatten)]
+    pub access_log: AccessLogSettings,
 
     /// What it tells of its calls.
     #[command(flatten)]
@@ -179,17 +177,6 @@ pub enum OutboundPolicy {
     /// Refuse them with 403 `egress-not-allowed`.
     #[value(name = "registry-only", alias = "REGISTRY_ONLY", alias = "registry_only")]
     RegistryOnly,
-}
-
-/// The form of the access log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AccessLogFormat {
-    /// No access log.
-    Off,
-    /// `key=value` pairs for people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// A host (name or address) and a port, unresolved.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pilotfish_config::model::MtlsMode;
+use pilotfish_filters::plan::Plan;
+use pilotfish_filters::telemetry::TelemetryPolicy;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
@@ -53,6 +55,14 @@ pub enum Direction {
 impl Direction {
     /// Both, in the order of their numbers.
     pub const ALL: [Direction; 2] = [Direction::Outbound, Direction::Inbound];
+
+    /// What Telemetry documents say of its calls.
+    pub fn telemetry(self, plan: &Plan) -> &TelemetryPolicy {
+        match self {
+            Direction::Outbound => plan.client_telemetry(),
+            Direction::Inbound => plan.server_telemetry(),
+        }
+    }
 
     /// The word in metrics and logs.
     pub const fn word(self) -> &'static str {

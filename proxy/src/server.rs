@@ -76,7 +76,7 @@ pub struct Shared {
     /// Which models, tools and agents are.
     pub words: Words,
     /// The access log, when it is asked for.
-    pub access_log: Option<AccessLog>,
+    pub access_log: AccessLog,
     /// The way to each worker's calls, by worker number; each worker takes its end.
     pub asking: Vec<(Asking, Mutex<Option<Answering>>)>,
     /// Where finished calls go.
@@ -143,7 +143,7 @@ impl Shared {
         let metrics = (0..settings.workers).map(|_| Arc::new(WorkerMetrics::default())).collect();
         let ways = (0..settings.workers).map(|_| ring::channel());
         let asking = ways.map(|(asking, answering)| (asking, Mutex::new(Some(answering)))).collect();
-        let access_log = AccessLog::open(&settings)?;
+        let access_log = AccessLog::open(&settings.access_log)?;
         let (dns, questions) = Dns::new();
         let secret = settings.control.local_secret_file.as_deref().map(local_secret::read);
         let local_secret = secret.transpose().map_err(io::Error::other)?;
@@ -334,6 +334,9 @@ async fn serve(shared: Arc<Shared>, questions: Questions, telemetry: otlp::Plan)
     }
     let _ = shared.listening.set(listening);
     shared.exporter.start(&shared, telemetry);
+    if shared.settings.access_log.otlp && !shared.exporter.takes_logs() {
+        log::warn!("--access-log-otlp: there is no collector for log records; --otlp-endpoint names one");
+    }
     tokio::spawn(health::endpoints::run(shared.clone()));
     tokio::spawn(health::notice::run(shared.clone()));
     tokio::spawn(recall::run(shared.clone()));
@@ -357,9 +360,7 @@ async fn serve(shared: Arc<Shared>, questions: Questions, telemetry: otlp::Plan)
         signal = signals.again() => Err(Failure::Interrupted(signal)),
         () = shutdown::run(&shared.drain, settings.drain_delay, settings.drain, served) => Ok(()),
     };
-    if let Some(log) = &shared.access_log {
-        log.flush(FLUSH);
-    }
+    shared.access_log.flush(FLUSH);
     shared.exporter.flush(FLUSH).await;
     let _ = configuration.send(Event::Stop);
     if result.is_ok() {

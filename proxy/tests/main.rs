@@ -5,6 +5,7 @@
 // Helpers of tests fail the test as the tests themselves do; the lint knows only functions marked as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
+mod access_log;
 mod balancing;
 mod cancellation;
 mod capabilities;

@@ -19,7 +19,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(settings.drain, Duration::from_secs(45));
     assert_eq!(settings.drain_delay, Duration::from_secs(2));
     assert_eq!(settings.outbound_policy, OutboundPolicy::AllowAny);
-    assert_eq!(settings.access_log, AccessLogFormat::Off);
+    assert_eq!(settings.access_log.form, AccessLogFormat::Off);
 }
 
 #[test]

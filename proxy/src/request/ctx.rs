@@ -67,8 +67,6 @@ pub struct Ctx<'p> {
     pub sent: u64,
     /// respond: bytes of the answer's body that went downstream.
     pub received: u64,
-    /// listen: what the access log tells of the request, when there is one.
-    pub asked: Option<Box<Asked>>,
     /// explain, then repeat: what its decisions weighed, when its caller asked for that and may.
     pub explained: Option<Box<Explained>>,
     /// Every stage: what is told of the call when it is over.
@@ -78,21 +76,6 @@ pub struct Ctx<'p> {
     /// trace: what the call is besides HTTP: a model's, a tool's, an agent's.
     pub agentic: Option<Box<Agentic>>,
     worker: &'p Worker,
-}
-
-/// The request as it came, for the access log; kept only when there is one, since the head changes on its way.
-#[derive(Debug)]
-pub struct Asked {
-    /// The method.
-    pub method: http::Method,
-    /// The authority.
-    pub authority: Box<str>,
-    /// The path without the query, which may hold secrets.
-    pub path: Box<str>,
-    /// `x-request-id`, the sidecar's own if the caller sent none.
-    pub request_id: Box<str>,
-    /// `HTTP/1.1` or `HTTP/2`.
-    pub protocol: &'static str,
 }
 
 impl<'p> Ctx<'p> {
@@ -106,23 +89,16 @@ impl<'p> Ctx<'p> {
     ) -> Self {
         let started = worker.shared.clock.now();
         worker.metrics.direction(direction).active_requests.add(1);
-        let asked = worker.shared.access_log.is_some().then(|| {
-            Box::new(Asked {
-                method: head.method.clone(),
-                authority: head.authority().into(),
-                path: head.path().into(),
-                // Kept for refusals that come before the sidecar would make one.
-                request_id: String::from_utf8_lossy(head.headers.get("x-request-id").unwrap_or_default())
-                    .into(),
-                protocol: if conn.h2 { "HTTP/2" } else { "HTTP/1.1" },
-            })
-        });
         let mut call = worker.calls.take();
         call.begin(direction, conn.peer, started);
         call.h2 = conn.h2;
         call.method.set(head.method.as_str());
         call.host.set(head.authority());
         call.path.set(head.path());
+        let log = &direction.telemetry(&snapshot.plan).access_log;
+        if worker.shared.access_log.wants(log) {
+            worker.shared.access_log.begin(log, &mut call, head, conn.mesh.as_deref());
+        }
         Ctx {
             call,
             onward: Onward::default(),
@@ -149,7 +125,6 @@ impl<'p> Ctx<'p> {
             reason: None,
             sent: 0,
             received: 0,
-            asked,
             worker,
         }
     }

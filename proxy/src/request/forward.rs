@@ -34,10 +34,6 @@ pub fn add_own_headers(worker: &Worker, ctx: &mut Ctx<'_>, head: &mut RequestHea
         head.headers.append("x-request-id", id.as_bytes());
         ctx.call.request_id.set(id.as_str());
     }
-    if let Some(asked) = &mut ctx.asked {
-        asked.request_id =
-            String::from_utf8_lossy(head.headers.get("x-request-id").unwrap_or_default()).into();
-    }
 }
 
 /// The rule's rewrite and edits, and those of the destination, in Envoy's order: the destination's first.

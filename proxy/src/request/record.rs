@@ -9,7 +9,6 @@ use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 use crate::request::{explain, trace};
 use crate::snapshot::Snapshot;
-use crate::telemetry::access_log::Finished;
 use crate::telemetry::metrics::Places;
 use crate::worker::Worker;
 
@@ -37,30 +36,11 @@ pub fn record(worker: &Worker, snapshot: &Snapshot, mut ctx: Ctx<'_>) {
     let direction = metrics.direction(ctx.direction);
     direction.request_bytes.add(ctx.sent);
     direction.response_bytes.add(ctx.received);
-    tell(worker, &mut ctx, places, duration);
-    if let (Some(log), Some(asked)) = (&worker.shared.access_log, &ctx.asked) {
-        log.record(&Finished {
-            direction: ctx.direction,
-            peer: ctx.peer.ip(),
-            protocol: asked.protocol,
-            method: asked.method.as_str(),
-            authority: &asked.authority,
-            path: &asked.path,
-            status: ctx.status,
-            reason: ctx.reason,
-            rule: ctx.rule.map_or("", |rule| &rule.name),
-            cluster: ctx.cluster.unwrap_or_default(),
-            endpoint: ctx.endpoint,
-            request_id: &asked.request_id,
-            duration,
-            request_bytes: ctx.sent,
-            response_bytes: ctx.received,
-        });
-    }
+    tell(worker, snapshot, &mut ctx, places, duration);
 }
 
 /// Completes the call's record, and hands it on.
-fn tell(worker: &Worker, ctx: &mut Ctx<'_>, places: Places, duration: Duration) {
+fn tell(worker: &Worker, snapshot: &Snapshot, ctx: &mut Ctx<'_>, places: Places, duration: Duration) {
     let call = &mut *ctx.call;
     call.stages.ended = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     (call.status, call.reason) = (ctx.status.unwrap_or(0), ctx.reason);
@@ -77,6 +57,11 @@ fn tell(worker: &Worker, ctx: &mut Ctx<'_>, places: Places, duration: Duration) 
     let call = &*ctx.call;
     worker.metrics.ended(call, places);
     worker.metrics.called(call, worker.vocabulary());
+    let (log, policy) = (&worker.shared.access_log, &ctx.direction.telemetry(&snapshot.plan).access_log);
+    if log.wants(policy) {
+        ctx.call.keep_names(ctx.rule.map_or("", |rule| &rule.name), ctx.cluster.unwrap_or_default());
+        log.end(policy, &ctx.call, &worker.shared.exporter);
+    }
     ctx.call.remember();
 }
 
@@ -85,23 +70,13 @@ pub fn refused(worker: &Worker, direction: Direction, conn: &ConnContext, deny: 
     worker.metrics.finished(direction, Some(deny.reason.status()), Duration::ZERO);
     worker.metrics.refused(deny.reason);
     worker.metrics.unparsed(direction, conn.h2, deny.reason);
-    if let Some(log) = &worker.shared.access_log {
-        log.record(&Finished {
-            direction,
-            peer: conn.peer.ip(),
-            protocol: if conn.h2 { "HTTP/2" } else { "HTTP/1.1" },
-            method: "",
-            authority: "",
-            path: "",
-            status: Some(deny.reason.status()),
-            reason: Some(deny.reason),
-            rule: "",
-            cluster: "",
-            endpoint: None,
-            request_id: "",
-            duration: Duration::ZERO,
-            request_bytes: 0,
-            response_bytes: 0,
-        });
+    let (log, snapshot) = (&worker.shared.access_log, worker.pin());
+    let policy = &direction.telemetry(&snapshot.plan).access_log;
+    if log.wants(policy) {
+        let mut call = worker.calls.take();
+        call.begin(direction, conn.peer, worker.shared.clock.now());
+        call.h2 = conn.h2;
+        (call.status, call.reason) = (deny.reason.status(), Some(deny.reason));
+        log.end(policy, &call, &worker.shared.exporter);
     }
 }

@@ -10,7 +10,6 @@ use pilotfish_filters::correlate::{Correlation, Handed};
 use pilotfish_filters::endpoint::Endpoint;
 use pilotfish_filters::plan::Plan;
 use pilotfish_filters::sampling::Root;
-use pilotfish_filters::telemetry::TracingPolicy;
 use pilotfish_filters::text::Text;
 use pilotfish_filters::trace::w3c::State;
 use pilotfish_filters::trace::{Said, SpanId, TraceContext, TraceId, b3, baggage, w3c};
@@ -52,7 +51,7 @@ pub struct Onward {
 
 /// Reads what the caller says of the trace, or begins one. After guard, which knows what an outbound call belongs to.
 pub fn enter(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call, head: &mut RequestHead) {
-    let policy = policy(plan, ctx.direction);
+    let policy = &ctx.direction.telemetry(plan).tracing;
     let said = if head.headers.may_have(CONTEXT) { read(worker, &mut head.headers) } else { Said::default() };
     read_workflow(&mut ctx.call.workflow, &head.headers);
     let joined = match said.parent {
@@ -77,6 +76,9 @@ pub fn enter(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call, head:
     (record.trace, record.span, record.parent) = (trace, span, parent);
     (record.sampled, record.inferred, record.silent) = (sampled, joined.is_some(), policy.silent);
     record.https = head.scheme() == "https";
+    if sampled && !policy.tags.is_empty() {
+        record.tag(&policy.tags, head);
+    }
     let mut tells_workflow = false;
     if let Some((handed, _)) = joined
         && record.workflow.is_empty()
@@ -99,13 +101,6 @@ pub fn enter(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call, head:
     };
     ctx.onward = Onward { first, random, cut: policy.cut, tells_workflow };
     strip(worker, ctx, &mut head.headers);
-}
-
-fn policy(plan: &Plan, direction: Direction) -> &TracingPolicy {
-    match direction {
-        Direction::Outbound => &plan.client_telemetry().tracing,
-        Direction::Inbound => &plan.server_telemetry().tracing,
-    }
 }
 
 /// What the headers say. A `tracestate` that goes with no valid `traceparent`, or is none itself, is removed.

@@ -1,62 +1,39 @@
-//! One line for each finished request, when it is asked for. Lines are made on the worker and written by a thread of
-//! their own: a slow disk or a full pipe drops lines (counted), it never slows a request.
+//! One line for each finished call, when it is asked for: by `--access-log`, or by a Telemetry document. A worker's price is a
+//! copy of the call's record; lines are made and written by a thread of their own, and log records of OpenTelemetry by the
+//! telemetry thread. A slow disk or a full pipe drops lines (counted), it never slows a call. No headers, no query, no body:
+//! they hold secrets; what looks like one elsewhere is hidden (`filters/src/redact.rs`).
 
-use std::fmt::Write as _;
+pub mod fields;
+mod lines;
+pub mod records;
+
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pilotfish_filters::verdict::Reason;
+use pilotfish_filters::expression::Expression;
+use pilotfish_filters::telemetry::{AccessLogPolicy, LogPolicy};
 
-use super::text::{push_quoted, push_time, push_value};
-use crate::bootstrap::{AccessLogFormat, Settings};
-use crate::listen::Direction;
+use super::call::CallRecord;
+use super::export::Exporter;
+use super::log;
+use crate::bootstrap::{AccessLogFormat, AccessLogSettings};
+use crate::http::RequestHead;
+use crate::tls::MeshPeer;
+use fields::Fields;
 
-/// Lines that may wait for the writer.
+/// Calls that may wait for the writer: about 6 MiB.
 const QUEUE: usize = 4096;
-
-/// A finished request, as the log tells it. No headers, no query, no body: they hold secrets.
-#[derive(Debug, Clone, Copy)]
-pub struct Finished<'a> {
-    /// Which way the request went.
-    pub direction: Direction,
-    /// Who sent it.
-    pub peer: IpAddr,
-    /// `HTTP/1.1` or `HTTP/2`, downstream.
-    pub protocol: &'static str,
-    /// The method as sent.
-    pub method: &'a str,
-    /// The host that was asked for.
-    pub authority: &'a str,
-    /// The path without the query.
-    pub path: &'a str,
-    /// What the caller got; `None` when the caller was gone before.
-    pub status: Option<u16>,
-    /// Why the proxy itself refused, if it did.
-    pub reason: Option<Reason>,
-    /// The rule that matched.
-    pub rule: &'a str,
-    /// The cluster that it led to.
-    pub cluster: &'a str,
-    /// The endpoint that answered.
-    pub endpoint: Option<SocketAddr>,
-    /// `x-request-id`.
-    pub request_id: &'a str,
-    /// From the request's head to the end of its answer.
-    pub duration: Duration,
-    /// Bytes of the request's body.
-    pub request_bytes: u64,
-    /// Bytes of the response's body.
-    pub response_bytes: u64,
-}
 
 /// What the writer is sent.
 #[derive(Debug)]
 enum Entry {
-    Line(String),
+    /// A call, and when it ended, after 1970.
+    Call(Box<(Duration, CallRecord)>),
     /// Everything before this is to be written; then say so.
     Flush(SyncSender<()>),
 }
@@ -64,46 +41,81 @@ enum Entry {
 /// The way from the workers to the log's writer.
 #[derive(Debug)]
 pub struct AccessLog {
-    json: bool,
-    lines: SyncSender<Entry>,
+    settings: AccessLogSettings,
+    /// There once something was logged; `None`: there is no writer, and the process's log says why.
+    writer: OnceLock<Option<SyncSender<Entry>>>,
     dropped: AtomicU64,
 }
 
 impl AccessLog {
-    /// The access log that the settings ask for, `None` when it is off. Starts the writer's thread.
+    /// The access log that the settings ask for. Its writer's thread starts now when it is on, else when a document switches
+    /// it on.
     ///
     /// # Errors
     /// The log's file cannot be opened, or the thread not be started.
-    pub fn open(settings: &Settings) -> io::Result<Option<Self>> {
-        if settings.access_log == AccessLogFormat::Off {
-            return Ok(None);
+    pub fn open(settings: &AccessLogSettings) -> io::Result<Self> {
+        let log =
+            AccessLog { settings: settings.clone(), writer: OnceLock::new(), dropped: AtomicU64::new(0) };
+        if settings.form != AccessLogFormat::Off {
+            let _ = log.writer.set(Some(start(settings)?));
         }
-        let sink: Box<dyn Write + Send> = match &settings.access_log_file {
-            None => Box::new(io::stderr()),
-            Some(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
-                    io::Error::new(
-                        error.kind(),
-                        format!("cannot open the access log {}: {error}", path.display()),
-                    )
-                })?;
-                Box::new(file)
-            }
-        };
-        let (lines, queue) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&queue, sink))?;
-        Ok(Some(AccessLog {
-            json: settings.access_log == AccessLogFormat::Json,
-            lines,
-            dropped: AtomicU64::new(0),
-        }))
+        Ok(log)
     }
 
-    /// Queues one line, or counts it as dropped when the writer cannot keep up.
-    pub fn record(&self, request: &Finished<'_>) {
+    /// Whether calls to which `policy` applies are told of at all.
+    pub fn wants(&self, policy: &AccessLogPolicy) -> bool {
+        self.lines_on(policy) || self.records_on(policy)
+    }
+
+    fn lines_on(&self, policy: &AccessLogPolicy) -> bool {
+        policy.lines.on.unwrap_or(self.settings.form != AccessLogFormat::Off)
+    }
+
+    fn records_on(&self, policy: &AccessLogPolicy) -> bool {
+        policy.records.on.unwrap_or(self.settings.otlp)
+    }
+
+    /// The document's condition, else the flag's.
+    fn filter<'a>(&'a self, policy: &'a LogPolicy) -> Option<&'a Expression> {
+        policy.filter.as_deref().or(self.settings.filter.as_ref())
+    }
+
+    /// A call has begun: what a line needs of it, or a condition, and the record has no place for is kept.
+    pub fn begin(
+        &self,
+        policy: &AccessLogPolicy,
+        call: &mut CallRecord,
+        head: &RequestHead,
+        mesh: Option<&MeshPeer>,
+    ) {
+        let request_id = head.headers.get("x-request-id").unwrap_or_default();
+        call.keep_whole(head.authority(), head.path(), &String::from_utf8_lossy(request_id));
+        for kind in [&policy.lines, &policy.records] {
+            if let Some(filter) = self.filter(kind) {
+                call.keep_for(filter, head, mesh);
+            }
+        }
+    }
+
+    /// A call has ended: it is told of, or counted as dropped when the writer cannot keep up.
+    pub fn end(&self, policy: &AccessLogPolicy, call: &CallRecord, exporter: &Exporter) {
+        let meant = |kind: &LogPolicy| self.filter(kind).is_none_or(|filter| filter.matches(call));
+        if self.lines_on(policy) && meant(&policy.lines) {
+            self.write(call);
+        }
+        if self.records_on(policy) && meant(&policy.records) {
+            exporter.log_call(call);
+        }
+    }
+
+    fn write(&self, call: &CallRecord) {
+        let writer = self.writer.get_or_init(|| {
+            let started = start(&self.settings);
+            started.inspect_err(|error| log::error!("no access log", error = error)).ok()
+        });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let line = if self.json { json(now, request) } else { text(now, request) };
-        if self.lines.try_send(Entry::Line(line)).is_err() {
+        let entry = || Entry::Call(Box::new((now, call.clone())));
+        if !writer.as_ref().is_some_and(|writer| writer.try_send(entry()).is_ok()) {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -111,25 +123,52 @@ impl AccessLog {
     /// Waits until everything that was recorded is written, at most `limit`. For the end of the process.
     pub fn flush(&self, limit: Duration) {
         let (done, wait) = sync_channel(1);
-        if self.lines.try_send(Entry::Flush(done)).is_ok() {
+        if let Some(Some(writer)) = self.writer.get()
+            && writer.try_send(Entry::Flush(done)).is_ok()
+        {
             let _ = wait.recv_timeout(limit);
         }
     }
 
-    /// Lines that were dropped because the writer could not keep up.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Relaxed)
+    /// Lines that were dropped because the writer could not keep up; `None`: there was never anything to write.
+    pub fn dropped(&self) -> Option<u64> {
+        self.writer.get().map(|_| self.dropped.load(Relaxed))
+    }
+
+    /// The fields of lines and of log records.
+    pub fn fields(&self) -> &Fields {
+        &self.settings.fields
     }
 }
 
+/// Opens where lines go, and starts the thread that writes them there.
+fn start(settings: &AccessLogSettings) -> io::Result<SyncSender<Entry>> {
+    let sink: Box<dyn Write + Send> = match &settings.file {
+        None => Box::new(io::stderr()),
+        Some(path) => Box::new(open(path)?),
+    };
+    let (writer, queue) = sync_channel(QUEUE);
+    let (json, fields) = (settings.form == AccessLogFormat::Json, settings.fields.clone());
+    let thread = std::thread::Builder::new().name("access-log".into());
+    thread.spawn(move || write_lines(&queue, sink, json, &fields))?;
+    Ok(writer)
+}
+
+fn open(path: &PathBuf) -> io::Result<std::fs::File> {
+    OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot open the access log {}: {error}", path.display()))
+    })
+}
+
 /// Writes what is queued, several lines at a time when several wait.
-fn write_lines(queue: &Receiver<Entry>, mut sink: Box<dyn Write + Send>) {
+fn write_lines(queue: &Receiver<Entry>, mut sink: Box<dyn Write + Send>, json: bool, fields: &Fields) {
     let mut batch = String::new();
     let mut flushed = Vec::new();
     while let Ok(first) = queue.recv() {
         for entry in std::iter::once(first).chain(queue.try_iter().take(255)) {
             match entry {
-                Entry::Line(line) => batch.push_str(&line),
+                Entry::Call(call) if json => lines::push_json(&mut batch, call.0, &call.1, fields),
+                Entry::Call(call) => lines::push_text(&mut batch, call.0, &call.1, fields),
                 Entry::Flush(done) => flushed.push(done),
             }
         }
@@ -141,145 +180,82 @@ fn write_lines(queue: &Receiver<Entry>, mut sink: Box<dyn Write + Send>) {
     }
 }
 
-fn text(now: Duration, request: &Finished<'_>) -> String {
-    let mut line = String::with_capacity(256);
-    push_time(&mut line, now);
-    let mut field = |key: &str, value: &str| {
-        line.push(' ');
-        line.push_str(key);
-        line.push('=');
-        push_value(&mut line, value);
-    };
-    each_field(request, &mut field);
-    line.push('\n');
-    line
-}
-
-fn json(now: Duration, request: &Finished<'_>) -> String {
-    let mut line = String::with_capacity(384);
-    line.push_str("{\"time\":\"");
-    push_time(&mut line, now);
-    line.push('"');
-    let mut field = |key: &str, value: &str| {
-        line.push_str(",\"");
-        line.push_str(key);
-        line.push_str("\":");
-        if NUMBERS.contains(&key) {
-            line.push_str(value);
-        } else {
-            push_quoted(&mut line, value);
-        }
-    };
-    each_field(request, &mut field);
-    line.push_str("}\n");
-    line
-}
-
-const NUMBERS: [&str; 4] = ["status", "duration_us", "request_bytes", "response_bytes"];
-
-/// The fields of a line in their order; empty ones are left out.
-fn each_field(request: &Finished<'_>, field: &mut dyn FnMut(&str, &str)) {
-    let mut number = String::with_capacity(48);
-    let mut show = |field: &mut dyn FnMut(&str, &str), key: &str, value: &dyn std::fmt::Display| {
-        number.clear();
-        let _ = write!(number, "{value}");
-        field(key, &number);
-    };
-    field("direction", request.direction.word());
-    show(field, "peer", &request.peer);
-    field("protocol", request.protocol);
-    field("method", request.method);
-    field("authority", request.authority);
-    field("path", request.path);
-    show(field, "status", &request.status.unwrap_or(Reason::ClientGone.status()));
-    if let Some(reason) = request.reason {
-        field("reason", reason.word());
-    }
-    for (key, value) in [("rule", request.rule), ("cluster", request.cluster)] {
-        if !value.is_empty() {
-            field(key, value);
-        }
-    }
-    if let Some(endpoint) = request.endpoint {
-        show(field, "endpoint", &endpoint);
-    }
-    if !request.request_id.is_empty() {
-        field("request_id", request.request_id);
-    }
-    show(field, "duration_us", &request.duration.as_micros());
-    show(field, "request_bytes", &request.request_bytes);
-    show(field, "response_bytes", &request.response_bytes);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bootstrap::Settings;
 
-    fn request() -> Finished<'static> {
-        Finished {
-            direction: Direction::Outbound,
-            peer: IpAddr::from([127, 0, 0, 1]),
-            protocol: "HTTP/1.1",
-            method: "POST",
-            authority: "nlp",
-            path: "/a\" b\n",
-            status: Some(200),
-            reason: None,
-            rule: "nlp-routing/0",
-            cluster: "",
-            endpoint: Some(SocketAddr::from(([10, 0, 0, 7], 80))),
-            request_id: "",
-            duration: Duration::from_micros(1234),
-            request_bytes: 3,
-            response_bytes: 4,
-        }
+    fn settings(flags: &[&str]) -> AccessLogSettings {
+        let flags = [&["p", "--config", "/c", "--agent", "a"], flags].concat();
+        <Settings as clap::Parser>::try_parse_from(flags).unwrap().access_log
     }
 
-    #[test]
-    fn a_path_cannot_forge_fields_of_a_text_line() {
-        assert_eq!(
-            text(Duration::ZERO, &request()),
-            "1970-01-01T00:00:00.000Z direction=outbound peer=127.0.0.1 protocol=HTTP/1.1 method=POST authority=nlp \
-             path=\"/a\\\" b\\n\" status=200 rule=nlp-routing/0 endpoint=10.0.0.7:80 duration_us=1234 request_bytes=3 \
-             response_bytes=4\n"
-        );
+    fn say(log: &AccessLog, policy: &AccessLogPolicy, status: u16) {
+        let call = CallRecord { status, ..CallRecord::default() };
+        log.end(policy, &call, &Exporter::default());
     }
 
-    #[test]
-    fn a_json_line_parses_and_keeps_the_types() {
-        let gone = Finished { status: None, reason: Some(Reason::ClientGone), ..request() };
-        let line = json(Duration::ZERO, &gone);
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(value["path"], "/a\" b\n");
-        assert_eq!(value["status"], 499);
-        assert_eq!(value["reason"], "client-gone");
-        assert_eq!(value["duration_us"], 1234);
-        assert_eq!(line.matches('\n').count(), 1);
+    fn on(on: bool, filter: Option<&str>) -> AccessLogPolicy {
+        let filter = filter.map(|filter| Box::new(Expression::compile(filter).unwrap()));
+        AccessLogPolicy { lines: LogPolicy { on: Some(on), filter }, ..AccessLogPolicy::default() }
     }
 
     #[test]
     fn a_flush_waits_for_what_was_recorded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let file = path.to_str().unwrap();
-        let flags =
-            ["p", "--config", "/c", "--agent", "a", "--access-log", "json", "--access-log-file", file];
-        let settings = <Settings as clap::Parser>::try_parse_from(flags).unwrap();
-        let log = AccessLog::open(&settings).unwrap().unwrap();
+        let flags = ["--access-log", "json", "--access-log-file", path.to_str().unwrap()];
+        let log = AccessLog::open(&settings(&flags)).unwrap();
         for _ in 0..600 {
-            log.record(&request());
+            say(&log, &AccessLogPolicy::default(), 200);
         }
         log.flush(Duration::from_secs(10));
         assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 600);
     }
 
     #[test]
+    fn documents_come_before_flags() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let flags =
+            ["--access-log-file", path.to_str().unwrap(), "--access-log-filter", "response.code == 201"];
+        let log = AccessLog::open(&settings(&flags)).unwrap();
+        assert!(!log.wants(&AccessLogPolicy::default()) && log.dropped().is_none() && !path.exists());
+        say(&log, &AccessLogPolicy::default(), 201);
+        say(&log, &on(false, None), 201);
+        assert!(!path.exists(), "off");
+        say(&log, &on(true, None), 200);
+        say(&log, &on(true, None), 201);
+        say(&log, &on(true, Some("response.code == 202")), 201);
+        say(&log, &on(true, Some("response.code == 202")), 202);
+        log.flush(Duration::from_secs(10));
+        let lines = std::fs::read_to_string(path).unwrap();
+        let status: Vec<&str> = lines
+            .lines()
+            .filter_map(|line| line.split(' ').find(|pair| pair.starts_with("status=")))
+            .collect();
+        assert_eq!(status, ["status=201", "status=202"]);
+    }
+
+    #[test]
     fn a_stuck_writer_drops_lines_and_counts_them() {
-        let (lines, _queue) = sync_channel(1);
-        let log = AccessLog { json: false, lines, dropped: AtomicU64::new(0) };
+        let log = AccessLog::open(&settings(&[])).unwrap();
+        let (writer, _queue) = sync_channel(1);
+        log.writer.set(Some(writer)).unwrap();
         for _ in 0..3 {
-            log.record(&request());
+            say(&log, &on(true, None), 200);
         }
-        assert_eq!(log.dropped(), 2);
+        assert_eq!(log.dropped(), Some(2));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_is_an_error_at_the_start_and_never_later() {
+        let flags = ["--access-log-file", "/nowhere/access.log"];
+        let json = [&flags[..], &["--access-log", "json"]].concat();
+        let error = AccessLog::open(&settings(&json)).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/access.log"), "{error}");
+        let log = AccessLog::open(&settings(&flags)).unwrap();
+        say(&log, &on(true, None), 200);
+        assert_eq!(log.dropped(), Some(1));
     }
 }

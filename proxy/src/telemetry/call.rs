@@ -1,6 +1,7 @@
 //! What a sidecar knows of one call: a record of a fixed size that the stages fill on its way. Spans, the answer of `/why`, a
 //! line of the access log and what a tap shows are all made from it, and only from it.
 
+mod tags;
 mod view;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -257,14 +258,22 @@ pub struct Extra {
     pub tags: Vec<(Box<str>, Box<str>)>,
     /// The whole decision, for a call with `agent-explain: 1`, as JSON.
     pub explained: Option<Box<str>>,
-    /// The authority and the path, when the record cut them and the access log tells them.
-    pub host: Option<Box<str>>,
-    /// See `host`.
-    pub path: Option<Box<str>>,
+    /// What the record had to cut and the access log tells.
+    pub whole: Whole,
     /// Request headers that a condition asks for, by their name in lower case.
     pub headers: Vec<(Box<str>, Box<str>)>,
     /// The caller's SPIFFE ID, when a condition asks for it.
     pub principal: Option<Box<str>>,
+}
+
+/// Texts of a record that did not fit it.
+#[derive(Debug, Clone, Default)]
+pub struct Whole {
+    host: Option<Box<str>>,
+    path: Option<Box<str>>,
+    request_id: Option<Box<str>>,
+    rule: Option<Box<str>>,
+    cluster: Option<Box<str>>,
 }
 
 /// The value of an attribute.

@@ -56,6 +56,8 @@ pub struct LogLine {
 enum Item {
     Call(Box<CallRecord>, Why),
     Log(Box<LogLine>),
+    /// A call for the access log.
+    Logged(Box<CallRecord>),
     /// Everything before this is to be sent; then say so.
     Flush(oneshot::Sender<()>),
 }
@@ -159,6 +161,15 @@ impl Exporter {
     pub fn log(&self, line: LogLine) {
         if let Some(queue) = self.queue.get().filter(|queue| queue.logs)
             && !queue.push(Item::Log(Box::new(line)))
+        {
+            self.of(Signal::Logs).queue_full.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Queues a call of which a log record is to be made, or counts it as dropped.
+    pub fn log_call(&self, record: &CallRecord) {
+        if let Some(queue) = self.queue.get().filter(|queue| queue.logs)
+            && !queue.push(Item::Logged(Box::new(record.clone())))
         {
             self.of(Signal::Logs).queue_full.fetch_add(1, Relaxed);
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use pilotfish_filters::expression::{Attribute, Expression, Room, View};
 use pilotfish_filters::verdict::Reason;
 
-use super::{CallRecord, Try};
+use super::{CallRecord, Text, Try, Whole};
 use crate::http::RequestHead;
 use crate::tls::MeshPeer;
 
@@ -24,14 +24,55 @@ impl CallRecord {
         }
     }
 
+    /// Keeps what was asked for, whole where the record has to cut it; and `x-request-id` already, for refusals that come
+    /// before it is looked at.
+    pub fn keep_whole(&mut self, host: &str, path: &str, request_id: &str) {
+        self.request_id.set(request_id);
+        let kept = [uncut(&self.host, host), uncut(&self.path, path), uncut(&self.request_id, request_id)];
+        if kept.iter().any(Option::is_some) {
+            let [host, path, request_id] = kept;
+            let whole = &mut self.extra().whole;
+            (whole.host, whole.path, whole.request_id) = (host, path, request_id);
+        }
+    }
+
+    /// The same of what the call met.
+    pub fn keep_names(&mut self, rule: &str, cluster: &str) {
+        let kept = [uncut(&self.rule, rule), uncut(&self.cluster, cluster)];
+        if kept.iter().any(Option::is_some) {
+            let [rule, cluster] = kept;
+            let whole = &mut self.extra().whole;
+            (whole.rule, whole.cluster) = (rule, cluster);
+        }
+    }
+
+    fn whole<'r>(&'r self, of: fn(&Whole) -> &Option<Box<str>>, cut: &'r str) -> &'r str {
+        self.extra.as_ref().and_then(|extra| of(&extra.whole).as_deref()).unwrap_or(cut)
+    }
+
     /// The authority that was asked for, whole if that was kept.
     pub fn whole_host(&self) -> &str {
-        self.extra.as_ref().and_then(|extra| extra.host.as_deref()).unwrap_or(self.host.as_str())
+        self.whole(|whole| &whole.host, self.host.as_str())
     }
 
     /// The path without its query, whole if that was kept.
     pub fn whole_path(&self) -> &str {
-        self.extra.as_ref().and_then(|extra| extra.path.as_deref()).unwrap_or(self.path.as_str())
+        self.whole(|whole| &whole.path, self.path.as_str())
+    }
+
+    /// `x-request-id`, whole if that was kept.
+    pub fn whole_request_id(&self) -> &str {
+        self.whole(|whole| &whole.request_id, self.request_id.as_str())
+    }
+
+    /// The rule that matched, whole if that was kept.
+    pub fn whole_rule(&self) -> &str {
+        self.whole(|whole| &whole.rule, self.rule.as_str())
+    }
+
+    /// The cluster that it led to, whole if that was kept.
+    pub fn whole_cluster(&self) -> &str {
+        self.whole(|whole| &whole.cluster, self.cluster.as_str())
     }
 
     /// The try that decided: the last one.
@@ -55,6 +96,11 @@ impl CallRecord {
     }
 }
 
+/// `whole`, when a record's text has not the place for it.
+fn uncut<const N: usize>(_: &Text<N>, whole: &str) -> Option<Box<str>> {
+    (whole.len() > N).then(|| whole.into())
+}
+
 impl View for CallRecord {
     fn text<'v>(&'v self, attribute: Attribute, room: &'v mut Room) -> Option<&'v str> {
         Some(match attribute {
@@ -63,7 +109,7 @@ impl View for CallRecord {
             Attribute::Host => self.whole_host(),
             Attribute::Scheme if self.https => "https",
             Attribute::Scheme => "http",
-            Attribute::RequestId => self.request_id.as_str(),
+            Attribute::RequestId => self.whole_request_id(),
             Attribute::HttpVersion => self.http_version(),
             Attribute::Reason => self.reason?.word(),
             Attribute::SourceAddress => room.show(&self.peer),
@@ -71,10 +117,10 @@ impl View for CallRecord {
             Attribute::SourceNamespace => self.caller.as_str().split_once('/')?.0,
             Attribute::Caller => self.caller.as_str(),
             Attribute::Endpoint => room.show(&self.endpoint()?),
-            Attribute::Cluster => self.cluster.as_str(),
+            Attribute::Cluster => self.whole_cluster(),
             Attribute::Agent => self.last_try()?.agent.as_str(),
             Attribute::Direction => self.direction.word(),
-            Attribute::Rule => self.rule.as_str(),
+            Attribute::Rule => self.whole_rule(),
             Attribute::Capability => self.capability.as_str(),
             Attribute::Protocol => self.protocol.word(),
             Attribute::Workflow => self.workflow.as_str(),

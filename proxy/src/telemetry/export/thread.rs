@@ -13,9 +13,10 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::gather::{Ends, SpanBatch, log_record};
-use super::{Bell, Item};
+use super::{Bell, Item, LogLine};
 use crate::bootstrap::otlp::{Batching, Plan, Way};
 use crate::server::{Shared, yield_to_workers};
+use crate::telemetry::access_log::records;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{self, otlp};
 use crate::telemetry::otlp::lane::{Counts, Lane};
@@ -160,11 +161,10 @@ impl Thread {
                         self.send_spans();
                     }
                 }
-                Item::Log(line) => {
-                    self.logs.push(log_record(*line, self.epoch));
-                    if self.logs.len() >= self.batching.batch {
-                        self.send_logs();
-                    }
+                Item::Log(line) => self.add_log(*line),
+                Item::Logged(call) => {
+                    let line = records::record(&call, self.shared.access_log.fields());
+                    self.add_log(line);
                 }
                 Item::Flush(done) => self.flushes.push(done),
             }
@@ -173,6 +173,13 @@ impl Thread {
                 // The lanes are tasks of this thread.
                 tokio::task::yield_now().await;
             }
+        }
+    }
+
+    fn add_log(&mut self, line: LogLine) {
+        self.logs.push(log_record(line, self.epoch));
+        if self.logs.len() >= self.batching.batch {
+            self.send_logs();
         }
     }
 

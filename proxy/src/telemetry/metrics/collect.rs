@@ -323,9 +323,9 @@ fn configuration(page: &mut Families, shared: &Shared) {
     page.single("pilotfish_config_last_reload_success", Kind::Gauge, help, u8::from(config.last_accepted()));
     let draining = u8::from(shared.drain.phase() > Phase::Serving);
     page.single("pilotfish_draining", Kind::Gauge, "1 from the start of the drain.", draining);
-    if let Some(log) = &shared.access_log {
+    if let Some(dropped) = shared.access_log.dropped() {
         let help = "Access log lines that were dropped because the reader was too slow.";
-        page.single("pilotfish_access_log_dropped_total", Kind::Counter, help, log.dropped());
+        page.single("pilotfish_access_log_dropped_total", Kind::Counter, help, dropped);
     }
     let spans = &shared.exporter;
     let help = "Calls whose spans were dropped because the queue to the exporter was full.";
