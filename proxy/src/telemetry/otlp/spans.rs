@@ -357,9 +357,9 @@ struct Facts<'a> {
 impl<'a> Facts<'a> {
     fn of(call: &'a CallRecord, why: Why, epoch: Epoch) -> Self {
         let extra = call.extra.as_deref();
-        let path = extra.and_then(|extra| extra.path.as_deref()).unwrap_or(call.path.as_str());
+        let path = call.whole_path();
         let path = redact::path(if path.is_empty() { "/" } else { path });
-        let authority = extra.and_then(|extra| extra.host.as_deref()).unwrap_or(call.host.as_str());
+        let authority = call.whole_host();
         let authority = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);
         let (host, port) = split(authority);
         let port = port.unwrap_or(if call.https { 443 } else { 80 });
