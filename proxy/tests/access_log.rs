@@ -96,7 +96,7 @@ async fn a_line_tells_what_happened_and_no_secret() {
     assert!(first["rule"].as_str().unwrap().contains("a-test"), "{first}");
     assert!(first["duration_us"].as_u64().unwrap() > 0);
     let second = &lines[1];
-    assert_eq!((second["status"].as_u64(), second["request_id"].as_str()), (Some(502), Some("r2")));
+    assert_eq!((second["status"].as_u64(), second["request_id"].as_str()), (Some(404), Some("r2")));
     assert!(second["reason"].is_string() && second.get("endpoint").is_none(), "{second}");
     assert!(!log.lines(2).await.concat().contains("hunter2"));
 }
