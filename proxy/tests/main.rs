@@ -29,6 +29,7 @@ mod hedges;
 mod lifecycle;
 mod limits;
 mod matching;
+mod metrics;
 mod mirrors;
 mod names;
 mod overload;

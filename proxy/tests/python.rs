@@ -100,3 +100,23 @@ fn websocket() {
     ];
     client(&python, "websocket_client.py", sidecar.outbound.port(), &done);
 }
+
+/// Both formats, as the strictest reader that there is takes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics() {
+    let Some(python) = tokio::task::block_in_place(|| interpreter(&target())) else { return };
+    let agent = pilotfish_testkit::Agent::start("a").await;
+    let yaml = service("agent.test", agent.port());
+    let sidecar = sidecar().yaml("a.yaml", yaml).args(&["--trace-sampling", "100%"]).start();
+    for host in ["agent.test", "agent.test", "nobody.test"] {
+        pilotfish_testkit::h1::get(sidecar.outbound, host, "/", &[]).await.unwrap();
+    }
+    crate::support::wait_metric(
+        &sidecar,
+        "pilotfish_requests_total{direction=\"outbound\",status=\"2xx\"}",
+        2,
+    )
+    .await;
+    let done = ["text", "openmetrics", "the same families", "calls", "exemplar"];
+    tokio::task::block_in_place(|| client(&python, "metrics_client.py", sidecar.admin.port(), &done));
+}

@@ -7,8 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What the scripts import.
-pub const PACKAGES: [&str; 4] =
-    ["websockets==15.0.1", "grpcio==1.76.0", "h2==4.3.0", "opentelemetry-proto==1.45.2"];
+pub const PACKAGES: [&str; 5] = [
+    "websockets==15.0.1",
+    "grpcio==1.76.0",
+    "h2==4.3.0",
+    "opentelemetry-proto==1.45.2",
+    "prometheus_client==0.26.0",
+];
 
 /// The interpreter of the environment in `target/pyvenv`, made first if need be; `None` after a loud word.
 ///
