@@ -106,7 +106,7 @@ impl Drop for Alerts {
 async fn run(
     alerts: std::sync::Weak<Alerts>,
     fleet: Arc<Fleet>,
-    documents: watch::Receiver<Arc<Committed>>,
+    mut documents: watch::Receiver<Arc<Committed>>,
     outbox: Option<Arc<Outbox>>,
 ) {
     // The wall's clock once, then one that does not jump: what has to hold for two minutes holds for two minutes.
@@ -114,9 +114,18 @@ async fn run(
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            biased;
+            _ = ticks.tick() => {}
+            // Rules that are new are shown at once.
+            changed = documents.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
         let Some(alerts) = alerts.upgrade() else { return };
-        let model = documents.borrow().model.clone();
+        let model = documents.borrow_and_update().model.clone();
         let now = u64::try_from((from + started.elapsed()).as_millis()).unwrap_or(u64::MAX);
         let turns = {
             let mut own = alerts.lock();

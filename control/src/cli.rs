@@ -12,6 +12,7 @@ pub mod check;
 pub mod client;
 pub mod compare;
 pub mod completion;
+pub mod dashboards;
 pub mod delete;
 pub mod diff;
 pub mod edit;
@@ -88,6 +89,7 @@ enum Command {
     Backup(backup::Backup),
     Restore(restore::Restore),
     Check(check::Check),
+    Dashboards(dashboards::Dashboards),
     Schema(schema::Schema),
     Completion(completion::Completion),
     Version(version::Version),
@@ -107,7 +109,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Who belongs to it", &["token", "revoke", "readmit", "trust", "admin"]),
-    ("Without a control plane", &["check", "schema", "completion", "version"]),
+    ("Without a control plane", &["check", "schema", "dashboards", "completion", "version"]),
 ];
 
 /// The whole command line; its help lists the commands in groups.
@@ -158,6 +160,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failed> {
         Command::Schema(schema) => Ok(schema.run()),
         Command::Completion(completion) => Ok(completion.run()),
         Command::Restore(it) => it.run().map(|()| ExitCode::SUCCESS),
+        Command::Dashboards(it) => it.run().map(|()| ExitCode::SUCCESS),
         Command::Ca(ca) => ca.run().map(|()| ExitCode::SUCCESS),
         Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
         other => ask(other).map(|()| ExitCode::SUCCESS),
@@ -199,6 +202,7 @@ fn ask(command: Command) -> Result<(), Failed> {
             Command::Serve(_)
             | Command::Ca(_)
             | Command::Restore(_)
+            | Command::Dashboards(_)
             | Command::Check(_)
             | Command::Schema(_)
             | Command::Completion(_)

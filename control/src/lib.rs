@@ -5,6 +5,7 @@ pub mod api;
 pub mod backup;
 pub mod ca;
 pub mod cli;
+pub mod dashboards;
 pub mod fleet;
 pub mod log;
 pub mod paths;

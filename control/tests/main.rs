@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod alerts;
 mod cli;
+mod dashboards;
 mod deploy;
 #[cfg(feature = "etcd")]
 mod fleet_etcd;
