@@ -137,7 +137,10 @@ async fn calls_that_fail_are_told_of_until_they_do_not() {
         }
         assert!(Instant::now() < deadline);
     }
-    assert_eq!(alerts(&serve).await.alerts[0].state, "resolved");
+    let now = alerts(&serve).await.alerts;
+    let state = |rule: &str| now.iter().find(|alert| alert.rule == rule).map(|alert| alert.state.clone());
+    assert_eq!(state("default/coder-fails").as_deref(), Some("resolved"));
+    assert_eq!(state("pilotfish-system/error-rate").as_deref(), Some("pending"), "it looks at two minutes");
     let shown = crate::mesh::pilotfish(&serve, &["alerts", "--all"]);
     assert!(
         shown.contains("default/coder-fails") && shown.contains("pilotfish-system/agent-unavailable"),

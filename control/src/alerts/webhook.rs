@@ -123,14 +123,22 @@ impl Webhook {
             request = request.header(AUTHORIZATION, bearer);
         }
         let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
-        // The connection ends with the answer's head: nobody reads the rest.
-        tokio::select! {
-            biased;
-            answered = sender.send_request(request) => {
-                answered.map(|answer| answer.status()).map_err(|error| error.to_string())
-            }
-            _ = connection => Err("the connection ended before an answer came".into()),
-        }
+        // It ends with the answer's head: nobody reads the rest. Not beside the question in one `select!`, since a
+        // receiver may answer and close at once.
+        let connection = Ended(tokio::spawn(connection));
+        let answered = sender.send_request(request).await;
+        drop(connection);
+        answered.map(|answer| answer.status()).map_err(|error| error.to_string())
+    }
+}
+
+/// A connection that ends when nobody waits for its answer any more.
+#[derive(Debug)]
+struct Ended<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Ended<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
