@@ -83,6 +83,19 @@ pub struct Call {
     pub user: Option<Box<str>>,
     /// Whether the caller asked for a stream (`stream: true`, `Accept: text/event-stream`, `message/stream`).
     pub streaming: bool,
+    /// What the body says of the trace (MCP `params._meta`).
+    pub meta: Option<Box<TraceMeta>>,
+}
+
+/// Trace context in the body of an MCP call, for transports without headers; each part as its header would be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TraceMeta {
+    /// `traceparent`.
+    pub traceparent: Box<str>,
+    /// `tracestate`.
+    pub tracestate: Option<Box<str>>,
+    /// `baggage`.
+    pub baggage: Option<Box<str>>,
 }
 
 /// Who sent the request and to which port, as `identify` established it.

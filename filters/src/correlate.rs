@@ -18,6 +18,8 @@ use crate::trace::{SpanId, TraceId};
 
 /// Calls that are remembered at once.
 pub const MOST: usize = 10_000;
+/// Calls that have ended and whose memory is kept for others.
+const SPARE: usize = 256;
 /// Of so many candidates each is looked at.
 const LOOKED_AT: usize = 16;
 
@@ -163,8 +165,6 @@ pub struct Candidates {
     pub agents: Agents,
     /// The highest priority among them: nothing is held back because of another's.
     pub priority: Priority,
-    /// The trace that all of them are part of; none when that is not certain.
-    pub trace: Option<Handed>,
     /// Some of them.
     pub ids: Vec<CallId>,
 }
@@ -189,18 +189,6 @@ impl Correlation {
             Correlation::None => (0, Agents::default(), Priority::Critical),
         }
     }
-
-    /// The trace that it is part of, and the span that makes it; no span when it may be one of several.
-    pub fn trace(&self) -> Option<(Handed, SpanId)> {
-        match self {
-            Correlation::Certain(served) | Correlation::Inferred(served) => {
-                Some((served.inherited.trace, served.client()))
-            }
-            Correlation::Ambiguous(all) => Some((all.trace?, SpanId::default())),
-            Correlation::None => None,
-        }
-        .filter(|(handed, _)| !handed.trace.is_none())
-    }
 }
 
 /// The inbound calls that a sidecar's agent serves now.
@@ -216,6 +204,8 @@ pub struct Table {
     by_hops: Box<[u32; 256]>,
     by_priority: [u32; 3],
     by_key: BTreeSet<(u64, u32)>,
+    /// Calls that have ended, for others to take their memory.
+    spare: Vec<Arc<Served>>,
 }
 
 #[derive(Debug)]
@@ -236,6 +226,7 @@ impl Default for Table {
             by_hops: Box::new([0; 256]),
             by_priority: [0; 3],
             by_key: BTreeSet::new(),
+            spare: Vec::new(),
         }
     }
 }
@@ -258,7 +249,18 @@ impl Table {
         self.by_priority[inherited.priority as usize] += 1;
         self.by_key.extend(keys.iter().map(|key| (key, place)));
         let id = CallId { place, nonce };
-        let served = Arc::new(Served { id, inherited, made: AtomicU32::new(0), client: AtomicU64::new(0) });
+        let (made, client) = (AtomicU32::new(0), AtomicU64::new(0));
+        let served = Served { id, inherited, made, client };
+        let served = match self.spare.pop() {
+            Some(mut spare) => match Arc::get_mut(&mut spare) {
+                Some(place) => {
+                    *place = served;
+                    spare
+                }
+                None => Arc::new(served),
+            },
+            None => Arc::new(served),
+        };
         if let Some(slot) = self.places.get_mut(place as usize) {
             *slot = Some(Entry { served: Arc::clone(&served), keys, at: self.live.len() });
         }
@@ -288,6 +290,16 @@ impl Table {
         self.free.push(place);
     }
 
+    /// One that has ended is not needed any more by whoever began it.
+    pub fn reuse(&mut self, mut served: Arc<Served>) {
+        if self.spare.len() < SPARE
+            && let Some(own) = Arc::get_mut(&mut served)
+        {
+            own.inherited = Inherited::default();
+            self.spare.push(served);
+        }
+    }
+
     /// How many calls are being served.
     pub fn len(&self) -> usize {
         self.live.len() + self.untracked as usize
@@ -300,28 +312,54 @@ impl Table {
 
     /// Which of them a call belongs to: `said` is the id that the agent passed on, `keys` are the call's.
     pub fn find(&self, said: Option<CallId>, keys: &Keys) -> Correlation {
+        match self.look(said, keys) {
+            Look::Certain(served) => Correlation::Certain(Arc::clone(served)),
+            Look::Inferred(served) => Correlation::Inferred(Arc::clone(served)),
+            Look::Same(key) => Correlation::Ambiguous(candidates(self.same(key))),
+            Look::Any => Correlation::Ambiguous(self.any()),
+            Look::Nothing => Correlation::None,
+        }
+    }
+
+    /// The trace that a call belongs to, if that is certain: of several calls, only one that all of them are part of.
+    pub fn find_trace(&self, said: Option<CallId>, keys: &Keys) -> Option<Joined> {
+        let joined = match self.look(said, keys) {
+            Look::Certain(served) | Look::Inferred(served) => Joined {
+                handed: served.inherited.trace,
+                span: served.client(),
+                tracestate: served.inherited.tracestate.clone(),
+            },
+            Look::Same(key) => Joined::all(self.same(key))?,
+            Look::Any if self.untracked > 0 || self.live.len() > LOOKED_AT => return None,
+            Look::Any => Joined::all(self.live.iter().filter_map(|place| self.at(*place)))?,
+            Look::Nothing => return None,
+        };
+        (!joined.handed.trace.is_none()).then_some(joined)
+    }
+
+    fn look(&self, said: Option<CallId>, keys: &Keys) -> Look<'_> {
         if let Some(served) = said.and_then(|id| self.get(id)) {
-            return Correlation::Certain(Arc::clone(served));
+            return Look::Certain(served);
         }
         match (&*self.live, self.untracked) {
-            ([], 0) => return Correlation::None,
-            ([only], 0) => {
-                return self.at(*only).map_or(Correlation::None, |only| Correlation::Inferred(only.clone()));
-            }
+            ([], 0) => return Look::Nothing,
+            ([only], 0) => return self.at(*only).map_or(Look::Nothing, Look::Inferred),
             _ => {}
         }
         for key in keys.iter() {
-            let same = self.by_key.range((key, 0)..=(key, u32::MAX));
-            let mut same = same.filter_map(|(_, place)| self.at(*place));
+            let mut same = self.same(key);
             match (same.next(), same.next()) {
                 (None, _) => {}
-                (Some(only), None) => return Correlation::Inferred(Arc::clone(only)),
-                (Some(first), Some(second)) => {
-                    return Correlation::Ambiguous(candidates([first, second].into_iter().chain(same)));
-                }
+                (Some(only), None) => return Look::Inferred(only),
+                (Some(_), Some(_)) => return Look::Same(key),
             }
         }
-        Correlation::Ambiguous(self.any())
+        Look::Any
+    }
+
+    /// Those with a key.
+    fn same(&self, key: u64) -> impl Iterator<Item = &Arc<Served>> {
+        self.by_key.range((key, 0)..=(key, u32::MAX)).filter_map(|(_, place)| self.at(*place))
     }
 
     fn get(&self, id: CallId) -> Option<&Arc<Served>> {
@@ -351,9 +389,41 @@ impl Table {
             hops: hops as u8,
             agents: Agents::default(),
             priority,
-            trace: None,
             ids: all.take(LOOKED_AT).map(|served| served.id).collect(),
         }
+    }
+}
+
+/// What a table knows of where a call comes from.
+enum Look<'a> {
+    Certain(&'a Arc<Served>),
+    Inferred(&'a Arc<Served>),
+    /// One of those with this key.
+    Same(u64),
+    /// One of all.
+    Any,
+    Nothing,
+}
+
+/// The trace that a call joins.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// What the inbound call hands down.
+    pub handed: Handed,
+    /// The span that makes the call; none when it may be one of several.
+    pub span: SpanId,
+    /// The `tracestate`; none when it may be one of several.
+    pub tracestate: Option<Arc<str>>,
+}
+
+impl Joined {
+    /// What all have in common; `None`: they are of several traces, or too many.
+    fn all<'a>(mut all: impl Iterator<Item = &'a Arc<Served>>) -> Option<Joined> {
+        let mut handed = all.next()?.inherited.trace;
+        for (number, served) in all.enumerate() {
+            handed = (number + 1 < LOOKED_AT).then(|| handed.shared_with(&served.inherited.trace)).flatten()?;
+        }
+        Some(Joined { handed, span: SpanId::default(), tracestate: None })
     }
 }
 
@@ -363,18 +433,12 @@ fn candidates<'a>(all: impl Iterator<Item = &'a Arc<Served>>) -> Candidates {
         hops: 0,
         agents: Agents::default(),
         priority: Priority::Sheddable,
-        trace: None,
         ids: Vec::with_capacity(LOOKED_AT),
     };
     for (number, served) in all.enumerate() {
-        let Inherited { hops, agents, priority, trace, .. } = &served.inherited;
+        let Inherited { hops, agents, priority, .. } = &served.inherited;
         found.hops = found.hops.max(*hops);
         found.priority = found.priority.max(*priority);
-        found.trace = match found.trace {
-            _ if number == 0 => Some(*trace),
-            Some(common) if number < LOOKED_AT => common.shared_with(trace),
-            _ => None,
-        };
         if number == 0 {
             found.agents = agents.clone();
         } else if number >= LOOKED_AT {

@@ -42,6 +42,6 @@ mod streams;
 mod support;
 mod tls;
 mod trace_context;
-mod trace_relay;
+mod trace_spans;
 mod upstreams;
 mod why;

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use pilotfish_testkit::origin::{Step, ok, send};
+use pilotfish_testkit::relay::Manners;
 use pilotfish_testkit::strict::Message;
-use pilotfish_testkit::{H1, Origin, Sidecar};
+use pilotfish_testkit::{H1, Origin, Relay, Sidecar};
 
 use crate::support::{metric, service, service_with, sidecar, virtual_service};
-use crate::trace_relay::{Manners, Relay};
+
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
@@ -235,4 +236,29 @@ async fn joining_can_be_switched_off() {
     let said = format!("traceparent: 00-{TRACE}-{SPAN}-01");
     let (request, _) = through_an_agent(&["--trace-inference", "off"], Manners::Drops, &[&said]).await;
     assert_ne!(context(&request).0, TRACE);
+}
+
+#[tokio::test]
+async fn the_body_of_an_mcp_call_says_it_where_no_header_does() {
+    let origin = Origin::plain().await;
+    // Conversations decide about its rule, so its bodies are read.
+    let rule = "- route: [{destination: {host: a.test}}]";
+    let rule = virtual_service("r", "a.test", rule)
+        .replace("  name: r\n", "  name: r\n  annotations: {pilotfish.dev/affinity: contextId}\n");
+    let sidecar = sidecar().yaml("a.yaml", service("a.test", origin.port()) + &rule).start();
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","_meta":{{"traceparent":"00-{TRACE}-{SPAN}-01","tracestate":"foo=1"}}}}}}"#
+    );
+    for (line, of_body) in [("x-none: 1".to_owned(), true), (format!("traceparent: 00-{}-{SPAN}-00", "1".repeat(32)), false)] {
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: a.test\r\ncontent-type: application/json\r\n{line}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        assert_eq!(H1::connect(sidecar.outbound).await.ask(request).await.unwrap().status(), 200);
+        let arrived = origin.requests().pop().unwrap();
+        let (trace, span, flags) = context(&arrived);
+        assert_eq!(trace == TRACE, of_body, "{line}");
+        assert_eq!((flags.as_str(), span == SPAN), (if of_body { "01" } else { "00" }, false), "{line}");
+        assert_eq!(arrived.header("tracestate").is_some(), of_body, "{line}");
+    }
 }

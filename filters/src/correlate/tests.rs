@@ -109,11 +109,15 @@ fn model() {
             let key = keys(session.as_deref(), task.as_deref());
             if rng.u8(..3) > 0 && live.len() < 40 {
                 let path: Vec<String> = (0..rng.u8(1..4)).map(|_| format!("ns/{}", rng.u8(..5))).collect();
-                let call = table.begin(inherited(rng.u8(1..70), &path.join(",")), key, step).unwrap();
+                let mut inherited = inherited(rng.u8(1..70), &path.join(","));
+                inherited.trace.trace = TraceId([rng.u8(1..4); 16]);
+                let call = table.begin(inherited, key, step).unwrap();
+                call.begin_try(SpanId((step + 1).to_be_bytes()));
                 live.push((call, key));
             } else if !live.is_empty() {
                 let (call, _) = live.swap_remove(rng.usize(..live.len()));
                 table.end(Some(&call));
+                table.reuse(call);
             }
             assert_eq!(table.len(), live.len());
             let said = rng.choice(&live).filter(|_| step % 3 == 0).map(|(call, _)| call.id);
@@ -126,6 +130,18 @@ fn model() {
                 Some(same) => same,
                 None => live.iter().map(|(call, _)| call).collect(),
             };
+            let joined = table.find_trace(said, &key);
+            let belongs = match said {
+                Some(id) => live.iter().map(|(call, _)| call).filter(|call| call.id == id).collect(),
+                None => expected.clone(),
+            };
+            let traces: BTreeSet<TraceId> = belongs.iter().map(|call| call.inherited.trace.trace).collect();
+            let common = traces.first().filter(|_| traces.len() == 1 && belongs.len() <= LOOKED_AT);
+            assert_eq!(joined.as_ref().map(|joined| joined.handed.trace).as_ref(), common);
+            if let Some(joined) = joined {
+                let span = if belongs.len() == 1 { belongs[0].client() } else { SpanId::default() };
+                assert_eq!(joined.span, span);
+            }
             match table.find(said, &key) {
                 Correlation::Certain(found) => assert_eq!(Some(found.id), said),
                 Correlation::None => assert!(live.is_empty()),

@@ -144,7 +144,7 @@ impl Drop for Ctx<'_> {
     /// A request ends by its last byte, or by being cut when the drain's deadline has passed; the latter is named.
     fn drop(&mut self) {
         self.worker.metrics.direction(self.direction).active_requests.sub(1);
-        if let Some(begun) = &self.serving {
+        if let Some(begun) = self.serving.take() {
             self.worker.shared.serving.end(begun);
         }
         if self.worker.shared.drain.phase() == Phase::Cut {

@@ -142,6 +142,7 @@ fn from_body(frames: &[Frame], call: &mut Call) {
     } else if fields.model.is_some() && call.protocol == Protocol::Http {
         call.protocol = Protocol::OpenAi;
     }
+    call.meta = fields.meta.filter(|_| fields.is_json_rpc);
     call.message_id = fields.message_id;
     call.context_id = fields.context_id;
     call.task_id = fields.task_id;

@@ -118,13 +118,6 @@ fn arrive(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, head: &mut RequestHea
     Ok(most.min(path.priority))
 }
 
-/// The inbound call that an outbound call may belong to, for its trace alone.
-pub fn belongs(worker: &Worker, ctx: &Ctx<'_>, call: &Call) -> Option<Correlation> {
-    let serving = &worker.shared.serving;
-    (serving.has_agent() && ctx.direction == Direction::Outbound)
-        .then(|| serving.find(ctx.said, &Keys::of(call)))
-}
-
 /// An outbound call inherits from the inbound call that it belongs to; the highest priority that it may have.
 fn depart(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call) -> Priority {
     let most = plan.own().path.max_priority.unwrap_or(Priority::Critical);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pilotfish_filters::clock::Micros;
-use pilotfish_filters::correlate::{CallId, Correlation, Inherited, Keys, Served, Table};
+use pilotfish_filters::correlate::{CallId, Correlation, Inherited, Joined, Keys, Served, Table};
 
 use crate::bootstrap::{Settings, Switch};
 
@@ -71,8 +71,17 @@ impl Serving {
     }
 
     /// It has ended.
-    pub fn end(&self, begun: &Begun) {
-        self.table().end(begun.0.as_deref());
+    pub fn end(&self, begun: Begun) {
+        let mut table = self.table();
+        table.end(begun.0.as_deref());
+        if let Some(served) = begun.0 {
+            table.reuse(served);
+        }
+    }
+
+    /// The trace that an outbound call belongs to.
+    pub fn find_trace(&self, said: Option<CallId>, keys: &Keys) -> Option<Joined> {
+        self.table().find_trace(said, keys)
     }
 
     /// What an outbound call belongs to.

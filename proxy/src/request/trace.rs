@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
-use pilotfish_filters::call::Call;
+use pilotfish_filters::call::{Call, TraceMeta};
 use pilotfish_filters::clock::Micros;
-use pilotfish_filters::correlate::{Correlation, Handed};
+use pilotfish_filters::correlate::{Handed, Joined, Keys};
 use pilotfish_filters::endpoint::Endpoint;
 use pilotfish_filters::plan::Plan;
 use pilotfish_filters::sampling::Root;
@@ -18,7 +18,6 @@ use pilotfish_filters::verdict::{Fault, Reason};
 use crate::http::{Error, Headers, Known, RequestHead, ResponseHead};
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
-use crate::request::guard;
 use crate::request::repeat::attempt::{Sent, Unsent};
 use crate::request::repeat::hedge::Second;
 use crate::request::respond::Failed;
@@ -52,19 +51,22 @@ pub struct Onward {
 /// Reads what the caller says of the trace, or begins one. After guard, which knows what an outbound call belongs to.
 pub fn enter(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call, head: &mut RequestHead) {
     let policy = &ctx.direction.telemetry(plan).tracing;
+    if let Some(meta) = &call.meta {
+        from_body(meta, &mut head.headers);
+    }
     let said = if head.headers.may_have(CONTEXT) { read(worker, &mut head.headers) } else { Said::default() };
     read_workflow(&mut ctx.call.workflow, &head.headers);
     let joined = match said.parent {
         None => join(worker, ctx, call, &mut head.headers),
         Some(_) => None,
     };
-    let (trace, parent) = match (said.parent, joined) {
+    let (trace, parent) = match (said.parent, &joined) {
         (Some(parent), _) => parent,
-        (None, Some((handed, client))) => (handed.trace, client),
+        (None, Some(joined)) => (joined.handed.trace, joined.span),
         (None, None) => (worker.with_rng(TraceId::new), SpanId::default()),
     };
-    let sampled = match joined {
-        Some((handed, _)) => handed.sampled,
+    let sampled = match &joined {
+        Some(joined) => joined.handed.sampled,
         None => {
             let request_id = policy.by_request_id.then(|| head.headers.known(Known::RequestId).next());
             let root = Root { trace, policy: policy.sampling, request_id: request_id.flatten() };
@@ -80,11 +82,11 @@ pub fn enter(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call, head:
         record.tag(&policy.tags, head);
     }
     let mut tells_workflow = false;
-    if let Some((handed, _)) = joined
+    if let Some(joined) = &joined
         && record.workflow.is_empty()
     {
-        record.workflow = handed.workflow;
-        tells_workflow = !handed.workflow.is_empty();
+        record.workflow = joined.handed.workflow;
+        tells_workflow = !record.workflow.is_empty();
     }
     if let Some(agent) = ctx.mesh.and_then(|peer| peer.agent.as_deref()) {
         record.caller.set(agent);
@@ -95,12 +97,27 @@ pub fn enter(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call, head:
     if sampled && let Some(state) = head.headers.known(Known::Tracestate).next() {
         record.extra().tracestate = String::from_utf8_lossy(state).into();
     }
-    let random = match joined {
-        Some((handed, _)) => handed.random,
+    let random = match &joined {
+        Some(joined) => joined.handed.random,
         None => said.random || said.parent.is_none(),
     };
     ctx.onward = Onward { first, random, cut: policy.cut, tells_workflow };
     strip(worker, ctx, &mut head.headers);
+}
+
+/// What an MCP body says of the trace counts as if headers said it, unless they say something of their own.
+fn from_body(meta: &TraceMeta, headers: &mut Headers) {
+    if headers.may_have(CONTEXT) {
+        return;
+    }
+    // What no header can hold is left out.
+    let parts = [("tracestate", &meta.tracestate), ("baggage", &meta.baggage)];
+    headers.append("traceparent", meta.traceparent.as_bytes());
+    for (name, value) in parts {
+        if let Some(value) = value {
+            headers.append(name, value.as_bytes());
+        }
+    }
 }
 
 /// What the headers say. A `tracestate` that goes with no valid `traceparent`, or is none itself, is removed.
@@ -159,19 +176,13 @@ fn read_workflow(workflow: &mut Text<64>, headers: &Headers) {
 }
 
 /// For an agent that passes no headers on: the trace of the inbound call that this one belongs to.
-fn join(worker: &Worker, ctx: &Ctx<'_>, call: &Call, headers: &mut Headers) -> Option<(Handed, SpanId)> {
-    if ctx.direction == Direction::Inbound || !worker.shared.serving.joins_traces() {
+fn join(worker: &Worker, ctx: &Ctx<'_>, call: &Call, headers: &mut Headers) -> Option<Joined> {
+    let serving = &worker.shared.serving;
+    if ctx.direction == Direction::Inbound || !serving.has_agent() || !serving.joins_traces() {
         return None;
     }
-    match &ctx.standing.belongs {
-        Some(belongs) => joined(belongs, headers),
-        None => joined(&guard::belongs(worker, ctx, call)?, headers),
-    }
-}
-
-fn joined(belongs: &Correlation, headers: &mut Headers) -> Option<(Handed, SpanId)> {
-    let joined = belongs.trace()?;
-    if let Some(state) = belongs.served().and_then(|served| served.inherited.tracestate.as_deref()) {
+    let joined = serving.find_trace(ctx.said, &Keys::of(call))?;
+    if let Some(state) = &joined.tracestate {
         headers.append("tracestate", state.as_bytes());
     }
     Some(joined)

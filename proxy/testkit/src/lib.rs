@@ -7,6 +7,8 @@
 //! | the process under test, its YAML and its end | [`sidecar`] |
 //! | an origin that records every byte and answers from a script, well or badly | [`origin`] |
 //! | a well-behaved agent (HTTP/1.1 and h2c) that echoes, streams, delays, upgrades | [`agent`] |
+//! | an agent that asks another one for each call | [`relay`] |
+//! | a collector that keeps every span that it was sent | [`collector`] |
 //! | a throw-away certificate authority, good and bad certificates | [`ca`] |
 //! | a control plane that says what a test says, and records what it received | [`control`] |
 //! | a DNS server whose answers a test writes | [`dns`] |
@@ -22,20 +24,24 @@
 
 pub mod agent;
 pub mod ca;
+pub mod collector;
 pub mod control;
 pub mod dns;
 pub mod h1;
 pub mod h2;
 pub mod origin;
 pub mod python;
+pub mod relay;
 pub mod sidecar;
 pub mod strict;
 pub mod workload_api;
 
 pub use agent::Agent;
+pub use collector::Collector;
 pub use control::Control;
 pub use dns::Dns;
 pub use h1::H1;
 pub use h2::H2;
 pub use origin::{Origin, Step};
+pub use relay::Relay;
 pub use sidecar::Sidecar;

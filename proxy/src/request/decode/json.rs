@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use pilotfish_filters::call::TraceMeta;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Longest string that is kept from a body, in bytes; a longer one is unknown.
@@ -60,6 +61,8 @@ pub struct Fields {
     pub user: Option<Box<str>>,
     /// OpenAI `stream: true`.
     pub stream: bool,
+    /// MCP `params._meta`, when it has a `traceparent`.
+    pub meta: Option<Box<TraceMeta>>,
 }
 
 #[derive(Default)]
@@ -75,6 +78,9 @@ struct Found {
     model: Seen,
     user: Seen,
     stream: Seen,
+    traceparent: Seen,
+    tracestate: Seen,
+    baggage: Seen,
 }
 
 /// Reads what a body's first bytes say; never fails.
@@ -103,6 +109,10 @@ pub fn read(bytes: &[u8]) -> Fields {
         model: found.model.take(),
         user: found.user.take(),
         stream: found.stream.take().as_deref() == Some("true"),
+        meta: found.traceparent.take().map(|traceparent| {
+            let (tracestate, baggage) = (found.tracestate.take(), found.baggage.take());
+            Box::new(TraceMeta { traceparent, tracestate, baggage })
+        }),
         method,
     }
 }
@@ -113,6 +123,7 @@ enum At {
     Top,
     Params,
     Message,
+    Meta,
 }
 
 struct Level<'a> {
@@ -146,6 +157,13 @@ impl<'de> Visitor<'de> for Level<'_> {
                     map.next_value_seed(Level { found, at: At::Message })?;
                     continue;
                 }
+                (At::Params, "_meta") => {
+                    map.next_value_seed(Level { found, at: At::Meta })?;
+                    continue;
+                }
+                (At::Meta, "traceparent") => &mut found.traceparent,
+                (At::Meta, "tracestate") => &mut found.tracestate,
+                (At::Meta, "baggage") => &mut found.baggage,
                 (At::Top, "jsonrpc") => &mut found.jsonrpc,
                 (At::Top, "method") => &mut found.method,
                 (At::Top, "id") => &mut found.id,
@@ -285,6 +303,10 @@ mod tests {
         assert_eq!(mcp.method.as_deref(), Some("tools/call"));
         assert_eq!(mcp.id.as_deref(), Some("7"));
         assert_eq!(mcp.name.as_deref(), Some("search"));
+        let meta = br#"{"jsonrpc":"2.0","method":"tools/call","params":{"_meta":{"traceparent":"00-1","tracestate":"a=1","x":{}}}}"#;
+        let meta = read(meta).meta.unwrap();
+        assert_eq!((&*meta.traceparent, meta.tracestate.as_deref(), meta.baggage), ("00-1", Some("a=1"), None));
+        assert_eq!(read(br#"{"jsonrpc":"2.0","params":{"_meta":{"tracestate":"a=1"}}}"#).meta, None);
         let a2a = read(br#"{"jsonrpc":"2.0","method":"SendMessage","params":{"message":{"messageId":"m","contextId":"c","taskId":"t"}}}"#);
         assert_eq!(
             (a2a.message_id.as_deref(), a2a.context_id.as_deref(), a2a.task_id.as_deref()),

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use pilotfish_testkit::H1;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::h1::H1;
 
 /// What it does with trace headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
