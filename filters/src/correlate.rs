@@ -421,7 +421,8 @@ impl Joined {
     fn all<'a>(mut all: impl Iterator<Item = &'a Arc<Served>>) -> Option<Joined> {
         let mut handed = all.next()?.inherited.trace;
         for (number, served) in all.enumerate() {
-            handed = (number + 1 < LOOKED_AT).then(|| handed.shared_with(&served.inherited.trace)).flatten()?;
+            handed =
+                (number + 1 < LOOKED_AT).then(|| handed.shared_with(&served.inherited.trace)).flatten()?;
         }
         Some(Joined { handed, span: SpanId::default(), tracestate: None })
     }

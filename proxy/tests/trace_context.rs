@@ -9,7 +9,6 @@ use pilotfish_testkit::{H1, Origin, Relay, Sidecar};
 
 use crate::support::{metric, service, service_with, sidecar, virtual_service};
 
-
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
 
@@ -249,7 +248,9 @@ async fn the_body_of_an_mcp_call_says_it_where_no_header_does() {
     let body = format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","_meta":{{"traceparent":"00-{TRACE}-{SPAN}-01","tracestate":"foo=1"}}}}}}"#
     );
-    for (line, of_body) in [("x-none: 1".to_owned(), true), (format!("traceparent: 00-{}-{SPAN}-00", "1".repeat(32)), false)] {
+    for (line, of_body) in
+        [("x-none: 1".to_owned(), true), (format!("traceparent: 00-{}-{SPAN}-00", "1".repeat(32)), false)]
+    {
         let request = format!(
             "POST / HTTP/1.1\r\nHost: a.test\r\ncontent-type: application/json\r\n{line}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()

@@ -305,7 +305,10 @@ mod tests {
         assert_eq!(mcp.name.as_deref(), Some("search"));
         let meta = br#"{"jsonrpc":"2.0","method":"tools/call","params":{"_meta":{"traceparent":"00-1","tracestate":"a=1","x":{}}}}"#;
         let meta = read(meta).meta.unwrap();
-        assert_eq!((&*meta.traceparent, meta.tracestate.as_deref(), meta.baggage), ("00-1", Some("a=1"), None));
+        assert_eq!(
+            (&*meta.traceparent, meta.tracestate.as_deref(), meta.baggage),
+            ("00-1", Some("a=1"), None)
+        );
         assert_eq!(read(br#"{"jsonrpc":"2.0","params":{"_meta":{"tracestate":"a=1"}}}"#).meta, None);
         let a2a = read(br#"{"jsonrpc":"2.0","method":"SendMessage","params":{"message":{"messageId":"m","contextId":"c","taskId":"t"}}}"#);
         assert_eq!(
