@@ -22,7 +22,7 @@ mod server_page;
 mod server_rotation;
 mod server_stream;
 mod server_traces;
-mod trace_recall;
 mod store;
 mod support;
 mod tap;
+mod trace_recall;
