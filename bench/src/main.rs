@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod samples;
 mod telemetry;
+mod traces;
 mod upstream;
 mod work;
 

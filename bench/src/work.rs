@@ -18,6 +18,7 @@ use crate::policies;
 use crate::process::{Place, Process, pinned};
 use crate::reload;
 use crate::telemetry;
+use crate::traces;
 
 /// A piece of work that proxies are compared on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +51,8 @@ pub enum Work {
     Policies,
     /// Telling nothing, a trace in a hundred, every trace.
     Telemetry,
+    /// Spans into the control plane's trace store, and searches in it.
+    Spans,
     /// One of ten endpoints answers 500.
     Failing,
     /// One of ten endpoints is 20 times slower.
@@ -99,7 +102,7 @@ const IDLE_CONNS: usize = 5000;
 
 impl Work {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::H1,
         Self::Table,
         Self::Body,
@@ -114,6 +117,7 @@ impl Work {
         Self::Fleet,
         Self::Policies,
         Self::Telemetry,
+        Self::Spans,
         Self::Failing,
         Self::Slow,
         Self::Storm,
@@ -137,6 +141,7 @@ impl Work {
             Self::Fleet => "fleet",
             Self::Policies => "policies",
             Self::Telemetry => "telemetry",
+            Self::Spans => "spans",
             Self::Failing => "failing",
             Self::Slow => "slow",
             Self::Storm => "storm",
@@ -177,6 +182,9 @@ impl Work {
             Self::Telemetry => {
                 "HTTP/1.1 keep-alive, 64 connections, 1 KiB: metrics and 1 % of traces, every trace, against nothing told"
             }
+            Self::Spans => {
+                "control plane: 50,000 spans/s by OTLP over HTTP for a minute (a request is a span); searches over a million"
+            }
             Self::Failing => "one of ten endpoints answers 500; 1,500 requests/s from a cold start",
             Self::Slow => "ten endpoints of 5 ms, then one of them of 100 ms; 1,500 requests/s",
             Self::Storm => "all endpoints answer 503, five attempts allowed; 64 connections",
@@ -199,7 +207,7 @@ impl Work {
             Self::Latency | Self::Events => &[Direct, Pilotfish, Haproxy, Nginx, Pingora, Envoy],
             Self::Reload => &[PilotfishBig],
             Self::Mesh => &[Pilotfish, Haproxy, HaproxyH2, Nginx, Envoy],
-            Self::Fleet => &[Peer::Control],
+            Self::Fleet | Self::Spans => &[Peer::Control],
             Self::Policies => &[Pilotfish, Peer::PilotfishPolicies],
             Self::Telemetry => {
                 &[Peer::PilotfishOff, Pilotfish, Peer::PilotfishTraced, Envoy, Peer::EnvoyTraced]
@@ -216,7 +224,7 @@ impl Work {
         match self {
             Self::Latency => 7,
             // Two minutes each.
-            Self::Fleet => 1,
+            Self::Fleet | Self::Spans => 1,
             _ => 3,
         }
     }
@@ -360,6 +368,11 @@ impl Bench {
             let values = fleet::run(binary, &self.dir, self.port, place, (LOAD_CORE, self.quick))?;
             return Ok(vec![(String::new(), values)]);
         }
+        if work == Work::Spans {
+            let place = self.place(PROXY_CORE, work);
+            let values = traces::run(binary, &self.dir, self.port, place, (LOAD_CORE, self.quick))?;
+            return Ok(vec![(String::new(), values)]);
+        }
         let bed = self.bed(work, peer, binary)?;
         let port = bed.port;
         let secs = self.secs;
@@ -412,8 +425,8 @@ impl Bench {
             }
             Work::Failing | Work::Slow | Work::Storm | Work::Overload => self.policies(work, &bed),
             Work::Idle => self.idle(&bed).map(plain),
-            // It has no proxy, and was run above.
-            Work::Fleet => Ok(Vec::new()),
+            // They have no proxy, and were run above.
+            Work::Fleet | Work::Spans => Ok(Vec::new()),
             Work::Reload => {
                 let load = |flags: &str| {
                     let command = self.load("rate", port, flags);

@@ -8,6 +8,7 @@
 mod index;
 mod names;
 mod read;
+mod scan;
 mod sealed;
 mod segment;
 mod writer;

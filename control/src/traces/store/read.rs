@@ -1,34 +1,28 @@
-//! Reading: searches by the index, and by what spans say where it does not know enough; all spans of a trace.
+//! Reading: searches by the index, and all spans of a trace.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span, TracesData};
 use pilotfish_filters::trace::TraceId;
 use prost::Message;
 
 use super::index::Entry;
-use super::names::{is as is_agent, shortened};
 use super::segment::{Record, Records};
-use super::{Inner, Search, State, Summary};
+use super::{Inner, Search, State, Summary, scan};
 use crate::traces::batch;
-use crate::traces::convert;
 use crate::traces::wire::{Budget, Field, Reader};
 
-/// How long a search may read the disk.
-const TIME: Duration = Duration::from_secs(10);
 /// What is read of one trace: bytes, and elements of all its spans together.
 const TRACE_BYTES: usize = 32 << 20;
 const TRACE_ELEMENTS: u32 = 1_000_000;
 
 /// Where the records of a trace are: files with the newest record of each, oldest file first.
-type Chains = Vec<(Arc<File>, u32)>;
+pub(super) type Chains = Vec<(Arc<File>, u32)>;
 
 fn chains(state: &State, entry: &Entry) -> Chains {
     let held = entry.places().filter_map(|(number, place)| {
@@ -79,12 +73,12 @@ pub(super) fn search(inner: &Inner, search: &Search) -> io::Result<Vec<Summary>>
         newest.append(&mut doubtful);
         let candidates = ordered(&state, newest);
         drop(state);
-        return verified(inner, search, candidates);
+        return scan::verified(inner, search, &candidates);
     }
     let all = found.map(|(at, entry)| (entry.start, at)).collect();
     let candidates = ordered(&state, all);
     drop(state);
-    verified(inner, search, candidates)
+    scan::verified(inner, search, &candidates)
 }
 
 /// Candidates as ids, newest first: places may be another trace's once the lock is gone.
@@ -93,132 +87,15 @@ fn ordered(state: &State, mut found: Vec<(u64, u32)>) -> Vec<TraceId> {
     found.into_iter().filter_map(|(_, at)| Some(state.index.get(at)?.id)).collect()
 }
 
-/// Reads candidates until so many are found.
-fn verified(inner: &Inner, search: &Search, candidates: Vec<TraceId>) -> io::Result<Vec<Summary>> {
-    let (mut found, begun) = (Vec::new(), Instant::now());
-    let mut look = Look::new(search);
-    for id in candidates {
-        if begun.elapsed() > TIME {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let state = inner.read();
-        let Some(entry) = state.index.find(id).and_then(|at| state.index.get(at)) else { continue };
-        let (chains, summary) = (chains(&state, entry), state.index.summary(entry));
-        drop(state);
-        if look.fits(&chains) {
-            found.push(summary);
-            if found.len() >= search.limit {
-                break;
-            }
-        }
-    }
-    Ok(found)
+/// Where the records of a trace are, and what a list tells of it.
+pub(super) fn known(inner: &Inner, id: TraceId) -> Option<(Chains, Summary)> {
+    let state = inner.read();
+    let entry = state.index.find(id).and_then(|at| state.index.get(at))?;
+    Some((chains(&state, entry), state.index.summary(entry)))
 }
 
-/// Looks into spans for what the index does not know.
-struct Look<'a> {
-    search: &'a Search,
-    /// By file and place: the service of an origin, and the attributes of the search that it has itself.
-    origins: HashMap<(usize, u32), (bool, Vec<bool>)>,
-    records: Records,
-}
-
-/// Origins that are remembered during a search.
-const ORIGINS: usize = 65_536;
-
-impl Look<'_> {
-    fn new(search: &Search) -> Look<'_> {
-        Look { search, origins: HashMap::new(), records: Records::default() }
-    }
-
-    /// Whether a span of the trace is what is looked for. A record that cannot be read says nothing.
-    fn fits(&mut self, chains: &Chains) -> bool {
-        chains.iter().any(|(file, last)| self.chain(file, *last))
-    }
-
-    fn chain(&mut self, file: &Arc<File>, last: u32) -> bool {
-        let mut at = last;
-        while at != 0 {
-            let Ok(Record::Spans { origin, before, spans, .. }) = self.records.read(file, at) else {
-                return false;
-            };
-            let spans = spans.to_vec();
-            let (is_agent, has) = self.origin(file, origin);
-            if is_agent && self.any(&spans, &has) {
-                return true;
-            }
-            if before >= at {
-                return false;
-            }
-            at = before;
-        }
-        false
-    }
-
-    fn origin(&mut self, file: &Arc<File>, at: u32) -> (bool, Vec<bool>) {
-        let key = (Arc::as_ptr(file) as usize, at);
-        if let Some(known) = self.origins.get(&key) {
-            return known.clone();
-        }
-        let encoded = match self.records.read(file, at) {
-            Ok(Record::Origin(encoded)) => encoded.to_vec(),
-            _ => Vec::new(),
-        };
-        let resource = resource(&encoded);
-        let service = batch::service(&resource);
-        let is_agent = self.search.agent.as_ref().is_none_or(|agent| is_agent(shortened(&service), agent));
-        let has = |(key, value): &(String, String)| {
-            resource.attributes.iter().any(|pair| pair.key == *key && is(pair.value.as_ref(), value))
-        };
-        let known = (is_agent, self.search.attributes.iter().map(has).collect::<Vec<_>>());
-        if self.origins.len() < ORIGINS {
-            self.origins.insert(key, known.clone());
-        }
-        known
-    }
-
-    /// Whether one of the spans has the name, and every attribute that its origin has not.
-    fn any(&self, spans: &[u8], has: &[bool]) -> bool {
-        let mut fields = Reader::new(spans, 0..spans.len());
-        while let Ok(Some((2, Field::Bytes(range)))) = fields.next() {
-            if self.is_wanted(spans, range, has) {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn is_wanted(&self, all: &[u8], range: std::ops::Range<usize>, has: &[bool]) -> bool {
-        let (mut has, mut named) = (has.to_vec(), self.search.operation.is_none());
-        let mut fields = Reader::new(all, range);
-        while let Ok(Some((number, field))) = fields.next() {
-            match (number, field) {
-                (5, Field::Bytes(name)) => {
-                    named = self.search.operation.as_ref().is_none_or(|wanted| {
-                        std::str::from_utf8(&all[name]).is_ok_and(|name| shortened(name) == shortened(wanted))
-                    });
-                }
-                (9, Field::Bytes(range)) => {
-                    let Ok((key, value)) = Budget(u32::MAX).pair(all, range, 0) else { continue };
-                    for (has, (name, wanted)) in has.iter_mut().zip(&self.search.attributes) {
-                        if all.get(key.clone()) == Some(name.as_bytes()) {
-                            let value = value.clone().and_then(|value| AnyValue::decode(&all[value]).ok());
-                            *has = is(value.as_ref(), wanted);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        named && has.iter().all(|has| *has)
-    }
-}
-
-fn is(value: Option<&AnyValue>, wanted: &str) -> bool {
-    value.is_some_and(|value| convert::value(value).to_text() == wanted)
-}
-
-fn resource(origin: &[u8]) -> Resource {
+/// The resource of an origin.
+pub(super) fn resource(origin: &[u8]) -> Resource {
     ResourceSpans::decode(origin).ok().and_then(|spans| spans.resource).unwrap_or_default()
 }
 

@@ -218,6 +218,12 @@ impl Records {
     }
 }
 
+/// The record that begins here, and how many bytes it takes; its checksum is not looked at. None when it is not whole.
+pub(super) fn next(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
+    let (length, _) = head(bytes)?;
+    Some((parse(bytes.get(HEAD..HEAD + length)?)?, HEAD + length))
+}
+
 /// Goes through the whole file: each record with its place. How many bytes are well; what comes after was torn.
 ///
 /// # Errors

@@ -417,3 +417,52 @@ fn the_index_is_small() {
     let each = stats.index / 100_000;
     assert!(each < 80, "{each} bytes for each span");
 }
+
+/// What is rare is found by reading everything, and the newest of it comes first, as when it is common.
+#[test]
+fn a_search_for_an_attribute_is_one_over_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { disk: 64 << 20, ..Limits::default() };
+    let store = TraceStore::open_with(folder.path(), limits).unwrap();
+    let mut random = fastrand::Rng::with_seed(21);
+    let at = nanos();
+    let (count, mut starts) = (12_000u64, Vec::new());
+    for from in (0..count).step_by(200) {
+        let spans = (from..from + 200).map(|n| {
+            let start = at + random.u64(0..1_000_000);
+            starts.push((start, n));
+            let mut made = span(n + 1, 1, 0, "op", start, start + 1);
+            made.attributes = vec![
+                text("filling", &"x".repeat(random.usize(0..900))),
+                text("user", &format!("u{}", n % 1_000)),
+                with("n", any_value::Value::IntValue((n % 3_000) as i64)),
+            ];
+            made
+        });
+        store.take_now(batch("n", if from % 400 == 0 { "even" } else { "odd" }, spans.collect()), None).unwrap();
+    }
+    assert!(store.stats().segments > 1);
+    starts.sort_unstable_by(|one, other| other.cmp(one));
+    let expected = |fits: &dyn Fn(u64) -> bool, limit: usize| {
+        let ids = starts.iter().filter(|(_, n)| fits(*n)).map(|(_, n)| trace_id(n + 1).to_string());
+        ids.take(limit).collect::<Vec<_>>()
+    };
+    let found = |search: Search| {
+        let found = store.search(&search).unwrap();
+        found.into_iter().map(|summary| summary.trace).collect::<Vec<_>>()
+    };
+    let attribute = |key: &str, value: &str| vec![(key.to_owned(), value.to_owned())];
+    let search = Search { attributes: attribute("user", "u7"), ..all() };
+    assert_eq!(found(search.clone()), expected(&|n| n % 1_000 == 7, 1000));
+    assert_eq!(found(Search { limit: 3, ..search.clone() }), expected(&|n| n % 1_000 == 7, 3));
+    assert_eq!(found(Search { attributes: attribute("n", "2999"), ..all() }), expected(&|n| n % 3_000 == 2_999, 9));
+    assert_eq!(found(Search { attributes: attribute("n", "7.0"), ..all() }), Vec::<String>::new());
+    let odd = |n: u64| n % 1_000 == 7 && (n / 200) % 2 == 1;
+    assert_eq!(found(Search { agent: Some("odd".into()), ..search.clone() }), expected(&odd, 1000));
+    let both = [attribute("user", "u7"), attribute("service.name", "odd")].concat();
+    assert_eq!(found(Search { attributes: both, ..all() }), expected(&odd, 1000));
+    let middle = at + 500_000;
+    let early: Vec<u64> = starts.iter().filter(|(start, _)| *start < middle).map(|(_, n)| *n).collect();
+    let early = expected(&|n| n % 1_000 == 7 && early.contains(&n), 1000);
+    assert_eq!(found(Search { until: Some(middle), ..search }), early);
+}
