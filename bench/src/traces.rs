@@ -32,7 +32,13 @@ const AGENTS: u64 = 20;
 ///
 /// # Errors
 /// The control plane does not start or does not answer.
-pub fn run(binary: &Path, dir: &Path, port: u16, place: Place, (core, quick): (usize, bool)) -> io::Result<Values> {
+pub fn run(
+    binary: &Path,
+    dir: &Path,
+    port: u16,
+    place: Place,
+    (core, quick): (usize, bool),
+) -> io::Result<Values> {
     let dir = dir.join("traces");
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir)?;
@@ -40,8 +46,20 @@ pub fn run(binary: &Path, dir: &Path, port: u16, place: Place, (core, quick): (u
     let (program, data) = (binary.display().to_string(), dir.join("data").display().to_string());
     let (listen, otlp) = (address(port), address(port + 1));
     let args = [
-        program.as_str(), "serve", "--data", &data, "--listen", &listen, "--local", "off", "--otlp-grpc", "off",
-        "--otlp-http", &otlp, "--jaeger", "off",
+        program.as_str(),
+        "serve",
+        "--data",
+        &data,
+        "--listen",
+        &listen,
+        "--local",
+        "off",
+        "--otlp-grpc",
+        "off",
+        "--otlp-http",
+        &otlp,
+        "--jaeger",
+        "off",
     ];
     let mut control = Process::start(place, &args.map(str::to_owned), &dir.join("log"))?;
     control.wait_for_port(port + 1)?;
@@ -158,8 +176,7 @@ fn ask(socket: &Path, query: &str) -> io::Result<f64> {
     for _ in 0..2 {
         let begun = Instant::now();
         let mut stream = UnixStream::connect(socket)?;
-        let request =
-            format!("GET /v1/traces{query} HTTP/1.1\r\nhost: control\r\nconnection: close\r\n\r\n");
+        let request = format!("GET /v1/traces{query} HTTP/1.1\r\nhost: control\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;

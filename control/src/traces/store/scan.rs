@@ -55,7 +55,8 @@ pub(super) fn verified(inner: &Inner, search: &Search, candidates: &[TraceId]) -
     }
     let wanted: HashSet<TraceId> = others.iter().copied().collect();
     let hits = look.everywhere(inner, &wanted, until)?;
-    let older = others.iter().filter(|id| hits.contains(*id)).filter_map(|id| Some(read::known(inner, *id)?.1));
+    let older =
+        others.iter().filter(|id| hits.contains(*id)).filter_map(|id| Some(read::known(inner, *id)?.1));
     let room = search.limit - found.len();
     found.extend(older.take(room));
     Ok(found)

@@ -439,7 +439,9 @@ fn a_search_for_an_attribute_is_one_over_everything() {
             ];
             made
         });
-        store.take_now(batch("n", if from % 400 == 0 { "even" } else { "odd" }, spans.collect()), None).unwrap();
+        store
+            .take_now(batch("n", if from % 400 == 0 { "even" } else { "odd" }, spans.collect()), None)
+            .unwrap();
     }
     assert!(store.stats().segments > 1);
     starts.sort_unstable_by(|one, other| other.cmp(one));
@@ -455,7 +457,10 @@ fn a_search_for_an_attribute_is_one_over_everything() {
     let search = Search { attributes: attribute("user", "u7"), ..all() };
     assert_eq!(found(search.clone()), expected(&|n| n % 1_000 == 7, 1000));
     assert_eq!(found(Search { limit: 3, ..search.clone() }), expected(&|n| n % 1_000 == 7, 3));
-    assert_eq!(found(Search { attributes: attribute("n", "2999"), ..all() }), expected(&|n| n % 3_000 == 2_999, 9));
+    assert_eq!(
+        found(Search { attributes: attribute("n", "2999"), ..all() }),
+        expected(&|n| n % 3_000 == 2_999, 9)
+    );
     assert_eq!(found(Search { attributes: attribute("n", "7.0"), ..all() }), Vec::<String>::new());
     let odd = |n: u64| n % 1_000 == 7 && (n / 200) % 2 == 1;
     assert_eq!(found(Search { agent: Some("odd".into()), ..search.clone() }), expected(&odd, 1000));
