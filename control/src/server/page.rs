@@ -24,6 +24,7 @@ use crate::log;
 const HTML: &str = include_str!("page/page.html");
 const CLOSED: &str = include_str!("page/closed.html");
 const STYLE: &str = include_str!("page/page.css");
+const ICON: &str = include_str!("page/icon.svg");
 
 /// The scripts by their paths; `main.js` imports the others.
 const SCRIPTS: &[(&str, &str)] = &[
@@ -138,6 +139,7 @@ impl Page {
         let path = head.uri.path();
         let script = SCRIPTS.iter().find(|(own, _)| *own == path).map(|(_, text)| *text);
         match path {
+            "/icon.svg" => Ok(typed(StatusCode::OK, "image/svg+xml", ICON)),
             "/page.css" => Ok(typed(StatusCode::OK, "text/css; charset=utf-8", STYLE)),
             "/login" if head.method == Method::GET => self.login(control, head),
             "/" if open => Ok(typed(StatusCode::OK, "text/html; charset=utf-8", HTML)),

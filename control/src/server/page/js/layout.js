@@ -2,6 +2,8 @@
 // as far as that goes. Pure: no elements here.
 
 export const SIZE = { width: 164, height: 58, across: 108, down: 42 };
+/** Between the columns when there are few. */
+const ROOMY = 168;
 
 /** Places of `ids` and the ways of `edges` ([from, to] pairs) between them; `before` is an earlier result. */
 export function layered(ids, edges, before) {
@@ -137,8 +139,9 @@ function placed({ ids, links, layers, nodes, bends, back }) {
   const all = layers.flat();
   const top = Math.min(0, ...all.map((node) => node.y)) - SIZE.height / 2 - 14;
   const bottom = Math.max(0, ...all.map((node) => node.y)) + SIZE.height / 2 + 14;
+  const across = layers.length > 4 ? SIZE.across : ROOMY;
   layers.forEach((layer, at) => {
-    for (const node of layer) Object.assign(node, { x: 10 + at * (SIZE.width + SIZE.across), y: Math.round(node.y - top) });
+    for (const node of layer) Object.assign(node, { x: 10 + at * (SIZE.width + across), y: Math.round(node.y - top) });
   });
   const ways = new Map();
   const keys = new Set(links.map(([from, to]) => `${from}\n${to}`));

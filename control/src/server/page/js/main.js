@@ -150,7 +150,11 @@ function escape() {
 function keydown(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || byId("keys").open) return;
   const writing = event.target.matches("input:not([type=checkbox]), textarea, select");
-  if (event.key === "Escape") return escape();
+  if (event.key === "Escape") {
+    // A browser would empty the field.
+    event.preventDefault();
+    return escape();
+  }
   if (writing) return undefined;
   if (shown.keydown?.(event)) return event.preventDefault();
   const number = /^[1-9]$/.test(event.key) ? VIEWS[Number(event.key) - 1] : undefined;

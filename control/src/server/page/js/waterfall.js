@@ -103,8 +103,8 @@ const TIMES = [["agent_ns", "agents' own work"], ["mesh_ns", "sidecars and netwo
 
 function advice(own, id, route, names) {
   const evidence = own.evidence.filter((span) => names?.has(span)).slice(0, 5);
-  return element("li", { data: { key: `${own.id} ${own.finding}` } }, word(own.severity, SEVERITIES[own.severity]), " ", own.finding, " ", soft(own.advice),
-    own.saving_ns ? element("strong", {}, ` At most ${latency(own.saving_ns / 1000)} less.`) : null,
+  return element("li", { data: { key: `${own.id} ${own.finding}` } }, word(own.severity, SEVERITIES[own.severity]), " ", own.finding, element("div", { class: "soft" }, own.advice),
+    own.saving_ns ? element("strong", {}, `At most ${latency(own.saving_ns / 1000)} less.`) : null,
     id && evidence.length ? element("span", { class: "evidence" }, ...evidence.map((span) => link(["traces", id, span], route.query, names.get(span)))) : null);
 }
 
@@ -138,7 +138,7 @@ export function waterfall(id, trace, analysis, route) {
   if (!spans.length) return element("section", {}, element("p", {}, back), empty(["Nothing is known of this trace.", "Its spans are no longer kept, or have not come in yet."]));
   const shown = spans.slice(0, MOST_SPANS);
   const pieces = criticals(analysis, start);
-  const names = new Map(spans.map((span) => [span.id, `${span.agent.slice(span.agent.indexOf("/") + 1)} ${span.name}`]));
+  const names = new Map(spans.map((span) => [span.id, `${span.agent.slice(span.agent.indexOf("/") + 1)} ${about(span).trim() || span.name}`]));
   const agents = new Set(spans.map((span) => span.agent));
   const errors = spans.filter((span) => span.error).length;
   const partial = spans.some((span) => span.get("pilotfish.trace.partial") === "true");
