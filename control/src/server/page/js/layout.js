@@ -159,7 +159,7 @@ function placed({ ids, links, layers, nodes, bends, back }) {
     places: new Map(ids.map((id) => [id, { x: nodes.get(id).x, y: nodes.get(id).y }])),
     bends: new Map([...bends].map(([key, own]) => [key, own.map(({ x, y }) => ({ x, y }))])),
     ways,
-    width: 20 + layers.length * SIZE.width + Math.max(0, layers.length - 1) * SIZE.across,
+    width: 20 + layers.length * SIZE.width + Math.max(0, layers.length - 1) * across,
     height: Math.max(SIZE.height, bottom - top),
   };
 }
