@@ -11,6 +11,7 @@ mod fleet_etcd;
 mod graph;
 mod mesh;
 mod mesh_limits;
+mod mesh_traces;
 mod resources;
 mod server;
 mod server_backup;

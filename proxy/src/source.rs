@@ -278,6 +278,7 @@ impl Publisher {
         let agent = self.agent(&answers);
         let snapshot = Snapshot { version, plan, outside, agent, resources, published: SystemTime::now() };
         snapshot.plan.settle_limits(shared.clock.now());
+        shared.exporter.follow(&snapshot.plan);
         self.answers = answers;
         self.trust_domain = options.trust_domain;
         self.graveyard.push(self.shared.snapshots.publish(Arc::new(snapshot)));

@@ -1,5 +1,7 @@
 //! Where telemetry goes: `--otlp-...`, and OpenTelemetry's own variables with their rules.
 
+pub mod provider;
+
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;

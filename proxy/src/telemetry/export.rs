@@ -5,9 +5,10 @@
 //! a while, and is woken again before that only when there is a whole batch: a bell for a batch and not for a call.
 
 mod gather;
+mod routes;
 mod thread;
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -55,7 +56,6 @@ pub struct LogLine {
 #[derive(Debug)]
 enum Item {
     Call(Box<CallRecord>, Why),
-    Log(Box<LogLine>),
     /// A call for the access log.
     Logged(Box<CallRecord>),
     /// Everything before this is to be sent; then say so.
@@ -67,14 +67,29 @@ enum Item {
 pub struct Exporter {
     queue: OnceLock<Queue>,
     counts: [Arc<Counts>; 3],
+    /// Whether Telemetry documents name providers for traces, for log records.
+    named: [AtomicBool; 2],
+    /// Rung when they begin to.
+    naming: Notify,
 }
 
 #[derive(Debug)]
 struct Queue {
     items: SyncSender<Item>,
     bell: Arc<Bell>,
-    traces: bool,
-    logs: bool,
+    /// By the signals' numbers.
+    goes: [Goes; 3],
+}
+
+/// Where a signal goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    /// Somewhere, whatever documents say.
+    Always,
+    /// Where documents say.
+    IfNamed,
+    /// Nowhere: that was asked for.
+    Never,
 }
 
 /// Wakes the thread when as much waits as it wants to be woken for.
@@ -86,10 +101,8 @@ struct Bell {
 }
 
 impl Bell {
-    /// One item more waits.
-    fn add(&self) {
-        // In one order with `set`: either the thread sees the item, or this sees at what it wants to be woken.
-        let waiting = self.waiting.fetch_add(1, SeqCst) + 1;
+    /// So many wait now.
+    fn ring(&self, waiting: usize) {
         if waiting >= self.ring_at.load(SeqCst) && self.ring_at.swap(usize::MAX, SeqCst) != usize::MAX {
             self.rung.notify_one();
         }
@@ -103,31 +116,40 @@ impl Bell {
 }
 
 impl Exporter {
-    /// Begins to take calls. The thread starts with the first of them, or at once when metrics are to be sent. To be called
-    /// once, in a runtime.
+    /// Begins to take calls. The thread starts with the first of them, or at once when metrics are to be sent; nothing is
+    /// taken, and no room for it, before there is somewhere to send it. To be called once, in a runtime.
     pub fn start(&self, shared: &Arc<Shared>, plan: Plan) {
         let control = !shared.settings.control.addresses.is_empty();
-        let goes = |signal: Signal| match plan.ways[signal as usize] {
-            Way::Collector(_) => true,
-            Way::Unset => control && signal == Signal::Traces,
-            Way::Off => false,
-        };
-        let [traces, metrics, logs] = Signal::ALL.map(goes);
-        if !traces && !metrics && !logs {
-            return;
+        let goes = Signal::ALL.map(|signal| match (&plan.ways[signal as usize], signal) {
+            (Way::Collector(_), _) => Goes::Always,
+            (Way::Unset, Signal::Traces) if control => Goes::Always,
+            (Way::Unset, Signal::Traces | Signal::Logs) => Goes::IfNamed,
+            (Way::Unset, Signal::Metrics) | (Way::Off, _) => Goes::Never,
+        });
+        if goes.contains(&Goes::Always) {
+            self.open(shared.clone(), plan, goes);
+        } else if goes.contains(&Goes::IfNamed) {
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                shared.exporter.naming.notified().await;
+                shared.exporter.open(shared.clone(), plan, goes);
+            });
         }
+    }
+
+    fn open(&self, shared: Arc<Shared>, plan: Plan, goes: [Goes; 3]) {
         let (items, receiver) = sync_channel(plan.batching.queue);
         let bell = Arc::new(Bell {
             waiting: AtomicUsize::new(0),
             ring_at: AtomicUsize::new(1),
             rung: Notify::new(),
         });
-        if self.queue.set(Queue { items, bell: bell.clone(), traces, logs }).is_err() {
+        if self.queue.set(Queue { items, bell: bell.clone(), goes }).is_err() {
             return;
         }
-        let (shared, counts) = (shared.clone(), self.counts.clone());
+        let counts = self.counts.clone();
         tokio::spawn(async move {
-            if !metrics {
+            if goes[Signal::Metrics as usize] != Goes::Always {
                 bell.rung.notified().await;
             }
             let thread = std::thread::Builder::new().name("telemetry".into());
@@ -137,19 +159,40 @@ impl Exporter {
         });
     }
 
+    /// Hears what a configuration that is about to serve says of providers.
+    pub fn follow(&self, plan: &pilotfish_filters::plan::Plan) {
+        let policies = [plan.client_telemetry(), plan.server_telemetry()];
+        let traces = policies.iter().any(|policy| !policy.tracing.providers.is_empty());
+        let logs = policies.iter().any(|policy| !policy.access_log.providers.is_empty());
+        for (named, now) in self.named.iter().zip([traces, logs]) {
+            named.store(now, Relaxed);
+        }
+        if traces || logs {
+            self.naming.notify_one();
+        }
+    }
+
+    fn goes(&self, signal: Signal, named: &AtomicBool) -> bool {
+        self.queue.get().is_some_and(|queue| match queue.goes[signal as usize] {
+            Goes::Always => true,
+            Goes::IfNamed => named.load(Relaxed),
+            Goes::Never => false,
+        })
+    }
+
     /// Whether spans go anywhere.
     pub fn is_on(&self) -> bool {
-        self.queue.get().is_some_and(|queue| queue.traces)
+        self.goes(Signal::Traces, &self.named[0])
     }
 
     /// Whether log records go anywhere.
     pub fn takes_logs(&self) -> bool {
-        self.queue.get().is_some_and(|queue| queue.logs)
+        self.goes(Signal::Logs, &self.named[1])
     }
 
     /// Queues a call, or counts its spans as dropped.
     pub fn offer(&self, record: &CallRecord, why: Why) {
-        if let Some(queue) = self.queue.get().filter(|queue| queue.traces)
+        if let Some(queue) = self.queue.get().filter(|_| self.is_on())
             && !queue.push(Item::Call(Box::new(record.clone()), why))
         {
             let spans = 1 + record.tried().len() as u64;
@@ -157,18 +200,9 @@ impl Exporter {
         }
     }
 
-    /// Queues a log record, or counts it as dropped.
-    pub fn log(&self, line: LogLine) {
-        if let Some(queue) = self.queue.get().filter(|queue| queue.logs)
-            && !queue.push(Item::Log(Box::new(line)))
-        {
-            self.of(Signal::Logs).queue_full.fetch_add(1, Relaxed);
-        }
-    }
-
     /// Queues a call of which a log record is to be made, or counts it as dropped.
     pub fn log_call(&self, record: &CallRecord) {
-        if let Some(queue) = self.queue.get().filter(|queue| queue.logs)
+        if let Some(queue) = self.queue.get().filter(|_| self.takes_logs())
             && !queue.push(Item::Logged(Box::new(record.clone())))
         {
             self.of(Signal::Logs).queue_full.fetch_add(1, Relaxed);
@@ -204,9 +238,14 @@ impl Exporter {
 impl Queue {
     /// Whether there was room for it.
     fn push(&self, item: Item) -> bool {
+        // Counted before it is there: in one order with `Bell::set`, either the thread sees that something comes, or this
+        // sees at what the thread wants to be woken.
+        let waiting = self.bell.waiting.fetch_add(1, SeqCst) + 1;
         let pushed = self.items.try_send(item).is_ok();
         if pushed {
-            self.bell.add();
+            self.bell.ring(waiting);
+        } else {
+            self.bell.waiting.fetch_sub(1, SeqCst);
         }
         pushed
     }

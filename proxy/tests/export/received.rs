@@ -279,3 +279,48 @@ fn rotel(receiver: &Receiver) -> Option<Rotel> {
         .expect("rotel starts");
     Some(Rotel { child, grpc, http })
 }
+
+/// A document sends outbound spans to a provider of its own, then to two, then to nobody in particular.
+#[tokio::test]
+async fn documents_name_where_spans_go() {
+    let (Some(one), Some(two)) = (Receiver::start(&[]), Receiver::start(&[])) else { return };
+    let agent = Agent::start("a").await;
+    let provider = |name: &str, port: u64| {
+        format!(
+            "apiVersion: pilotfish.dev/v1\nkind: TelemetryProvider\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{otlp: {{endpoint: 'http://127.0.0.1:{port}'}}}}\n---\n"
+        )
+    };
+    let providers = provider("one", one.http) + &provider("two", two.http);
+    let telemetry = |names: &str| {
+        format!(
+            "{providers}apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {{name: t, namespace: shop}}\n\
+             spec: {{tracing: [{{randomSamplingPercentage: 100, providers: [{names}]}}]}}\n"
+        )
+    };
+    let sidecar = sidecar()
+        .yaml("a.yaml", service("s.test", agent.port()))
+        .yaml("t.yaml", telemetry("{name: one}"))
+        .agent("caller")
+        .namespace("shop")
+        .env("OTEL_BSP_SCHEDULE_DELAY", "50")
+        .start();
+    // Who names a provider has somewhere to send to; it may take a moment until that is so.
+    let mut n = 0;
+    let until = std::time::Instant::now() + PATIENCE;
+    while one.exports.lock().unwrap().is_empty() {
+        assert!(std::time::Instant::now() < until, "nothing came");
+        assert_eq!(get(&sidecar, &format!("/first/{n}")).await, 200);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        n += 1;
+    }
+    assert!(two.exports.lock().unwrap().is_empty());
+    sidecar.rewrite("t.yaml", &telemetry("{name: one}, {name: two}"));
+    while two.exports.lock().unwrap().is_empty() {
+        assert!(std::time::Instant::now() < until, "nothing came to the second");
+        assert_eq!(get(&sidecar, "/both").await, 200);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    pair(&one, "/both");
+    pair(&two, "/both");
+}

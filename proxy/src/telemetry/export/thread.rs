@@ -6,24 +6,22 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use pilotfish_filters::clock::Micros;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-use super::gather::{Ends, SpanBatch, log_record};
-use super::{Bell, Item, LogLine};
-use crate::bootstrap::otlp::{Batching, Plan, Way};
+use super::gather::{Ends, log_record};
+use super::routes::Routes;
+use super::{Bell, Item};
+use crate::bootstrap::otlp::{Batching, Plan};
 use crate::server::{Shared, yield_to_workers};
 use crate::telemetry::access_log::records;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{self, otlp};
-use crate::telemetry::otlp::lane::{Counts, Lane};
+use crate::telemetry::otlp::lane::Counts;
 use crate::telemetry::otlp::resource::resource;
-use crate::telemetry::otlp::send::Sender;
 use crate::telemetry::otlp::spans::{Epoch, Spans};
-use crate::telemetry::otlp::target::{Signal, Target};
 
 /// The wall clock and the process's are compared this often; between that a leap of the wall clock moves no span.
 const COMPARE: Duration = Duration::from_secs(10);
@@ -39,7 +37,7 @@ pub fn run(
     yield_to_workers();
     match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(async {
-            Thread::new(shared, plan, items, bell, &counts).run().await;
+            Thread::new(shared, plan, items, bell, counts).run().await;
         }),
         Err(error) => log::error!("telemetry cannot be sent", error = error),
     }
@@ -51,12 +49,8 @@ struct Thread {
     bell: Arc<Bell>,
     batching: Batching,
     metric_interval: Duration,
-    ends: Ends,
-    /// By the signals' numbers.
-    lanes: [Option<Lane>; 3],
+    routes: Routes,
     spans: Spans,
-    batch: SpanBatch,
-    logs: Vec<LogRecord>,
     flushes: Vec<oneshot::Sender<()>>,
     epoch: Epoch,
     compared: Instant,
@@ -70,32 +64,18 @@ impl Thread {
         plan: Plan,
         items: Receiver<Item>,
         bell: Arc<Bell>,
-        counts: &[Arc<Counts>; 3],
+        counts: [Arc<Counts>; 3],
     ) -> Thread {
         let settings = &shared.settings;
         let ends = Ends::new(resource(&settings.agent, &settings.namespace, &plan.resource));
-        let control = !settings.control.addresses.is_empty();
-        let lane = |signal: Signal| {
-            let target = match &plan.ways[signal as usize] {
-                Way::Collector(collector) => Target::Collector(collector.clone()),
-                Way::Unset if control && signal == Signal::Traces => Target::Control,
-                Way::Unset | Way::Off => return None,
-            };
-            let (name, counts) = (target.to_string(), counts[signal as usize].clone());
-            Some(Lane::start(&name, signal, Sender::new(shared.clone(), target), counts))
-        };
-        let lanes = Signal::ALL.map(lane);
         let epoch = epoch(&shared);
         Thread {
             items,
             bell,
             batching: plan.batching,
             metric_interval: plan.metric_interval,
-            ends,
-            lanes,
+            routes: Routes::new(shared.clone(), plan, counts, ends),
             spans: Spans::default(),
-            batch: SpanBatch::default(),
-            logs: Vec::new(),
             flushes: Vec::new(),
             epoch,
             started: epoch.nanos(Micros(0)),
@@ -110,7 +90,7 @@ impl Thread {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // A pause: woken by the next item.
-            let metrics = self.lanes[Signal::Metrics as usize].is_some();
+            let metrics = self.routes.takes_metrics();
             let due = if self.bell.set(1) > 0 {
                 false
             } else {
@@ -140,8 +120,7 @@ impl Thread {
                 }
             }
             self.drain().await;
-            self.send_spans();
-            self.send_logs();
+            self.routes.send();
             self.answer_flushes();
         }
     }
@@ -151,20 +130,15 @@ impl Thread {
         if self.compared.elapsed() >= COMPARE {
             (self.epoch, self.compared) = (epoch(&self.shared), Instant::now());
         }
+        self.routes.follow();
         let mut taken = 0;
         while let Ok(item) = self.items.try_recv() {
             self.bell.waiting.fetch_sub(1, SeqCst);
             match item {
-                Item::Call(call, why) => {
-                    self.batch.count += self.spans.append(&mut self.batch.spans, &call, why, self.epoch);
-                    if self.batch.is_full(self.batching.batch) {
-                        self.send_spans();
-                    }
-                }
-                Item::Log(line) => self.add_log(*line),
+                Item::Call(call, why) => self.routes.call(&mut self.spans, &call, why, self.epoch),
                 Item::Logged(call) => {
                     let line = records::record(&call, self.shared.access_log.fields());
-                    self.add_log(line);
+                    self.routes.log(call.direction, &log_record(line, self.epoch));
                 }
                 Item::Flush(done) => self.flushes.push(done),
             }
@@ -176,38 +150,11 @@ impl Thread {
         }
     }
 
-    fn add_log(&mut self, line: LogLine) {
-        self.logs.push(log_record(line, self.epoch));
-        if self.logs.len() >= self.batching.batch {
-            self.send_logs();
-        }
-    }
-
-    fn send_spans(&mut self) {
-        if self.batch.count > 0
-            && let Some(lane) = &self.lanes[Signal::Traces as usize]
-        {
-            let (message, count) = self.batch.take(&self.ends);
-            lane.push(message, count);
-        }
-    }
-
-    fn send_logs(&mut self) {
-        if !self.logs.is_empty()
-            && let Some(lane) = &self.lanes[Signal::Logs as usize]
-        {
-            let records = std::mem::take(&mut self.logs);
-            let count = records.len() as u64;
-            lane.push(self.ends.logs(records), count);
-        }
-    }
-
     fn metrics(&mut self) {
-        let Some(lane) = &self.lanes[Signal::Metrics as usize] else { return };
-        let now = self.epoch.nanos(self.shared.clock.now());
-        let all = otlp::metrics(&metrics::collect(&self.shared), self.started, now);
-        let count = all.len() as u64;
-        lane.push(self.ends.metrics(all), count);
+        if self.routes.takes_metrics() {
+            let now = self.epoch.nanos(self.shared.clock.now());
+            self.routes.metrics(otlp::metrics(&metrics::collect(&self.shared), self.started, now));
+        }
     }
 
     /// Tells those who wait for it, once the lanes are empty. Metrics are sent a last time.
@@ -216,9 +163,9 @@ impl Thread {
             return;
         }
         self.metrics();
-        let (flushes, lanes) = (std::mem::take(&mut self.flushes), self.lanes.clone());
+        let (flushes, lanes) = (std::mem::take(&mut self.flushes), self.routes.lanes());
         tokio::spawn(async move {
-            for lane in lanes.into_iter().flatten() {
+            for lane in lanes {
                 lane.flush().await;
             }
             for done in flushes {
