@@ -228,11 +228,6 @@ impl Exporter {
     pub fn waiting(&self) -> usize {
         self.queue.get().map_or(0, |queue| queue.bell.waiting.load(Relaxed))
     }
-
-    /// Spans that were dropped because the queue was full.
-    pub fn dropped(&self) -> u64 {
-        self.of(Signal::Traces).queue_full.load(Relaxed)
-    }
 }
 
 impl Queue {

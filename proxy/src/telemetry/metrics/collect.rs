@@ -327,9 +327,6 @@ fn configuration(page: &mut Families, shared: &Shared) {
         let help = "Access log lines that were dropped because the reader was too slow.";
         page.single("pilotfish_access_log_dropped_total", Kind::Counter, help, dropped);
     }
-    let spans = &shared.exporter;
-    let help = "Calls whose spans were dropped because the queue to the exporter was full.";
-    page.single("pilotfish_export_dropped_total", Kind::Counter, help, spans.dropped());
     let help = "Calls that each worker remembers, for /why and for traces that turn out to matter.";
     page.single("pilotfish_ring_calls", Kind::Gauge, help, shared.settings.telemetry.ring);
     page.family("pilotfish_build_info", Kind::Info, "The release, as a label.");
