@@ -17,7 +17,8 @@ pub fn collector(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Collector, String> {
     let protocol = if said.grpc { Protocol::Grpc } else { Protocol::Http };
-    let address = Address::read(&said.endpoint, protocol, true).map_err(|why| format!("otlp.endpoint: {why}"))?;
+    let address =
+        Address::read(&said.endpoint, protocol, true).map_err(|why| format!("otlp.endpoint: {why}"))?;
     let text = |text: &str| text.to_owned();
     let files = TlsFiles {
         certificate: said.ca_certificates.as_deref().map(text),
@@ -33,7 +34,8 @@ pub fn collector(
     };
     let mut headers = Vec::new();
     for (name, variable) in &said.headers_from_environment {
-        let value = env(variable).ok_or_else(|| format!("the variable {variable} for `{name}` is not set"))?;
+        let value =
+            env(variable).ok_or_else(|| format!("the variable {variable} for `{name}` is not set"))?;
         let known = HeaderName::try_from(&**name).map_err(|_| format!("`{name}` is no name of a header"))?;
         let mut value = HeaderValue::try_from(value)
             .map_err(|_| format!("the value of {variable} cannot be in the header `{name}`"))?;

@@ -84,8 +84,10 @@ impl Routes {
                 };
                 let default = [Box::from("")];
                 let names = if names.is_empty() { &default } else { names };
-                let mut ways: Vec<usize> =
-                    names.iter().filter_map(|name| self.destination(signal, name, known, &mut before)).collect();
+                let mut ways: Vec<usize> = names
+                    .iter()
+                    .filter_map(|name| self.destination(signal, name, known, &mut before))
+                    .collect();
                 ways.sort_unstable();
                 ways.dedup();
                 self.ways[signal as usize][direction as usize] = ways;
