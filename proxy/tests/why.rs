@@ -168,6 +168,13 @@ async fn explanations_are_bounded_however_many_ask() {
     for _ in 0..300 {
         assert_eq!(client.get("s.test", "/", &["agent-explain: 1"]).await.unwrap().status(), 200);
     }
+    // Whoever asks is told the id.
+    let answer = client.get("s.test", "/", &[]).await.unwrap();
+    assert!(answer.header("x-request-id").is_none(), "nobody asked");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let answer = client.get("s.test", "/", &["agent-explain: 1"]).await.unwrap();
+    let id = answer.header("x-request-id").unwrap();
+    assert!(account(&sidecar, &format!("request={id}")).await["explained"].is_object());
     let (_, body) = why(&sidecar, "last=1000").await;
     let found: Value = serde_json::from_str(&body).unwrap();
     let explained =

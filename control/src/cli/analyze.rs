@@ -21,7 +21,7 @@ const MOST_ROWS: usize = 10;
 /// How long the longest bar is.
 const BAR: u64 = 24;
 
-/// Show where the time of a trace, or of all traces of a workflow, went, and what to do about it.
+/// Show where the time of a trace, or of a whole workflow, went, and what to do about it.
 ///
 /// The critical path says which span is responsible for each moment: shortening anything else does not shorten the
 /// trace. `agent` is agents' own work, `mesh` sidecars and the network between, `outside` hosts that send no spans.

@@ -28,7 +28,9 @@ Examples:
   pilotfish why 3f2c9a4e-5d1b-4c8e-9f60-7a1d2e3b4c5d
   pilotfish why 4bf92f3577b34da6a3ce929d0e0e4736
   pilotfish why --last 3 --agent production/web
-  curl -H 'agent-explain: 1' -H 'x-request-id: look-here' http://127.0.0.1:15001/...; pilotfish why look-here
+
+  curl -i -H 'agent-explain: 1' -H 'host: chat' http://127.0.0.1:15001/
+    asks a call to be explained; its answer has the `x-request-id` to ask for
 
 Exit code 1 when no sidecar remembers such a call.")]
 pub struct Why {

@@ -98,9 +98,9 @@ fn version_of_both_sides() {
     let build = env!("CARGO_PKG_VERSION");
     control
         .run(&["version", "--short"])
-        .says(&format!("pilotfish {build} wire 1.1, server 0.9.9 wire 1.7\n"));
+        .says(&format!("pilotfish {build} wire 1.2, server 0.9.9 wire 1.7\n"));
     let out = control.run(&["version"]).out;
-    for line in ["wire          1.1", "trust domain  -", "documents     -", "VERSION       CLIENT"] {
+    for line in ["wire          1.2", "trust domain  -", "documents     -", "VERSION       CLIENT"] {
         assert!(out.contains(line), "no {line:?} in {out}");
     }
     let mut alone = pilotfish(&["version", "--short", "--data", "/nowhere"]);
@@ -109,8 +109,8 @@ fn version_of_both_sides() {
         alone
     });
     alone.fails(4, &["no control plane runs here"]);
-    assert_eq!(alone.out, format!("pilotfish {build} wire 1.1\n"));
-    ran(pilotfish(&["version", "--client", "--short"])).says(&format!("pilotfish {build} wire 1.1\n"));
+    assert_eq!(alone.out, format!("pilotfish {build} wire 1.2\n"));
+    ran(pilotfish(&["version", "--client", "--short"])).says(&format!("pilotfish {build} wire 1.2\n"));
 }
 
 /// A control plane with a certificate that is right, but for what `change` does.

@@ -38,7 +38,7 @@ fn every_command_explains_itself() {
         assert!(!long.out.contains("///"), "{command}:\n{}", long.out);
     }
     for teaching in [
-        "apply", "diff", "get", "edit", "delete", "rollback", "status", "agents", "explain", "traces",
+        "apply", "diff", "get", "edit", "delete", "rollback", "status", "agents", "explain", "why", "tap", "traces",
         "trace", "revoke", "trust", "backup",
     ] {
         let long = ran(pilotfish(&[teaching, "--help"])).out;

@@ -45,7 +45,8 @@ impl Plan {
         })
     }
 
-    pub(super) fn describe_rule(&self, rule: &Rule) -> Value {
+    /// What a rule does, with its policies.
+    pub fn describe_rule(&self, rule: &Rule) -> Value {
         let action = match &rule.action {
             Action::Forward(split) => json!({"forward": self.describe_split(split)}),
             Action::Redirect(redirect) => json!({"redirect": redirect.status}),

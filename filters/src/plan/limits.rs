@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::Plan;
+use super::{Plan, Rule};
 use crate::clock::Micros;
 use crate::rate_limit::{Limit, RuleLimits, WHOLE};
 
@@ -43,6 +43,12 @@ impl Limits {
 }
 
 impl Plan {
+    /// The rate limits of a rule, and what became of calls there.
+    pub fn describe_limits(&self, rule: &Rule) -> Vec<Value> {
+        let own = |one: &Value| rule.resilience.limits.limits().any(|limit| one["name"] == *limit.name);
+        self.limits.describe().into_iter().filter(own).collect()
+    }
+
     /// Every rate limit that the sidecar keeps, by name.
     pub fn rate_limits(&self) -> &[Arc<Limit>] {
         &self.limits.all

@@ -65,6 +65,7 @@ pub(super) fn cluster(cluster: &Cluster, now: Micros) -> Value {
             "success": stats.success(now),
             "skipped": stats.is_out(now),
             "health": health.state.word(),
+            "dedup_epoch": endpoint.dedup_epoch().as_deref(),
             "reason": (!health.is_well()).then(|| health.to_string()),
         })
     };

@@ -131,6 +131,8 @@ fn explain(shared: &Shared, plan: &Plan, asked: &Asked) -> Value {
         "timeout_ms": matched.rule.timeout.map(|timeout| timeout.as_millis() as u64),
         "path_upstream": matched.rewritten_path(asked.path()),
         "host_upstream": matched.rewritten_authority(),
+        "policies": plan.describe_rule(matched.rule),
+        "rate_limits": plan.describe_limits(matched.rule),
     });
     match &matched.rule.action {
         Action::Redirect(redirect) => value["redirect"] = matched.location(redirect, asked, &caller).into(),

@@ -9,7 +9,7 @@ use pilotfish_filters::call::Caller;
 use pilotfish_filters::explain::choice::{self, Asking};
 use pilotfish_filters::plan::Plan;
 
-use crate::http::{Known, RequestHead};
+use crate::http::{Known, RequestHead, ResponseHead};
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 use crate::request::guard::Hop;
@@ -18,6 +18,8 @@ use crate::worker::Worker;
 
 /// The header.
 const EXPLAIN: &str = "agent-explain";
+/// Names a call.
+const REQUEST_ID: &str = "x-request-id";
 /// Calls of one worker that are explained within a second: looking at all candidates takes time that others wait for.
 const MOST: u32 = 20;
 /// Choices of endpoints that are told; more tries are rare.
@@ -74,6 +76,13 @@ pub fn leave(ctx: &Ctx<'_>, head: &mut RequestHead, to: Hop) {
         Hop::Mesh | Hop::Agent => head.headers.set(EXPLAIN, b"1"),
         Hop::Outside => head.headers.remove(EXPLAIN),
     };
+}
+
+/// The agent that asked is told by which id to ask on, unless its callee said one.
+pub fn tell(ctx: &Ctx<'_>, head: &mut ResponseHead) {
+    if ctx.explained.is_some() && ctx.direction == Direction::Outbound && !head.headers.contains(REQUEST_ID) {
+        head.headers.set(REQUEST_ID, ctx.call.request_id.as_str().as_bytes());
+    }
 }
 
 /// An endpoint is about to be chosen.

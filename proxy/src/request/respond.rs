@@ -14,7 +14,7 @@ use pilotfish_filters::verdict::{Deny, Reason};
 use crate::http::{Downstream, Error, Framing, Pump, RequestHead, ResponseHead, Watch, relay};
 use crate::request::ctx::Ctx;
 use crate::request::repeat::Sent;
-use crate::request::{answer, cors, forward, trace, tunnel};
+use crate::request::{answer, cors, explain, forward, trace, tunnel};
 use crate::worker::Worker;
 
 /// How long a client that asked for `100 Continue` waits for the upstream to say so before the sidecar says it
@@ -100,6 +100,7 @@ pub async fn respond(
     let Sent { mut head, mut dialed, mut upload } = sent;
     edits.apply(&mut head);
     cors::finish(ctx, &mut head);
+    explain::tell(ctx, &mut head);
     ctx.status = Some(head.status.as_u16());
     if let Some(answered) = &ctx.answered {
         answered.set(true);
