@@ -38,8 +38,8 @@ fn every_command_explains_itself() {
         assert!(!long.out.contains("///"), "{command}:\n{}", long.out);
     }
     for teaching in [
-        "apply", "diff", "get", "edit", "delete", "rollback", "status", "agents", "explain", "why", "tap", "traces",
-        "trace", "revoke", "trust", "backup",
+        "apply", "diff", "get", "edit", "delete", "rollback", "status", "agents", "explain", "why", "tap",
+        "traces", "trace", "revoke", "trust", "backup",
     ] {
         let long = ran(pilotfish(&[teaching, "--help"])).out;
         assert!(
