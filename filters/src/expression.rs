@@ -38,7 +38,7 @@ impl Expression {
     /// # Errors
     /// What is wrong first, and where.
     pub fn compile(source: &str) -> Result<Expression, ExpressionError> {
-        let (test, headers, attributes) = parse::parse(source)?;
+        let parse::Parsed { test, headers, attributes } = parse::parse(source)?;
         Ok(Expression { source: source.into(), test, headers, attributes })
     }
 

@@ -340,6 +340,12 @@ impl Publisher {
 }
 
 /// Who the plan is for.
+/// A variable that a document names.
+#[expect(clippy::disallowed_methods, reason = "customTags of Telemetry documents: no setting of the process")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 fn compile_options(settings: &Settings) -> CompileOptions {
     CompileOptions {
         agent: settings.agent.clone(),
@@ -351,7 +357,7 @@ fn compile_options(settings: &Settings) -> CompileOptions {
             OutboundPolicy::RegistryOnly => OutboundMode::RegistryOnly,
         },
         alone: settings.control.addresses.is_empty(),
-        environment: Some(|name| std::env::var(name).ok()),
+        environment: Some(environment),
         ..CompileOptions::default()
     }
 }

@@ -202,12 +202,10 @@ impl Compiler<'_> {
         if matches!(name, "otlp" | "pilotfish") {
             return Some(name.into());
         }
-        let namespace = document.meta.namespace();
         let named = || self.model.telemetry_providers.iter().filter(|one| one.meta.name() == name);
-        let root = |root: &&str| named().find(|one| one.meta.namespace() == *root);
-        let found = named()
-            .find(|one| one.meta.namespace() == namespace)
-            .or_else(|| ROOT_NAMESPACES.iter().find_map(|name| root(&name)))?;
+        let of = |namespace: &str| named().find(|one| one.meta.namespace() == namespace);
+        let found =
+            of(document.meta.namespace()).or_else(|| ROOT_NAMESPACES.iter().find_map(|root| of(root)))?;
         let key: Box<str> = format!("{}/{name}", found.meta.namespace()).into();
         if self.providers.iter().all(|known| known.name != key) {
             let otlp = &found.otlp;

@@ -51,8 +51,15 @@ impl Part {
     }
 }
 
-/// The condition, and the headers and the attributes that it asks for.
-pub(super) fn parse(source: &str) -> Result<(Test, Box<[Box<str>]>, Box<[Attribute]>)> {
+/// A condition, and what it asks for.
+pub(super) struct Parsed {
+    pub(super) test: Test,
+    pub(super) headers: Box<[Box<str>]>,
+    pub(super) attributes: Box<[Attribute]>,
+}
+
+/// Reads a condition.
+pub(super) fn parse(source: &str) -> Result<Parsed> {
     if source.len() > LONGEST {
         let message = format!("the condition has {} bytes, and may have {LONGEST}", source.len());
         return Err(lex::error(source, 0, message, None));
@@ -69,7 +76,7 @@ pub(super) fn parse(source: &str) -> Result<(Test, Box<[Box<str>]>, Box<[Attribu
         return Err(parser.expected("an operator such as `&&` or `==`, or the end"));
     }
     let test = parser.test(begins, part)?;
-    Ok((test, parser.headers.into(), parser.attributes.into()))
+    Ok(Parsed { test, headers: parser.headers.into(), attributes: parser.attributes.into() })
 }
 
 struct Parser<'s> {

@@ -115,7 +115,7 @@ impl AccessLog {
         });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let entry = || Entry::Call(Box::new((now, call.clone())));
-        if !writer.as_ref().is_some_and(|writer| writer.try_send(entry()).is_ok()) {
+        if writer.as_ref().is_none_or(|writer| writer.try_send(entry()).is_err()) {
             self.dropped.fetch_add(1, Relaxed);
         }
     }

@@ -36,3 +36,43 @@ fn shown(name: &str, value: &str) -> Box<str> {
     }
     shown[..end].into()
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    #[test]
+    fn tags_tell_headers_but_no_credentials() {
+        let mut head = RequestHead::new(Method::GET, "a", "/");
+        let long = "ü".repeat(300);
+        for (name, value) in [("x-tenant", "a"), ("x-note", "Bearer abcdef0123456789"), ("x-long", &*long)] {
+            head.headers.append(name, value.as_bytes());
+        }
+        let header =
+            |name: &str, default: Option<&str>| TagSource::Header(name.into(), default.map(Into::into));
+        let tag = |name: &str, source: TagSource| Tag { name: name.into(), source };
+        let tags = [
+            tag("literal", TagSource::Literal("x".into())),
+            tag("tenant", header("x-tenant", Some("none"))),
+            tag("region", header("x-region", Some("none"))),
+            tag("absent", header("x-absent", None)),
+            tag("note", header("x-note", None)),
+            tag("long", header("x-long", None)),
+        ];
+        let mut call = CallRecord::default();
+        call.tag(&tags, &head);
+        let told: Vec<(&str, &str)> =
+            call.extra().tags.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let long = "ü".repeat(128);
+        let wanted = [
+            ("literal", "x"),
+            ("tenant", "a"),
+            ("region", "none"),
+            ("note", "Bearer REDACTED"),
+            ("long", long.as_str()),
+        ];
+        assert_eq!(told, wanted);
+    }
+}
