@@ -153,6 +153,8 @@ async fn important_calls_go_first_and_a_full_queue_refuses_the_least_important()
     }
     assert!(calls.join_all().await.iter().all(|answer| answer.1 == 200));
     assert_eq!(agent.begun(), ["/first", "/c1", "/c2", "/d2"]);
+    metric_is(&sidecar, "pilotfish_inbound_waited_total", 3.0).await;
+    assert!(metric(&sidecar, "pilotfish_inbound_wait_seconds_total").await > 0.0);
     let refused = |priority: &str| format!("pilotfish_inbound_shed_total{{priority=\"{priority}\"}}");
     assert_eq!(metric(&sidecar, &refused("sheddable")).await, 1.0);
     assert_eq!(metric(&sidecar, &refused("default")).await, 1.0);

@@ -19,7 +19,7 @@ pub use text::{Format, render};
 
 use pilotfish_filters::verdict::Reason;
 
-use super::call::CallRecord;
+use super::call::{Acted, CallRecord};
 use super::series::{SLOTS, Slot};
 use crate::listen::Direction;
 use family::{Distribution, Unit};
@@ -194,6 +194,10 @@ pub struct WorkerMetrics {
     handshakes: [Handshakes; 2],
     rules: Box<[ByClass]>,
     clusters: Box<[ClusterMetrics]>,
+    /// Calls that waited for a place at the agent and got it.
+    waited: Counter,
+    /// How long, together.
+    waited_micros: Counter,
     /// Calls with a key that were done before and got the kept answer.
     pub dedup_answered: Counter,
     /// Calls with a key that waited for the first to end and got its answer.
@@ -274,6 +278,8 @@ impl Default for WorkerMetrics {
             handshakes: Default::default(),
             rules: (0..SLOTS).map(|_| ByClass::default()).collect(),
             clusters: (0..SLOTS).map(|_| ClusterMetrics::default()).collect(),
+            waited: Counter::default(),
+            waited_micros: Counter::default(),
             dedup_answered: Counter::default(),
             dedup_joined: Counter::default(),
             upstream_connects: Counter::default(),
@@ -323,6 +329,10 @@ impl WorkerMetrics {
 
     /// Counts a call that has ended, and its tries, once its record is complete.
     pub fn ended(&self, call: &CallRecord, places: Places) {
+        if call.acted.0 & Acted::QUEUE.0 != 0 {
+            self.waited.add(1);
+            self.waited_micros.add(call.stages.admitted.saturating_sub(call.stages.routed).into());
+        }
         http::ended(&self.http, call, places);
     }
 

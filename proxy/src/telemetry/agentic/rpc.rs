@@ -38,14 +38,14 @@ impl Mcp {
         if record.sampled {
             let name = if &*self.method == "prompts/get" { "gen_ai.prompt.name" } else { "gen_ai.tool.name" };
             let pairs = [
-                ("mcp.method.name", Some(&self.method)),
-                (name, self.name.as_ref()),
-                ("jsonrpc.request.id", self.id.as_ref()),
-                ("mcp.protocol.version", self.version.as_ref()),
+                ("mcp.method.name", Some(&*self.method)),
+                (name, self.name.as_deref()),
+                ("jsonrpc.request.id", self.id.as_deref()),
+                ("mcp.protocol.version", self.version.as_deref()),
             ];
             add(record, &pairs);
             if &*self.method == "tools/call" {
-                add(record, &[("gen_ai.operation.name", Some(&"execute_tool".into()))]);
+                add(record, &[("gen_ai.operation.name", Some("execute_tool"))]);
             }
         }
         Told::Mcp { method: &self.method, name: self.name.as_deref(), took }
@@ -80,12 +80,12 @@ impl A2a {
     pub(super) fn finish(&self, record: &mut CallRecord) -> Told<'_> {
         if record.sampled {
             let pairs = [
-                ("a2a.method.name", Some(&self.method)),
-                ("a2a.task.id", self.task.as_ref()),
-                ("a2a.message.id", self.message.as_ref()),
-                ("gen_ai.conversation.id", self.context.as_ref()),
-                ("jsonrpc.request.id", self.id.as_ref()),
-                ("a2a.protocol.version", self.version.as_ref()),
+                ("a2a.method.name", Some(&*self.method)),
+                ("a2a.task.id", self.task.as_deref()),
+                ("a2a.message.id", self.message.as_deref()),
+                ("gen_ai.conversation.id", self.context.as_deref()),
+                ("jsonrpc.request.id", self.id.as_deref()),
+                ("a2a.protocol.version", self.version.as_deref()),
             ];
             add(record, &pairs);
         }
@@ -93,8 +93,8 @@ impl A2a {
     }
 }
 
-fn add(record: &mut CallRecord, pairs: &[(&'static str, Option<&Box<str>>)]) {
-    let known = pairs.iter().filter_map(|(name, value)| Some((*name, Value::Text((*value)?.clone()))));
+fn add(record: &mut CallRecord, pairs: &[(&'static str, Option<&str>)]) {
+    let known = pairs.iter().filter_map(|(name, value)| Some((*name, Value::Text((*value)?.into()))));
     record.extra().attributes.extend(known);
 }
 

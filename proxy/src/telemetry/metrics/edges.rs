@@ -126,7 +126,10 @@ mod tests {
         call
     }
 
-    fn told(edges: &[Edge]) -> Vec<(&str, Option<&str>, u32, u32, u64, u32)> {
+    /// To whom, for what, calls, errors, microseconds, calls in buckets.
+    type Told<'a> = (&'a str, Option<&'a str>, u32, u32, u64, u32);
+
+    fn told(edges: &[Edge]) -> Vec<Told<'_>> {
         edges
             .iter()
             .map(|edge| {

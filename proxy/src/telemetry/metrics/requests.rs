@@ -80,10 +80,8 @@ pub(super) fn obey(mut families: Vec<Family>, policies: [&MetricsPolicy; 2]) -> 
     }
     for family in &mut families {
         let Some((_, metric)) = ISTIO.iter().find(|(name, _)| *name == family.name) else { continue };
-        let of = |labels: &[Label]| match direction(family.name, labels) {
-            Some(direction) => Some(policies[direction as usize]),
-            None => None,
-        };
+        let of =
+            |labels: &[Label]| direction(family.name, labels).map(|direction| policies[direction as usize]);
         // What has no direction goes when no direction wants it.
         let disabled = |labels: &[Label]| match of(labels) {
             Some(policy) => policy.disabled.has(*metric),

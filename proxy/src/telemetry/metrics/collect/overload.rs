@@ -2,8 +2,9 @@
 
 use pilotfish_filters::shed::Priority;
 
+use super::sum;
 use crate::server::Shared;
-use crate::telemetry::metrics::family::{Families, Kind};
+use crate::telemetry::metrics::family::{Families, Kind, Value};
 
 pub(super) fn collect(page: &mut Families, shared: &Shared) {
     if let Some(limit) = shared.memory.limit() {
@@ -22,6 +23,13 @@ pub(super) fn collect(page: &mut Families, shared: &Shared) {
         page.single("pilotfish_inbound_in_service", Kind::Gauge, help, gate.in_service());
         let help = "Calls that wait for a place at the local agent.";
         page.single("pilotfish_inbound_waiting", Kind::Gauge, help, gate.line().waiting());
+        let help = "Calls that waited for a place at the local agent and got it.";
+        let waited = sum(&shared.metrics, |worker| &worker.waited);
+        page.single("pilotfish_inbound_waited_total", Kind::Counter, help, waited);
+        let help = "Seconds that calls waited for their place at the local agent, summed.";
+        page.family("pilotfish_inbound_wait_seconds_total", Kind::Counter, help);
+        let micros = sum(&shared.metrics, |worker| &worker.waited_micros);
+        page.sample(Vec::new(), Value::Micros(micros));
         let help = "Calls that found no place at the local agent in time, by agent-priority.";
         page.family("pilotfish_inbound_shed_total", Kind::Counter, help);
         for priority in Priority::ALL {
