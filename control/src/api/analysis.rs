@@ -160,6 +160,8 @@ pub struct RootCause {
     pub why: String,
     /// When, from the start of the trace.
     pub at_ns: u64,
+    /// What waited for it did not fail: it was tried again, or done without.
+    pub recovered: bool,
     /// Agents that it made fail, the nearest first.
     pub spread: Vec<String>,
 }

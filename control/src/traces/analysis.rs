@@ -85,6 +85,17 @@ impl Looked<'_> {
         self.tree.nodes[at].span
     }
 
+    /// What a span is about. A sidecar's try is called as its call is: its own name is the method alone.
+    fn name(&self, at: At) -> &str {
+        let span = self.span(at);
+        let call = self.tree.nodes[at].parent.map(|parent| self.span(parent));
+        let own = |span: &Span| span.text("pilotfish.direction").is_some();
+        match call {
+            Some(call) if span.kind == Kind::Client && own(span) && own(call) => &call.name,
+            _ => &span.name,
+        }
+    }
+
     fn id(&self, at: At) -> String {
         self.span(at).id.to_string()
     }
@@ -116,7 +127,7 @@ impl Looked<'_> {
                 ..Segment::default()
             };
             let Some(at) = piece.node else { return times };
-            let (who, name) = (&self.who[at], self.span(at).name.clone());
+            let (who, name) = (&self.who[at], self.name(at).to_owned());
             Segment { span: Some(self.id(at)), agent: who.agent.clone(), name, part: who.part, ..times }
         };
         self.pieces.iter().take(MOST_SEGMENTS).map(segment).collect()
@@ -138,7 +149,7 @@ impl Looked<'_> {
         type Key<'k> = (&'k str, &'k str, Option<&'k str>, Part);
         let mut groups: HashMap<Key<'_>, Vec<At>> = HashMap::new();
         for (at, who) in self.who.iter().enumerate().filter(|(at, _)| self.own[*at] > 0) {
-            let key = (who.agent.as_str(), self.span(at).name.as_str(), who.capability.as_deref(), who.part);
+            let key = (who.agent.as_str(), self.name(at), who.capability.as_deref(), who.part);
             groups.entry(key).or_default().push(at);
         }
         let sum = |of: &[At], by: &[u64]| total(of.iter().map(|at| by[*at]));
@@ -247,7 +258,8 @@ impl Looked<'_> {
             analysis.retried_ns = analysis.retried_ns.saturating_add(given_up);
         }
         let began = (0..self.tree.nodes.len()).filter(|at| self.span(*at).error && !failed_below[*at]);
-        let first = began.min_by_key(|at| (self.tree.nodes[*at].end, *at));
+        // One that was got over, by another try or otherwise, is none of the whole.
+        let first = began.min_by_key(|at| (self.is_recovered(*at), self.tree.nodes[*at].end, *at));
         analysis.root_cause = first.map(|at| self.root_cause(at));
     }
 
@@ -258,6 +270,11 @@ impl Looked<'_> {
             return Vec::new();
         }
         children.iter().copied().filter(|child| self.span(*child).kind == Kind::Client).collect()
+    }
+
+    /// What waited for it did not fail.
+    fn is_recovered(&self, at: At) -> bool {
+        self.tree.nodes[at].parent.is_some_and(|parent| !self.span(parent).error)
     }
 
     fn root_cause(&self, at: At) -> RootCause {
@@ -274,9 +291,10 @@ impl Looked<'_> {
         RootCause {
             span: self.id(at),
             agent: self.who[at].agent.clone(),
-            name: span.name.clone(),
+            name: self.name(at).to_owned(),
             why: why(span),
             at_ns: self.tree.nodes[at].end - self.start,
+            recovered: self.is_recovered(at),
             spread,
         }
     }

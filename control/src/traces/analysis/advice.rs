@@ -45,14 +45,16 @@ pub(super) fn percent(part: u64, whole: u64) -> u64 {
 
 fn error(analysis: &TraceAnalysis) -> Option<Recommendation> {
     let cause = analysis.root_cause.as_ref()?;
-    let spread = if cause.spread.is_empty() {
+    let spread = if cause.recovered {
+        "; what waited for it did not fail".to_owned()
+    } else if cause.spread.is_empty() {
         String::new()
     } else {
         format!("; it made {} fail", cause.spread.join(", then "))
     };
     Some(Recommendation {
         id: "error".into(),
-        severity: Severity::Critical,
+        severity: if cause.recovered { Severity::Info } else { Severity::Critical },
         finding: format!(
             "the first of {} began at {} in {} `{}`, {} after the start: {}{spread}",
             human::count(usize::try_from(analysis.errors).unwrap_or(usize::MAX), "error"),

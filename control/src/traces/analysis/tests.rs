@@ -8,7 +8,7 @@ use pilotfish_filters::trace::{SpanId, TraceId};
 use super::compare::{Sample, compare};
 use super::workflow::Sum;
 use super::*;
-use crate::api::analysis::{ChangeKind, Recommendation, Window};
+use crate::api::analysis::{ChangeKind, Recommendation, Severity, Window};
 use crate::traces::span::Resource;
 
 const MS: u64 = 1_000_000;
@@ -128,11 +128,11 @@ fn the_time_of_a_call_is_its_agents_and_the_mesh_between() {
     let advice = found(&analysis, "bottleneck").unwrap();
     assert_eq!(
         advice.finding,
-        "own work of default/coder takes 940 ms of 1 s (94 %): `s4`, 1 call, the longest 940 ms"
+        "own work of default/coder takes 940 ms of 1 s (94 %): `s3`, 1 call, the longest 940 ms"
     );
     assert_eq!(advice.evidence, ["0000000000000004"]);
     let path: Vec<&str> = analysis.critical_path.iter().map(|piece| piece.name.as_str()).collect();
-    assert_eq!(path, ["s1", "s2", "s3", "s4", "s3", "s2", "s1"]);
+    assert_eq!(path, ["s1", "s1", "s3", "s3", "s3", "s1", "s1"]);
 }
 
 #[test]
@@ -225,6 +225,24 @@ fn the_first_error_is_where_it_began() {
     assert_eq!(cause.why, "disk full");
     assert_eq!(analysis.recommendations[0].id, "error");
     assert_eq!(analysis.errors, 12);
+}
+
+#[test]
+fn an_error_that_was_got_over_is_not_where_it_began() {
+    let fails = |number, start, kind| span(number, 1, kind, "default/a", start, 10).failed("reset");
+    let mut spans = vec![span(1, 0, Kind::Server, "default/a", 0, 100), fails(2, 10, Kind::Client)];
+    let analysis = analyse(&trace(spans.clone()));
+    assert!(analysis.root_cause.as_ref().is_some_and(|cause| cause.recovered && cause.why == "reset"));
+    assert_eq!(found(&analysis, "error").unwrap().severity, Severity::Info);
+    spans.push(span(3, 2, Kind::Server, "default/b", 12, 2).failed("earlier"));
+    spans.push(span(5, 4, Kind::Server, "default/c", 60, 10).failed("later"));
+    spans.push(span(4, 1, Kind::Client, "default/a", 50, 30).failed("later"));
+    spans[0].error = true;
+    spans[1].error = false;
+    let analysis = analyse(&trace(spans));
+    let cause = analysis.root_cause.as_ref().unwrap();
+    assert_eq!((cause.why.as_str(), cause.recovered), ("later", false), "b's was got over, c's was not");
+    assert_eq!(found(&analysis, "error").unwrap().severity, Severity::Critical);
 }
 
 #[test]
