@@ -338,7 +338,8 @@ fn sums_hold_for_whatever_spans_say() {
 #[test]
 fn a_hundred_thousand_spans_in_every_shape_are_quick() {
     const MANY: u64 = 100_000;
-    let shapes: [(&str, fn(u64) -> u64); 4] = [
+    type Parent = fn(u64) -> u64;
+    let shapes: [(&str, Parent); 4] = [
         ("a chain", |number| number - 1),
         ("a star", |number| u64::from(number > 1)),
         ("orphans", |number| number + 10 * MANY),
