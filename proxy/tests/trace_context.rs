@@ -263,3 +263,29 @@ async fn the_body_of_an_mcp_call_says_it_where_no_header_does() {
         assert_eq!(arrived.header("tracestate").is_some(), of_body, "{line}");
     }
 }
+
+#[tokio::test]
+async fn telemetry_documents_decide_what_is_kept_and_what_is_told() {
+    let telemetry = |tracing: &str| {
+        format!(
+            "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata:\n  name: t\nspec:\n  tracing:\n  - {tracing}\n---\n"
+        )
+    };
+    let arrived = async |tracing: &str, headers: &[&str]| {
+        let origin = Origin::plain().await;
+        let yaml = service("a.test", origin.port()) + &telemetry(tracing);
+        let sidecar = sidecar().yaml("a.yaml", yaml).args(&["--trace-sampling", "off"]).start();
+        call(&sidecar, headers).await;
+        origin.requests().remove(0)
+    };
+    let said = format!("traceparent: 00-{TRACE}-{SPAN}-00");
+    let request = arrived("randomSamplingPercentage: 100", &[]).await;
+    assert_eq!(context(&request).2, "03");
+    // It is about traces that begin here.
+    let request = arrived("randomSamplingPercentage: 100", &[&said]).await;
+    assert_eq!(context(&request).2, "00");
+    let request = arrived("disableContextPropagation: true", &[&said, "tracestate: a=1", "b3: 1"]).await;
+    for name in ["traceparent", "tracestate", "b3"] {
+        assert_eq!(request.header(name), None, "{name}");
+    }
+}

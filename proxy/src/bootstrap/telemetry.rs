@@ -40,7 +40,7 @@ pub struct TelemetrySettings {
     )]
     pub inference: Switch,
 
-    /// Calls that each worker remembers, for `/why?request=ID` and for traces of calls that fail: about 1.2 KiB each, taken
+    /// Calls that each worker remembers, for `/why?request=ID` and for traces of calls that fail: about 1.7 KiB each, taken
     /// as calls come.
     #[arg(long = "call-ring", env = "PILOTFISH_CALL_RING", value_name = "N", default_value_t = 2048, value_parser = ring)]
     pub ring: usize,

@@ -393,6 +393,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_record_is_as_large_as_the_flag_of_the_ring_says() {
+        let size = size_of::<CallRecord>();
+        assert!((1500..=1800).contains(&size), "{size}");
+    }
+
+    #[test]
     fn the_fifth_try_takes_the_last_place() {
         let mut record = CallRecord::default();
         for n in 1..=6 {
