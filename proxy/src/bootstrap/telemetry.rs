@@ -101,6 +101,7 @@ impl TelemetrySettings {
 }
 
 /// One of OpenTelemetry's variables; an empty one is none.
+#[expect(clippy::disallowed_methods, reason = "the flags' help names these variables")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
