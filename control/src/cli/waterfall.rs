@@ -312,7 +312,7 @@ mod tests {
     }
 
     fn trace(spans: Vec<Span>) -> Trace {
-        Trace { id: TraceId([1; 16]), spans, ..Trace::default() }
+        Trace { id: TraceId([1; 16]), spans }
     }
 
     fn drawn(spans: Vec<Span>, critical: &[u8]) -> String {

@@ -9,6 +9,7 @@ use pilotfish_filters::trace::TraceId;
 use pilotfish_identity::Peer as Identified;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::Semaphore;
 
 use super::Asked;
 use crate::server::Control;
@@ -94,11 +95,15 @@ pub(in crate::server) fn unknown(id: TraceId) -> Denied {
     ))
 }
 
+/// Reads of the store at a time: the others wait, so that none takes the machine.
+static READERS: Semaphore = Semaphore::const_new(4);
+
 /// Reads the store off the threads that serve.
 pub(in crate::server) async fn reading<T: Send + 'static>(
     traces: Arc<TraceStore>,
     read: impl FnOnce(&TraceStore) -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, Denied> {
+    let _place = READERS.acquire().await;
     let done = tokio::task::spawn_blocking(move || read(&traces)).await;
     let done = done.map_err(|_| Denied::failed("the trace store could not be read"))?;
     done.map_err(|error| match error.kind() {

@@ -318,11 +318,11 @@ impl Writer {
             full.map(|segment| (segment.number, sealed::write(&self.inner.folder, segment, &state.index)));
         let too_many = too_many(&state, limits, now);
         drop(state);
-        if let Some((number, written)) = sealed {
-            if let Some(segment) = self.inner.write().segments.get_mut(&number) {
-                // Without an index beside it the next start reads the segment.
-                segment.beside = written.unwrap_or(1);
-            }
+        if let Some((number, written)) = sealed
+            && let Some(segment) = self.inner.write().segments.get_mut(&number)
+        {
+            // Without an index beside it the next start reads the segment.
+            segment.beside = written.unwrap_or(1);
         }
         if too_many {
             self.drop_oldest(now);
