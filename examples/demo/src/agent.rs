@@ -1,10 +1,12 @@
 //! What a demo agent answers. It knows nothing of the mesh: it is a plain HTTP server on loopback.
 
+mod research;
 mod stream;
 mod websocket;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
@@ -29,19 +31,28 @@ pub const BOOKING_HEADER: &str = "demo-booking";
 /// See [`AGENT_HEADER`].
 pub const VERSION_HEADER: &str = "demo-version";
 
+/// What an agent needs to answer.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// What it says of itself.
+    pub who: Whoami,
+    /// Where it finds the address of its sidecar, for calls of its own.
+    pub sidecar_file: Option<PathBuf>,
+}
+
 /// Serves until the process ends.
 ///
 /// # Errors
 /// When the listener itself fails.
-pub async fn serve(listener: TcpListener, who: Whoami) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, serving: Serving) -> std::io::Result<()> {
     loop {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
-        let who = who.clone();
+        let serving = serving.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let who = who.clone();
-                async move { Ok::<_, Infallible>(answer(request, &who).await) }
+                let serving = serving.clone();
+                async move { Ok::<_, Infallible>(answer(request, &serving).await) }
             });
             // A connection that breaks is the caller's business; the next one is served all the same.
             let _ =
@@ -60,11 +71,13 @@ pub async fn bind(listen: SocketAddr) -> std::io::Result<(TcpListener, SocketAdd
     Ok((listener, address))
 }
 
-async fn answer(mut request: Request<Incoming>, who: &Whoami) -> Response<Body> {
+async fn answer(mut request: Request<Incoming>, serving: &Serving) -> Response<Body> {
+    let who = &serving.who;
     let mut response = match request.uri().path() {
         "/stream" => stream::tokens(request.uri().query().unwrap_or_default()),
         "/ws" => websocket::accept(&mut request),
         "/book" => book(),
+        "/research" => research::ask(serving.sidecar_file.as_deref()).await,
         _ => understand(request, who).await,
     };
     for (name, value) in [(AGENT_HEADER, &who.agent), (VERSION_HEADER, &who.version)] {

@@ -41,7 +41,12 @@ const MEMBERS: [Member; 5] = [
 ];
 
 impl Member {
-    fn command(&self, program: &Path, listen: &str) -> Command {
+    /// Where the agent finds its sidecar.
+    fn sidecar_file(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.outbound", self.name))
+    }
+
+    fn command(&self, program: &Path, listen: &str, folder: &Path) -> Command {
         let mut command = Command::new(program);
         command.args([
             "--name",
@@ -52,6 +57,7 @@ impl Member {
             listen,
             "--until-stdin-ends",
         ]);
+        command.arg("--sidecar-file").arg(self.sidecar_file(folder));
         command
     }
 }
@@ -224,7 +230,7 @@ impl Mesh {
         let (Some(member), Some(listen)) = (member, self.agents.get(name)) else {
             return Err(Failure::new(format!("there is no agent {name}")));
         };
-        let command = member.command(&self.program, listen);
+        let command = member.command(&self.program, listen, &self.folder);
         self.children.start(name, command, AGENT_READY).await?;
         Ok(())
     }
@@ -284,14 +290,16 @@ struct Start<'a> {
 
 impl Start<'_> {
     async fn member(&mut self, member: &Member, token: &str) -> Result<Sidecar, Failure> {
-        let command = member.command(&self.programs.agent, "127.0.0.1:0");
+        let command = member.command(&self.programs.agent, "127.0.0.1:0", self.folder);
         let ready = self.children.start(member.name, command, AGENT_READY).await?;
         self.agents.insert(member.name, first_word(&ready).to_string());
         let mut command = self.sidecar(member.name, member.agent, first_word(&ready), token);
         command.args(["--label", &format!("app={}", member.agent)]);
         command.args(["--label", &format!("version={}", member.version)]);
         command.args(member.capability.iter().flat_map(|capability| ["--capability", capability]));
-        self.run(member.name, command).await
+        let sidecar = self.run(member.name, command).await?;
+        std::fs::write(member.sidecar_file(self.folder), sidecar.outbound.to_string())?;
+        Ok(sidecar)
     }
 
     async fn caller(&mut self, token: &str) -> Result<(Caller, Sidecar), Failure> {

@@ -3,6 +3,9 @@
 mod operate;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::access_log::Entry;
 use crate::children::Failure;
@@ -18,6 +21,10 @@ const AFFINITY: &str = "agent-affinity-key";
 const CAPABILITY: &str = "agent-capability";
 /// Requests of the split: 80 % of 200 is 160, give or take 17 (three standard deviations).
 const SPLIT_REQUESTS: usize = 200;
+/// The workflow of the traced question.
+const RESEARCH: &str = "demo-research";
+/// A trace is whole by then, on any machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Five standard deviations of a fair 80/20 draw over [`SPLIT_REQUESTS`]: what a healthy split misses once in a million runs.
 const SPLIT_TOLERANCE: f64 = 0.141;
 
@@ -74,9 +81,11 @@ pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<Show, Failu
     rows.push(stage.websocket().await?);
     progress("a booking, asked for twice with one idempotency-key");
     rows.push(stage.booking().await?);
-    let (operations, refused, closing) = stage.operate(progress).await?;
+    let (operations, refused, closing) = stage.operate(&progress).await?;
     let mut commands: Vec<Shown> = refused.into_iter().collect();
     commands.extend(stage.commands().await?);
+    progress("one question that two agents work on, and its trace");
+    commands.push(stage.trace().await?);
     stage.mesh.children.all_alive()?;
     let cells = |row: Row| [row.asked, row.rule, row.went_to, row.status, row.time];
     let headings = ["ASKED", "RULE", "WENT TO", "STATUS", "TIME"];
@@ -238,6 +247,28 @@ impl Stage<'_> {
             shown.push(Shown { line: format!("pilotfish {}", arguments.join(" ")), output });
         }
         Ok(shown)
+    }
+
+    /// The agent in the middle passes no header on; its sidecar knows what the call belongs to.
+    async fn trace(&mut self) -> Result<Shown, Failure> {
+        let answer = self.ask(target(MESH_HOST, "/research", &[NLP, ("agent-workflow", RESEARCH)])).await?;
+        ensure(answer.status == 200, "/research", &answer)?;
+        let begin = Instant::now();
+        loop {
+            let found = self.mesh.control.cli(&["traces", "--workflow", RESEARCH, "-o", "json"]).await?;
+            let found: Value = serde_json::from_str(&found).map_err(|error| off(error.to_string()))?;
+            let newest = &found[0];
+            // Sidecars send their spans within a second or two, each by itself.
+            if newest["agents"].as_u64() >= Some(3) && newest["spans"].as_u64() >= Some(8) {
+                let id = newest["trace"].as_str().unwrap_or_default();
+                let output = self.mesh.control.cli(&["trace", id]).await?;
+                return Ok(Shown { line: format!("pilotfish trace {id}"), output });
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(off(format!("the trace of /research is not whole: {found}")));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     fn next_id(&mut self) -> String {

@@ -22,6 +22,9 @@ struct Flags {
     /// Read jobs (JSON lines) on stdin, carry them out through its sidecar, report on stdout.
     #[arg(long)]
     jobs: bool,
+    /// A file with the address of its sidecar's outbound listener: for `/research`, which asks the streaming agent.
+    #[arg(long, value_name = "PATH")]
+    sidecar_file: Option<std::path::PathBuf>,
     /// End when stdin does, so that no agent outlives what started it (`--jobs` does so anyway).
     #[arg(long)]
     until_stdin_ends: bool,
@@ -32,7 +35,8 @@ async fn main() -> std::io::Result<()> {
     let flags = Flags::parse();
     let (listener, address) = agent::bind(flags.listen).await?;
     eprintln!("demo-agent: listening {address} name={} version={}", flags.name, flags.version);
-    let server = agent::serve(listener, Whoami { agent: flags.name, version: flags.version });
+    let who = Whoami { agent: flags.name, version: flags.version };
+    let server = agent::serve(listener, agent::Serving { who, sidecar_file: flags.sidecar_file });
     let end = async {
         match (flags.jobs, flags.until_stdin_ends) {
             (true, _) => caller::work().await,
