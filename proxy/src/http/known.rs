@@ -70,46 +70,65 @@ impl Known {
     /// Recognises a name, in any case.
     #[inline]
     pub fn of(name: &[u8]) -> Known {
-        let (known, word): (Known, &[u8]) = match (name.len(), name.first().map_or(0, |b| b | 0x20)) {
-            (2, b't') => (Known::Te, b"te"),
-            (4, b'h') => (Known::Host, b"host"),
-            (6, b'e') => (Known::Expect, b"expect"),
-            (6, b'c') => (Known::Cookie, b"cookie"),
-            (6, b'o') => (Known::Origin, b"origin"),
-            (7, b'u') => (Known::Upgrade, b"upgrade"),
-            (10, b'c') => (Known::Connection, b"connection"),
-            (10, b'k') => (Known::KeepAlive, b"keep-alive"),
-            (14, b'c') => (Known::ContentLength, b"content-length"),
-            (14, b'h') => (Known::Http2Settings, b"http2-settings"),
-            (16, b'p') => (Known::ProxyConnection, b"proxy-connection"),
-            (19, b'p') => (Known::ProxyAuthorization, b"proxy-authorization"),
-            (17, b'a') => (Known::AgentDeadline, b"agent-deadline-ms"),
-            (12, b'g') => (Known::GrpcTimeout, b"grpc-timeout"),
-            (14, b'a') if name.get(6).is_some_and(|b| b | 0x20 == b'w') => {
-                (Known::AgentWorkflow, b"agent-workflow")
-            }
-            (13, b'a') => (Known::AgentExplain, b"agent-explain"),
-            (14, b'a') => (Known::AgentPriority, b"agent-priority"),
-            (11, b't') => (Known::Traceparent, b"traceparent"),
-            (10, b't') => (Known::Tracestate, b"tracestate"),
-            (7, b'b') => (Known::Baggage, b"baggage"),
-            (2, b'b') => (Known::B3, b"b3"),
-            (12, b'x') => match name.get(5).map_or(0, |b| b | 0x20) {
-                b't' => (Known::B3Part, b"x-b3-traceid"),
-                b's' => (Known::B3Part, b"x-b3-sampled"),
+        // By length first: the compiler makes a jump of that, and most names end there.
+        let letter = |at: usize| name.get(at).map_or(0, |byte| byte | 0x20);
+        let (known, word): (Known, &[u8]) = match name.len() {
+            2 => match letter(0) {
+                b't' => (Known::Te, b"te"),
+                _ => (Known::B3, b"b3"),
+            },
+            4 => (Known::Host, b"host"),
+            6 => match letter(0) {
+                b'e' => (Known::Expect, b"expect"),
+                b'c' => (Known::Cookie, b"cookie"),
+                _ => (Known::Origin, b"origin"),
+            },
+            7 => match letter(0) {
+                b'u' => (Known::Upgrade, b"upgrade"),
+                _ => (Known::Baggage, b"baggage"),
+            },
+            10 => match letter(0) {
+                b'c' => (Known::Connection, b"connection"),
+                b'k' => (Known::KeepAlive, b"keep-alive"),
+                b't' => (Known::Tracestate, b"tracestate"),
+                _ => (Known::B3Part, b"x-b3-flags"),
+            },
+            11 => match letter(0) {
+                b't' => (Known::Traceparent, b"traceparent"),
+                _ => (Known::B3Part, b"x-b3-spanid"),
+            },
+            12 => match (letter(0), letter(5)) {
+                (b'g', _) => (Known::GrpcTimeout, b"grpc-timeout"),
+                (_, b't') => (Known::B3Part, b"x-b3-traceid"),
+                (_, b's') => (Known::B3Part, b"x-b3-sampled"),
                 _ => (Known::RequestId, b"x-request-id"),
             },
-            (11, b'x') => (Known::B3Part, b"x-b3-spanid"),
-            (17, b'x') => (Known::B3Part, b"x-b3-parentspanid"),
-            (10, b'x') => (Known::B3Part, b"x-b3-flags"),
-            (16, b'x') if name.last() == Some(&b'h') => (Known::CallPath, b"x-pilotfish-path"),
-            (16, b'x') => (Known::CallId, b"x-pilotfish-call"),
-            (15, b'i') => (Known::IdempotencyKey, b"idempotency-key"),
-            (27, b'x') => (Known::MessageKey, b"x-pilotfish-idempotency-key"),
-            (23, b'x') => (Known::DedupEpoch, b"x-pilotfish-dedup-epoch"),
-            (17, b't') => (Known::TransferEncoding, b"transfer-encoding"),
+            13 => (Known::AgentExplain, b"agent-explain"),
+            14 => match (letter(0), letter(6)) {
+                (b'c', _) => (Known::ContentLength, b"content-length"),
+                (b'h', _) => (Known::Http2Settings, b"http2-settings"),
+                (_, b'w') => (Known::AgentWorkflow, b"agent-workflow"),
+                _ => (Known::AgentPriority, b"agent-priority"),
+            },
+            15 => (Known::IdempotencyKey, b"idempotency-key"),
+            16 => match (letter(0), letter(15)) {
+                (b'p', _) => (Known::ProxyConnection, b"proxy-connection"),
+                (_, b'h') => (Known::CallPath, b"x-pilotfish-path"),
+                _ => (Known::CallId, b"x-pilotfish-call"),
+            },
+            17 => match letter(0) {
+                b'a' => (Known::AgentDeadline, b"agent-deadline-ms"),
+                b't' => (Known::TransferEncoding, b"transfer-encoding"),
+                _ => (Known::B3Part, b"x-b3-parentspanid"),
+            },
+            19 => (Known::ProxyAuthorization, b"proxy-authorization"),
+            23 => (Known::DedupEpoch, b"x-pilotfish-dedup-epoch"),
+            27 => (Known::MessageKey, b"x-pilotfish-idempotency-key"),
             _ => return Known::Other,
         };
+        if letter(0) != word[0] | 0x20 {
+            return Known::Other;
+        }
         if name.eq_ignore_ascii_case(word) { known } else { Known::Other }
     }
 
@@ -179,6 +198,33 @@ mod tests {
         assert_eq!(Known::of(b"Agent-Workflow"), Known::AgentWorkflow);
         assert_eq!(Known::of(b"agent-priority"), Known::AgentPriority);
         assert_eq!(Known::of(b"x-b2-traceid"), Known::Other);
+    }
+
+    /// Each variant's name is in its doc comment.
+    #[test]
+    fn every_name_is_known() {
+        let source = include_str!("known.rs");
+        let listed = source.split("pub enum Known {").nth(1).and_then(|rest| rest.split("\n}").next());
+        let mut doc = "";
+        let mut seen = 0;
+        for line in listed.unwrap_or_default().lines().map(str::trim) {
+            match line.strip_prefix("/// ") {
+                Some(words) => doc = words,
+                None if line.is_empty() || line.starts_with("Other") => {}
+                None => {
+                    let variant = line.trim_end_matches(',');
+                    for name in doc.split(", ").map(|name| name.trim_matches('`')) {
+                        assert_eq!(format!("{:?}", Known::of(name.as_bytes())), variant, "{name}");
+                        let upper = name.to_ascii_uppercase();
+                        assert_eq!(format!("{:?}", Known::of(upper.as_bytes())), variant, "{upper}");
+                        let other = format!("q{}", &name[1..]);
+                        assert_eq!(Known::of(other.as_bytes()), Known::Other, "{other}");
+                        seen += 1;
+                    }
+                }
+            }
+        }
+        assert!(seen >= 33, "{seen}");
     }
 
     #[test]
