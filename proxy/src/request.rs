@@ -97,7 +97,7 @@ async fn serve<'p>(
     local_secret::check(worker.shared.local_secret.as_ref(), ctx.direction, &mut head)?;
     let caller = identify::identify(ctx, &mut head);
     let call = decode::decode(ctx, &head, down, plan).await;
-    trace::decoded(worker, ctx, &call);
+    trace::decoded(ctx, &call);
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
     trace::enter(worker, plan, ctx, &call, &mut head);
     explain::enter(worker, plan, ctx, &caller, &mut head);

@@ -107,11 +107,11 @@ impl Way<'_> {
     }
 
     /// A kept connection for it.
-    fn kept(&self, worker: &Worker) -> Option<(ClientConn, Meta)> {
+    fn kept(&self, worker: &Worker, now: Micros) -> Option<(ClientConn, Meta)> {
         if self.unused {
             return None;
         }
-        worker.pool.take_h1(&self.key, &self.secure, worker.shared.clock.now())
+        worker.pool.take_h1(&self.key, &self.secure, now)
     }
 
     /// The same way over a connection that carried nothing before.
@@ -174,16 +174,20 @@ pub async fn dial(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
 }
 
 async fn dial_h1(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
-    let (connection, meta, reused) = match way.kept(worker) {
+    let now = worker.shared.clock.now();
+    let (connection, meta, reused, ready) = match way.kept(worker, now) {
         Some((connection, meta)) => {
             worker.metrics.upstream_reuses.add(1);
-            (connection, meta, true)
+            (connection, meta, true, now)
         }
-        // On the heap: a handshake's state is large, and most calls find a connection.
-        None => Box::pin(new_h1(worker, way)).await?,
+        None => {
+            // On the heap: a handshake's state is large, and most calls find a connection.
+            let (connection, meta, reused) = Box::pin(new_h1(worker, way)).await?;
+            (connection, meta, reused, worker.shared.clock.now())
+        }
     };
     let back = Some(Back { key: way.key.clone(), meta });
-    Ok(Dialed { upstream: connection.into(), reused, ready: worker.shared.clock.now(), back })
+    Ok(Dialed { upstream: connection.into(), reused, ready, back })
 }
 
 /// A new connection, or one that was freed while this waited for a place; and whether it carried an exchange before.
@@ -230,16 +234,16 @@ pub(super) async fn place(worker: &Worker, way: &Way<'_>) -> Result<Place, Deny>
 }
 
 async fn dial_h2(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
-    let kept = worker.pool.take_h2(&way.key, &way.secure, worker.shared.clock.now());
+    let now = worker.shared.clock.now();
+    let kept = worker.pool.take_h2(&way.key, &way.secure, now);
     let reused = kept.is_some();
-    let connection = match kept {
+    let (connection, ready) = match kept {
         Some(connection) => {
             worker.metrics.upstream_reuses.add(1);
-            connection
+            (connection, now)
         }
-        None => Box::pin(shared_h2(worker, way)).await?,
+        None => (Box::pin(shared_h2(worker, way)).await?, worker.shared.clock.now()),
     };
-    let ready = worker.shared.clock.now();
     Ok(Dialed { upstream: connection.begin().into(), reused, ready, back: None })
 }
 

@@ -216,31 +216,37 @@ fn strip(worker: &Worker, ctx: &Ctx<'_>, headers: &mut Headers) {
 }
 
 /// What the call is is known.
-pub fn decoded(worker: &Worker, ctx: &mut Ctx<'_>, call: &Call) {
+pub fn decoded(ctx: &mut Ctx<'_>, call: &Call) {
     let record = &mut *ctx.call;
-    record.stages.decoded = record.after(worker.shared.clock.now());
     record.protocol = call.protocol;
     if let Some(capability) = call.capabilities.first() {
         record.capability.set(capability);
     }
 }
 
-/// Its rule is known.
+/// Its rule is known. From what the call is to its rule nothing waits, so one look at the clock is for both.
 pub fn routed(worker: &Worker, ctx: &mut Ctx<'_>) {
-    ctx.call.stages.routed = ctx.call.after(worker.shared.clock.now());
+    let at = ctx.call.after(worker.shared.clock.now());
+    (ctx.call.stages.decoded, ctx.call.stages.routed) = (at, at);
     if let Some(rule) = ctx.rule {
         ctx.call.rule.set(&rule.name);
     }
 }
 
-/// It may go on.
+/// It may go on: at once, unless it waited for a place.
 pub fn admitted(worker: &Worker, ctx: &mut Ctx<'_>) {
-    ctx.call.stages.admitted = ctx.call.after(worker.shared.clock.now());
+    ctx.call.stages.admitted = match ctx.call.acted.has(Acted::QUEUE) {
+        true => ctx.call.after(worker.shared.clock.now()),
+        false => ctx.call.stages.routed,
+    };
 }
 
-/// The head of an upstream's answer goes down.
+/// The head of an upstream's answer goes down, as soon as the try has it.
 pub fn head_answered(worker: &Worker, ctx: &mut Ctx<'_>, head: &ResponseHead) {
-    answered(worker, ctx, streams(head));
+    match ctx.call.current().map_or(0, |attempt| attempt.answered) {
+        0 => answered(worker, ctx, streams(head)),
+        at => (ctx.call.stages.answered, ctx.call.streams) = (at, streams(head)),
+    }
 }
 
 /// The head of its answer goes down. `streams`: what follows takes as long as it takes.

@@ -62,6 +62,11 @@ impl Acted {
     /// Its priority was lowered.
     pub const PRIORITY: Acted = Acted(1 << 11);
 
+    /// Whether it is in the set.
+    pub fn has(self, one: Acted) -> bool {
+        self.0 & one.0 != 0
+    }
+
     /// Adds to the set.
     pub fn add(&mut self, other: Acted) {
         self.0 |= other.0;

@@ -329,7 +329,7 @@ impl WorkerMetrics {
 
     /// Counts a call that has ended, and its tries, once its record is complete.
     pub fn ended(&self, call: &CallRecord, places: Places) {
-        if call.acted.0 & Acted::QUEUE.0 != 0 {
+        if call.acted.has(Acted::QUEUE) {
             self.waited.add(1);
             self.waited_micros.add(call.stages.admitted.saturating_sub(call.stages.routed).into());
         }
