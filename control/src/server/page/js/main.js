@@ -142,7 +142,8 @@ function rows(step) {
 
 function escape() {
   if (document.activeElement?.matches("input, select")) return document.activeElement.blur();
-  const up = shown.up?.(route);
+  // Where the address is now: `route` follows it a moment later, and two may be pressed at once.
+  const up = shown.up?.(parsed());
   if (up !== undefined && up !== null) location.hash = up;
   return undefined;
 }
