@@ -33,6 +33,13 @@ impl<const N: usize> Text<N> {
         self.len = end as u8;
     }
 
+    /// Becomes what `other` is; copies what there is of it, not the room.
+    pub fn copy(&mut self, other: &Self) {
+        let len = usize::from(other.len);
+        self.bytes[..len].copy_from_slice(&other.bytes[..len]);
+        self.len = other.len;
+    }
+
     /// It.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()

@@ -42,7 +42,7 @@ pub struct TelemetrySettings {
 
     /// Calls that each worker remembers, for `/why?request=ID` and for traces of calls that fail: about 1.7 KiB each, taken
     /// as calls come.
-    #[arg(long = "call-ring", env = "PILOTFISH_CALL_RING", value_name = "N", default_value_t = 2048, value_parser = ring)]
+    #[arg(long = "call-ring", env = "PILOTFISH_CALL_RING", value_name = "N", default_value_t = 1024, value_parser = ring)]
     pub ring: usize,
 
     /// Whose calls may have `agent-explain: 1`, which keeps everything that was weighed for `/why`, `pilotfish why` and the

@@ -159,6 +159,15 @@ impl Default for Try {
 }
 
 impl Try {
+    /// Becomes what `other` is.
+    fn copy(&mut self, other: &Try) {
+        self.begin(other.span, other.endpoint, other.began);
+        self.agent.copy(&other.agent);
+        (self.connected, self.answered) = (other.connected, other.answered);
+        (self.reused, self.status, self.ended) = (other.reused, other.status, other.ended);
+        (self.candidates, self.cost, self.runner_up) = (other.candidates, other.cost, other.runner_up);
+    }
+
     /// Empties it for another try, without touching the text's bytes.
     pub fn begin(&mut self, span: SpanId, endpoint: Option<SocketAddr>, began: u32) {
         (self.span, self.endpoint, self.began) = (span, endpoint, began);
@@ -356,6 +365,32 @@ impl CallRecord {
         self.extra = None;
     }
 
+    /// Becomes what `other` is, whose [`Extra`] it takes. What there is is copied, not the room for it: this record is one of a
+    /// call long ago, in no near cache, and `other` stays in it for the next call.
+    pub fn take_over(&mut self, other: &mut CallRecord) {
+        self.begin(other.direction, other.peer, other.started);
+        self.extra = other.extra.take();
+        (self.trace, self.span, self.parent) = (other.trace, other.span, other.parent);
+        (self.sampled, self.inferred, self.silent, self.told) =
+            (other.sampled, other.inferred, other.silent, other.told);
+        (self.streams, self.h2, self.https) = (other.streams, other.h2, other.https);
+        (self.stages, self.protocol) = (other.stages, other.protocol);
+        self.method.copy(&other.method);
+        self.host.copy(&other.host);
+        self.path.copy(&other.path);
+        self.request_id.copy(&other.request_id);
+        self.rule.copy(&other.rule);
+        self.cluster.copy(&other.cluster);
+        self.capability.copy(&other.capability);
+        self.workflow.copy(&other.workflow);
+        self.caller.copy(&other.caller);
+        (self.status, self.reason, self.acted) = (other.status, other.reason, other.acted);
+        (self.sent, self.received, self.tries) = (other.sent, other.received, other.tries);
+        for (own, theirs) in self.attempts.iter_mut().zip(other.tried()) {
+            own.copy(theirs);
+        }
+    }
+
     /// Microseconds from the call's start to `now`, as they are kept.
     pub fn after(&self, now: Micros) -> u32 {
         u32::try_from(now.since(self.started).as_micros()).unwrap_or(u32::MAX)
@@ -396,6 +431,52 @@ impl CallRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of two tries at an agent, with whatever a record may have.
+    fn full() -> CallRecord {
+        let peer = SocketAddr::from(([10, 0, 0, 9], 9));
+        let mut record = CallRecord::default();
+        record.begin(Direction::Inbound, peer, Micros(7));
+        (record.trace, record.span, record.parent) = (TraceId([1; 16]), SpanId([2; 8]), SpanId([3; 8]));
+        (record.sampled, record.inferred, record.silent, record.told) = (true, true, true, true);
+        (record.streams, record.h2, record.https) = (true, true, true);
+        record.stages = Stages { decoded: 1, routed: 2, admitted: 3, answered: 4, ended: 5 };
+        record.protocol = Protocol::Mcp;
+        record.method.set("POST");
+        record.host.set("host");
+        record.path.set("/path");
+        record.request_id.set("id");
+        record.rule.set("rule");
+        record.cluster.set("cluster");
+        record.capability.set("capability");
+        record.workflow.set("workflow");
+        record.caller.set("caller");
+        (record.status, record.reason, record.acted) = (503, Some(Reason::Overflow), Acted::RETRY);
+        (record.sent, record.received) = (10, 11);
+        for n in 1..=2 {
+            let attempt = record.begin_try(SpanId([n; 8]), Some(peer), Micros(20));
+            attempt.agent.set("agent");
+            (attempt.connected, attempt.answered, attempt.reused, attempt.status) = (1, 2, true, 200);
+            (attempt.ended, attempt.candidates, attempt.cost) = (Ended::Answered, (3, 2), 1.5);
+            attempt.runner_up = Some((peer, 2.5));
+        }
+        record.extra().tracestate = "a=b".into();
+        record
+    }
+
+    #[test]
+    fn a_record_becomes_another_one_whole() {
+        let (mut from, expected) = (full(), full());
+        let mut kept = full();
+        kept.host.set("a longer host than the other one's");
+        kept.begin_try(SpanId([9; 8]), None, Micros(30));
+        kept.take_over(&mut from);
+        let tried = |record: &CallRecord| format!("{:?}", record.tried());
+        assert_eq!(tried(&kept), tried(&expected));
+        kept.attempts = expected.attempts;
+        assert_eq!(format!("{kept:?}"), format!("{expected:?}"), "no field is forgotten");
+        assert!(from.extra.is_none());
+    }
 
     #[test]
     fn a_record_is_as_large_as_the_flag_of_the_ring_says() {

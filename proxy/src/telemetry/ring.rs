@@ -21,7 +21,7 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 const EXPLAINED: usize = 64;
 
 /// A worker's calls: those under way take their record from here and give it back.
-#[expect(clippy::vec_box, reason = "records move between a call and the ring without being copied")]
+#[expect(clippy::vec_box, reason = "a call that is under way keeps its record where it is")]
 #[derive(Debug)]
 pub struct Calls {
     free: RefCell<Vec<Box<CallRecord>>>,
@@ -30,7 +30,7 @@ pub struct Calls {
     pub wanted: Wanted,
 }
 
-#[expect(clippy::vec_box, reason = "records move between a call and the ring without being copied")]
+#[expect(clippy::vec_box, reason = "one block of memory for each call that comes, not all at once")]
 #[derive(Debug)]
 struct Ring {
     records: Vec<Box<CallRecord>>,
@@ -53,22 +53,24 @@ impl Calls {
         Recording { record: Some(record), calls: self }
     }
 
-    fn remember(&self, record: Box<CallRecord>) {
+    /// Copies it into the ring: the record that the oldest call had is in no near cache, so the next call is better off with this one.
+    fn remember(&self, record: &mut CallRecord) {
         let ring = &mut *self.ring.borrow_mut();
         if record.is_explained() {
             ring.forget_explained();
         }
         if ring.records.len() < ring.most {
             ring.traces.push(record.trace);
-            ring.records.push(record);
+            let mut kept = Box::<CallRecord>::default();
+            kept.take_over(record);
+            ring.records.push(kept);
             return;
         }
         if let (Some(place), Some(trace)) = (ring.records.get_mut(ring.next), ring.traces.get_mut(ring.next))
         {
             *trace = record.trace;
-            let oldest = std::mem::replace(place, record);
+            place.take_over(record);
             ring.next = (ring.next + 1) % ring.most;
-            self.free.borrow_mut().push(oldest);
         }
     }
 
@@ -123,8 +125,9 @@ pub struct Recording<'a> {
 impl Recording<'_> {
     /// The call has ended. What is asked of its record afterwards is asked of an empty one.
     pub fn remember(&mut self) {
-        if let Some(record) = self.record.take() {
-            self.calls.remember(record);
+        if let Some(mut record) = self.record.take() {
+            self.calls.remember(&mut record);
+            self.calls.free.borrow_mut().push(record);
         }
     }
 }
