@@ -122,7 +122,8 @@ pub(super) fn draw(trace: &Trace, critical: &HashSet<String>, terminal: &Termina
     let widest = |text: &dyn Fn(&Shown) -> &str, least: usize, most: usize| {
         shown.iter().map(|row| text(row).width()).max().unwrap_or(0).clamp(least, most.max(least))
     };
-    let name = widest(&|row| &row.name, 4, columns * 2 / 5);
+    let name = shown.iter().map(|row| row.name.width() + row.tail.width()).max().unwrap_or(0);
+    let name = name.clamp(4, (columns * 2 / 5).max(4));
     let agent = widest(&|row| &row.agent, 5, columns / 5);
     let time = widest(&|row| &row.time, 4, 10);
     let bar = columns.saturating_sub(name + agent + time + 6).max(8);
@@ -131,7 +132,9 @@ pub(super) fn draw(trace: &Trace, critical: &HashSet<String>, terminal: &Termina
     let heads = format!("{}  {}  {:>time$}", padded("SPAN", name), padded("AGENT", agent), "TIME");
     let _ = writeln!(text, "{}", terminal.paint(Tone::Strong, &heads));
     for (row, shown) in rows.iter().zip(&shown) {
-        let title = padded(&cut(&shown.name, name), name);
+        let room = name.saturating_sub(shown.tail.width()).max(name / 2);
+        let title = cut(&format!("{}{}", cut(&shown.name, room), shown.tail), name);
+        let title = padded(&title, name);
         let title = if shown.error { terminal.paint(Tone::Bad, &title) } else { title };
         let mut line =
             format!("{title}  {}  {:>time$}", padded(&cut(&shown.agent, agent), agent), shown.time);
@@ -168,6 +171,8 @@ fn place(span: &Span, start: u64, end: u64, columns: usize) -> (usize, usize) {
 /// What a line shows.
 struct Shown {
     name: String,
+    /// What stays when the name is cut: why it failed, and its marks.
+    tail: String,
     agent: String,
     time: String,
     error: bool,
@@ -182,6 +187,7 @@ impl Shown {
             let none = String::new;
             return Shown {
                 name,
+                tail: none(),
                 agent: none(),
                 time: none(),
                 error: false,
@@ -206,20 +212,26 @@ impl Shown {
         }
         said.extend(marks.iter().map(|mark| (*mark).to_owned()));
         let error = span.error.then(|| reason(span));
-        let mut name = format!("{}{}", row.branch, harmless(&span.name, false));
-        if span.kind == Kind::Client
-            && let Some(to) = towards(span)
-        {
+        let to = towards(span).filter(|_| span.kind == Kind::Client);
+        // Whom a call went to says more than its rule, which its caller's line has.
+        let own = match (to, span.text("pilotfish.rule")) {
+            (Some(_), Some(rule)) => span.name.strip_suffix(rule).unwrap_or(&span.name).trim_end(),
+            _ => &span.name,
+        };
+        let mut name = format!("{}{}", row.branch, harmless(own, false));
+        if let Some(to) = to {
             let _ = write!(name, " -> {}", harmless(to, false));
         }
+        let mut tail = String::new();
         if let Some(reason) = error {
-            let _ = write!(name, " {}", harmless(&reason, false));
+            let _ = write!(tail, " {}", harmless(&reason, false));
         }
         if !said.is_empty() {
-            let _ = write!(name, " [{}]", said.join(", "));
+            let _ = write!(tail, " [{}]", said.join(", "));
         }
         Shown {
             name,
+            tail,
             agent: harmless(&span.resource.agent(), false),
             time: human::latency(span.duration() / 1_000),
             error: span.error,
