@@ -71,6 +71,8 @@ pub fn run(
     let (sent, refused) = send(&otlp, core, 0, first, &control)?;
     let secs = begun.elapsed().as_secs_f64();
     values.insert("spans_per_s".into(), sent.spans as f64 / secs);
+    let missed = 100.0 - 100.0 * sent.spans as f64 / secs / RATE as f64;
+    values.insert("rate_missed_pct".into(), missed.max(0.0));
     values.insert("cores".into(), (control.cpu_ns() - cpu) as f64 / 1e9 / secs);
     values.insert("cpu_us".into(), (control.cpu_ns() - cpu) as f64 / 1e3 / sent.spans.max(1) as f64);
     values.insert("rss_million_mib".into(), (control.rss_kib() - at_start) as f64 / 1024.0);
