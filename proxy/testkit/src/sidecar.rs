@@ -321,9 +321,9 @@ impl Sidecar {
         self.parts.child.id()
     }
 
-    /// Resident memory in bytes, from `/proc`; 0 when it is over.
+    /// Resident memory of its own, bytes: without the pages of its program, which are there once they were run.
     pub fn rss(&self) -> u64 {
-        self.status_kib("VmRSS:") * 1024
+        self.status_kib("RssAnon:") * 1024
     }
 
     fn status_kib(&self, key: &str) -> u64 {
