@@ -101,17 +101,15 @@ async fn what_went_well_of_a_trace_that_failed_elsewhere_is_told_too() {
         assert!(tokio::time::Instant::now() < until, "{:#?}", calling.stderr());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let before = collector.spans().len();
     // Another agent of the same trace calls somebody who is not there, through its own sidecar.
     let answer =
         h1::get(failing.outbound, "planning.capability.mesh", "/", &["agent-capability: flying", &parent])
             .await;
     assert_eq!(answer.unwrap().status(), 503);
-    let spans = collector.of_trace(TRACE, before + 1).await;
+    // What the first calls left behind, while the agents were not known yet, may come in between.
     let has = |spans: &[Span], service: &str| spans.iter().any(|span| span.service == service);
-    assert!(has(&spans, "failing"), "{spans:#?}");
     let until = tokio::time::Instant::now() + Duration::from_secs(20);
-    while !["caller", "planner"].iter().all(|service| has(&collector.spans(), service)) {
+    while !["failing", "caller", "planner"].iter().all(|service| has(&collector.spans(), service)) {
         assert!(tokio::time::Instant::now() < until, "{:#?}", collector.spans());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
