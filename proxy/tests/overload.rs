@@ -256,7 +256,8 @@ async fn the_inbound_connection_pool_is_enforced() {
     let told = answers.iter().filter(|a| (a.1, a.2.as_str()) == (503, "connection-pool-overflow")).count();
     assert!((2..=5).contains(&served), "{answers:?}");
     assert_eq!(served + told, 20, "{answers:?}");
-    assert!(agent.connections() <= 2 && agent.most_at_once() <= 2);
+    // The place of a connection that one worker gives up is another's, whose connection is a new one.
+    assert!(agent.connections() <= served && agent.most_at_once() <= 2);
 }
 
 #[tokio::test]

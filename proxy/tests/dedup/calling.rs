@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use pilotfish_testkit::h1::Answer;
 use pilotfish_testkit::origin::{Step, ok};
@@ -18,6 +19,8 @@ use crate::tls::setup::Mesh;
 struct Cable {
     addr: SocketAddr,
     to: watch::Sender<Option<SocketAddr>>,
+    /// Connections through it.
+    through: Arc<AtomicUsize>,
 }
 
 impl Cable {
@@ -25,11 +28,16 @@ impl Cable {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (to, leads) = watch::channel(Some(addr));
         let addr = listener.local_addr().unwrap();
+        let through = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&through);
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
                 let mut leads = leads.clone();
                 let to = *leads.borrow_and_update();
+                let count = Arc::clone(&count);
+                count.fetch_add(1, Relaxed);
                 tokio::spawn(async move {
+                    let _counted = Counted(count);
                     let Some(to) = to else { return };
                     let Ok(mut far) = TcpStream::connect(to).await else { return };
                     tokio::select! {
@@ -39,7 +47,7 @@ impl Cable {
                 });
             }
         });
-        Cable { addr, to }
+        Cable { addr, to, through }
     }
 
     /// Breaks what goes through it; new connections lead where they did.
@@ -47,9 +55,24 @@ impl Cable {
         self.to.send_modify(|_| {});
     }
 
+    /// As [`Cable::cut`], and waits until nothing goes through it any more.
+    async fn lead(&self, to: SocketAddr) {
+        self.cut(Some(to));
+        until("what went through it is broken", || self.through.load(Relaxed) == 0).await;
+    }
+
     /// Breaks what goes through it; new connections lead to `to`, or break at once.
     fn cut(&self, to: Option<SocketAddr>) {
         self.to.send_replace(to);
+    }
+}
+
+/// A connection through a cable, while there is one.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -222,7 +245,7 @@ async fn dedup_a_window_that_was_another_before_the_call_costs_nothing_but_a_try
     let mut world = World::learnt().await;
     for at in 0..2 {
         let new = world.restart(at);
-        world.replicas[at].cable.cut(Some(new));
+        world.replicas[at].cable.lead(new).await;
     }
     world.gate.add_permits(8);
     for key in ["a", "b", "c", "d"] {
