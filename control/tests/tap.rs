@@ -180,10 +180,13 @@ async fn a_reader_that_is_killed_looks_no_more() {
     // With the end of the control plane it ends too, and says so.
     let mut tap = command(&serve, &["tap"]);
     assert_eq!((taps(&mut stream).await.len(), taps(&mut later).await.len()), (1, 1));
+    let mut stderr = BufReader::new(tap.stderr.take().unwrap());
+    let mut said = String::new();
+    stderr.read_line(&mut said).unwrap();
+    assert!(said.contains("looking at 2 sidecars"), "{said}");
     drop(serve);
     assert_eq!(tap.wait().unwrap().code(), Some(4));
-    let mut said = String::new();
-    tap.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    stderr.read_to_string(&mut said).unwrap();
     assert!(said.contains("ended the tap") && said.contains("0 calls"), "{said}");
 }
 
