@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod bootstrap;
+pub mod clock;
 pub mod control;
 pub mod health;
 pub mod http;

@@ -1,7 +1,7 @@
 //! The seam to the network: where connections come from and where they are made. The kernel's sockets, or with the
 //! feature `sim` those of a simulated network.
 //!
-//! Time needs no seam of its own: everything goes by tokio's clock ([`crate::server::Clock`] too), which a simulation
+//! Time needs no seam of its own: everything goes by tokio's clock ([`crate::clock::Clock`] too), which a simulation
 //! drives. Nor does most randomness: every generator that is not made from a seed descends from the thread's
 //! (`fastrand::seed`); what has to be unique in the world comes from [`fill_unique`].
 

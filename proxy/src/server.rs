@@ -7,19 +7,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use pilotfish_config::model::Probe;
-use pilotfish_filters::clock::Micros;
 use pilotfish_filters::state::State;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
 use crate::admin::Admin;
 use crate::bootstrap::{Secret, Settings, otlp};
+use crate::clock::Clock;
 use crate::control::{self, NoMember, workload_api};
 use crate::health::{self, Health};
 use crate::listen::callers::Callers;
@@ -195,28 +194,6 @@ pub struct Listening {
     pub inbound: SocketAddr,
     /// For probes and metrics.
     pub admin: SocketAddr,
-}
-
-/// The process's monotonic clock: tokio's, which is the system's unless a test or a simulation drives it.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock(Instant, SystemTime);
-
-impl Clock {
-    /// A clock that reads zero now.
-    pub fn start() -> Self {
-        Clock(Instant::now(), SystemTime::now())
-    }
-
-    /// A moment as nanoseconds since 1970, for spans and people: what the system's clock said at the start, and what went by.
-    pub fn wall_ns(&self, at: Micros) -> u64 {
-        let start = self.1.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        u64::try_from(start).unwrap_or(u64::MAX).saturating_add(at.0.saturating_mul(1000))
-    }
-
-    /// Microseconds since the start.
-    pub fn now(&self) -> Micros {
-        Micros(u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX))
-    }
 }
 
 /// Why the process cannot start, or ended other than by a drain.

@@ -1,15 +1,20 @@
-//! Reading the body of a request, up to its limits.
+//! Bodies: a request's is read whole, up to its limits; an answer's may go on piece by piece.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body, Frame, Incoming};
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 
 use super::answer::Denied;
-use super::connection::Activity;
+use super::connection::{Activity, Long};
 
 /// How long a whole body may take.
 const TIME: Duration = Duration::from_secs(60);
@@ -52,4 +57,30 @@ pub(super) async fn read(body: Incoming, longest: usize, activity: &Activity) ->
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Denied> {
     serde_json::from_slice(bytes)
         .map_err(|error| Denied::bad(format!("the body is not as expected: {error}")))
+}
+
+/// The body of an answer that goes on for as long as somebody sends pieces of it. Its connection is not idle meanwhile.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    pieces: mpsc::Receiver<Bytes>,
+    _long: Long,
+}
+
+impl Pieces {
+    /// What comes from `pieces`.
+    pub(super) fn of(pieces: mpsc::Receiver<Bytes>, activity: &Arc<Activity>) -> Pieces {
+        Pieces { pieces, _long: activity.long() }
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.pieces.poll_recv(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+    }
 }

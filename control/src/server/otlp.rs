@@ -12,6 +12,9 @@ pub(super) use body::{LONGEST, Room};
 pub(super) use http::take;
 pub(super) use listen::{local, others};
 
+/// What is answered to whoever sends anything else.
+const ONLY_TRACES: &str = "only traces are taken here (TraceService/Export, /v1/traces); set OTEL_METRICS_EXPORTER and \
+                           OTEL_LOGS_EXPORTER to `none`, or give them another endpoint";
 /// Bytes of bodies that are read at the same time, of sidecars and of all others.
 const SIDECARS: usize = 64 << 20;
 const OTHERS: usize = 32 << 20;

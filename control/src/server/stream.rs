@@ -3,22 +3,21 @@
 //! At most one frame is held in each direction: a sidecar that does not read is slowed by HTTP/2's flow control, and one
 //! that sends too much by this side not reading on.
 
-use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame, Incoming};
+use hyper::body::Incoming;
 use pilotfish_config::wire::{Frames, LONGEST_TO_CONTROL, ToControl, ToSidecar, WireError, frame};
 use pilotfish_identity::{Peer as Identified, SpiffeId};
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Denied, typed};
-use super::connection::{Activity, Long};
+use super::body::Pieces;
+use super::connection::Activity;
 use super::status::count;
 use super::{Control, tls};
 use crate::log;
@@ -46,7 +45,7 @@ pub(super) fn open(
     count(&control.metrics.streams);
     let (outgoing, frames) = mpsc::channel(1);
     tokio::spawn(run(control.clone(), peer.clone(), body, outgoing));
-    let body = Outgoing { frames, _long: activity.long() }.boxed_unsync();
+    let body = Pieces::of(frames, activity).boxed_unsync();
     let head = typed(StatusCode::OK, "application/vnd.pilotfish.frames", "").into_parts().0;
     Ok(Response::from_parts(head, body))
 }
@@ -105,23 +104,4 @@ async fn read(mut body: Incoming, messages: mpsc::Sender<Result<ToControl, WireE
     };
     log::warn!("a stream was ended: what came is no message", peer = peer, why = wrong);
     let _ = messages.send(Err(wrong)).await;
-}
-
-/// Frames as the body of an answer.
-#[derive(Debug)]
-struct Outgoing {
-    frames: mpsc::Receiver<Bytes>,
-    _long: Long,
-}
-
-impl HttpBody for Outgoing {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.frames.poll_recv(cx).map(|frame| frame.map(|bytes| Ok(Frame::data(bytes))))
-    }
 }

@@ -126,9 +126,6 @@ impl Known {
             27 => (Known::MessageKey, b"x-pilotfish-idempotency-key"),
             _ => return Known::Other,
         };
-        if letter(0) != word[0] | 0x20 {
-            return Known::Other;
-        }
         if is_word(name, word) { known } else { Known::Other }
     }
 

@@ -54,7 +54,7 @@ pub fn account(shared: &Shared, record: &CallRecord) -> Account {
     let stages = record.stages;
     let explained = record.extra.as_deref().and_then(|extra| extra.explained.as_deref());
     Account {
-        time_ns: shared.clock.wall_ns(record.started),
+        time_ns: shared.clock.epoch().nanos(record.started),
         agent: own(shared),
         direction: record.direction.word().into(),
         caller: record.caller.as_str().into(),
@@ -125,7 +125,7 @@ pub fn tapped(shared: &Shared, record: &CallRecord) -> TappedCall {
         },
     };
     TappedCall {
-        time_ns: shared.clock.wall_ns(record.started),
+        time_ns: shared.clock.epoch().nanos(record.started),
         agent: own(shared),
         direction: record.direction.word().into(),
         peer,

@@ -14,8 +14,8 @@ use pilotfish_filters::call::{Call, Protocol};
 
 use super::call::CallRecord;
 use super::metrics::agentic::Told;
+use crate::clock::Clock;
 use crate::http::{RequestHead, ResponseHead};
-use crate::server::Clock;
 
 /// A call that is more than HTTP.
 #[derive(Debug)]

@@ -1,15 +1,11 @@
 //! What sidecars are asked while somebody waits: live calls, and why one went as it did.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame};
 use pilotfish_config::wire::{MOST_ACCOUNTS, MOST_TAPPED, MOST_TAPS, Tap, Why};
 use pilotfish_filters::expression::Expression;
 use pilotfish_filters::trace::TraceId;
@@ -21,7 +17,7 @@ use crate::api::live::{TapLine, TapNote};
 use crate::fleet::{Looking, Which};
 use crate::server::Control;
 use crate::server::answer::{Answer, Denied, json, typed};
-use crate::server::connection::Long;
+use crate::server::body::Pieces;
 
 /// Calls that a tap shows within a second, of each sidecar, unless it asks for another rate.
 const RATE: u64 = 100;
@@ -100,7 +96,7 @@ pub(super) async fn tap(control: &Arc<Control>, asked: &Asked) -> Result<Answer,
     asked.wrote("tap", None);
     let (lines, body) = mpsc::channel(1);
     tokio::spawn(tell(control.clone(), looking, lines));
-    let body = Lines { lines: body, _long: asked.activity.long() }.boxed_unsync();
+    let body = Pieces::of(body, &asked.activity).boxed_unsync();
     let head = typed(StatusCode::OK, "application/x-ndjson", "").into_parts().0;
     Ok(http::Response::from_parts(head, body))
 }
@@ -162,25 +158,6 @@ async fn tell(control: Arc<Control>, mut looking: Looking, lines: mpsc::Sender<B
 fn write(batch: &mut Vec<u8>, line: &TapLine) {
     if serde_json::to_writer(&mut *batch, line).is_ok() {
         batch.push(b'\n');
-    }
-}
-
-/// Lines as the body of an answer.
-#[derive(Debug)]
-struct Lines {
-    lines: mpsc::Receiver<Bytes>,
-    _long: Long,
-}
-
-impl HttpBody for Lines {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.lines.poll_recv(cx).map(|lines| lines.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 

@@ -14,6 +14,7 @@ use prost::Message;
 use super::super::Control;
 use super::super::answer::{Answer, Denied, whole};
 use super::super::connection::Activity;
+use super::ONLY_TRACES;
 use super::body::{self, Room};
 use super::http::response;
 use crate::traces::batch::Speaker;
@@ -51,11 +52,7 @@ pub(super) async fn answer(
     activity: &Activity,
 ) -> Answer {
     if head.method != Method::POST || head.uri.path() != EXPORT {
-        return failed(
-            Code::Unimplemented,
-            "only traces are taken here (TraceService/Export); set OTEL_METRICS_EXPORTER and OTEL_LOGS_EXPORTER to \
-             `none`, or give them another endpoint",
-        );
+        return failed(Code::Unimplemented, ONLY_TRACES);
     }
     match take(control, room, speaker, head, incoming, activity).await {
         Ok(message) => done(&message),

@@ -14,6 +14,7 @@ use prost::Message;
 use super::super::Control;
 use super::super::answer::{Answer, Denied, typed};
 use super::super::connection::Activity;
+use super::ONLY_TRACES;
 use super::body::{self, Room};
 use crate::traces::batch::Speaker;
 use crate::traces::store::{Refusal, Taken};
@@ -42,10 +43,7 @@ pub(super) async fn answer(
             take(control, room, speaker, head, incoming, activity).await
         }
         "/v1/traces" => Err(Denied::method("POST")),
-        "/v1/metrics" | "/v1/logs" => Err(Denied::not_found(
-            "only traces are taken here; set OTEL_METRICS_EXPORTER and OTEL_LOGS_EXPORTER to `none`, or give them \
-             another endpoint",
-        )),
+        "/v1/metrics" | "/v1/logs" => Err(Denied::not_found(ONLY_TRACES)),
         _ => Err(Denied::not_found("there is only /v1/traces, OTLP over HTTP")),
     }
 }

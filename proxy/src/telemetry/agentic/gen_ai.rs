@@ -191,8 +191,8 @@ mod tests {
 
     use super::super::{Agentic, asked};
     use super::*;
+    use crate::clock::Clock;
     use crate::http::{ResponseHead, Watch};
-    use crate::server::Clock;
 
     fn call(host: &str, path: &str) -> Option<Box<Agentic>> {
         asked(&RequestHead::new(Method::POST, host, path), &Call::default())

@@ -3,8 +3,8 @@
 use pilotfish_filters::clock::Micros;
 
 use super::usage::Usage;
+use crate::clock::Clock;
 use crate::http::{ResponseHead, Watch};
-use crate::server::Clock;
 
 /// What is kept of a JSON answer's beginning: most are shorter, and then that is all of it.
 const JSON: usize = 64 * 1024;

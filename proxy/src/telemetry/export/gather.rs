@@ -11,10 +11,10 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
 use super::LogLine;
+use crate::clock::Epoch;
 use crate::telemetry::call::Value;
 use crate::telemetry::otlp::pb;
 use crate::telemetry::otlp::resource::{attribute, scope};
-use crate::telemetry::otlp::spans::Epoch;
 
 /// A message is sent before it is longer than this: what gRPC servers take is 4 MiB.
 const LARGEST: usize = 2 << 20;

@@ -10,13 +10,14 @@ use pilotfish_filters::telemetry::Collector as Provider;
 use super::Why;
 use super::gather::{Ends, SpanBatch};
 use crate::bootstrap::otlp::{Plan, Way, environment, provider};
+use crate::clock::Epoch;
 use crate::listen::Direction;
 use crate::server::Shared;
 use crate::telemetry::call::CallRecord;
 use crate::telemetry::log;
 use crate::telemetry::otlp::lane::{Counts, Lane};
 use crate::telemetry::otlp::send::Sender;
-use crate::telemetry::otlp::spans::{Epoch, Spans};
+use crate::telemetry::otlp::spans::Spans;
 use crate::telemetry::otlp::target::{Signal, Target};
 
 /// What documents call the collector of flags and variables.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use pilotfish_filters::clock::Micros;
 use tokio::runtime::Builder;
@@ -15,13 +15,14 @@ use super::gather::{Ends, log_record};
 use super::routes::Routes;
 use super::{Bell, Item};
 use crate::bootstrap::otlp::{Batching, Plan};
+use crate::clock::Epoch;
 use crate::server::{Shared, yield_to_workers};
 use crate::telemetry::access_log::records;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{self, otlp};
 use crate::telemetry::otlp::lane::Counts;
 use crate::telemetry::otlp::resource::resource;
-use crate::telemetry::otlp::spans::{Epoch, Spans};
+use crate::telemetry::otlp::spans::Spans;
 
 /// The wall clock and the process's are compared this often; between that a leap of the wall clock moves no span.
 const COMPARE: Duration = Duration::from_secs(10);
@@ -68,7 +69,7 @@ impl Thread {
     ) -> Thread {
         let settings = &shared.settings;
         let ends = Ends::new(resource(&settings.agent, &settings.namespace, &plan.resource));
-        let epoch = epoch(&shared);
+        let epoch = shared.clock.epoch();
         Thread {
             items,
             bell,
@@ -128,7 +129,7 @@ impl Thread {
     /// Takes what waits.
     async fn drain(&mut self) {
         if self.compared.elapsed() >= COMPARE {
-            (self.epoch, self.compared) = (epoch(&self.shared), Instant::now());
+            (self.epoch, self.compared) = (self.shared.clock.epoch(), Instant::now());
         }
         self.routes.follow();
         let mut taken = 0;
@@ -173,11 +174,4 @@ impl Thread {
             }
         });
     }
-}
-
-/// What the wall clock says when the process's clock reads zero.
-fn epoch(shared: &Shared) -> Epoch {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let wall = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-    Epoch(wall.saturating_sub(shared.clock.now().0.saturating_mul(1000)))
 }

@@ -12,7 +12,6 @@ use pilotfish_filters::rate_limit::WHOLE;
 use pilotfish_filters::verdict::Reason;
 
 use super::family::{Distribution, Families, Family, Kind, Label, Unit, Value};
-use super::http::epoch;
 use super::{BUCKETS, CLASSES, Counter, DirectionMetrics, HANDSHAKE_REASONS, MirrorMetrics, WorkerMetrics};
 use super::{agentic, requests};
 use crate::listen::Direction;
@@ -24,7 +23,7 @@ use crate::telemetry::series::SLOTS;
 /// Everything that the sidecar counts, as it is now. For any thread but a worker's.
 pub fn collect(shared: &Shared) -> Vec<Family> {
     let mut page = Families::default();
-    let since = epoch(Duration::from_micros(shared.clock.now().0));
+    let since = Duration::from_nanos(shared.clock.epoch().0);
     requests::collect(&mut page, shared, since);
     let tables = shared.metrics.iter().map(|worker| &worker.agentic);
     agentic::collect(&mut page, tables, &shared.words, &shared.clusters, since);

@@ -1,7 +1,6 @@
 //! `http.server.request.duration` and `http.client.request.duration`: one value for each call, and one for each of its tries.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use pilotfish_filters::verdict::Reason;
 
@@ -215,14 +214,10 @@ pub(super) fn labels(key: Key, shared: bool, names: &Naming<'_>) -> (Side, Optio
     (parts.side, Some(direction), labels)
 }
 
-/// When the process's clock was 0, since 1970: what exemplars' times are reckoned from.
-pub(super) fn epoch(now: Duration) -> Duration {
-    let today = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    today.saturating_sub(now)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::telemetry::series::Names;
 

@@ -11,6 +11,7 @@ use pilotfish_filters::redact;
 use pilotfish_filters::verdict::{Fault, Reason};
 
 use super::pb::{self, Attributes};
+use crate::clock::Epoch;
 use crate::telemetry::call::{CallRecord, Ended, Extra, TRIES, Try, Value};
 use crate::telemetry::export::Why;
 
@@ -44,17 +45,6 @@ mod field {
     pub const EVENTS: u32 = 11;
     pub const STATUS: u32 = 15;
     pub const FLAGS: u32 = 16;
-}
-
-/// The process's clock as UNIX time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Epoch(pub u64);
-
-impl Epoch {
-    /// Nanoseconds since 1970.
-    pub fn nanos(self, at: Micros) -> u64 {
-        self.0.saturating_add(at.0.saturating_mul(1000))
-    }
 }
 
 /// Makes spans. Its buffers and what it remembers are used again for each call.
