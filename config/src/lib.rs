@@ -9,6 +9,7 @@ mod document;
 pub mod kinds;
 mod load;
 pub mod model;
+pub mod quantity;
 pub mod raw;
 pub mod reference;
 pub mod report;

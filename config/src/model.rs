@@ -15,6 +15,7 @@ mod lookup;
 mod matching;
 mod meta;
 mod observe;
+mod placement;
 mod policy;
 mod rate_limit;
 mod registration;
@@ -36,6 +37,7 @@ pub use lookup::*;
 pub use matching::*;
 pub use meta::*;
 pub use observe::*;
+pub use placement::*;
 pub use policy::*;
 pub use rate_limit::*;
 pub use registration::*;
@@ -81,6 +83,12 @@ pub struct Model {
     pub rate_limits: Vec<RateLimit>,
     /// When somebody has to look; for control planes.
     pub alert_rules: Vec<AlertRule>,
+    /// Machines that documents declare.
+    pub nodes: Vec<Node>,
+    /// Which cards are given out how.
+    pub gpu_pools: Vec<GpuPool>,
+    /// How agents are started.
+    pub agent_templates: Vec<AgentTemplate>,
     /// Where telemetry goes.
     pub telemetry_providers: Vec<TelemetryProvider>,
 }

@@ -4,19 +4,20 @@
 //! length (big-endian), then one JSON object. A reader ignores fields and message types that it does not know, so
 //! minor versions mix; another major version is refused by the hello.
 
+mod frames;
+pub mod node;
 mod telemetry;
 mod why;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::marker::PhantomData;
 use std::net::SocketAddr;
 
-use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+pub use frames::{Frames, WireError, frame};
+use frames::{Tagged, read};
 pub use telemetry::{
     EDGE_BOUNDS, Edge, MOST_TAPPED, MOST_TAPS, MOST_TRACES, Tap, Tapped, TappedCall, Taps, Traces,
 };
@@ -28,7 +29,7 @@ pub use why::{
 /// The version of the protocol; one that differs is refused.
 pub const MAJOR: u16 = 1;
 /// Counts up with each addition; any other is served.
-pub const MINOR: u16 = 2;
+pub const MINOR: u16 = 3;
 /// The longest frame that a control plane takes from a sidecar, in bytes.
 pub const LONGEST_TO_CONTROL: usize = 4 << 20;
 /// The longest frame that a sidecar takes from its control plane, in bytes.
@@ -50,6 +51,8 @@ pub enum ToControl {
     Tapped(Tapped),
     /// What it remembers of calls that it was asked for.
     Answered(Answered),
+    /// Calls wait for agents that are started on demand.
+    Asked(node::Asked),
     /// Something of a later minor version.
     #[serde(other)]
     Unknown,
@@ -73,6 +76,8 @@ pub enum ToSidecar {
     Taps(Taps),
     /// Why did these calls go as they did?
     Why(Why),
+    /// An agent that calls wait for will not come soon.
+    NotStarted(node::NotStarted),
     /// No sidecar chooses this one any more: the answer to the status [`Status::Draining`].
     Drained {},
     /// Not served; the stream ends.
@@ -85,16 +90,8 @@ pub enum ToSidecar {
 /// documents. So the type is read first, then the message. Works on text and bytes, as frames are, not on streams.
 impl<'de> Deserialize<'de> for ToSidecar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Tagged<'a> {
-            #[serde(rename = "type", borrow)]
-            kind: Cow<'a, str>,
-        }
-        fn read<'a, T: Deserialize<'a>, E: de::Error>(text: &'a str) -> Result<T, E> {
-            serde_json::from_str(text).map_err(E::custom)
-        }
-        let text = <&RawValue>::deserialize(deserializer)?.get();
-        Ok(match &*read::<Tagged<'_>, D::Error>(text)?.kind {
+        let Tagged { kind, text } = Tagged::read(deserializer)?;
+        Ok(match &*kind {
             "welcome" => ToSidecar::Welcome(read(text)?),
             "update" => ToSidecar::Update(read(text)?),
             "ranks" => ToSidecar::Ranks(read(text)?),
@@ -102,6 +99,7 @@ impl<'de> Deserialize<'de> for ToSidecar {
             "recall" => ToSidecar::Recall(read(text)?),
             "taps" => ToSidecar::Taps(read(text)?),
             "why" => ToSidecar::Why(read(text)?),
+            "not-started" => ToSidecar::NotStarted(read(text)?),
             "drained" => ToSidecar::Drained {},
             "refused" => ToSidecar::Refused(read(text)?),
             _ => ToSidecar::Unknown,
@@ -164,10 +162,18 @@ pub struct Hello {
     /// Which window its deduplication has, new with each start: 32 hexadecimal digits. None: it does not deduplicate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup_epoch: Option<String>,
+    /// Calls that the agent takes at a time; 0: no limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub capacity: u32,
 }
 
 fn one() -> u32 {
     1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A state that a sidecar holds.
@@ -236,7 +242,7 @@ pub struct RefusedVersion {
 }
 
 /// Proof of life, and what was measured since the last one.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// How the agent is.
     pub status: Status,
@@ -258,6 +264,12 @@ pub struct Heartbeat {
     /// Calls between agents since the last report, at most once in 5 s; only those of which there were some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edges: Vec<Edge>,
+    /// How long no call of the local agent's has been in flight, milliseconds; 0 while one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
+    /// What the agent uses, when the sidecar supervises it; every 5 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<node::Usage>,
 }
 
 /// What one sidecar used of a rate limit since its last report of it.
@@ -403,6 +415,9 @@ pub struct Endpoint {
     pub capabilities: Vec<String>,
     /// [`Status::Ready`] or [`Status::Degraded`]; others are not sent.
     pub status: Status,
+    /// [`Hello::capacity`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub capacity: u32,
     /// [`Hello::dedup_epoch`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup_epoch: Option<String>,
@@ -476,6 +491,9 @@ pub struct Join {
     pub namespace: String,
     /// A certificate signing request, PEM; its key never leaves the sidecar.
     pub csr: String,
+    /// A node joins, whose name is in `agent`; `namespace` is empty.
+    #[serde(default)]
+    pub node: bool,
 }
 
 /// A sidecar wants a new certificate; it authenticates by its current one.
@@ -508,92 +526,10 @@ pub struct Failure {
     pub diagnostics: Vec<String>,
 }
 
-/// Why bytes are no message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WireError {
-    /// A frame longer than the reader takes.
-    TooLong(usize),
-    /// No JSON, or not of this shape.
-    NotAMessage(String),
-    /// The stream ended within a frame.
-    Truncated,
-}
-
-impl fmt::Display for WireError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WireError::TooLong(length) => write!(out, "a frame of {length} bytes is too long"),
-            WireError::NotAMessage(why) => write!(out, "not a message: {why}"),
-            WireError::Truncated => out.write_str("the stream ended within a frame"),
-        }
-    }
-}
-
-impl std::error::Error for WireError {}
-
-/// One message as a frame.
-///
-/// # Errors
-/// Longer than four bytes of length can say.
-pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
-    let mut bytes = vec![0; 4];
-    serde_json::to_writer(&mut bytes, message).map_err(|error| WireError::NotAMessage(error.to_string()))?;
-    let length = u32::try_from(bytes.len() - 4).map_err(|_| WireError::TooLong(bytes.len()))?;
-    bytes[..4].copy_from_slice(&length.to_be_bytes());
-    Ok(bytes)
-}
-
-/// Bytes in, messages out; holds at most one frame.
-#[derive(Debug)]
-pub struct Frames<T> {
-    buffer: Vec<u8>,
-    longest: usize,
-    messages: PhantomData<fn() -> T>,
-}
-
-impl<T: DeserializeOwned> Frames<T> {
-    /// A reader that refuses frames over `longest` bytes.
-    pub fn new(longest: usize) -> Self {
-        Frames { buffer: Vec::new(), longest, messages: PhantomData }
-    }
-
-    /// Takes bytes in.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// The next whole message; `None` until more bytes come. After an error the stream has to be closed.
-    ///
-    /// # Errors
-    /// A frame that is too long or no message.
-    #[expect(clippy::should_implement_trait, reason = "an iterator ends; this one may go on with more bytes")]
-    pub fn next(&mut self) -> Result<Option<T>, WireError> {
-        let Some(length) = self.buffer.first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*length) as usize;
-        if length > self.longest {
-            return Err(WireError::TooLong(length));
-        }
-        let Some(body) = self.buffer.get(4..4 + length) else { return Ok(None) };
-        let message =
-            serde_json::from_slice(body).map_err(|error| WireError::NotAMessage(error.to_string()))?;
-        self.buffer.drain(..4 + length);
-        if self.buffer.is_empty() && self.buffer.capacity() > 64 << 10 {
-            self.buffer = Vec::new();
-        }
-        Ok(Some(message))
-    }
-
-    /// The end of the stream.
-    ///
-    /// # Errors
-    /// It came within a frame.
-    pub fn end(&self) -> Result<(), WireError> {
-        if self.buffer.is_empty() { Ok(()) } else { Err(WireError::Truncated) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde::de::DeserializeOwned;
+
     use super::*;
 
     /// What a reader makes of this frame.

@@ -23,10 +23,16 @@ pub mod get;
 pub mod history;
 pub mod human;
 pub mod kinds;
+pub mod logs;
 pub mod man;
+pub mod mark;
 pub mod members;
+pub mod node;
+pub mod nodes;
 pub mod output;
+pub mod placement;
 pub mod restore;
+pub mod scale;
 pub mod schema;
 pub mod serve;
 pub mod status;
@@ -62,6 +68,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::Serve>),
+    Node(Box<node::Node>),
     Ca(ca::Ca),
     Apply(apply::Apply),
     Diff(diff::Diff),
@@ -70,7 +77,14 @@ enum Command {
     Delete(delete::Delete),
     History(history::History),
     Rollback(history::Rollback),
+    Scale(scale::Scale),
+    Cordon(mark::Cordon),
+    Uncordon(mark::Uncordon),
+    Drain(mark::Drain),
     Status(status::Status),
+    Nodes(nodes::Nodes),
+    Placement(placement::Placement),
+    Logs(logs::Logs),
     Agents(agents::Agents),
     Alerts(alerts::Alerts),
     Analyze(analyze::Analyze),
@@ -99,8 +113,9 @@ enum Command {
 
 /// Commands as `--help` lists them.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Run it", &["serve", "ca", "backup", "restore"]),
+    ("Run it", &["serve", "node", "ca", "backup", "restore"]),
     ("Change the mesh", &["apply", "diff", "get", "edit", "delete", "history", "rollback"]),
+    ("Where agents run", &["nodes", "placement", "scale", "cordon", "uncordon", "drain", "logs"]),
     (
         "Look at it",
         &[
@@ -156,6 +171,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode, Failed> {
     match command {
         Command::Serve(serve) => Ok(serve.run()),
+        Command::Node(node) => node.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => Ok(check.run()),
         Command::Schema(schema) => Ok(schema.run()),
         Command::Completion(completion) => Ok(completion.run()),
@@ -180,6 +196,13 @@ fn ask(command: Command) -> Result<(), Failed> {
             Command::Delete(it) => it.run().await,
             Command::History(it) => it.run().await,
             Command::Rollback(it) => it.run().await,
+            Command::Scale(it) => it.run().await,
+            Command::Cordon(it) => it.run().await,
+            Command::Uncordon(it) => it.run().await,
+            Command::Drain(it) => it.run().await,
+            Command::Nodes(it) => it.run().await,
+            Command::Placement(it) => it.run().await,
+            Command::Logs(it) => it.run().await,
             Command::Status(it) => it.run().await,
             Command::Agents(it) => it.run().await,
             Command::Alerts(it) => it.run().await,
@@ -200,6 +223,7 @@ fn ask(command: Command) -> Result<(), Failed> {
             Command::Version(it) => it.run().await,
             // `dispatch` has these.
             Command::Serve(_)
+            | Command::Node(_)
             | Command::Ca(_)
             | Command::Restore(_)
             | Command::Dashboards(_)

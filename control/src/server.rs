@@ -12,6 +12,7 @@ mod handle;
 mod jaeger;
 mod listen;
 mod measured;
+mod node_stream;
 mod otlp;
 mod page;
 mod places;
@@ -42,6 +43,7 @@ use crate::ca::tokens::Tokens;
 use crate::ca::trust::Trust;
 use crate::fleet::{self, Fleet};
 use crate::log;
+use crate::orchestrator::Orchestrator;
 use crate::resources::Resources;
 use crate::store::{self, Store};
 use crate::traces::store::TraceStore;
@@ -94,6 +96,7 @@ struct Control {
     fleet: Arc<Fleet>,
     traces: Arc<TraceStore>,
     alerts: Arc<Alerts>,
+    orchestrator: Arc<Orchestrator>,
     otlp: Otlp,
     /// Who shows it may read traces.
     jaeger_token: Option<FileToken>,
@@ -231,6 +234,7 @@ async fn start(
         fleet,
         traces: Arc::new(traces),
         alerts,
+        orchestrator: Orchestrator::start(),
         otlp: Otlp::new(otlp_token),
         jaeger_token,
         live,

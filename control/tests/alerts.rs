@@ -62,6 +62,8 @@ async fn alerts(serve: &Serve) -> Alerts {
 
 fn beat(edges: Vec<Edge>) -> ToControl {
     ToControl::Heartbeat(Heartbeat {
+        idle_ms: None,
+        usage: None,
         status: Status::Ready,
         detail: None,
         in_flight: 0,

@@ -17,7 +17,17 @@ async fn says(stream: &mut Stream, edges: Vec<Edge>) {
     let (status, in_flight) = (Status::Ready, 3);
     let (detail, certificate_expires) = (None, None);
     let (reports, limits) = (Vec::new(), Vec::new());
-    let beat = Heartbeat { status, detail, in_flight, reports, certificate_expires, limits, edges };
+    let beat = Heartbeat {
+        status,
+        detail,
+        in_flight,
+        reports,
+        certificate_expires,
+        limits,
+        edges,
+        idle_ms: None,
+        usage: None,
+    };
     stream.say(&ToControl::Heartbeat(beat)).await;
 }
 

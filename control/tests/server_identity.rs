@@ -69,6 +69,7 @@ async fn a_bad_request_costs_no_token() {
             agent: "planner".into(),
             namespace: "default".into(),
             csr: csr.into(),
+            node: false,
         };
         Http::tls(&serve, None).await.post("/v1/join", &asked).await.refused(400);
     }
@@ -80,7 +81,13 @@ async fn guessing_join_tokens_is_slow() {
     let serve = Serve::start(&[]);
     let mut http = Http::tls(&serve, None).await;
     let csr = request("default", "planner").csr_pem;
-    let asked = Join { token: "guess".into(), agent: "planner".into(), namespace: "default".into(), csr };
+    let asked = Join {
+        token: "guess".into(),
+        agent: "planner".into(),
+        namespace: "default".into(),
+        csr,
+        node: false,
+    };
     let mut statuses = Vec::new();
     while statuses.last() != Some(&429) && statuses.len() < 40 {
         let reply = http.post("/v1/join", &asked).await;

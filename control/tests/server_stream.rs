@@ -194,6 +194,8 @@ async fn a_heartbeat_keeps_the_lease_and_its_end_ends_it() {
     let own = joined(&serve, "default", "planner").await;
     let mut stream = Stream::welcomed(&serve, &own, hello("default", "planner")).await;
     let beat = Heartbeat {
+        idle_ms: None,
+        usage: None,
         status: Status::Ready,
         detail: None,
         in_flight: 0,

@@ -13,12 +13,14 @@ mod control;
 mod explain;
 pub mod otlp;
 mod probe;
+mod supervise;
 mod telemetry;
 
 pub use access_log::{AccessLogFormat, AccessLogSettings};
 pub use control::{ControlAddress, ControlSettings, Secret};
 pub use explain::ExplainCallers;
 pub use probe::ProbeKind;
+pub use supervise::{OnSidecarLoss, SuperviseSettings};
 pub use telemetry::{Slow, Switch, TelemetrySettings};
 
 /// What the command line and the environment say. A flag wins over its environment variable.
@@ -159,6 +161,10 @@ pub struct Settings {
     /// The mesh that it belongs to.
     #[command(flatten)]
     pub control: ControlSettings,
+
+    /// The agent as a process of its own.
+    #[command(flatten)]
+    pub supervise: SuperviseSettings,
 }
 
 const ABOUT: &str = "The sidecar of an AI agent: routes its calls by Istio's YAML, and by capability.";

@@ -66,6 +66,7 @@ impl Identity {
             agent: agent.to_owned(),
             namespace: namespace.to_owned(),
             csr: request.csr_pem.clone(),
+            node: false,
         };
         let joined: Joined = post(control, config, serde_json::to_vec(&join)?.into()).await?;
         let credentials = Credentials::from_pem(&joined.chain, &request.key_pem).map_err(other)?;
@@ -180,7 +181,7 @@ impl Sidecar {
                 received = self.receive() => { received?; }
                 () = sleep_until(due) => {
                     due += self.every;
-                    let beat = Heartbeat {
+                    let beat = Heartbeat { idle_ms: None, usage: None,
                         status: Status::Ready,
                         detail: None,
                         in_flight: 0,
@@ -234,6 +235,7 @@ fn hello(identity: &Identity, number: usize) -> Hello {
     let labels = [("app", identity.agent.as_str()), ("version", "v1")];
     let ip = [10, (number >> 16) as u8, (number >> 8) as u8, number as u8];
     Hello {
+        capacity: 0,
         versions: Versions::own(),
         agent: identity.agent.clone(),
         namespace: identity.namespace.clone(),

@@ -116,6 +116,14 @@ impl SpiffeId {
         SpiffeId::workload(domain, SYSTEM, "control", name)
     }
 
+    /// The identity of a node, which starts agents.
+    ///
+    /// # Errors
+    /// A name that cannot be a segment of a path.
+    pub fn node(domain: &TrustDomain, name: &str) -> Result<SpiffeId, NotSpiffe> {
+        SpiffeId::workload(domain, SYSTEM, "node", name)
+    }
+
     /// A name with a `/` would make another path of it.
     fn workload(
         domain: &TrustDomain,
@@ -155,6 +163,11 @@ impl SpiffeId {
         self.named("control").filter(|(namespace, _)| *namespace == SYSTEM).map(|(_, name)| name)
     }
 
+    /// The node's name, if it is one.
+    pub fn as_node(&self) -> Option<&str> {
+        self.named("node").filter(|(namespace, _)| *namespace == SYSTEM).map(|(_, name)| name)
+    }
+
     fn named(&self, what: &str) -> Option<(&str, &str)> {
         let path = self.text.get("spiffe://".len() + self.domain.as_str().len()..)?;
         let mut parts = path.strip_prefix("/ns/")?.split('/');
@@ -186,6 +199,8 @@ mod tests {
         let control = SpiffeId::control(&domain, "c1").unwrap();
         assert_eq!((control.as_control(), control.as_agent()), (Some("c1"), None));
         assert_eq!(SpiffeId::parse("spiffe://d/ns/other/control/c1").unwrap().as_control(), None);
+        let node = SpiffeId::node(&domain, "n1").unwrap();
+        assert_eq!((node.as_node(), node.as_agent(), node.as_control()), (Some("n1"), None, None));
         let account = SpiffeId::service_account(&domain, "n", "s").unwrap();
         assert_eq!(account.as_service_account(), Some(("n", "s")));
     }

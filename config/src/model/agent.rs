@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{CircuitBreaker, HealthCheck, Meta, StringMap, Wish};
+use super::{CircuitBreaker, Duties, HealthCheck, Meta, PlacementRules, Runtime, StringMap, Wish};
 
 /// Agents and what they are able to do.
 #[derive(Debug, Clone)]
@@ -14,6 +14,8 @@ pub struct AgentCluster {
     pub replicas: Option<u32>,
     /// Who places and watches them.
     pub orchestrator: Option<Orchestrator>,
+    /// What of that is on.
+    pub duties: Duties,
     /// The agents.
     pub agents: Vec<Agent>,
     /// How many run where.
@@ -41,6 +43,10 @@ pub struct Agent {
     pub capabilities: Vec<Capability>,
     /// Further labels.
     pub labels: StringMap,
+    /// How it is started.
+    pub runtime: Runtime,
+    /// How it is placed.
+    pub rules: PlacementRules,
 }
 
 /// A named thing that an agent can do.
@@ -104,15 +110,19 @@ pub(crate) fn is_capability_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 63 && name.bytes().all(valid)
 }
 
-/// What an agent needs, as Kubernetes quantities.
+/// What each replica of an agent needs; `None` is not written, and nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resources {
-    /// Cores, `500m` or `2`.
-    pub cpu: Option<String>,
-    /// Bytes, `4Gi`.
-    pub memory: Option<String>,
-    /// Cards, a whole number.
-    pub gpu: Option<String>,
+    /// Thousandths of a core.
+    pub cpu_milli: Option<u64>,
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Whole cards.
+    pub gpu: Option<u32>,
+    /// Bytes of a card: of each of `gpu` cards at least so much, or without `gpu` a share of one.
+    pub gpu_memory: Option<u64>,
+    /// A MIG profile, `1g.10gb`: one slice of it.
+    pub gpu_slice: Option<String>,
 }
 
 /// Who places and watches agents.

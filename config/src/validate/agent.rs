@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::model::{
-    Agent, AgentCluster, AgentRegion, AgentRole, AgentSecurityPolicy, AutoScaling, Capability, Meta,
-    Orchestrator, OrchestratorLevel, Resources, is_capability_name, read_version,
+    Agent, AgentCluster, AgentRegion, AgentRole, AgentSecurityPolicy, AutoScaling, Capability, Duties, Meta,
+    Orchestrator, OrchestratorLevel, PlacementRules, Resources, Runtime, is_capability_name, read_version,
 };
+use crate::quantity::{self, NotAQuantity};
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AgentSpec, AutoScalingSpec, Bool, CapabilitySpec,
     EncryptionWord, List, Quantity, ResourcesSpec, Text,
@@ -52,6 +53,7 @@ pub(super) fn agent_cluster(cx: &mut Cx<'_>, meta: Meta, spec: &AgentClusterSpec
                 })
                 .collect(),
         }),
+        duties: Duties::default(),
         agents,
         regions,
         auto_scaling: spec.auto_scaling.as_ref().map(|scaling| auto_scaling(cx, scaling)),
@@ -79,6 +81,8 @@ fn agent(cx: &mut Cx<'_>, spec: &AgentSpec<'_>, name: Text<'_>) -> Agent {
         resources: resources(cx, spec.resources.as_ref()),
         capabilities,
         labels: cx.labels(spec.labels.as_ref()),
+        runtime: Runtime::default(),
+        rules: PlacementRules::default(),
     }
 }
 
@@ -110,22 +114,24 @@ fn capability(cx: &mut Cx<'_>, spec: &CapabilitySpec<'_>) -> Option<Capability> 
 
 fn resources(cx: &mut Cx<'_>, spec: Option<&ResourcesSpec<'_>>) -> Resources {
     let Some(spec) = spec else { return Resources::default() };
-    let mut one = |quantity: Option<Quantity<'_>>| {
+    let mut one = |quantity: Option<Quantity<'_>>, read: fn(&str) -> Result<u64, NotAQuantity>| {
         let text = quantity?.0;
-        if !is_quantity(text.value) {
-            let hint = "a number with a Kubernetes unit, such as 500m, 2 or 4Gi";
-            cx.error_hint(text.node, format!("`{}` is not a quantity", clip_text(text.value)), hint);
+        match read(text.value) {
+            Ok(number) => Some(number),
+            Err(why) => {
+                let message = format!("`{}` is not a quantity", clip_text(text.value));
+                cx.error_hint(text.node, message, why.to_string());
+                None
+            }
         }
-        Some(text.value.to_owned())
     };
-    Resources { cpu: one(spec.cpu), memory: one(spec.memory), gpu: one(spec.gpu) }
-}
-
-fn is_quantity(text: &str) -> bool {
-    const UNITS: &[&str] =
-        &["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    text[..end].parse::<f64>().is_ok() && UNITS.contains(&&text[end..])
+    Resources {
+        cpu_milli: one(spec.cpu, quantity::milli),
+        memory: one(spec.memory, quantity::whole),
+        gpu: one(spec.gpu, quantity::whole).and_then(|gpus| u32::try_from(gpus).ok()),
+        gpu_memory: None,
+        gpu_slice: None,
+    }
 }
 
 fn regions(cx: &mut Cx<'_>, spec: &AgentClusterSpec<'_>) -> Vec<AgentRegion> {
@@ -279,7 +285,6 @@ fn lifetime(cx: &mut Cx<'_>, text: Text<'_>) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_quantity;
     use crate::model::read_version as version;
 
     #[test]
@@ -291,16 +296,6 @@ mod tests {
         }
         for text in ["", "x", "1.2.3.4", "-1", "1..2"] {
             assert_eq!(version(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn quantities_are_kubernetes() {
-        for text in ["2", "0.5", "500m", "4Gi", "0"] {
-            assert!(is_quantity(text), "{text}");
-        }
-        for text in ["", "Gi", "4 Gi", "4GB", "-1"] {
-            assert!(!is_quantity(text), "{text}");
         }
     }
 }

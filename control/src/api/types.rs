@@ -14,6 +14,13 @@
 //! | `GET /v1/wait?version=V&timeout_ms=T` | | [`Waited`]; answers as soon as it is decided |
 //! | `GET /v1/agents?capability=C&constraint=X` | | [`Agents`] |
 //! | `GET /v1/graph?window=60s` | | [`Graph`]: who calls whom; 10s to 1h |
+//! | `GET /v1/placement` | | [`PlacementView`]; 421 when another control plane leads |
+//! | `GET /v1/placement/explain?agent=NS/NAME` | | [`Placed`] |
+//! | `POST /v1/placement/scale` | [`Scale`] | [`Done`] |
+//! | `POST /v1/placement/rebalance` | [`Rebalance`] | [`Moved`] |
+//! | `POST /v1/nodes/mark` | [`MarkNode`] | [`Done`] |
+//! | `GET /v1/replicas/tail?replica=ID&lines=N` | | [`TailLines`] |
+//! | `POST /v1/nodes/stream` | frames of `pilotfish_config::wire::node` | frames |
 //! | `POST /v1/explain` | [`Question`] | [`Explanation`] |
 //! | `GET /v1/alerts` | | [`Alerts`] |
 //! | `GET /v1/analysis?trace=ID` | | [`super::analysis::TraceAnalysis`] |
@@ -35,12 +42,17 @@
 //! Every refusal is a [`Failure`]. Sidecars' requests need their certificate, `join` a token, the rest an administrator.
 
 mod graph;
+mod placement;
 
 use std::collections::BTreeMap;
 
 pub use graph::{CapabilityTraffic, Graph, GraphEdge, GraphNode, GraphTraffic};
 pub use pilotfish_config::wire::{Failure, Join, Joined, Renew};
 use pilotfish_config::wire::{Key, RefusedVersion, Status};
+pub use placement::{
+    AgentPlacement, Explanation as Placed, GpuRow, Mark, MarkNode, Moved, NodeRow, PlacementView, Rebalance,
+    ReplicaRow, Scale, TailLines,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -77,6 +89,9 @@ pub struct NewToken {
     pub ttl_seconds: u64,
     /// How often it may be used (1 by default).
     pub uses: u32,
+    /// For a node, whose name is in `agent`; `namespace` is empty.
+    #[serde(default)]
+    pub node: bool,
 }
 
 /// A join token.

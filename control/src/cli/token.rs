@@ -97,6 +97,7 @@ impl Create {
             namespace: self.namespace.clone(),
             ttl_seconds: self.ttl.as_secs(),
             uses: self.uses,
+            node: false,
         };
         let token: types::Token = client.post("/v1/tokens", &wanted).await?;
         self.output.print(&token, |_| format!("{}\n", token.token))?;

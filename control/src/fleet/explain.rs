@@ -118,5 +118,6 @@ fn unknown(namespace: &str, agent: &str) -> Facts {
         capabilities: Vec::new(),
         build: String::new(),
         dedup_epoch: None,
+        capacity: 0,
     }
 }

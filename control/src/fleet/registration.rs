@@ -29,6 +29,13 @@ pub(super) struct Facts {
     pub(super) build: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) dedup_epoch: Option<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) capacity: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A registration as the store keeps it: `endpoint/<namespace>/<agent>/<instance>`.
@@ -94,6 +101,7 @@ impl Facts {
             capabilities: hello.capabilities.clone(),
             build: hello::text(&hello.versions.build),
             dedup_epoch: hello.dedup_epoch.clone(),
+            capacity: hello.capacity,
         }
     }
 
@@ -216,6 +224,7 @@ impl Registration {
             capabilities: self.capabilities(further),
             status,
             dedup_epoch: self.facts.dedup_epoch.clone(),
+            capacity: self.facts.capacity,
         })
     }
 

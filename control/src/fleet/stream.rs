@@ -361,7 +361,7 @@ impl Open {
                 self.shared.asks.take(self.stream.number, answered);
                 ControlFlow::Continue(())
             }
-            Some(Ok(ToControl::Unknown)) => ControlFlow::Continue(()),
+            Some(Ok(ToControl::Asked(_) | ToControl::Unknown)) => ControlFlow::Continue(()),
         }
     }
 

@@ -7,6 +7,7 @@ mod fleet;
 mod graph;
 mod identity;
 mod live;
+mod placement;
 pub(super) mod traces;
 
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ use super::auth::{Caller, Peer};
 use super::body;
 use super::connection::Activity;
 use super::route::{self, Asks, Query, Route};
-use super::stream;
+use super::{node_stream, stream};
 use crate::api::types::{Done, Link, Version};
 use crate::log;
 
@@ -108,6 +109,9 @@ pub(super) async fn perform(
     if let (Asks::Stream, Caller::Sidecar(peer)) = (route.asks, &caller) {
         return stream::open(control, peer, &head, incoming, &activity);
     }
+    if let (Asks::NodeStream, Caller::Sidecar(peer)) = (route.asks, &caller) {
+        return node_stream::open(control, peer, &head, incoming, &activity);
+    }
     if let (Asks::Spans, Caller::Sidecar(peer)) = (route.asks, &caller) {
         return traces::take(control, peer, &head, incoming, &activity).await;
     }
@@ -148,7 +152,15 @@ async fn dispatch(control: &Arc<Control>, asks: Asks, asked: &Asked) -> Result<A
         Asks::Graph => graph::graph(control, asked),
         Asks::Why => live::why(control, asked).await,
         Asks::Tap => live::tap(control, asked).await,
-        Asks::Stream | Asks::Spans => Err(Denied::forbidden("this needs a sidecar's certificate, over TLS")),
+        Asks::Placement => placement::view(control, asked),
+        Asks::Placed => placement::explain(control, asked),
+        Asks::Scale => placement::scale(control, asked).await,
+        Asks::Mark => placement::mark(control, asked).await,
+        Asks::Rebalance => placement::rebalance(control, asked).await,
+        Asks::Tail => placement::tail(control, asked).await,
+        Asks::Stream | Asks::Spans | Asks::NodeStream => {
+            Err(Denied::forbidden("this needs a sidecar's certificate, over TLS"))
+        }
     }
 }
 

@@ -48,6 +48,20 @@ pub(super) enum Asks {
     Alerts,
     /// Who calls whom, how often, how well.
     Graph,
+    /// Nodes, replicas, agents: what is where.
+    Placement,
+    /// Why an agent's replicas are where they are.
+    Placed,
+    /// How many replicas there should be.
+    Scale,
+    /// Whether replicas may come to a node.
+    Mark,
+    /// Make room by moving.
+    Rebalance,
+    /// The last lines of a replica's output.
+    Tail,
+    /// A node's stream.
+    NodeStream,
 }
 
 /// Who may make a request.
@@ -125,6 +139,12 @@ const ROUTES: &[Route] = &[
     get("/v1/why", Asks::Why),
     get("/v1/alerts", Asks::Alerts),
     get("/v1/graph", Asks::Graph),
+    get("/v1/placement", Asks::Placement),
+    get("/v1/placement/explain", Asks::Placed),
+    post("/v1/placement/scale", Asks::Scale, SMALL),
+    post("/v1/placement/rebalance", Asks::Rebalance, SMALL),
+    post("/v1/nodes/mark", Asks::Mark, SMALL),
+    get("/v1/replicas/tail", Asks::Tail),
     Route {
         method: Method::POST,
         path: "/v1/otlp/traces",
@@ -134,6 +154,14 @@ const ROUTES: &[Route] = &[
     },
     // Its body is read frame by frame, each with a limit of its own.
     Route { method: Method::POST, path: "/v1/stream", asks: Asks::Stream, needs: Needs::Sidecar, longest: 0 },
+    // A node proves itself by a certificate too; which one is looked at when it opens.
+    Route {
+        method: Method::POST,
+        path: "/v1/nodes/stream",
+        asks: Asks::NodeStream,
+        needs: Needs::Sidecar,
+        longest: 0,
+    },
 ];
 
 const fn get(path: &'static str, asks: Asks) -> Route {

@@ -25,7 +25,8 @@ pub fn request(namespace: &str, agent: &str) -> KeyAndRequest {
 
 /// A join token, made over the Unix socket.
 pub async fn token(serve: &Serve, namespace: &str, agent: &str) -> String {
-    let wanted = NewToken { agent: agent.into(), namespace: namespace.into(), ttl_seconds: 60, uses: 1 };
+    let wanted =
+        NewToken { agent: agent.into(), namespace: namespace.into(), ttl_seconds: 60, uses: 1, node: false };
     Http::socket(serve).await.post("/v1/tokens", &wanted).await.ok::<Token>().token
 }
 
@@ -37,6 +38,7 @@ pub async fn join(serve: &Serve, token: &str, namespace: &str, agent: &str) -> (
         agent: agent.into(),
         namespace: namespace.into(),
         csr: own.csr_pem.clone(),
+        node: false,
     };
     let reply = Http::tls(serve, None).await.post("/v1/join", &join).await;
     let issued = (reply.status == 200)
@@ -59,6 +61,7 @@ pub async fn renew(http: &mut Http, namespace: &str, agent: &str) -> Reply {
 /// A hello of an agent with one instance.
 pub fn hello(namespace: &str, agent: &str) -> Hello {
     Hello {
+        capacity: 0,
         versions: Versions::own(),
         agent: agent.into(),
         namespace: namespace.into(),

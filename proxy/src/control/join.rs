@@ -128,6 +128,7 @@ async fn join_at(
         agent: settings.agent.clone(),
         namespace: settings.namespace.clone(),
         csr: request.csr_pem.clone(),
+        node: false,
     };
     let joined: Joined = connection.post("/v1/join", &message).await?;
     take(member, joined, request, true)?;

@@ -24,7 +24,7 @@ fn mesh() -> Mesh {
 }
 
 fn wanted(uses: u32) -> NewToken {
-    NewToken { agent: "planner".into(), namespace: "default".into(), ttl_seconds: 3600, uses }
+    NewToken { agent: "planner".into(), namespace: "default".into(), ttl_seconds: 3600, uses, node: false }
 }
 
 #[tokio::test]

@@ -113,6 +113,7 @@ pub(super) fn service(name: &str) -> String {
 
 pub(super) fn hello(agent: &str, number: u32) -> Hello {
     Hello {
+        capacity: 0,
         versions: Versions::own(),
         agent: agent.into(),
         namespace: "default".into(),
@@ -135,6 +136,8 @@ pub(super) fn peer(agent: &str) -> SpiffeId {
 
 pub(super) fn beat(status: Status) -> Heartbeat {
     Heartbeat {
+        idle_ms: None,
+        usage: None,
         status,
         detail: None,
         in_flight: 0,

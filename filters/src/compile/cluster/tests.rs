@@ -267,6 +267,8 @@ fn agents_whose_workloads_stand_alone_are_services_of_their_own() {
     world.model.workload_entries.push(alone("10.0.0.4", "several", &[("grpc", 9000), ("http", 8000)]));
     let capability = Capability { name: "nlu".into(), version: None };
     let agent = Agent {
+        runtime: Default::default(),
+        rules: Default::default(),
         name: "nlp".into(),
         replicas: None,
         resources: Resources::default(),
@@ -274,6 +276,7 @@ fn agents_whose_workloads_stand_alone_are_services_of_their_own() {
         labels: StringMap::new(),
     };
     world.model.agent_clusters.push(AgentCluster {
+        duties: Default::default(),
         circuit_breaker: Default::default(),
         health_check: Default::default(),
         meta: meta(Kind::AgentCluster, "default", "agents"),

@@ -14,6 +14,7 @@ use crate::fixture;
 /// The registration of instance `n` of an agent in `default`, at `10.0.0.0 + n`.
 fn endpoint(agent: &str, n: u32) -> wire::Endpoint {
     wire::Endpoint {
+        capacity: 0,
         id: format!("default/{agent}/{n}"),
         agent: agent.to_owned(),
         namespace: "default".to_owned(),

@@ -190,6 +190,7 @@ fn document(rng: &mut fastrand::Rng, n: usize) -> String {
 fn registration(rng: &mut fastrand::Rng, n: u32) -> wire::Endpoint {
     let (agent, namespace) = (one(rng, &["agent-1", "agent-3"]), one(rng, &NAMESPACES));
     wire::Endpoint {
+        capacity: 0,
         id: format!("{namespace}/{agent}/{n}"),
         agent: agent.to_owned(),
         namespace: namespace.to_owned(),

@@ -154,6 +154,7 @@ impl Stream {
             resume: self.resume.clone(),
             certificate_expires: self.member.certificate_expires(),
             dedup_epoch: Some(self.member.shared.dedup.epoch.to_string()),
+            capacity: settings.supervise.capacity,
         })
     }
 
@@ -279,6 +280,8 @@ impl Stream {
             certificate_expires: self.member.certificate_expires(),
             limits,
             edges: Vec::new(),
+            idle_ms: None,
+            usage: None,
         })
     }
 
@@ -318,6 +321,7 @@ impl Stream {
                 self.asked.ask(&self.member.shared, why);
                 Ok(())
             }
+            ToSidecar::NotStarted(_) => Ok(()),
             ToSidecar::Drained {} => {
                 self.member.shared.drain.confirm();
                 Ok(())

@@ -1,0 +1,1 @@
+//! `pilotfish node`: the process on each machine that starts and stops agents with their sidecars.

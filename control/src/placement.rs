@@ -1,0 +1,11 @@
+//! Where replicas run: pure decisions over a [`World`]. No clocks, no sockets, no store; the same world gives the same outcome.
+//!
+//! `demand` makes groups of documents, `place` gives them nodes and cards; [`crate::orchestrator`] makes it so.
+
+pub mod demand;
+pub mod place;
+pub mod world;
+
+pub use demand::{Demand, demand};
+pub use place::{Limits, Outcome, place};
+pub use world::World;

@@ -1,0 +1,123 @@
+//! The decision: what starts where, what ends, what moves, what has no place and why.
+
+use std::sync::Arc;
+
+use super::world::{GpuShare, World};
+
+/// How far a decision may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Replicas that may be on their way from one machine to another at the same time (rebalance); 0: none moves but what has to.
+    pub moves: u32,
+    /// Higher priorities may evict lower ones.
+    pub preempt: bool,
+    /// Off: nothing new is placed (`agent_placement` is off).
+    pub place: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { moves: 0, preempt: true, place: true }
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcome {
+    /// New replicas.
+    pub starts: Vec<Start>,
+    /// Replicas that end: they are too many, or nobody's.
+    pub stops: Vec<Stop>,
+    /// Replicas that get another place: the new one starts, and once it is ready the old one ends.
+    pub moves: Vec<Move>,
+    /// What has no place.
+    pub unplaced: Vec<Unplaced>,
+}
+
+/// A new replica.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Start {
+    /// Its group.
+    pub group: Arc<str>,
+    /// Its machine.
+    pub node: String,
+    /// Its cards.
+    pub gpus: Vec<GpuShare>,
+}
+
+/// A replica that ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stop {
+    /// Which.
+    pub replica: Arc<str>,
+    /// Why.
+    pub why: StopReason,
+}
+
+/// Why a replica ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopReason {
+    /// Fewer are wanted.
+    Surplus,
+    /// Its agent is not wanted any more.
+    NotWanted,
+    /// Its machine is lost.
+    NodeLost,
+    /// This group of a higher priority needs the place.
+    Evicted {
+        /// [`super::world::Group::id`].
+        by: Arc<str>,
+    },
+}
+
+/// A replica that gets another place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Move {
+    /// The one that ends.
+    pub replica: Arc<str>,
+    /// Where the new one starts.
+    pub to: Start,
+    /// Why.
+    pub why: MoveReason,
+}
+
+/// Why a replica moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveReason {
+    /// Its machine is drained, or has a taint now that it does not tolerate.
+    Drained,
+    /// Its card failed.
+    GpuFailed,
+    /// What it was started with has changed.
+    Changed,
+    /// Whole cards become free.
+    Rebalanced,
+}
+
+/// What of a group has no place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unplaced {
+    /// The group.
+    pub group: Arc<str>,
+    /// So many replicas.
+    pub count: u32,
+    /// Why, the most frequent first: machines by what keeps the replica from them.
+    pub reasons: Vec<Obstacle>,
+    /// What would help, in one sentence: the nearest thing to a place.
+    pub hint: Option<String>,
+}
+
+/// Why machines are not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// So many machines.
+    pub nodes: u32,
+    /// What is wrong with them: `8 GiB of GPU memory wanted, at most 3 GiB free on a card`.
+    pub why: String,
+}
+
+/// Decides.
+pub fn place(world: &World, limits: &Limits) -> Outcome {
+    let _ = (world, limits);
+    Outcome::default()
+}
