@@ -128,6 +128,7 @@ mod tests {
 
     fn endpoint(id: &str) -> Endpoint {
         Endpoint {
+            capacity: 0,
             id: id.into(),
             agent: "a".into(),
             namespace: "default".into(),
