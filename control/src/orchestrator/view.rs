@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pilotfish_config::wire::node::{GpuShare, Usage};
+use pilotfish_config::wire::node::{GpuShare, SliceState, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Everything.
@@ -46,6 +46,12 @@ pub struct NodeRow {
     pub gpus: Vec<GpuRow>,
     /// Replicas there.
     pub replicas: u32,
+    /// Replicas at the same time, at most; 0: it did not say.
+    #[serde(default)]
+    pub most_replicas: u32,
+    /// What keeps replicas away, `key=value:NoSchedule`.
+    #[serde(default)]
+    pub taints: Vec<String>,
     /// What is wrong there.
     #[serde(default)]
     pub troubles: Vec<String>,
@@ -68,6 +74,9 @@ pub struct GpuRow {
     pub busy_percent: u8,
     /// Bytes in use, as measured.
     pub used: u64,
+    /// MIG instances; with some of them the card as a whole is not given out.
+    #[serde(default)]
+    pub slices: Vec<SliceState>,
     /// Replicas on it.
     pub replicas: Vec<String>,
 }
