@@ -44,7 +44,7 @@ const fn absolute(work: Work, ours: Peer, value: &'static str, words: &'static s
 const CPU: &str = "CPU per request";
 
 /// All of them.
-pub const BARS: [Bar; 42] = [
+pub const BARS: [Bar; 45] = [
     Bar { aim: Some(0.85), ..ratio(Work::H1, "cpu_us", CPU, Peer::Haproxy, 1.05) },
     ratio(Work::H1, "cpu_us", CPU, Peer::Envoy, 0.35),
     ratio(Work::H1, "cpu_us", CPU, Peer::Pingora, 0.6),
@@ -99,6 +99,21 @@ pub const BARS: [Bar; 42] = [
     ),
     absolute(Work::Fleet, Peer::Control, "fleet_rss_mib", "resident with 10,000 sidecars, MiB", 1536.0),
     absolute(Work::Fleet, Peer::Control, "heartbeat_cores", "heartbeats of 10,000 sidecars, cores", 0.5),
+    absolute(
+        Work::Nodes,
+        Peer::Control,
+        "lease_cores",
+        "leases of 1,000 nodes with 10,000 agents, cores",
+        0.5,
+    ),
+    absolute(
+        Work::Start,
+        Peer::Control,
+        "beyond_ms",
+        "apply to first answer beyond the agent's own start, ms",
+        300.0,
+    ),
+    absolute(Work::Nodes, Peer::Control, "errors", "streams of nodes that ended", 0.0),
     absolute(Work::Spans, Peer::Control, "cores", "50,000 spans/s, cores", 1.0),
     absolute(Work::Spans, Peer::Control, "rate_missed_pct", "below 50,000 spans/s, %", 2.0),
     absolute(Work::Spans, Peer::Control, "errors", "batches refused at 50,000 spans/s", 0.0),

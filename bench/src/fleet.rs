@@ -6,7 +6,9 @@
 //! own (a Sidecar document for all says so): what their heartbeats cost, and what one more endpoint costs a sidecar
 //! that sees all 10,000.
 
-mod control;
+pub mod control;
+mod link;
+pub mod nodes;
 mod sidecar;
 
 use std::io;
@@ -21,7 +23,8 @@ use tokio::time::sleep;
 
 use crate::work::Values;
 use control::Control;
-use sidecar::{Identity, Seen, Sidecar};
+use link::Identity;
+use sidecar::{Seen, Sidecar};
 
 /// Sidecars that wait for a route.
 const WATCHING: usize = 1_000;
@@ -50,16 +53,24 @@ pub fn run(
     (core, quick): (usize, bool),
 ) -> io::Result<Values> {
     let control = Control::start(binary, dir, port, place)?;
-    // A thread of its own, since it stays on one core.
+    on_core(core, &control, measure(&control, if quick { 10 } else { 1 }))
+}
+
+/// Does it on a thread of its own, since that stays on one core.
+fn on_core(
+    core: usize,
+    control: &Control,
+    work: impl Future<Output = io::Result<Values>> + Send,
+) -> io::Result<Values> {
     let measured = std::thread::scope(|scope| {
         let work = scope.spawn(|| {
             let mut cores = CpuSet::new();
             cores.set(core);
             sched_setaffinity(None, &cores)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(measure(&control, if quick { 10 } else { 1 }))
+            runtime.block_on(work)
         });
-        work.join().unwrap_or_else(|_| Err(io::Error::other("the sidecars' thread ended early")))
+        work.join().unwrap_or_else(|_| Err(io::Error::other("the simulated fleet's thread ended early")))
     });
     measured.map_err(|error| io::Error::other(format!("{error}; the control plane said: {}", control.said())))
 }

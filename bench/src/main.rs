@@ -14,6 +14,7 @@ mod reload;
 mod report;
 mod run;
 mod samples;
+mod start;
 mod telemetry;
 mod traces;
 mod upstream;

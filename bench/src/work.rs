@@ -17,6 +17,7 @@ use crate::peers::{BIG_RING, BIG_TABLE, Peer, SMALL_TABLE, Setup};
 use crate::policies;
 use crate::process::{Place, Process, pinned};
 use crate::reload;
+use crate::start;
 use crate::telemetry;
 use crate::traces;
 
@@ -47,6 +48,10 @@ pub enum Work {
     Handshakes,
     /// The control plane under a fleet of simulated sidecars.
     Fleet,
+    /// The control plane under a fleet of simulated nodes.
+    Nodes,
+    /// From `pilotfish apply` to the first answer of a new process agent.
+    Start,
     /// Every policy of resilience on a route that needs none of them.
     Policies,
     /// Telling nothing, a trace in a hundred, every trace.
@@ -102,7 +107,7 @@ const IDLE_CONNS: usize = 5000;
 
 impl Work {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::H1,
         Self::Table,
         Self::Body,
@@ -115,6 +120,8 @@ impl Work {
         Self::Mesh,
         Self::Handshakes,
         Self::Fleet,
+        Self::Nodes,
+        Self::Start,
         Self::Policies,
         Self::Telemetry,
         Self::Spans,
@@ -139,6 +146,8 @@ impl Work {
             Self::Mesh => "mesh",
             Self::Handshakes => "handshakes",
             Self::Fleet => "fleet",
+            Self::Nodes => "nodes",
+            Self::Start => "start",
             Self::Policies => "policies",
             Self::Telemetry => "telemetry",
             Self::Spans => "spans",
@@ -176,6 +185,12 @@ impl Work {
             Self::Fleet => {
                 "control plane: one route to 1,000 sidecars; heartbeats of 10,000; one endpoint more among 10,000"
             }
+            Self::Nodes => {
+                "control plane: 10,000 replicas ordered on 1,000 nodes with 4,000 cards; what the leases of all of them cost"
+            }
+            Self::Start => {
+                "from `pilotfish apply` to the first answer of an agent that it starts; an agent started by a call"
+            }
             Self::Policies => {
                 "HTTP/1.1 keep-alive, 64 connections, 1 KiB: every policy of resilience against none"
             }
@@ -207,7 +222,7 @@ impl Work {
             Self::Latency | Self::Events => &[Direct, Pilotfish, Haproxy, Nginx, Pingora, Envoy],
             Self::Reload => &[PilotfishBig],
             Self::Mesh => &[Pilotfish, Haproxy, HaproxyH2, Nginx, Envoy],
-            Self::Fleet | Self::Spans => &[Peer::Control],
+            Self::Fleet | Self::Nodes | Self::Spans | Self::Start => &[Peer::Control],
             Self::Policies => &[Pilotfish, Peer::PilotfishPolicies],
             Self::Telemetry => {
                 &[Peer::PilotfishOff, Pilotfish, Peer::PilotfishTraced, Envoy, Peer::EnvoyTraced]
@@ -224,7 +239,7 @@ impl Work {
         match self {
             Self::Latency => 7,
             // Two minutes each.
-            Self::Fleet | Self::Spans => 1,
+            Self::Fleet | Self::Nodes | Self::Spans | Self::Start => 1,
             _ => 3,
         }
     }
@@ -363,15 +378,8 @@ impl Bench {
     /// # Errors
     /// When something could not be started, or ended before its time.
     pub fn run(&self, work: Work, peer: Peer, binary: &Path) -> io::Result<Vec<(String, Values)>> {
-        if work == Work::Fleet {
-            let place = self.place(PROXY_CORE, work);
-            let values = fleet::run(binary, &self.dir, self.port, place, (LOAD_CORE, self.quick))?;
-            return Ok(vec![(String::new(), values)]);
-        }
-        if work == Work::Spans {
-            let place = self.place(PROXY_CORE, work);
-            let values = traces::run(binary, &self.dir, self.port, place, (LOAD_CORE, self.quick))?;
-            return Ok(vec![(String::new(), values)]);
+        if let Some(measured) = self.without_proxy(work, binary) {
+            return measured.map(|values| vec![(String::new(), values)]);
         }
         let bed = self.bed(work, peer, binary)?;
         let port = bed.port;
@@ -426,7 +434,7 @@ impl Bench {
             Work::Failing | Work::Slow | Work::Storm | Work::Overload => self.policies(work, &bed),
             Work::Idle => self.idle(&bed).map(plain),
             // They have no proxy, and were run above.
-            Work::Fleet | Work::Spans => Ok(Vec::new()),
+            Work::Fleet | Work::Nodes | Work::Start | Work::Spans => Ok(Vec::new()),
             Work::Reload => {
                 let load = |flags: &str| {
                     let command = self.load("rate", port, flags);
@@ -438,6 +446,18 @@ impl Bench {
                 reload::run(&self.dir.join(peer.name()), &bed.setup, self.debounce_ms, load).map(plain)
             }
         }
+    }
+
+    /// A workload of the control plane, run once; none: it is a proxy's.
+    fn without_proxy(&self, work: Work, binary: &Path) -> Option<io::Result<Values>> {
+        let (place, dir, core) = (self.place(PROXY_CORE, work), &self.dir, (LOAD_CORE, self.quick));
+        Some(match work {
+            Work::Fleet => fleet::run(binary, dir, self.port, place, core),
+            Work::Nodes => fleet::nodes::run(binary, dir, self.port, place, core),
+            Work::Start => start::run(binary, &self.exe, dir, self.port, self.quick),
+            Work::Spans => traces::run(binary, dir, self.port, place, core),
+            _ => return None,
+        })
     }
 
     /// Half a second of closed loop, so that connections, pools and caches are warm.

@@ -15,7 +15,7 @@ const SERVICES: usize = 100;
 const ROUTES: usize = 10;
 
 /// Everybody sees the own namespace, but watchers see all.
-pub(super) const NARROW: &str = "apiVersion: networking.istio.io/v1
+pub(crate) const NARROW: &str = "apiVersion: networking.istio.io/v1
 kind: Sidecar
 metadata: {name: default, namespace: pilotfish-system}
 spec:
@@ -31,8 +31,8 @@ spec:
 ";
 
 /// A control plane that runs.
-pub(super) struct Control {
-    pub(super) address: SocketAddr,
+pub(crate) struct Control {
+    pub(crate) address: SocketAddr,
     process: Process,
     binary: PathBuf,
     dir: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct Control {
 
 impl Control {
     /// Starts it with an empty data folder below `dir`, and waits until it listens.
-    pub(super) fn start(binary: &Path, dir: &Path, port: u16, place: Place) -> io::Result<Control> {
+    pub(crate) fn start(binary: &Path, dir: &Path, port: u16, place: Place) -> io::Result<Control> {
         let dir = dir.join("fleet");
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir)?;
@@ -63,27 +63,39 @@ impl Control {
     }
 
     /// The last line of its log.
-    pub(super) fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
         log.lines().last().unwrap_or("nothing").to_owned()
     }
 
-    pub(super) fn cpu_ns(&self) -> u64 {
+    pub(crate) fn cpu_ns(&self) -> u64 {
         self.process.cpu_ns()
     }
 
-    pub(super) fn rss_mib(&self) -> f64 {
+    pub(crate) fn rss_mib(&self) -> f64 {
         self.process.rss_kib() as f64 / 1024.0
     }
 
     /// A join token.
-    pub(super) async fn token(&self, namespace: &str, agent: &str) -> io::Result<String> {
+    pub(crate) async fn token(&self, namespace: &str, agent: &str) -> io::Result<String> {
         let said = self.command(&["token", "create", "--agent", agent, "--namespace", namespace]).await?;
         Ok(said.trim().to_owned())
     }
 
+    /// A node's join token.
+    pub(crate) async fn node_token(&self, node: &str) -> io::Result<String> {
+        Ok(self.command(&["token", "create", "--node", node]).await?.trim().to_owned())
+    }
+
+    /// Applies documents.
+    pub(crate) async fn apply_at_once(&self, text: &str) -> io::Result<()> {
+        let file = self.dir.join("apply.yaml");
+        fs::write(&file, text)?;
+        self.command(&["apply", "-f", &file.display().to_string()]).await.map(drop)
+    }
+
     /// Applies documents, and waits until everybody serves them.
-    pub(super) async fn apply(&self, text: &str) -> io::Result<()> {
+    pub(crate) async fn apply(&self, text: &str) -> io::Result<()> {
         let file = self.dir.join("apply.yaml");
         fs::write(&file, text)?;
         self.command(&["apply", "-f", &file.display().to_string(), "--wait", "30s"]).await.map(drop)
@@ -101,12 +113,12 @@ impl Control {
 }
 
 /// All routes.
-pub(super) fn routes() -> String {
+pub(crate) fn routes() -> String {
     (0..SERVICES).map(|service| route(service, 0)).collect::<Vec<_>>().join("---\n")
 }
 
 /// The routes of one service; the first has a time limit that says which change it is of.
-pub(super) fn route(service: usize, change: usize) -> String {
+pub(crate) fn route(service: usize, change: usize) -> String {
     let mut text = format!(
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: s{service}, namespace: bench}}\n\
          spec:\n  hosts: [s{service}.bench.example]\n  http:\n"
