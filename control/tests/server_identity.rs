@@ -1,15 +1,15 @@
 //! Identities from outside: joining, renewing, revoking, and every way to be refused.
 
 use pilotfish_config::wire::{Failure, Join, Joined, ToSidecar};
-use pilotfish_control::api::types::{AgentName, Done, TrustStatus, Version};
+use pilotfish_control::api::types::{AgentName, Done, NewToken, Token, TrustStatus, Version};
 use pilotfish_identity::JoinToken;
-use pilotfish_testkit::ca::{Ca, Leaf};
+use pilotfish_testkit::ca::{Ca, Issued, Leaf};
 
 use crate::support::sidecar::{hello, join, joined, renew, request, token};
 use crate::support::{Http, Serve, Stream};
 
 fn named(namespace: &str, agent: &str) -> AgentName {
-    AgentName { agent: agent.into(), namespace: namespace.into() }
+    AgentName { agent: agent.into(), namespace: namespace.into(), node: false }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,6 +57,41 @@ async fn every_bad_token_gets_the_same_answer() {
     assert!(join(&serve, &good, "default", "planner").await.1.is_some(), "none of that spent it");
     let (again, _) = join(&serve, &good, "default", "planner").await;
     assert_eq!((again.status.as_u16(), &again.body), (403, &body), "replayed");
+}
+
+/// A node's token makes a node, an agent's an agent, and neither the other; a node that is revoked is none any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_has_an_identity_of_its_own() {
+    let serve = Serve::start(&[]);
+    let wanted =
+        NewToken { agent: "gpu-7".into(), namespace: String::new(), ttl_seconds: 60, uses: 1, node: true };
+    let token: Token = Http::socket(&serve).await.post("/v1/tokens", &wanted).await.ok();
+    let as_agent = join(&serve, &token.token, "", "gpu-7").await.0;
+    assert_eq!(as_agent.status, 403, "{}", as_agent.text());
+    let own = request("of", "the-key");
+    let asked = |token: &str| Join {
+        token: token.into(),
+        agent: "gpu-7".into(),
+        namespace: String::new(),
+        csr: own.csr_pem.clone(),
+        node: true,
+    };
+    let of_agent = self::token(&serve, "default", "gpu-7").await;
+    Http::tls(&serve, None).await.post("/v1/join", &asked(&of_agent)).await.refused(403);
+    let joined: Joined = Http::tls(&serve, None).await.post("/v1/join", &asked(&token.token)).await.ok();
+    assert_eq!(joined.id, "spiffe://cluster.local/ns/pilotfish-system/node/gpu-7");
+    let issued = Issued { chain: joined.chain, key: own.key_pem.to_string() };
+    let mut node = Http::tls(&serve, Some(&issued)).await;
+    let again: Joined = renew(&mut node, "default", "gpu-7").await.ok();
+    assert_eq!(again.id, joined.id);
+    let name = AgentName { agent: "gpu-7".into(), namespace: String::new(), node: true };
+    let done: Done = Http::socket(&serve).await.post("/v1/revoke", &name).await.ok();
+    assert!(done.message.contains("/node/gpu-7"), "{}", done.message);
+    Http::socket(&serve)
+        .await
+        .post("/v1/tokens", &NewToken { agent: "a/b".into(), ..wanted })
+        .await
+        .refused(400);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -364,6 +364,9 @@ pub struct AgentName {
     pub agent: String,
     /// Its namespace.
     pub namespace: String,
+    /// A node, whose name is in `agent`; `namespace` is empty.
+    #[serde(default)]
+    pub node: bool,
 }
 
 /// Which rule and endpoint would this request get?

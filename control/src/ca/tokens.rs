@@ -66,8 +66,8 @@ impl fmt::Display for NotSpent {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotSpent::Refused(_) => out.write_str(
-                "the join token is not valid for this agent: make one with `pilotfish token create --agent NAME \
-                 --namespace NS`",
+                "the join token is not valid for this name: make one with `pilotfish token create --agent NAME \
+                 --namespace NS`, or `--node NAME` for a node",
             ),
             NotSpent::Store(error) => write!(out, "{error}"),
         }
@@ -76,6 +76,20 @@ impl fmt::Display for NotSpent {
 
 impl std::error::Error for NotSpent {}
 
+/// Whose identity a token is shown for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bearer<'a> {
+    /// An agent's.
+    Agent {
+        /// Its namespace.
+        namespace: &'a str,
+        /// Its name.
+        agent: &'a str,
+    },
+    /// The node's of this name.
+    Node(&'a str),
+}
+
 /// What the store has of a token.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
@@ -83,6 +97,9 @@ struct Kept {
     hash: String,
     agent: String,
     namespace: String,
+    /// For a node, whose name is in `agent`.
+    #[serde(default)]
+    node: bool,
     /// Seconds since 1970.
     expires: u64,
     uses_left: u32,
@@ -103,13 +120,18 @@ impl Tokens {
         Tokens { store, domain, root: authority.root(), clock }
     }
 
-    /// Makes a token for one agent of one namespace.
+    /// Makes a token for one agent of one namespace, or for one node.
     ///
     /// # Errors
     /// A name that cannot be part of a SPIFFE ID, a life or a number of uses out of bounds; the store.
     pub async fn create(&self, wanted: &NewToken) -> Result<Token, NotMade> {
         let invalid = |why: String| Err(NotMade::Invalid(why));
-        if let Err(error) = SpiffeId::agent(&self.domain, &wanted.namespace, &wanted.agent) {
+        let id = match wanted.node {
+            true if !wanted.namespace.is_empty() => return invalid("a node is of no namespace".into()),
+            true => SpiffeId::node(&self.domain, &wanted.agent),
+            false => SpiffeId::agent(&self.domain, &wanted.namespace, &wanted.agent),
+        };
+        if let Err(error) = id {
             return invalid(error.to_string());
         }
         if !(1..=LONGEST).contains(&wanted.ttl_seconds) {
@@ -123,6 +145,7 @@ impl Tokens {
             hash: hash(token.secret.as_ref()),
             agent: wanted.agent.clone(),
             namespace: wanted.namespace.clone(),
+            node: wanted.node,
             expires: self.now() + wanted.ttl_seconds,
             uses_left: wanted.uses,
         };
@@ -148,14 +171,14 @@ impl Tokens {
     ///
     /// # Errors
     /// The same [`NotSpent::Refused`] for every token that is not good, or the store is not available.
-    pub async fn spend(&self, text: &str, agent: &str, namespace: &str) -> Result<(), NotSpent> {
+    pub async fn spend(&self, text: &str, whose: Bearer<'_>) -> Result<(), NotSpent> {
         let token = JoinToken::parse(text).ok();
         // A text that is no token takes the same way: its id is nobody's.
         let id = token.as_ref().map_or([0; 8], |token| token.id);
         let secret = token.map_or_else(|| Zeroizing::new([0; 32]), |token| token.secret);
         for _ in 0..RACES {
             let found = self.store.get(&key(&id)).await.map_err(NotSpent::Store)?;
-            let (entry, kept) = self.judge(found, &secret, agent, namespace)?;
+            let (entry, kept) = self.judge(found, &secret, whose)?;
             match self.store.batch(used(entry, kept).map_err(NotSpent::Store)?).await {
                 Ok(_) => return Ok(()),
                 Err(StoreError::Conflict) => {}
@@ -171,26 +194,30 @@ impl Tokens {
         &self,
         found: Option<Entry>,
         secret: &Zeroizing<[u8; 32]>,
-        agent: &str,
-        namespace: &str,
+        whose: Bearer<'_>,
     ) -> Result<(Entry, Kept), NotSpent> {
         let nobody = Kept {
             hash: "0".repeat(64),
             agent: String::new(),
             namespace: String::new(),
+            node: false,
             expires: 0,
             uses_left: 0,
         };
         let read = found.as_ref().and_then(|entry| serde_json::from_slice::<Kept>(&entry.value).ok());
         let kept = read.unwrap_or(nobody);
         let secret_fits = fits(&kept.hash, secret.as_ref());
-        let agent_fits = kept.agent == agent && kept.namespace == namespace;
+        let of = match kept.node {
+            true => Bearer::Node(&kept.agent),
+            false => Bearer::Agent { namespace: &kept.namespace, agent: &kept.agent },
+        };
+        let bearer_fits = of == whose;
         let in_time = self.now() < kept.expires;
-        match (found, secret_fits, agent_fits, in_time && kept.uses_left > 0) {
+        match (found, secret_fits, bearer_fits, in_time && kept.uses_left > 0) {
             (Some(entry), true, true, true) => Ok((entry, kept)),
             (None, ..) => Err(NotSpent::Refused("unknown-or-spent")),
             (_, false, ..) => Err(NotSpent::Refused("wrong-secret")),
-            (_, _, false, _) => Err(NotSpent::Refused("for-another-agent")),
+            (_, _, false, _) => Err(NotSpent::Refused("for-another-name")),
             (_, _, _, false) => Err(NotSpent::Refused("expired")),
         }
     }

@@ -8,20 +8,22 @@ use super::output::Output;
 use super::terminal::harmless;
 use crate::api::types::{AgentName, Done};
 
-/// Take an agent's identity away.
+/// Take the identity of an agent or of a node away.
 ///
-/// Its certificate is renewed no more, and every sidecar closes its connections within a second.
+/// Its certificate is renewed no more, and every sidecar closes its connections within a second. A node that is revoked
+/// gets no orders any more: its agents run on there until somebody stops them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   pilotfish revoke chat -n production
+  pilotfish revoke --node gpu-7
   pilotfish readmit chat -n production     # takes it back; it has to join again with a token")]
 pub struct Revoke {
     #[command(flatten)]
     member: Member,
 }
 
-/// Let an agent that was revoked join again.
+/// Let an agent or a node that was revoked join again.
 ///
 /// It needs a new token.
 #[derive(Debug, Args)]
@@ -33,12 +35,16 @@ pub struct Readmit {
 #[derive(Debug, Args)]
 struct Member {
     /// The agent's name
-    #[arg(value_name = "AGENT")]
-    agent: String,
+    #[arg(value_name = "AGENT", required_unless_present = "node")]
+    agent: Option<String>,
 
     /// Its namespace
-    #[arg(short = 'n', long, value_name = "NAME", default_value = "default")]
+    #[arg(short = 'n', long, value_name = "NAME", default_value = "default", conflicts_with = "node")]
     namespace: String,
+
+    /// A node instead, by its name
+    #[arg(long, value_name = "NAME", conflicts_with = "agent")]
+    node: Option<String>,
 
     #[command(flatten)]
     output: Output,
@@ -70,7 +76,12 @@ impl Readmit {
 impl Member {
     async fn post(self, path: &str) -> Result<(), Failed> {
         let client = Client::open(&self.connection).await?;
-        let name = AgentName { agent: self.agent, namespace: self.namespace };
+        let name = match self.node {
+            Some(node) => AgentName { agent: node, namespace: String::new(), node: true },
+            None => {
+                AgentName { agent: self.agent.unwrap_or_default(), namespace: self.namespace, node: false }
+            }
+        };
         let done: Done = client.post(path, &name).await?;
         self.output.print(&done, |_| format!("{}\n", harmless(&done.message, true)))
     }

@@ -1,4 +1,4 @@
-//! `pilotfish token`: what a sidecar joins with.
+//! `pilotfish token`: what a sidecar or a node joins with.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::human;
 use super::output::Output;
 use crate::api::types;
 
-/// Make tokens with which sidecars join.
+/// Make tokens with which sidecars and nodes join.
 #[derive(Debug, Args)]
 pub struct Token {
     #[command(subcommand)]
@@ -23,26 +23,32 @@ enum TokenCommand {
     Create(Create),
 }
 
-/// Make a token with which a sidecar gets its identity.
+/// Make a token with which a sidecar or a node gets its identity.
 ///
-/// The token is for one agent of one namespace. It is printed alone on standard output, this once; the control plane
-/// keeps a hash of it. It carries the authority's fingerprint, so the sidecar needs nothing else to know its control
-/// plane.
+/// The token is for one agent of one namespace, or for one node. It is printed alone on standard output, this once; the control plane
+/// keeps a hash of it. It carries the authority's fingerprint, so who joins needs nothing else to know its
+/// control plane.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   pilotfish token create --agent chat --namespace production > chat.token
   pilotfish token create --agent worker --namespace batch --uses 20 --ttl 24h > worker.token
   pilotfish-proxy --control https://mesh.example:15012 --token-file chat.token \\
-      --agent chat --namespace production --app 127.0.0.1:8000")]
+      --agent chat --namespace production --app 127.0.0.1:8000
+  pilotfish token create --node gpu-7 > node.token
+  pilotfish node --control https://mesh.example:15012 --token-file node.token --name gpu-7")]
 struct Create {
     /// The agent that it is for
-    #[arg(long, value_name = "NAME")]
-    agent: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "node", requires = "namespace")]
+    agent: Option<String>,
 
     /// Its namespace
-    #[arg(short = 'n', long, value_name = "NAME")]
-    namespace: String,
+    #[arg(short = 'n', long, value_name = "NAME", conflicts_with = "node")]
+    namespace: Option<String>,
+
+    /// The node that it is for, instead of an agent
+    #[arg(long, value_name = "NAME", conflicts_with = "agent")]
+    node: Option<String>,
 
     /// How long it may be used, at most 30 days
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = ttl)]
@@ -93,31 +99,34 @@ impl Create {
     async fn run(self) -> Result<(), Failed> {
         let client = Client::open(&self.connection).await?;
         let wanted = types::NewToken {
-            agent: self.agent.clone(),
-            namespace: self.namespace.clone(),
+            agent: self.node.clone().or_else(|| self.agent.clone()).unwrap_or_default(),
+            namespace: self.namespace.clone().unwrap_or_default(),
             ttl_seconds: self.ttl.as_secs(),
             uses: self.uses,
-            node: false,
+            node: self.node.is_some(),
         };
         let token: types::Token = client.post("/v1/tokens", &wanted).await?;
         self.output.print(&token, |_| format!("{}\n", token.token))?;
-        self.hint(&client, token.expires);
+        self.hint(&client, &wanted, token.expires);
         Ok(())
     }
 
     /// What to do with it, without repeating it: standard error ends in logs.
-    fn hint(&self, client: &Client, expires: u64) {
+    fn hint(&self, client: &Client, wanted: &types::NewToken, expires: u64) {
         let url = client.url().unwrap_or_else(|| format!("https://HOST:{}", crate::paths::PORT));
         let uses = if self.uses == 1 { "once".into() } else { format!("{} times", self.uses) };
+        let until = format!("{} ({})", human::date(expires), human::moment(expires, human::now()));
+        let (name, namespace) = (&wanted.agent, &wanted.namespace);
+        if wanted.node {
+            eprintln!(
+                "For the node {name}, {uses}, until {until}. With it in a file, on that machine:\n  pilotfish node \
+                 --control {url} --token-file FILE --name {name}"
+            );
+            return;
+        }
         eprintln!(
-            "For {}/{}, {uses}, until {} ({}). With it in a file, beside the agent:\n  pilotfish-proxy --control {url} \
-             --token-file FILE --agent {} --namespace {} --app 127.0.0.1:PORT",
-            self.namespace,
-            self.agent,
-            human::date(expires),
-            human::moment(expires, human::now()),
-            self.agent,
-            self.namespace,
+            "For {namespace}/{name}, {uses}, until {until}. With it in a file, beside the agent:\n  pilotfish-proxy \
+             --control {url} --token-file FILE --agent {name} --namespace {namespace} --app 127.0.0.1:PORT"
         );
     }
 }

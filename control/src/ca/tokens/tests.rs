@@ -27,6 +27,10 @@ fn wanted(uses: u32) -> NewToken {
     NewToken { agent: "planner".into(), namespace: "default".into(), ttl_seconds: 3600, uses, node: false }
 }
 
+fn planner() -> Bearer<'static> {
+    Bearer::Agent { namespace: "default", agent: "planner" }
+}
+
 #[tokio::test]
 async fn a_token_is_good_once_and_the_store_never_has_it() {
     let mesh = mesh();
@@ -37,8 +41,8 @@ async fn a_token_is_good_once_and_the_store_never_has_it() {
     let kept = mesh.store.list("").await.unwrap();
     assert_eq!(kept.entries.len(), 1);
     assert!(!String::from_utf8_lossy(&kept.entries[0].value).contains(secret));
-    assert_eq!(mesh.tokens.spend(&token.token, "planner", "default").await, Ok(()));
-    let replayed = mesh.tokens.spend(&token.token, "planner", "default").await;
+    assert_eq!(mesh.tokens.spend(&token.token, planner()).await, Ok(()));
+    let replayed = mesh.tokens.spend(&token.token, planner()).await;
     assert_eq!(replayed, Err(NotSpent::Refused("unknown-or-spent")));
 }
 
@@ -47,30 +51,38 @@ async fn every_bad_token_gets_the_same_answer_and_none_is_spent_by_it() {
     let mesh = mesh();
     let good = mesh.tokens.create(&wanted(1)).await.unwrap().token;
     let other = mesh.tokens.create(&wanted(1)).await.unwrap().token;
+    let node = NewToken { namespace: String::new(), node: true, ..wanted(1) };
+    let node = mesh.tokens.create(&node).await.unwrap().token;
     let mut parts: Vec<_> = good.split('.').collect();
     parts[2] = other.split('.').nth(2).unwrap();
     let mixed = parts.join(".");
     let unknown = JoinToken { id: [9; 8], secret: Zeroizing::new([9; 32]), root: [0; 32] }.to_text();
+    let of = |namespace, agent| Bearer::Agent { namespace, agent };
     let tries = [
-        ("", "planner", "default"),
-        ("nonsense", "planner", "default"),
-        (unknown.as_str(), "planner", "default"),
-        (mixed.as_str(), "planner", "default"),
-        (good.as_str(), "coder", "default"),
-        (good.as_str(), "planner", "production"),
-        (good.as_str(), "", ""),
+        ("", planner()),
+        ("nonsense", planner()),
+        (unknown.as_str(), planner()),
+        (mixed.as_str(), planner()),
+        (good.as_str(), of("default", "coder")),
+        (good.as_str(), of("production", "planner")),
+        (good.as_str(), of("", "")),
+        (good.as_str(), Bearer::Node("planner")),
+        (node.as_str(), planner()),
+        (node.as_str(), of("", "planner")),
+        (node.as_str(), Bearer::Node("coder")),
     ];
     let mut said = std::collections::BTreeSet::new();
-    for (token, agent, namespace) in tries {
-        let refused = mesh.tokens.spend(token, agent, namespace).await.unwrap_err();
-        assert!(matches!(refused, NotSpent::Refused(_)), "{token} {agent} {namespace}: {refused:?}");
+    for (token, whose) in tries {
+        let refused = mesh.tokens.spend(token, whose).await.unwrap_err();
+        assert!(matches!(refused, NotSpent::Refused(_)), "{token} {whose:?}: {refused:?}");
         said.insert(refused.to_string());
     }
     mesh.time.fetch_add(3600, Ordering::Relaxed);
-    said.insert(mesh.tokens.spend(&good, "planner", "default").await.unwrap_err().to_string());
+    said.insert(mesh.tokens.spend(&good, planner()).await.unwrap_err().to_string());
     assert_eq!(said.len(), 1, "{said:?}");
     mesh.time.fetch_sub(1, Ordering::Relaxed);
-    assert_eq!(mesh.tokens.spend(&good, "planner", "default").await, Ok(()));
+    assert_eq!(mesh.tokens.spend(&good, planner()).await, Ok(()));
+    assert_eq!(mesh.tokens.spend(&node, Bearer::Node("planner")).await, Ok(()));
 }
 
 #[tokio::test]
@@ -109,6 +121,8 @@ async fn what_makes_no_sense_is_refused() {
         NewToken { agent: String::new(), ..good.clone() },
         NewToken { agent: "a/b".into(), ..good.clone() },
         NewToken { namespace: "..".into(), ..good.clone() },
+        NewToken { node: true, ..good.clone() },
+        NewToken { node: true, agent: "a/b".into(), namespace: String::new(), ..good.clone() },
         NewToken { ttl_seconds: 0, ..good.clone() },
         NewToken { ttl_seconds: LONGEST + 1, ..good.clone() },
         NewToken { uses: 0, ..good.clone() },
@@ -129,5 +143,5 @@ async fn expired_tokens_are_swept() {
     assert_eq!(mesh.tokens.sweep().await, Ok(0));
     mesh.time.fetch_add(1800, Ordering::Relaxed);
     assert_eq!(mesh.tokens.sweep().await, Ok(150));
-    assert_eq!(mesh.tokens.spend(&fresh.token, "planner", "default").await, Ok(()));
+    assert_eq!(mesh.tokens.spend(&fresh.token, planner()).await, Ok(()));
 }

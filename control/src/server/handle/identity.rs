@@ -10,7 +10,7 @@ use pilotfish_identity::SpiffeId;
 use super::{Asked, done};
 use crate::api::types::{AgentName, NewAdministrator, NewToken, Pem};
 use crate::ca::CaError;
-use crate::ca::tokens::{NotMade, NotSpent};
+use crate::ca::tokens::{Bearer, NotMade, NotSpent};
 use crate::ca::trust::NotTrusted;
 use crate::log;
 use crate::server::Control;
@@ -56,18 +56,30 @@ impl From<CaError> for Denied {
 pub(super) async fn new_token(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
     let wanted: NewToken = parse(&asked.body)?;
     let token = control.tokens.create(&wanted).await?;
-    asked.wrote(&format!("join token for {}/{}", wanted.namespace, wanted.agent), None);
+    let whom = match wanted.node {
+        true => format!("the node {}", wanted.agent),
+        false => format!("{}/{}", wanted.namespace, wanted.agent),
+    };
+    asked.wrote(&format!("join token for {whom}"), None);
     json(&token)
 }
 
-/// The identity of an agent of this mesh.
-fn agent(control: &Control, namespace: &str, agent: &str) -> Result<SpiffeId, Denied> {
-    SpiffeId::agent(&control.trust_domain, namespace, agent).map_err(|error| Denied::bad(error.to_string()))
+/// The identity of an agent or of a node of this mesh.
+fn identity(control: &Control, whose: Bearer<'_>) -> Result<SpiffeId, Denied> {
+    let id = match whose {
+        Bearer::Agent { namespace, agent } => SpiffeId::agent(&control.trust_domain, namespace, agent),
+        Bearer::Node(name) => SpiffeId::node(&control.trust_domain, name),
+    };
+    id.map_err(|error| Denied::bad(error.to_string()))
+}
+
+fn bearer<'a>(node: bool, namespace: &'a str, name: &'a str) -> Bearer<'a> {
+    if node { Bearer::Node(name) } else { Bearer::Agent { namespace, agent: name } }
 }
 
 pub(super) async fn revoke(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
     let named: AgentName = parse(&asked.body)?;
-    let id = agent(control, &named.namespace, &named.agent)?;
+    let id = identity(control, bearer(named.node, &named.namespace, &named.agent))?;
     control.trust.revoke(&id).await?;
     asked.wrote(&format!("revoke {id}"), None);
     done(format!("{id} is revoked: its connections close, and it gets no certificate until it is readmitted"))
@@ -75,7 +87,7 @@ pub(super) async fn revoke(control: &Control, asked: &Asked) -> Result<Answer, D
 
 pub(super) async fn readmit(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
     let named: AgentName = parse(&asked.body)?;
-    let id = agent(control, &named.namespace, &named.agent)?;
+    let id = identity(control, bearer(named.node, &named.namespace, &named.agent))?;
     control.trust.readmit(&id).await?;
     asked.wrote(&format!("readmit {id}"), None);
     done(format!("{id} is admitted again"))
@@ -107,12 +119,13 @@ pub(super) async fn join(control: &Control, asked: &Asked) -> Result<Answer, Den
         control.guard.may_join(from.ip())?;
     }
     let join: Join = parse(&asked.body)?;
-    let joined = match agent(control, &join.namespace, &join.agent) {
+    let whose = bearer(join.node, &join.namespace, &join.agent);
+    let joined = match identity(control, whose) {
         Ok(id) => sign(control, &join.csr, &id)?,
         // A name that can be nobody's has no token either.
-        Err(_) => return Err(refused(control, asked, "no agent's name")),
+        Err(_) => return Err(refused(control, asked, "nobody's name")),
     };
-    match control.tokens.spend(&join.token, &join.agent, &join.namespace).await {
+    match control.tokens.spend(&join.token, whose).await {
         Ok(()) => {}
         Err(NotSpent::Store(error)) => return Err(error.into()),
         Err(NotSpent::Refused(why)) => return Err(refused(control, asked, why)),
@@ -144,7 +157,8 @@ pub(super) async fn renew(control: &Control, asked: &Asked) -> Result<Answer, De
         return Err(Denied::forbidden("this needs a sidecar's certificate, over TLS"));
     };
     let Renew { csr } = parse(&asked.body)?;
-    if peer.id.as_agent().is_none() || control.trust.is_revoked(&peer.id) {
+    let renewable = peer.id.as_agent().is_some() || peer.id.as_node().is_some();
+    if !renewable || control.trust.is_revoked(&peer.id) {
         count(&control.metrics.renew_refused);
         return Err(Denied::forbidden(format!("{} gets no new certificate", peer.id)));
     }
