@@ -91,7 +91,7 @@ async fn of_many_joins_at_once_only_as_many_succeed_as_there_are_uses() {
     let token = mesh.tokens.create(&wanted(3)).await.unwrap().token;
     let joins = (0..20).map(|_| {
         let (mesh, token) = (mesh.clone(), token.clone());
-        tokio::spawn(async move { mesh.tokens.spend(&token, "planner", "default").await.is_ok() })
+        tokio::spawn(async move { mesh.tokens.spend(&token, planner()).await.is_ok() })
     });
     let mut taken = 0;
     for join in joins.collect::<Vec<_>>() {
@@ -107,10 +107,10 @@ async fn without_the_store_nobody_joins_and_nothing_is_lost() {
     let token = mesh.tokens.create(&wanted(1)).await.unwrap().token;
     let away = StoreError::Unavailable { why: "away".into(), unsure: false };
     mesh.store.fail(Some(away.clone()));
-    assert_eq!(mesh.tokens.spend(&token, "planner", "default").await, Err(NotSpent::Store(away.clone())));
+    assert_eq!(mesh.tokens.spend(&token, planner()).await, Err(NotSpent::Store(away.clone())));
     assert_eq!(mesh.tokens.create(&wanted(1)).await.unwrap_err(), NotMade::Store(away));
     mesh.store.fail(None);
-    assert_eq!(mesh.tokens.spend(&token, "planner", "default").await, Ok(()));
+    assert_eq!(mesh.tokens.spend(&token, planner()).await, Ok(()));
 }
 
 #[tokio::test]
