@@ -12,6 +12,7 @@
 
 mod agents;
 mod class;
+mod demand;
 mod documents;
 mod drain;
 pub mod edges;
@@ -30,6 +31,7 @@ mod record;
 mod registration;
 mod registry;
 mod render;
+mod replicas;
 mod scope;
 mod share;
 mod status;
@@ -60,6 +62,7 @@ use tokio::time::Instant;
 use crate::resources::{Committed, Resources};
 use crate::store::{Store, StoreError};
 use class::Class;
+use demand::Demand;
 use drain::Drains;
 use edges::{EdgeTraffic, Edges};
 use explain::Plans;
@@ -69,6 +72,8 @@ use presence::{Lost, Presence};
 use ranks::Ranks;
 use record::Revisions;
 use registry::Registry;
+use replicas::Replicas;
+pub use replicas::{NODE, REPLICA, ReplicaPresence};
 use scope::Scope;
 use stream::Stream;
 pub use taps::Looking;
@@ -142,6 +147,8 @@ struct Shared {
     plans: Plans,
     taps: Taps,
     asks: Asks,
+    replicas: Replicas,
+    demand: Demand,
 }
 
 /// What was rendered last.
@@ -195,6 +202,8 @@ impl Fleet {
             plans: Plans::default(),
             taps: Taps::default(),
             asks: Asks::default(),
+            replicas: Replicas::default(),
+            demand: Demand::default(),
             settings,
         });
         let follow = follow::start(&shared).await?;
@@ -207,6 +216,8 @@ impl Fleet {
             tokio::spawn(lease::run(shared.clone())),
             tokio::spawn(share::run(shared.clone())),
             tokio::spawn(portion::run(shared.clone())),
+            tokio::spawn(replicas::run(shared.clone())),
+            tokio::spawn(demand::run(shared.clone())),
         ];
         Ok(Arc::new(Fleet { shared, tasks }))
     }

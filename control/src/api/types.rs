@@ -48,6 +48,7 @@ use std::collections::BTreeMap;
 
 pub use graph::{CapabilityTraffic, Graph, GraphEdge, GraphNode, GraphTraffic};
 pub use pilotfish_config::wire::{Failure, Join, Joined, Renew};
+use pilotfish_config::wire::node::Usage;
 use pilotfish_config::wire::{Key, RefusedVersion, Status};
 pub use placement::{
     AgentPlacement, Explanation as Placed, GpuRow, Mark, MarkNode, Moved, NodeRow, PlacementView, Rebalance,
@@ -352,6 +353,9 @@ pub struct AgentRow {
     /// Why it is none of them.
     #[serde(default)]
     pub why_not: Option<String>,
+    /// What it uses, when its sidecar supervises it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// Why some sidecars send it no calls, and how many do so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,

@@ -93,7 +93,7 @@ fn able(rows: &[AgentRow], wide: bool) -> Table {
         heads.push("HEALTH");
     }
     if wide {
-        heads.extend(["ADDRESS", "LOCALITY", "LABELS", "INSTANCE"]);
+        heads.extend([">CPU", ">MEMORY", "ADDRESS", "LOCALITY", "LABELS", "INSTANCE"]);
     }
     let mut table = Table::new(&heads);
     for row in rows {
@@ -114,6 +114,8 @@ fn able(rows: &[AgentRow], wide: bool) -> Table {
             let labels: Vec<String> =
                 row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
             cells.extend([
+                row.usage.map(|usage| human::cores(usage.cpu_milli.into())).unwrap_or_default().into(),
+                row.usage.map(|usage| human::size(usage.memory)).unwrap_or_default().into(),
                 row.address.as_str().into(),
                 row.locality.as_str().into(),
                 labels.join(",").into(),

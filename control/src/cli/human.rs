@@ -84,6 +84,12 @@ pub fn size(bytes: u64) -> String {
     if whole >= 100 || tenth == 0 { format!("{whole} {name}") } else { format!("{whole}.{tenth} {name}") }
 }
 
+/// Thousandths of a core as cores: `0.25`, `4`.
+pub fn cores(milli: u64) -> String {
+    let text = format!("{}.{:03}", milli / 1000, milli % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// A number with its noun: `1 sidecar`, `2 sidecars`.
 pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
@@ -163,6 +169,7 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+        assert_eq!((cores(0), cores(250), cores(4000)), ("0".into(), "0.25".into(), "4".into()));
         assert_eq!((count(1, "sidecar"), count(0, "sidecar")), ("1 sidecar".into(), "0 sidecars".into()));
     }
 }

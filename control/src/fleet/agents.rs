@@ -53,6 +53,7 @@ fn ranked(instances: Vec<Instance>, demand: &Demand, now: Micros) -> Agents {
     for Instance { mut row, candidate } in instances {
         let Some(candidate) = candidate else {
             row.why_not = Some(match row.status {
+                status if status.is_routable() && !row.address.is_empty() => "its node is silent".into(),
                 status if status.is_routable() => "it calls others only".into(),
                 status => format!("it is {}", status.word()),
             });
@@ -101,12 +102,16 @@ impl Shared {
                 in_flight: measured.as_ref().map_or(0, |measured| measured.rank.in_flight),
                 rank: None,
                 why_not: None,
+                usage: registration.live().usage,
                 health: self.ranks.out(&registration.id, instant).map(|(health, by)| {
                     let sidecars = if by == 1 { "1 sidecar".to_owned() } else { format!("{by} sidecars") };
                     format!("{} ({sidecars})", health.reason)
                 }),
             };
-            let candidate = candidate(registration, &row, measured.as_ref(), now);
+            let candidate = match self.replicas.is_silent(registration) {
+                true => None,
+                false => candidate(registration, &row, measured.as_ref(), now),
+            };
             Instance { row, candidate }
         };
         self.registry.all().iter().map(instance).collect()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::{Duration, sleep};
 
 use super::registration::{Record, Registration};
-use super::{Shared, peers, record, share};
+use super::{Shared, demand, peers, record, replicas, share};
 use crate::log;
 use crate::store::{Change, Entry, Revision, StoreError, Watch};
 
@@ -19,6 +19,9 @@ enum What {
     Registrations,
     Signs,
     Ranks,
+    Silence,
+    Asked,
+    NotStarted,
 }
 
 impl What {
@@ -27,6 +30,9 @@ impl What {
             What::Registrations => record::PREFIX,
             What::Signs => peers::PREFIX,
             What::Ranks => share::PREFIX,
+            What::Silence => replicas::SILENT,
+            What::Asked => demand::ASKED,
+            What::NotStarted => demand::NOT_STARTED,
         }
     }
 }
@@ -44,11 +50,19 @@ pub(super) struct Follow {
 /// The store cannot be read.
 pub(super) async fn start(shared: &Arc<Shared>) -> Result<Follow, StoreError> {
     let mut watches = Vec::new();
-    for what in [What::Signs, What::Registrations, What::Ranks] {
+    let all = [
+        What::Signs,
+        What::Registrations,
+        What::Ranks,
+        What::Silence,
+        What::Asked,
+        What::NotStarted,
+    ];
+    for what in all {
         let (entries, watch) = open(shared, what).await?;
         match what {
             What::Registrations => entries.into_iter().for_each(|entry| load(shared, entry)),
-            What::Signs | What::Ranks => listed(shared, what, entries),
+            _ => listed(shared, what, entries),
         }
         watches.push((what, watch));
     }
@@ -94,6 +108,10 @@ fn listed(shared: &Shared, what: What, entries: Vec<Entry>) {
         let ids = entries.iter().filter_map(|entry| entry.key.strip_prefix(peers::PREFIX));
         return shared.peers.listed(ids.map(str::to_owned));
     }
+    if what == What::Silence {
+        let nodes = entries.iter().filter_map(|entry| entry.key.strip_prefix(replicas::SILENT));
+        return shared.listed_silence(&nodes.collect());
+    }
     if what == What::Registrations {
         let there: HashSet<&str> =
             entries.iter().filter_map(|e| e.key.strip_prefix(record::PREFIX)).collect();
@@ -108,6 +126,13 @@ fn listed(shared: &Shared, what: What, entries: Vec<Entry>) {
 fn changed(shared: &Shared, what: What, change: Change) {
     match what {
         What::Ranks => share::heard(shared, &change),
+        What::Asked => shared.heard_asked(&change),
+        What::NotStarted => shared.heard_not_started(&change),
+        What::Silence => {
+            if let Some(node) = change.key.strip_prefix(replicas::SILENT) {
+                shared.heard_silence(node, change.value.is_some());
+            }
+        }
         What::Signs => {
             if let Some(id) = change.key.strip_prefix(peers::PREFIX) {
                 shared.peers.sign(id, change.value.is_some());

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pilotfish_config::wire::node::Usage;
 use pilotfish_config::wire::{Endpoint, Heartbeat, Hello, Status};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,10 @@ pub(super) struct Live {
     pub(super) status: Status,
     pub(super) detail: Option<String>,
     pub(super) in_flight: u32,
+    /// How long it had had no call, milliseconds, and when that was said, milliseconds since the fleet started.
+    pub(super) idle: Option<(u64, u64)>,
+    /// What its agent uses.
+    pub(super) usage: Option<Usage>,
     pub(super) certificate_expires: Option<u64>,
 }
 
@@ -131,6 +136,8 @@ impl Registration {
             status: hello.status,
             detail: None,
             in_flight: 0,
+            idle: None,
+            usage: None,
             certificate_expires: hello.certificate_expires,
         };
         Registration {
@@ -150,6 +157,8 @@ impl Registration {
             status: record.status,
             detail: None,
             in_flight: 0,
+            idle: None,
+            usage: None,
             certificate_expires: record.certificate_expires,
         };
         Registration {
@@ -203,6 +212,8 @@ impl Registration {
             live.detail = detail.map(hello::text);
         }
         live.in_flight = heartbeat.in_flight;
+        live.idle = heartbeat.idle_ms.map(|idle| (idle, now));
+        live.usage = heartbeat.usage.or(live.usage);
         let expires = heartbeat.certificate_expires.or(live.certificate_expires);
         let stored_differs = live.status != before || expires != live.certificate_expires;
         live.certificate_expires = expires;

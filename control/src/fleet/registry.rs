@@ -5,9 +5,10 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use pilotfish_config::wire::{Refused, Status};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::registration::Registration;
+use super::replicas::replica;
 
 /// How soon a change has to reach sidecars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +33,8 @@ pub(super) struct Registry {
     unstored: Mutex<BTreeSet<Arc<str>>>,
     /// Something is to be stored.
     pub(super) to_store: Notify,
+    /// Counts up with each change that placement has to know.
+    pub(super) replica_changes: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -87,14 +90,19 @@ impl Registry {
         drop(known);
         replaced.iter().for_each(|old| self.changed(&old.id, Urgency::Soon));
         self.changed(&registration.id, Urgency::Usual);
+        replaced.iter().chain([registration]).for_each(|one| self.tell_placement(one));
         Ok(replaced)
     }
 
     /// Puts a registration in, or in the place of another; what the store says needs no storing.
     pub(super) fn put(&self, registration: Arc<Registration>, store: bool) {
         let id = registration.id.clone();
+        let is_replica = replica(&registration).is_some();
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), registration);
         if store { self.changed(&id, Urgency::Usual) } else { self.to_be_rendered(&id, Urgency::Usual) }
+        if is_replica {
+            self.wake_placement();
+        }
     }
 
     /// Takes a registration out, unless another took its place; gives whether it was there.
@@ -106,6 +114,7 @@ impl Registry {
         known.remove(&registration.id);
         drop(known);
         self.changed(&registration.id, Urgency::Soon);
+        self.tell_placement(registration);
         true
     }
 
@@ -113,6 +122,18 @@ impl Registry {
     pub(super) fn changed(&self, id: &Arc<str>, urgency: Urgency) {
         self.to_be_rendered(id, urgency);
         self.to_be_stored(id);
+    }
+
+    /// It came, went or is different, which placement has to know of replicas.
+    pub(super) fn tell_placement(&self, registration: &Registration) {
+        if replica(registration).is_some() {
+            self.wake_placement();
+        }
+    }
+
+    /// Placement has to look.
+    pub(super) fn wake_placement(&self) {
+        self.replica_changes.send_modify(|count| *count += 1);
     }
 
     /// Something about it changed that sidecars have to know.
@@ -171,7 +192,10 @@ impl Registry {
         *revoked = agents;
         drop(revoked);
         for agent in changed {
-            self.instances(&agent).iter().for_each(|own| self.to_be_rendered(&own.id, Urgency::Now));
+            for own in self.instances(&agent) {
+                self.to_be_rendered(&own.id, Urgency::Now);
+                self.tell_placement(&own);
+            }
         }
     }
 

@@ -124,7 +124,8 @@ impl Renderer {
         let nothing = Vec::new();
         for id in ids {
             let registration = registry.get(&id);
-            let endpoint = registration.and_then(|registration| {
+            let shown = registration.filter(|own| !self.shared.replicas.is_silent(own));
+            let endpoint = shown.and_then(|registration| {
                 let agent = format!("{}/{}", registration.facts.namespace, registration.facts.agent);
                 let further = self.view.given.get(&agent).unwrap_or(&nothing);
                 registration.endpoint(registry.status(&registration), further)

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use pilotfish_config::wire::node::NotStarted;
 use pilotfish_config::wire::{
     Heartbeat, Hello, MOST_ACCOUNTS, MOST_TAPPED, Refused, RefusedVersion, Share, Shares, State, Status, Tap,
     Taps, ToControl, ToSidecar, Versions, Welcome, Why, WireError,
@@ -34,6 +35,8 @@ const MOST_REPORTS: usize = 1024;
 const MOST_LIMITS: usize = 1024;
 /// Questions that wait to be sent.
 const MOST_QUESTIONS: usize = 8;
+/// Agents that do not come, which a sidecar has to be told.
+const MOST_NOT_STARTED: usize = 100;
 /// At most this many messages within a second; a sidecar says a few.
 const MOST_MESSAGES: u32 = 100;
 
@@ -55,6 +58,8 @@ pub(super) struct Stream {
     shares: Mutex<BTreeMap<String, Share>>,
     /// What it is to be asked of its calls.
     questions: Mutex<VecDeque<Why>>,
+    /// Agents that it is to be told will not come, with the reason.
+    not_started: Mutex<BTreeMap<String, String>>,
     /// Traces that it has to be asked for.
     pub(super) recalls: Recalls,
 }
@@ -119,6 +124,16 @@ impl Stream {
         if questions.len() < MOST_QUESTIONS {
             questions.push_back(why);
             drop(questions);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Its calls wait for an agent that does not come; of too many the rest wait until they are told again.
+    pub(super) fn not_started(&self, NotStarted { agent, reason }: NotStarted) {
+        let mut not_started = lock(&self.not_started);
+        if not_started.len() < MOST_NOT_STARTED || not_started.contains_key(&agent) {
+            not_started.insert(agent, reason);
+            drop(not_started);
             self.wake.notify_one();
         }
     }
@@ -218,6 +233,7 @@ fn open(shared: &Shared, registration: Arc<Registration>, hello: &Hello) -> Arc<
         drained: AtomicBool::new(false),
         shares: Mutex::default(),
         questions: Mutex::default(),
+        not_started: Mutex::default(),
         recalls: Recalls::default(),
         registration,
     });
@@ -247,6 +263,7 @@ impl Drop for Open {
         shared.streams().remove(&stream.number);
         shared.drains.gone(stream.number);
         shared.asks.gone(stream.number);
+        shared.demand.gone(stream.number);
         // One that drained has said good-bye; any other may come back within its lease, here or elsewhere.
         let registration = &stream.registration;
         let left = registration.live().status == Status::Draining;
@@ -361,7 +378,13 @@ impl Open {
                 self.shared.asks.take(self.stream.number, answered);
                 ControlFlow::Continue(())
             }
-            Some(Ok(ToControl::Asked(_) | ToControl::Unknown)) => ControlFlow::Continue(()),
+            Some(Ok(ToControl::Asked(asked))) => {
+                if !self.shared.registry.is_revoked(&self.stream.registration) {
+                    self.shared.asked(&self.stream, &asked);
+                }
+                ControlFlow::Continue(())
+            }
+            Some(Ok(ToControl::Unknown)) => ControlFlow::Continue(()),
         }
     }
 
@@ -376,6 +399,7 @@ impl Open {
             let leaves = beat.before.is_routable() && !beat.now.is_routable();
             let urgency = if leaves { Urgency::Soon } else { Urgency::Usual };
             shared.registry.changed(&registration.id, urgency);
+            shared.registry.tell_placement(registration);
         } else if beat.stored_differs {
             shared.registry.to_be_stored(&registration.id);
         }
@@ -455,6 +479,9 @@ impl Open {
                 progress.taps.1.clone_from(&taps);
                 return framed(&ToSidecar::Taps(Taps { taps }));
             }
+        }
+        if let Some((agent, reason)) = lock(&self.stream.not_started).pop_first() {
+            return framed(&ToSidecar::NotStarted(NotStarted { agent, reason }));
         }
         if let Some(why) = lock(&self.stream.questions).pop_front() {
             return framed(&ToSidecar::Why(why));

@@ -8,5 +8,6 @@ mod limits;
 mod model;
 mod news;
 mod pushes;
+mod replicas;
 mod several;
 mod world;

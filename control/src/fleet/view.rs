@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pilotfish_config::wire::{Endpoint, Trust};
 
+use super::demand::{self, OnDemand};
 use super::documents::{self, Differing, Given};
 use super::sum::{Item, Kind, Sum};
 use crate::resources::Committed;
@@ -100,6 +101,8 @@ pub(super) struct View {
     pub(super) trust_item: Item,
     /// Capabilities that documents give.
     pub(super) given: Arc<Given>,
+    /// Agents that documents start on demand.
+    pub(super) on_demand: Arc<OnDemand>,
     /// Over all of it: two control planes with the same content have the same.
     pub(super) sum: Sum,
 }
@@ -118,7 +121,9 @@ impl View {
             sum.add(&documents::item(key, stored));
         }
         let given = Arc::new(documents::given(&committed.model));
-        View { version: 0, committed, endpoints: Endpoints::default(), trust, trust_item, given, sum }
+        let on_demand = Arc::new(demand::on_demand(&committed.model));
+        let endpoints = Endpoints::default();
+        View { version: 0, committed, endpoints, trust, trust_item, given, on_demand, sum }
     }
 
     /// Goes on to other documents and trust; gives what differs.
@@ -138,6 +143,7 @@ impl View {
             }
             if !Arc::ptr_eq(&committed.model, &self.committed.model) {
                 self.given = Arc::new(documents::given(&committed.model));
+                self.on_demand = Arc::new(demand::on_demand(&committed.model));
             }
             self.committed = committed;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
+use pilotfish_config::wire::node::Usage;
 use pilotfish_config::wire::{Key, RefusedVersion, Status};
 use pilotfish_control::api::types::{
     AgentRow, Agents, Explanation, FleetStatus, Resource, Root, SidecarStatus, Token, TrustStatus,
@@ -151,6 +152,7 @@ fn row(agent: &str, rank: Option<usize>) -> AgentRow {
         success: Some(0.992),
         in_flight: 3,
         rank,
+        usage: Some(Usage { cpu_milli: 250, memory: 20 << 20, ..Usage::default() }),
         why_not: rank.is_none().then(|| "latency 42 ms is not < 10 ms".to_owned()),
         health: None,
     }
@@ -174,6 +176,9 @@ fn agents_are_ranked_and_the_others_have_reasons() {
          AGENT  NAMESPACE   STATUS  WHY NOT\n\
          nlu-c  production  ready   latency 42 ms is not < 10 ms\n",
     );
+    let wide =
+        control.run(&["agents", "--capability", "nlu", "--constraint", "latency<10ms, region=eu", "-o", "wide"]);
+    assert!(wide.out.contains("  CPU  MEMORY  ADDRESS") && wide.out.contains(" 0.25  20 MiB  10.0.0.7"), "{}", wide.out);
     control.run(&["agents", "--constraint", "bad"]).fails(1, &["pilotfish agents: `bad` is no constraint"]);
     assert_eq!(control.run(&["agents"]).err, "no agent is registered\n");
 }
