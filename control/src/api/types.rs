@@ -47,8 +47,8 @@ mod placement;
 use std::collections::BTreeMap;
 
 pub use graph::{CapabilityTraffic, Graph, GraphEdge, GraphNode, GraphTraffic};
-pub use pilotfish_config::wire::{Failure, Join, Joined, Renew};
 use pilotfish_config::wire::node::Usage;
+pub use pilotfish_config::wire::{Failure, Join, Joined, Renew};
 use pilotfish_config::wire::{Key, RefusedVersion, Status};
 pub use placement::{
     AgentPlacement, Explanation as Placed, GpuRow, Mark, MarkNode, Moved, NodeRow, PlacementView, Rebalance,

@@ -177,8 +177,14 @@ impl Shared {
 
     /// Streams here whose calls wait for this agent are told.
     fn tell_not_started(&self, agent: &str, reason: &str) {
-        let numbers: Vec<u64> =
-            self.demand.said().here.get(agent).into_iter().flat_map(|streams| streams.keys().copied()).collect();
+        let numbers: Vec<u64> = self
+            .demand
+            .said()
+            .here
+            .get(agent)
+            .into_iter()
+            .flat_map(|streams| streams.keys().copied())
+            .collect();
         let streams = self.streams();
         for stream in numbers.iter().filter_map(|number| streams.get(number)) {
             stream.not_started(NotStarted { agent: agent.to_owned(), reason: reason.to_owned() });

@@ -50,14 +50,7 @@ pub(super) struct Follow {
 /// The store cannot be read.
 pub(super) async fn start(shared: &Arc<Shared>) -> Result<Follow, StoreError> {
     let mut watches = Vec::new();
-    let all = [
-        What::Signs,
-        What::Registrations,
-        What::Ranks,
-        What::Silence,
-        What::Asked,
-        What::NotStarted,
-    ];
+    let all = [What::Signs, What::Registrations, What::Ranks, What::Silence, What::Asked, What::NotStarted];
     for what in all {
         let (entries, watch) = open(shared, what).await?;
         match what {

@@ -99,7 +99,11 @@ impl Registry {
         let id = registration.id.clone();
         let is_replica = replica(&registration).is_some();
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), registration);
-        if store { self.changed(&id, Urgency::Usual) } else { self.to_be_rendered(&id, Urgency::Usual) }
+        if store {
+            self.changed(&id, Urgency::Usual)
+        } else {
+            self.to_be_rendered(&id, Urgency::Usual)
+        }
         if is_replica {
             self.wake_placement();
         }

@@ -179,8 +179,13 @@ impl Shared {
 pub(super) async fn run(shared: Arc<Shared>) {
     let replicas = &shared.replicas;
     loop {
-        let said: Vec<(String, bool)> =
-            replicas.silence().unsaid.iter().take(MOST).map(|(node, silent)| (node.clone(), *silent)).collect();
+        let said: Vec<(String, bool)> = replicas
+            .silence()
+            .unsaid
+            .iter()
+            .take(MOST)
+            .map(|(node, silent)| (node.clone(), *silent))
+            .collect();
         if said.is_empty() {
             replicas.to_store.notified().await;
             continue;

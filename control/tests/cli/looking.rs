@@ -176,9 +176,20 @@ fn agents_are_ranked_and_the_others_have_reasons() {
          AGENT  NAMESPACE   STATUS  WHY NOT\n\
          nlu-c  production  ready   latency 42 ms is not < 10 ms\n",
     );
-    let wide =
-        control.run(&["agents", "--capability", "nlu", "--constraint", "latency<10ms, region=eu", "-o", "wide"]);
-    assert!(wide.out.contains("  CPU  MEMORY  ADDRESS") && wide.out.contains(" 0.25  20 MiB  10.0.0.7"), "{}", wide.out);
+    let wide = control.run(&[
+        "agents",
+        "--capability",
+        "nlu",
+        "--constraint",
+        "latency<10ms, region=eu",
+        "-o",
+        "wide",
+    ]);
+    assert!(
+        wide.out.contains("  CPU  MEMORY  ADDRESS") && wide.out.contains(" 0.25  20 MiB  10.0.0.7"),
+        "{}",
+        wide.out
+    );
     control.run(&["agents", "--constraint", "bad"]).fails(1, &["pilotfish agents: `bad` is no constraint"]);
     assert_eq!(control.run(&["agents"]).err, "no agent is registered\n");
 }

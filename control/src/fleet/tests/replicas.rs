@@ -46,7 +46,9 @@ async fn replicas_are_registrations_that_say_which_one_they_are() {
     let mine = labelled("ocr", 1, &[(REPLICA, "default/ocr/aaaaaaaaaa")]);
     let one = Sidecar::open(&fleet, peer("ocr"), mine).await;
     // Another's replica, no replica at all, and none that can be.
-    for (number, label) in [(2, "default/chat/aaaaaaaaaa"), (3, "default/ocr/"), (4, "default/ocr/a/b"), (5, "ocr")] {
+    for (number, label) in
+        [(2, "default/chat/aaaaaaaaaa"), (3, "default/ocr/"), (4, "default/ocr/a/b"), (5, "ocr")]
+    {
         Sidecar::open(&fleet, peer("ocr"), labelled("ocr", number, &[(REPLICA, label)])).await;
     }
     Sidecar::connect(&fleet, "chat", 6).await;
@@ -59,7 +61,13 @@ async fn replicas_are_registrations_that_say_which_one_they_are() {
     assert_eq!((seen[0].status, seen[0].idle_ms, seen[0].usage), (Status::Ready, None, None));
     // How busy it is is kept, without waking anybody.
     let usage = Some(Usage { cpu_milli: 250, memory: 1 << 20, ..Usage::default() });
-    one.send(ToControl::Heartbeat(Heartbeat { idle_ms: Some(5_000), in_flight: 0, usage, ..beat(Status::Ready) })).await;
+    one.send(ToControl::Heartbeat(Heartbeat {
+        idle_ms: Some(5_000),
+        in_flight: 0,
+        usage,
+        ..beat(Status::Ready)
+    }))
+    .await;
     pass(Duration::from_secs(1)).await;
     one.send(ToControl::Heartbeat(Heartbeat { in_flight: 2, idle_ms: Some(0), ..beat(Status::Ready) })).await;
     pass(Duration::from_millis(1)).await;
