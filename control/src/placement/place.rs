@@ -32,6 +32,8 @@ pub struct Outcome {
     pub moves: Vec<Move>,
     /// What has no place.
     pub unplaced: Vec<Unplaced>,
+    /// Replicas that should move and stay for now.
+    pub stays: Vec<Stay>,
 }
 
 /// A new replica.
@@ -68,6 +70,12 @@ pub enum StopReason {
         /// [`super::world::Group::id`].
         by: Arc<str>,
     },
+    /// It should move, and there is no room for its successor beside it: it ends first, as its disruption budget allows. The
+    /// successor is among the starts of a later decision, once this one is gone.
+    MakesRoom {
+        /// Why it should move.
+        why: MoveReason,
+    },
 }
 
 /// A replica that gets another place.
@@ -92,6 +100,17 @@ pub enum MoveReason {
     Changed,
     /// Whole cards become free.
     Rebalanced,
+}
+
+/// A replica that should move and stays for now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stay {
+    /// Which.
+    pub replica: Arc<str>,
+    /// Why it should move.
+    pub why: MoveReason,
+    /// Why it does not, for people: `no other node has room for it, and its disruption budget is used up`.
+    pub because: String,
 }
 
 /// What of a group has no place.

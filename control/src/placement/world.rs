@@ -9,7 +9,7 @@ pub use pilotfish_config::wire::node::GpuShare;
 /// Everything that a decision depends on.
 #[derive(Debug, Clone, Default)]
 pub struct World {
-    /// Machines; names are unique.
+    /// Machines; names are unique. One that is not here is lost.
     pub nodes: Vec<Machine>,
     /// Pools of cards; a card belongs to the first pool that selects it.
     pub pools: Vec<Pool>,
@@ -176,10 +176,14 @@ pub struct Held {
     pub gpus: Vec<GpuShare>,
     /// What was counted for it.
     pub need: Need,
-    /// Serves now. One that is not counts as missing for disruption budgets.
+    /// Serves now. One that is not counts as missing for disruption budgets, and may be evicted without asking them: while it is
+    /// not known yet (a new leader), say `true`.
     pub ready: bool,
     /// It is to be replaced by another (which is then in `held` too) and ends once that one is ready.
     pub leaving: bool,
+    /// It was told to end and has not yet. It counts for no group, but what it has is given to nobody before it is gone from here:
+    /// a place is never given twice.
+    pub stopping: bool,
 }
 
 /// Calls a second from one agent to another.
