@@ -6,6 +6,7 @@
 
 pub mod executor;
 pub mod leader;
+pub mod on_demand;
 pub mod view;
 
 use std::fmt;
