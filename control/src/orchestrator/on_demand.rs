@@ -106,9 +106,8 @@ mod tests {
 
     #[test]
     fn just_in_time_follows_those_who_wait() {
-        let want = |replicas: &[Running], waiting, capacity| {
-            wanted(&just_in_time(), 5, replicas, waiting, capacity)
-        };
+        let want =
+            |replicas: &[Running], waiting, capacity| wanted(&just_in_time(), 5, replicas, waiting, capacity);
         assert_eq!(want(&[], 0, 0), 0);
         assert_eq!((want(&[], 1, 0), want(&[], 40, 0)), (1, 1), "one takes any number");
         assert_eq!((want(&[], 3, 1), want(&[], 4, 2), want(&[], 40, 2)), (3, 2, 5));
@@ -163,7 +162,8 @@ mod tests {
         for seed in 0..5_000 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let deployment = if rng.bool() { just_in_time() } else { warm(rng.u32(..4)) };
-            let (most, capacity, waiting) = (rng.u32(..8), rng.u32(..4), rng.u32(..12) * u32::from(rng.bool()));
+            let (most, capacity, waiting) =
+                (rng.u32(..8), rng.u32(..4), rng.u32(..12) * u32::from(rng.bool()));
             let mut replicas: Vec<Running> = (0..rng.usize(..8)).map(|_| any(&mut rng)).collect();
             let in_use = count(&replicas, |one| one.in_flight > 0);
             let want = wanted(&deployment, most, &replicas, waiting, capacity);
@@ -181,7 +181,11 @@ mod tests {
             while replicas.len() < want as usize {
                 replicas.push(starting(0));
             }
-            assert_eq!(wanted(&deployment, most, &replicas, waiting, capacity), want, "seed {seed}: it flaps");
+            assert_eq!(
+                wanted(&deployment, most, &replicas, waiting, capacity),
+                want,
+                "seed {seed}: it flaps"
+            );
         }
     }
 }
