@@ -54,7 +54,7 @@ use otlp::Otlp;
 use page::Page;
 use rate::Guard;
 use sessions::Sessions;
-pub use settings::{Listener, Settings, TraceSettings};
+pub use settings::{ExecutorKind, Listener, PlacementSettings, Settings, TraceSettings};
 use shutdown::Signals;
 use status::Metrics;
 use token_file::FileToken;

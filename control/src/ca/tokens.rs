@@ -222,6 +222,16 @@ impl Tokens {
         }
     }
 
+    /// How often the token of this id (lower-case hexadecimal) may still be used; one that has expired, never.
+    ///
+    /// # Errors
+    /// The store is not available.
+    pub async fn left(&self, id: &str) -> Result<u32, StoreError> {
+        let found = self.store.get(&format!("{PREFIX}{id}")).await?;
+        let kept = found.and_then(|entry| serde_json::from_slice::<Kept>(&entry.value).ok());
+        Ok(kept.filter(|kept| self.now() < kept.expires).map_or(0, |kept| kept.uses_left))
+    }
+
     /// Removes tokens that have expired; to be called now and then. Gives their number.
     ///
     /// # Errors

@@ -1,5 +1,8 @@
 //! What makes replicas exist: processes on nodes, or Kubernetes.
 
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -61,6 +64,14 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
     fn places(&self) -> bool;
     /// Makes it so. `term` is the leader's.
     fn reconcile<'a>(&'a self, term: u64, desired: &'a [Desired]) -> Doing<'a, ()>;
-    /// What is there.
+    /// What is there. An error says nothing about what is there: what was seen before still holds.
     fn observe(&self) -> Doing<'_, Vec<Observed>>;
+    /// Why a group is not started, or not as it says: because of what it asks for, or what went wrong with it last.
+    fn waiting(&self, wanted: &Wanted) -> Option<String> {
+        wanted.waiting.clone()
+    }
+    /// What should be looked at, for people.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

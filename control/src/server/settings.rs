@@ -1,5 +1,6 @@
 //! What `pilotfish serve` can be told: flags, each also an environment variable.
 
+mod placement;
 mod traces;
 
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use pilotfish_identity::TrustDomain;
 
+pub use placement::{ExecutorKind, PlacementSettings};
 pub use traces::TraceSettings;
 
 use crate::alerts::webhook::Webhook;
@@ -101,6 +103,10 @@ pub struct Settings {
     /// Threads that serve; one is enough for thousands of sidecars.
     #[arg(long, env = "PILOTFISH_WORKERS", value_name = "N", default_value_t = 2, value_parser = workers)]
     pub workers: usize,
+
+    /// Placement.
+    #[command(flatten)]
+    pub placement: PlacementSettings,
 
     /// Traces.
     #[command(flatten)]
