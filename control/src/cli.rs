@@ -1,6 +1,7 @@
 //! Commands and their flags.
 
 pub mod admin;
+pub mod agent_name;
 pub mod agents;
 pub mod alerts;
 pub mod analyze;

@@ -25,6 +25,9 @@ use crate::api::types::{Failure, Version};
 /// The longest answer that is read into memory: ten thousand sidecars' status is 5 MB.
 const LONGEST_ANSWER: usize = 512 << 20;
 
+/// What to do when another control plane leads.
+const ELSEWHERE: &str = "\nname the one that leads with --control, or all of them, separated by commas: then each is tried";
+
 const HEADING: &str = "How to reach the control plane";
 
 /// How to reach the control plane, and how to prove who asks. Flags win over environment variables.
@@ -97,6 +100,9 @@ impl From<Trouble> for Failed {
                     _ => Why::Refused,
                 };
                 let mut message = harmless(&failure.error, true);
+                if status == StatusCode::MISDIRECTED_REQUEST {
+                    message.push_str(ELSEWHERE);
+                }
                 for line in &failure.diagnostics {
                     // A hint may show several lines of YAML.
                     let _ = write!(message, "\n{}", harmless(line, true));
@@ -251,7 +257,20 @@ impl Client {
         })
     }
 
+    /// Sends it; one that says that another leads is left for the next of those that the user named, and for nobody else: the
+    /// request carries an administrator's token.
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Trouble> {
+        for _ in 1..self.target.places() {
+            let answer = self.once(method.clone(), path, body.clone()).await?;
+            if answer.status() != StatusCode::MISDIRECTED_REQUEST {
+                return Ok(answer);
+            }
+            self.target.turn();
+        }
+        self.once(method, path, body).await
+    }
+
+    async fn once(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Trouble> {
         let mut sender = self.target.connect().await?;
         let mut request = Request::builder().method(method).uri(path).header(HOST, self.target.host());
         if let Some(token) = self.target.bearer() {

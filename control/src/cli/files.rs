@@ -38,7 +38,7 @@ impl Files {
     /// # Errors
     /// A file cannot be read, or there is none.
     pub fn submission(&self) -> Result<Submission, Failed> {
-        let files = self.read()?;
+        let files = read(&self.paths)?;
         Ok(Submission {
             summary: summary(&files),
             files,
@@ -48,26 +48,30 @@ impl Files {
             ..Submission::default()
         })
     }
+}
 
-    fn read(&self) -> Result<Vec<File>, Failed> {
-        let stdin = Path::new("-");
-        let (from_stdin, paths): (Vec<_>, Vec<_>) =
-            self.paths.iter().cloned().partition(|path| path == stdin);
-        let (texts, report) = read_texts(&paths);
-        let terminal = Terminal::stderr();
-        for diagnostic in &report.diagnostics {
-            eprintln!("{}", coloured(&diagnostic.to_string(), &terminal));
-        }
-        if report.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
-            return Err(Failed::told(Why::Refused));
-        }
-        let mut files: Vec<File> =
-            texts.into_iter().map(|(name, text)| File { name: name.to_string(), text }).collect();
-        if !from_stdin.is_empty() {
-            files.push(File { name: "<stdin>".into(), text: standard_input()? });
-        }
-        if files.is_empty() { Err(Failed::refused("there is no file to read")) } else { Ok(files) }
+/// The texts of files, folders and standard input.
+///
+/// # Errors
+/// One cannot be read (that is told on standard error), or there is none.
+pub fn read(paths: &[PathBuf]) -> Result<Vec<File>, Failed> {
+    let stdin = Path::new("-");
+    let (from_stdin, paths): (Vec<_>, Vec<_>) =
+        paths.iter().cloned().partition(|path| path == stdin);
+    let (texts, report) = read_texts(&paths);
+    let terminal = Terminal::stderr();
+    for diagnostic in &report.diagnostics {
+        eprintln!("{}", coloured(&diagnostic.to_string(), &terminal));
     }
+    if report.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+        return Err(Failed::told(Why::Refused));
+    }
+    let mut files: Vec<File> =
+        texts.into_iter().map(|(name, text)| File { name: name.to_string(), text }).collect();
+    if !from_stdin.is_empty() {
+        files.push(File { name: "<stdin>".into(), text: standard_input()? });
+    }
+    if files.is_empty() { Err(Failed::refused("there is no file to read")) } else { Ok(files) }
 }
 
 fn standard_input() -> Result<String, Failed> {

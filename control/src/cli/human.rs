@@ -170,6 +170,9 @@ mod tests {
             assert_eq!(size(bytes), text);
         }
         assert_eq!((cores(0), cores(250), cores(4000)), ("0".into(), "0.25".into(), "4".into()));
+        for (milli, text) in [(0, "0"), (500, "0.5"), (1250, "1.25"), (20_000, "20"), (1, "0.001")] {
+            assert_eq!(cores(milli), text);
+        }
         assert_eq!((count(1, "sidecar"), count(0, "sidecar")), ("1 sidecar".into(), "0 sidecars".into()));
     }
 }

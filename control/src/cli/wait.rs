@@ -62,7 +62,7 @@ async fn ask(client: &Client, version: u64, slice: Duration) -> Result<Waited, F
 }
 
 /// Replaces the line of progress; only on a terminal.
-fn progress(terminal: &Terminal, text: &str) {
+pub fn progress(terminal: &Terminal, text: &str) {
     if terminal.is_live() {
         eprint!("\r\x1b[K{text}");
     }

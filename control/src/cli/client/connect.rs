@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +39,8 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub(super) struct Remote {
     places: Vec<Place>,
+    /// Which of them is tried first; counts up.
+    first: AtomicUsize,
     tls: Arc<Tls>,
     bearer: Option<HeaderValue>,
 }
@@ -101,6 +104,7 @@ impl Target {
         let places = control.split(',').map(|url| Place::parse(url.trim())).collect::<Result<_, _>>()?;
         Ok(Target::Remote(Remote {
             places,
+            first: AtomicUsize::new(0),
             tls: Arc::new(Tls::of(connection)?),
             bearer: bearer(connection)?,
         }))
@@ -124,6 +128,21 @@ impl Target {
             Target::Remote(remote) => {
                 remote.places.first().map(|place| format!("https://{}", place.authority()))
             }
+        }
+    }
+
+    /// How many control planes the user named.
+    pub(super) fn places(&self) -> usize {
+        match self {
+            Target::Socket(_) => 1,
+            Target::Remote(remote) => remote.places.len(),
+        }
+    }
+
+    /// Another of them is tried first from now on.
+    pub(super) fn turn(&self) {
+        if let Target::Remote(remote) = self {
+            remote.first.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -162,7 +181,8 @@ impl Remote {
     /// The first that answers.
     async fn connect(&self) -> Result<Sender, Failed> {
         let mut problems: Vec<Failed> = Vec::new();
-        for place in &self.places {
+        let first = self.first.load(Ordering::Relaxed) % self.places.len().max(1);
+        for place in self.places.iter().cycle().skip(first).take(self.places.len()) {
             let dialed = tokio::time::timeout(CONNECT, self.dial(place)).await;
             match dialed.unwrap_or_else(|_| Err(late(place))) {
                 Ok(sender) => return Ok(sender),
