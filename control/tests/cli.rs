@@ -3,6 +3,7 @@
 mod changing;
 mod editing;
 mod looking;
+mod placed;
 mod reaching;
 mod real;
 mod scripted;

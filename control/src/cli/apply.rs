@@ -10,7 +10,7 @@ use super::files::{Files, warn};
 use super::output::Output;
 use super::terminal::{self, Terminal};
 use super::wait::{self, Wait};
-use crate::api::types::{Applied, Waited};
+use crate::api::types::{Action, Applied, Change, PlacementView, Waited};
 
 /// Validate documents and store all of them, or none.
 ///
@@ -82,6 +82,17 @@ impl Apply {
     }
 }
 
+/// Whether placement follows a change.
+fn places(change: &Change) -> bool {
+    change.action != Action::Unchanged && change.key.kind == "AgentCluster"
+}
+
+/// Whether this control plane places anything.
+async fn placed_here(client: &Client) -> bool {
+    let view = client.get::<PlacementView>("/v1/placement").await;
+    view.is_ok_and(|view| !view.nodes.is_empty() || !view.agents.is_empty())
+}
+
 /// Prints what was done, waits if asked to, and judges.
 ///
 /// # Errors
@@ -103,6 +114,9 @@ pub async fn finish(
     }
     // Before the waiting: who interrupts it knows what was stored.
     terminal::print(&changes::applied(&applied, dry_run, &Terminal::stdout()));
+    if !dry_run && applied.changes.iter().any(places) && placed_here(client).await {
+        eprintln!("pilotfish placement shows where its agents run, and what waits");
+    }
     let Some(waited) = wait.run(client, version).await? else { return Ok(()) };
     wait::verdict(&waited, version)?;
     terminal::print(&wait::served(&waited));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 /// The kinds of failure; each has an exit code that scripts may rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// It was refused or failed; 1. Also `diff` that found differences.
+    /// It was refused or failed; 1. Also `diff` that found differences, and a dry run in which something has no place.
     Refused,
     /// It was called wrongly; 2.
     Usage,
@@ -14,7 +14,7 @@ pub enum Why {
     NotAuthorised,
     /// No control plane answered; 4.
     Unreachable,
-    /// `--wait` ended before every sidecar served it; 5.
+    /// Waiting ended before it was so: before every sidecar served it, every replica was ready, a node was empty; 5.
     NotServed,
 }
 
@@ -35,11 +35,11 @@ impl Why {
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  refused or failed; `diff`: there are differences
+  1  refused or failed; `diff`: there are differences; `placement plan`: something has no place
   2  called wrongly
   3  not authorised
   4  the control plane cannot be reached
-  5  --wait: not every sidecar serves it, or one refused it";
+  5  --wait, drain: it is not so yet; with --wait also: a sidecar refused it";
 
 /// A command's failure. An empty message: what is wrong was already printed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,8 @@ use super::output::Output;
 use super::table::{Cell, Table};
 use super::terminal::{Terminal, Tone, harmless};
 use super::wait::short;
-use crate::api::types::{FleetStatus, SidecarStatus};
+use super::placement::rows;
+use crate::api::types::{FleetStatus, PlacementView, SidecarStatus};
 use pilotfish_config::wire::Status as AgentStatus;
 
 /// Show every sidecar and the version that it serves.
@@ -33,7 +34,10 @@ Prints:
   web    production  ready          7            7         6        6  2 s ago  in 23 h
 
   production/web refused version 7:
-    routes.yaml:12:9: error: ...")]
+    routes.yaml:12:9: error: ...
+
+  2 sidecars, documents version 7, 1 behind
+  4 nodes, 38 of 40 GPUs used; 48 of 60 replicas are ready; see pilotfish placement --problems, pilotfish nodes")]
 pub struct Status {
     /// Only this namespace
     #[arg(short = 'n', long, value_name = "NAME")]
@@ -61,9 +65,23 @@ impl Status {
             return watch::watch(&client, self.namespace.as_deref(), self.output).await;
         }
         let status = fetch(&client, self.namespace.as_deref()).await?;
+        let placement = if self.output.is_data() { String::new() } else { placement(&client).await };
         let terminal = Terminal::stdout();
-        self.output.print(&status, |wide| screen(&status, wide, human::now(), &terminal))
+        self.output.print(&status, |wide| screen(&status, wide, human::now(), &terminal) + &placement)
     }
+}
+
+/// A line about placement, when anything is placed; empty when nobody can say.
+async fn placement(client: &Client) -> String {
+    let Ok(view) = client.get::<PlacementView>("/v1/placement").await else { return String::new() };
+    if view.nodes.is_empty() && view.agents.is_empty() {
+        return String::new();
+    }
+    let problems = view.agents.iter().filter(|group| rows::lacks(group)).count()
+        + view.replicas.iter().filter(|replica| rows::ails(replica)).count()
+        + view.nodes.iter().filter(|node| !node.troubles.is_empty() || node.status == "lost").count();
+    let more = if problems == 0 { "" } else { "; see pilotfish placement --problems, pilotfish nodes" };
+    format!("{}{more}\n", rows::summary(&view))
 }
 
 /// The status, of one namespace if so wished.

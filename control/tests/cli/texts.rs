@@ -39,7 +39,8 @@ fn every_command_explains_itself() {
     }
     for teaching in [
         "apply", "diff", "get", "edit", "delete", "rollback", "status", "agents", "explain", "why", "tap",
-        "traces", "trace", "revoke", "trust", "backup",
+        "traces", "trace", "revoke", "trust", "backup", "nodes", "placement", "scale", "cordon", "uncordon",
+        "drain", "logs",
     ] {
         let long = ran(pilotfish(&[teaching, "--help"])).out;
         assert!(

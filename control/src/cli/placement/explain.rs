@@ -63,8 +63,9 @@ fn text(found: &Placed, wide: bool, now: u64, terminal: &Terminal) -> String {
     };
     let (wanted, placed, ready) = (sum(|g| g.wanted), sum(|g| g.placed), sum(|g| g.ready));
     let mut text = String::new();
+    let are = if ready == 1 { "is" } else { "are" };
     let agent = terminal.paint(Tone::Strong, &harmless(&found.agent, false));
-    let _ = writeln!(text, "{agent}: {placed} of {} have a place, {ready} are ready", replicas(wanted));
+    let _ = writeln!(text, "{agent}: {placed} of {} have a place, {ready} {are} ready", replicas(wanted));
     if !found.need.is_empty() {
         let _ = writeln!(text, "Each replica needs {}.", harmless(&found.need, false).trim_end_matches('.'));
     }

@@ -11,7 +11,6 @@ use pilotfish_config::wire::node::GpuShare;
 use pilotfish_config::{Options, Severity, admit_among};
 
 use self::answer::Planned;
-use super::rows;
 use crate::api::types::{File, NodeRow, PlacementView, ReplicaRow, Resource};
 use crate::cli::client::{Client, Connection};
 use crate::cli::failed::{Failed, Why};
@@ -126,8 +125,9 @@ impl Plan {
         let (loaded, _) = admit_among(&texts, &options, |keys| {
             let replaced = |own: &Resource| {
                 keys.iter().any(|key| {
-                    (key.kind.as_ref(), key.namespace.as_str(), key.name.as_str())
-                        == (own.key.kind.as_str(), own.key.namespace.as_str(), own.key.name.as_str())
+                    key.kind.name() == own.key.kind
+                        && *key.namespace == *own.key.namespace
+                        && *key.name == *own.key.name
                 })
             };
             stored

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{fetch, screen};
+use super::{fetch, placement, screen};
 use crate::api::types::{FleetStatus, SidecarStatus};
 use crate::cli::client::Client;
 use crate::cli::failed::{Failed, Why};
@@ -31,7 +31,8 @@ pub(super) async fn watch(client: &Client, namespace: Option<&str>, output: Outp
                     lines_of_data(&status, last.as_ref(), output)?;
                 } else if terminal.is_live() {
                     let wide = output.format == Format::Wide;
-                    drawn = redraw(&screen(&status, wide, now, &terminal), drawn, &terminal);
+                    let screen = screen(&status, wide, now, &terminal) + &placement(client).await;
+                    drawn = redraw(&screen, drawn, &terminal);
                 } else {
                     let lines = changes(last.as_ref(), &status);
                     let stamp = human::date(now);
