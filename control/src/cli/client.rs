@@ -26,7 +26,8 @@ use crate::api::types::{Failure, Version};
 const LONGEST_ANSWER: usize = 512 << 20;
 
 /// What to do when another control plane leads.
-const ELSEWHERE: &str = "\nname the one that leads with --control, or all of them, separated by commas: then each is tried";
+const ELSEWHERE: &str =
+    "\nname the one that leads with --control, or all of them, separated by commas: then each is tried";
 
 const HEADING: &str = "How to reach the control plane";
 

@@ -56,8 +56,7 @@ impl Files {
 /// One cannot be read (that is told on standard error), or there is none.
 pub fn read(paths: &[PathBuf]) -> Result<Vec<File>, Failed> {
     let stdin = Path::new("-");
-    let (from_stdin, paths): (Vec<_>, Vec<_>) =
-        paths.iter().cloned().partition(|path| path == stdin);
+    let (from_stdin, paths): (Vec<_>, Vec<_>) = paths.iter().cloned().partition(|path| path == stdin);
     let (texts, report) = read_texts(&paths);
     let terminal = Terminal::stderr();
     for diagnostic in &report.diagnostics {

@@ -146,7 +146,8 @@ async fn tail(client: &Client, replica: &str, lines: u32) -> Result<Vec<String>,
 /// Prints lines; what an agent printed does not steer the terminal.
 fn show(id: &str, lines: &[String], several: bool, terminal: &Terminal) {
     let short = id.rsplit('/').next().unwrap_or(id);
-    let before = if several { terminal.paint(Tone::Dim, &harmless(short, false)) + "  " } else { String::new() };
+    let before =
+        if several { terminal.paint(Tone::Dim, &harmless(short, false)) + "  " } else { String::new() };
     print(&lines.iter().map(|line| format!("{before}{}\n", harmless(line, false))).collect::<String>());
 }
 

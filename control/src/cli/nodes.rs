@@ -197,13 +197,23 @@ fn one(detail: &Detail, wide: bool, now: u64, terminal: &Terminal) -> String {
 }
 
 fn gpus(gpus: &[GpuRow]) -> Table {
-    let mut table =
-        Table::new(&["GPU", "MODEL", "POOL", ">GIVEN OUT", ">IN USE", ">BUSY", "SLICES", ">REPLICAS", "HEALTH"]);
+    let mut table = Table::new(&[
+        "GPU",
+        "MODEL",
+        "POOL",
+        ">GIVEN OUT",
+        ">IN USE",
+        ">BUSY",
+        "SLICES",
+        ">REPLICAS",
+        "HEALTH",
+    ]);
     for gpu in gpus {
         let mut profiles: Vec<&str> = gpu.slices.iter().map(|slice| slice.profile.as_str()).collect();
         profiles.sort_unstable();
         let slices = profiles.chunk_by(|one, other| one == other);
-        let slices = slices.map(|alike| format!("{}x {}", alike.len(), alike[0])).collect::<Vec<_>>().join(", ");
+        let slices =
+            slices.map(|alike| format!("{}x {}", alike.len(), alike[0])).collect::<Vec<_>>().join(", ");
         table.row([
             gpu.id.as_str().into(),
             rows::model(&gpu.model).into(),

@@ -16,7 +16,9 @@ use super::failed::Failed;
 /// node starts it. Without a subcommand this lists agents: how many replicas are WANTED, have a place (PLACED) and serve
 /// (READY), and why the others do not.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   pilotfish placement
   pilotfish placement --replicas --node gpu-1
@@ -30,7 +32,8 @@ Prints:
   conversation-agent  production  static        50      38     38  12 have no place: no free GPU
   escalation-agent    production  static        10      10     10  -
 
-  4 nodes, 38 of 38 GPUs given out; 48 of 60 replicas are ready")]
+  4 nodes, 38 of 38 GPUs given out; 48 of 60 replicas are ready"
+)]
 pub struct Placement {
     #[command(subcommand)]
     command: Option<PlacementCommand>,

@@ -106,7 +106,8 @@ impl Scale {
 
     fn concerns(&self, group: &AgentPlacement, agent: &str) -> bool {
         let region = self.region.as_deref();
-        rows::is_of(&group.group, agent) && region.is_none_or(|name| rows::parts(&group.group).2 == Some(name))
+        rows::is_of(&group.group, agent)
+            && region.is_none_or(|name| rows::parts(&group.group).2 == Some(name))
     }
 }
 

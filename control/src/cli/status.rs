@@ -10,10 +10,10 @@ use super::client::{Client, Connection};
 use super::failed::Failed;
 use super::human::{self, count};
 use super::output::Output;
+use super::placement::rows;
 use super::table::{Cell, Table};
 use super::terminal::{Terminal, Tone, harmless};
 use super::wait::short;
-use super::placement::rows;
 use crate::api::types::{FleetStatus, PlacementView, SidecarStatus};
 use pilotfish_config::wire::Status as AgentStatus;
 

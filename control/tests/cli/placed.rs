@@ -147,7 +147,11 @@ fn nodes_are_a_table_with_what_is_wrong_below() {
     let nodes: Vec<NodeRow> = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(nodes, view().nodes);
     let ran = control.run(&["nodes", "-o", "wide"]);
-    assert!(ran.out.lines().nth(2).unwrap().ends_with("now      gpu=only:NoSchedule  disk=nvme"), "{}", ran.out);
+    assert!(
+        ran.out.lines().nth(2).unwrap().ends_with("now      gpu=only:NoSchedule  disk=nvme"),
+        "{}",
+        ran.out
+    );
     control.run(&["nodes", "gpu-9"]).fails(1, &["no node is named `gpu-9`; there are cpu-1, gpu-1"]);
     let none = Scripted::on_socket(|asked| {
         (asked.line == "GET /v1/placement").then(|| ok(&PlacementView::default()))
@@ -289,10 +293,7 @@ fn scale_waits_until_all_are_ready() {
     // The first look is of before; a moment without a leader is waited through.
     let control = Scripted::on_socket(turns(vec![at(1, 1), Err(421), at(2, 1), at(2, 2)]));
     control.run(&["scale", "production/chat", "2", "--wait"]).says("done as asked\n2 of 2 ready\n");
-    assert_eq!(
-        control.asked()[0].body,
-        json!({"agent": "production/chat", "region": null, "replicas": 2})
-    );
+    assert_eq!(control.asked()[0].body, json!({"agent": "production/chat", "region": null, "replicas": 2}));
     let control = Scripted::on_socket(turns(vec![at(3, 1)]));
     control.run(&["scale", "chat", "-n", "production", "--region", "eu", "--reset"]).says("done as asked\n");
     assert_eq!(
@@ -301,7 +302,10 @@ fn scale_waits_until_all_are_ready() {
     );
     control.run(&["scale", "chat", "3", "-n", "production", "--wait=100ms"]).fails(
         5,
-        &["1 of 3 replicas of production/chat are ready after 0 s", "production/chat: 1 has no place: no free GPU"],
+        &[
+            "1 of 3 replicas of production/chat are ready after 0 s",
+            "production/chat: 1 has no place: no free GPU",
+        ],
     );
     control.run(&["scale", "chat"]).fails(2, &["<N>"]);
     control.run(&["scale", "chat", "3", "--reset"]).fails(2, &["cannot be used with"]);
@@ -346,9 +350,7 @@ fn logs_of_one_replica_or_of_all_of_an_agent() {
         }
         _ => None,
     });
-    control
-        .run(&["logs", "production/chat/qmvkzh2a7b", "--lines", "2"])
-        .says("listening\n\\u001b[2Jhello\n");
+    control.run(&["logs", "production/chat/qmvkzh2a7b", "--lines", "2"]).says("listening\n\\u001b[2Jhello\n");
     let ran = control.run(&["logs", "chat", "-n", "production", "--lines", "2"]);
     assert_eq!(ran.out, "qmvkzh2a7b  listening\nqmvkzh2a7b  \\u001b[2Jhello\n");
     ran.fails(1, &["production/chat/xk3c9d2mfe: its node is away"]);
@@ -364,7 +366,10 @@ fn who_does_not_lead_says_who_does() {
     });
     control.run(&["placement"]).fails(
         1,
-        &["another control plane leads: https://10.0.0.2:15012\n", "--control, or all of them, separated by commas"],
+        &[
+            "another control plane leads: https://10.0.0.2:15012\n",
+            "--control, or all of them, separated by commas",
+        ],
     );
 }
 

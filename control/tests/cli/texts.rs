@@ -38,9 +38,29 @@ fn every_command_explains_itself() {
         assert!(!long.out.contains("///"), "{command}:\n{}", long.out);
     }
     for teaching in [
-        "apply", "diff", "get", "edit", "delete", "rollback", "status", "agents", "explain", "why", "tap",
-        "traces", "trace", "revoke", "trust", "backup", "nodes", "placement", "scale", "cordon", "uncordon",
-        "drain", "logs",
+        "apply",
+        "diff",
+        "get",
+        "edit",
+        "delete",
+        "rollback",
+        "status",
+        "agents",
+        "explain",
+        "why",
+        "tap",
+        "traces",
+        "trace",
+        "revoke",
+        "trust",
+        "backup",
+        "nodes",
+        "placement",
+        "scale",
+        "cordon",
+        "uncordon",
+        "drain",
+        "logs",
     ] {
         let long = ran(pilotfish(&[teaching, "--help"])).out;
         assert!(

@@ -91,14 +91,7 @@ impl List {
         view
     }
 
-    fn text(
-        &self,
-        view: &PlacementView,
-        summary: &str,
-        wide: bool,
-        now: u64,
-        terminal: &Terminal,
-    ) -> String {
+    fn text(&self, view: &PlacementView, summary: &str, wide: bool, now: u64, terminal: &Terminal) -> String {
         let table = match self.replicas {
             true => rows::replicas(&view.replicas, wide, now),
             false => rows::agents(&view.agents, wide),

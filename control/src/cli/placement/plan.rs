@@ -148,7 +148,10 @@ impl Plan {
 
     async fn ask(&self) -> Result<There, Failed> {
         let client = Client::open(&self.connection).await.map_err(|failed| Failed {
-            message: format!("{}\n(no Node documents were given with --nodes, so a control plane is asked)", failed.message),
+            message: format!(
+                "{}\n(no Node documents were given with --nodes, so a control plane is asked)",
+                failed.message
+            ),
             ..failed
         })?;
         Ok(There { documents: client.get("/v1/resources").await?, view: client.get("/v1/placement").await? })

@@ -49,7 +49,8 @@ pub fn lacks(group: &AgentPlacement) -> bool {
 
 /// Whether somebody should look at a replica.
 pub fn ails(replica: &ReplicaRow) -> bool {
-    replica.reason.is_some() || matches!(replica.status.as_str(), "waiting" | "crash-loop" | "failed" | "lost")
+    replica.reason.is_some()
+        || matches!(replica.status.as_str(), "waiting" | "crash-loop" | "failed" | "lost")
 }
 
 /// Cores: given out, all: `4/32`.
@@ -202,10 +203,9 @@ pub fn summary(view: &PlacementView) -> String {
         let given = gpus.iter().filter(|gpu| gpu.memory.0 > 0 || !gpu.replicas.is_empty()).count();
         text.push_str(&format!(", {given} of {} used", count(gpus.len(), "GPU")));
     }
-    let (ready, wanted) = view
-        .agents
-        .iter()
-        .fold((0u64, 0u64), |(ready, wanted), group| (ready + u64::from(group.ready), wanted + u64::from(group.wanted)));
+    let (ready, wanted) = view.agents.iter().fold((0u64, 0u64), |(ready, wanted), group| {
+        (ready + u64::from(group.ready), wanted + u64::from(group.wanted))
+    });
     text.push_str(&format!("; {ready} of {wanted} replicas are ready"));
     text
 }

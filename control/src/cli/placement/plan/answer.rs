@@ -98,9 +98,10 @@ impl Planned {
     pub fn new(demand: &Demand, world: &World, outcome: &Outcome) -> Planned {
         let missing: BTreeMap<&str, u32> =
             outcome.unplaced.iter().map(|one| (&*one.group, one.count)).collect();
-        let agents = demand.groups.iter().map(|wanted| {
-            agent(wanted, missing.get(&*wanted.group.id).copied().unwrap_or_default())
-        });
+        let agents = demand
+            .groups
+            .iter()
+            .map(|wanted| agent(wanted, missing.get(&*wanted.group.id).copied().unwrap_or_default()));
         let unplaced = outcome.unplaced.iter().map(|one| {
             let group = world.groups.iter().find(|group| group.id == one.group);
             UnplacedPlan {
@@ -119,7 +120,9 @@ impl Planned {
             unplaced: unplaced.collect(),
             starts: outcome.starts.iter().map(start).collect(),
             stops: outcome.stops.iter().map(|stop| stop.replica.to_string()).collect(),
-            moves: moves.map(|one| MovePlan { replica: one.replica.to_string(), to: start(&one.to) }).collect(),
+            moves: moves
+                .map(|one| MovePlan { replica: one.replica.to_string(), to: start(&one.to) })
+                .collect(),
             notes: demand.notes.clone(),
         }
     }
@@ -192,7 +195,8 @@ impl Planned {
             Table::new(&["NODE", "LOCALITY", ">REPLICAS", ">CPU", ">MEMORY", ">GPUS", ">GPU MEMORY"]);
         let most = if wide { usize::MAX } else { MOST_NODES };
         for node in self.nodes.iter().take(most) {
-            let cards = if node.gpus.1 == 0 { String::new() } else { format!("{}/{}", node.gpus.0, node.gpus.1) };
+            let cards =
+                if node.gpus.1 == 0 { String::new() } else { format!("{}/{}", node.gpus.0, node.gpus.1) };
             table.row([
                 node.name.as_str().into(),
                 node.locality.as_str().into(),
@@ -303,8 +307,7 @@ fn nodes(world: &World, outcome: &Outcome) -> Vec<NodePlan> {
         .map(|stop| &*stop.replica)
         .chain(outcome.moves.iter().map(|one| &*one.replica))
         .collect();
-    let needs: BTreeMap<&str, &Need> =
-        world.groups.iter().map(|group| (&*group.id, &group.need)).collect();
+    let needs: BTreeMap<&str, &Need> = world.groups.iter().map(|group| (&*group.id, &group.need)).collect();
     let mut there: BTreeMap<&str, Vec<(&Need, &[GpuShare])>> = BTreeMap::new();
     for held in world.held.iter().filter(|held| !gone.contains(&*held.replica)) {
         there.entry(&held.node).or_default().push((&held.need, &held.gpus));
