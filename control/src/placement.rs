@@ -2,8 +2,20 @@
 //!
 //! `demand` makes groups of documents, `place` gives them nodes and cards; [`crate::orchestrator`] makes it so.
 
+mod books;
+mod cards;
 pub mod demand;
+mod explain;
+mod fill;
+mod filter;
+mod moves;
 pub mod place;
+mod preempt;
+mod rebalance;
+mod score;
+mod search;
+mod surplus;
+mod value;
 pub mod world;
 
 pub use demand::{Demand, demand};

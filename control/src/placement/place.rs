@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::world::{GpuShare, World};
+use super::books::Books;
+use super::fill::{self, Lack};
+use super::world::{GpuShare, Group, World};
+use super::{explain, moves, rebalance, surplus};
 
 /// How far a decision may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +139,77 @@ pub struct Obstacle {
 }
 
 /// Decides.
+///
+/// Groups come by priority, then the largest first. What ends, or is evicted, has its place until it is gone from
+/// [`World::held`]; who gets it is decided anew then, and until then nobody else gets it.
 pub fn place(world: &World, limits: &Limits) -> Outcome {
-    let _ = (world, limits);
-    Outcome::default()
+    let mut books = Books::new(world);
+    let mut out = Outcome::default();
+    surplus::stop(&mut books, &mut out);
+    if !limits.place {
+        off(&books, &mut out);
+        return out;
+    }
+    let mut lacking: Vec<Lack> = Vec::new();
+    for group in order(world) {
+        moves::away(&mut books, group, &mut out);
+        lacking.extend(fill::fill(&mut books, group, limits, &mut out));
+    }
+    let lacking = again(&mut books, lacking, limits, &mut out);
+    if lacking.is_empty() && limits.moves > 0 {
+        rebalance::rebalance(&mut books, limits.moves, &mut out);
+    }
+    out.unplaced = lacking.iter().map(|lack| explain::unplaced(&mut books, lack)).collect();
+    out
+}
+
+/// Groups that have to be near others get another chance as long as others come.
+fn again(books: &mut Books<'_>, mut lacking: Vec<Lack>, limits: &Limits, out: &mut Outcome) -> Vec<Lack> {
+    let near = |books: &Books<'_>, lack: &Lack| {
+        books.world.groups[lack.group].affinity.iter().any(|rule| rule.required)
+    };
+    loop {
+        let before = out.starts.len();
+        let mut still = Vec::with_capacity(lacking.len());
+        for lack in lacking {
+            if near(books, &lack) && lack.waits == 0 {
+                still.extend(fill::fill(books, lack.group, limits, out));
+            } else {
+                still.push(lack);
+            }
+        }
+        lacking = still;
+        if out.starts.len() == before {
+            return lacking;
+        }
+    }
+}
+
+/// Higher priorities first, then what takes most of a machine, then by name.
+fn order(world: &World) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..world.groups.len()).collect();
+    let size = |group: &Group| {
+        let need = &group.need;
+        (need.gpus, need.gpu_slice.is_some(), need.gpu_memory, need.cpu_milli, need.memory)
+    };
+    order.sort_by(|a, b| {
+        let (a, b) = (&world.groups[*a], &world.groups[*b]);
+        b.priority.cmp(&a.priority).then_with(|| size(b).cmp(&size(a))).then_with(|| a.id.cmp(&b.id))
+    });
+    order
+}
+
+/// Nothing new is placed.
+fn off(books: &Books<'_>, out: &mut Outcome) {
+    for (index, group) in books.world.groups.iter().enumerate() {
+        let there = u32::try_from(books.active(index).count()).unwrap_or(u32::MAX);
+        if there < group.wanted {
+            out.unplaced.push(Unplaced {
+                group: group.id.clone(),
+                count: group.wanted - there,
+                reasons: Vec::new(),
+                hint: Some("nothing new is placed: the duty `agent_placement` is off".to_owned()),
+            });
+        }
+    }
 }
