@@ -8,7 +8,7 @@ use pilotfish_config::model::{Disruption, TaintEffect, Topology};
 use super::cards::{Asks, CardBook, Take};
 use super::filter;
 use super::value::Mix;
-use super::world::{Card, Group, GpuShare, Machine, MachineState, Need, Pool, World};
+use super::world::{Card, GpuShare, Group, Machine, MachineState, Need, Pool, World};
 
 /// A machine's books.
 #[derive(Debug)]
@@ -225,7 +225,11 @@ impl<'w> Books<'w> {
         site.value = None;
         for take in &placed.takes {
             let card = &mut site.cards[take.card];
-            if comes { card.take(take) } else { card.give_back(take) }
+            if comes {
+                card.take(take)
+            } else {
+                card.give_back(take)
+            }
             if let Some(pool) = card.pool {
                 change(&mut self.pools[pool].used, take.memory);
             }
@@ -344,8 +348,7 @@ impl Site {
 
 impl Counts {
     fn change(&mut self, site: usize, zone: usize, region: usize, comes: bool) {
-        for count in
-            [&mut self.sites[site], &mut self.zones[zone], &mut self.regions[region], &mut self.all]
+        for count in [&mut self.sites[site], &mut self.zones[zone], &mut self.regions[region], &mut self.all]
         {
             *count = if comes { *count + 1 } else { count.saturating_sub(1) };
         }
@@ -429,7 +432,11 @@ fn site<'w>(machine: &'w Machine, pools: &[Pool], places: &mut Places<'w>) -> Si
 }
 
 /// The first pool that selects a card, and how it shares it.
-fn pool_of(machine: &Machine, card: &Card, pools: &[Pool]) -> Option<(usize, pilotfish_config::model::GpuSharing)> {
+fn pool_of(
+    machine: &Machine,
+    card: &Card,
+    pools: &[Pool],
+) -> Option<(usize, pilotfish_config::model::GpuSharing)> {
     let index = pools.iter().position(|pool| selects(pool, machine, card))?;
     Some((index, pools[index].sharing))
 }

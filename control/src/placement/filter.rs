@@ -65,12 +65,7 @@ impl<'w> Ctx<'w> {
         let own = agent_of(&group.id);
         let rule = |(index, rule): (usize, &AgentAffinity)| {
             let name = full_name(&rule.agent, &group.namespace);
-            Rule {
-                slot: books.slot(&name),
-                topology: rule.topology,
-                own: name == own,
-                index: Some(index),
-            }
+            Rule { slot: books.slot(&name), topology: rule.topology, own: name == own, index: Some(index) }
         };
         let of = |rules: &[AgentAffinity], required: bool| {
             let some = rules.iter().enumerate().filter(|one| one.1.required == required);
@@ -191,7 +186,12 @@ pub(super) fn of_zone(books: &Books<'_>, ctx: &Ctx<'_>, zone: usize) -> Result<(
 
 /// Rules about other agents on the machine itself.
 pub(super) fn of_node(books: &Books<'_>, ctx: &Ctx<'_>, at: usize) -> Result<(), Bar> {
-    rules(books, ctx, |topology| topology == Topology::Node, |slot, topology| books.together(slot, at, topology))
+    rules(
+        books,
+        ctx,
+        |topology| topology == Topology::Node,
+        |slot, topology| books.together(slot, at, topology),
+    )
 }
 
 fn rules(

@@ -126,7 +126,9 @@ impl Preempt {
         let mut used: HashMap<usize, u32> = HashMap::new();
         candidates.retain(|index| {
             let placed = &books.placed[*index];
-            let Some(of) = placed.group.filter(|_| !placed.going && books.is_ready(*index)) else { return true };
+            let Some(of) = placed.group.filter(|_| !placed.going && books.is_ready(*index)) else {
+                return true;
+            };
             let spare = *self.spare.entry(of).or_insert_with(|| books.spare(of));
             let used = used.entry(of).or_default();
             *used += 1;

@@ -31,7 +31,13 @@ pub(super) struct Offer {
 
 /// What one more replica of the group on the machine costs, beside `there` others of the group. None: it cannot be there (what
 /// of the machine alone and what of its zone is for others to look at).
-pub(super) fn of_node(books: &mut Books<'_>, ctx: &Ctx<'_>, at: usize, room: &[u64], there: u32) -> Option<Offer> {
+pub(super) fn of_node(
+    books: &mut Books<'_>,
+    ctx: &Ctx<'_>,
+    at: usize,
+    room: &[u64],
+    there: u32,
+) -> Option<Offer> {
     filter::of_room(books, ctx.group, at).ok()?;
     filter::of_node(books, ctx, at).ok()?;
     let machine = &books.world.nodes[at];

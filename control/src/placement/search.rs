@@ -119,9 +119,8 @@ impl Search {
             let Some(top) = heap.peek().copied() else { continue };
             let Some(added) = score::of_zone(books, ctx, zone, self.in_zone[zone]) else { continue };
             let this = (top.cost + added, top);
-            let better = |best: (f64, Entry)| {
-                this.0.total_cmp(&best.0).then(this.1.site.cmp(&best.1.site)).is_lt()
-            };
+            let better =
+                |best: (f64, Entry)| this.0.total_cmp(&best.0).then(this.1.site.cmp(&best.1.site)).is_lt();
             if best.is_none_or(better) {
                 best = Some(this);
             }
