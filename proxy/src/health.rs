@@ -16,14 +16,19 @@ use std::time::Duration;
 use pilotfish_config::model::{Probe, ProbeMethod};
 use pilotfish_config::wire::Status;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::bootstrap::{HostPort, ProbeKind, Settings};
 use crate::resolve::Dns;
 use crate::server::Shared;
+use crate::supervise::{Run, Supervised};
 use crate::telemetry::log;
 
 /// How often an agent is asked that was never ready.
 const IMPATIENT: Duration = Duration::from_millis(500);
+/// How often one that this sidecar has just started is: calls wait for it.
+const AT_ONCE: Duration = Duration::from_millis(20);
 
 /// How the agent is, as its probes say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,7 +49,9 @@ impl Health {
 
 /// Whether probes run: when a flag says so, or when others choose this agent by what its sidecar says of it.
 fn asks(settings: &Settings) -> bool {
-    settings.control.probe.is_some() || (settings.app.is_some() && !settings.control.addresses.is_empty())
+    settings.control.probe.is_some()
+        || settings.supervise.is_on()
+        || (settings.app.is_some() && !settings.control.addresses.is_empty())
 }
 
 /// One thing to ask, and how its answers count.
@@ -193,18 +200,75 @@ pub async fn run(shared: Arc<Shared>) {
     }
     let mut judge = Judge::new();
     let mut delayed = false;
+    let mut process = Process::of(&shared);
     loop {
+        if process.is_another().await {
+            (judge, delayed) = (Judge::new(), false);
+        }
         let Some(plan) = current_plan(&shared) else { return };
         if !delayed {
             delayed = true;
             tokio::time::sleep(plan.delay).await;
         }
         let result = ask(&shared.dns, &plan).await;
+        if process.is_over() {
+            // What it said is no news of the next one.
+            continue;
+        }
         let status = judge.answer(result.is_ok(), &plan);
         let detail = result.err().filter(|_| status != Status::Ready);
         say(&shared, Health { status, detail });
         let impatient = status == Status::Initializing;
-        tokio::time::sleep(if impatient { plan.interval.min(IMPATIENT) } else { plan.interval }).await;
+        let pause = if impatient { plan.interval.min(process.impatient()) } else { plan.interval };
+        process.wait(pause).await;
+    }
+}
+
+/// The agent's process that is asked, when this sidecar supervises it.
+struct Process {
+    runs: Option<watch::Receiver<Run>>,
+    number: u64,
+    since: Instant,
+}
+
+impl Process {
+    fn of(shared: &Shared) -> Process {
+        let runs = shared.supervised.as_ref().map(Supervised::runs);
+        Process { runs, number: 0, since: Instant::now() }
+    }
+
+    /// Waits until one runs; whether it is another one than before.
+    async fn is_another(&mut self) -> bool {
+        let Some(runs) = &mut self.runs else { return false };
+        // The sender lives as long as the process.
+        let Ok(run) = runs.wait_for(|run| run.lives).await.map(|run| *run) else { return false };
+        let another = run.number != self.number;
+        if another {
+            (self.number, self.since) = (run.number, Instant::now());
+        }
+        another
+    }
+
+    /// Whether it has ended since.
+    fn is_over(&self) -> bool {
+        let now = self.runs.as_ref().map(|runs| *runs.borrow());
+        now.is_some_and(|now| now != Run { number: self.number, lives: true })
+    }
+
+    /// How long to wait before one that was never ready is asked again: a twentieth of the time that it took so far.
+    fn impatient(&self) -> Duration {
+        match self.runs {
+            Some(_) => (self.since.elapsed() / 20).clamp(AT_ONCE, IMPATIENT),
+            None => IMPATIENT,
+        }
+    }
+
+    /// Waits, but not beyond its end.
+    async fn wait(&mut self, pause: Duration) {
+        let Some(runs) = &mut self.runs else { return tokio::time::sleep(pause).await };
+        let number = self.number;
+        let over = runs.wait_for(|run| *run != Run { number, lives: true });
+        let _ = tokio::time::timeout(pause, over).await;
     }
 }
 

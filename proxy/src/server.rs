@@ -33,6 +33,8 @@ use crate::shutdown::{self, Drain, Phase, Signals};
 use crate::snapshot::Snapshots;
 use crate::source::file::{Event, FileSource, fingerprint};
 use crate::source::{self, Publisher};
+use crate::supervise::place::Place;
+use crate::supervise::{self, Supervised, Supervisor, Wanted};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::call::CallRecord;
 use crate::telemetry::export::Exporter;
@@ -94,6 +96,8 @@ pub struct Shared {
     pub local_secret: Option<Secret>,
     /// How the agent is.
     pub health: watch::Sender<Health>,
+    /// The agent's process, when this sidecar supervises it.
+    pub supervised: Option<Supervised>,
     /// How the newest documents want that to be found out.
     pub probe: Mutex<Option<Probe>>,
     /// Where the process listens; empty until it does.
@@ -151,6 +155,7 @@ impl Shared {
         let serving = Serving::new(&settings);
         let callers = Callers::new(settings.most_connections_per_caller());
         let memory = Memory::new(settings.memory_limit.map(|limit| limit.0));
+        let supervised = settings.supervise.is_on().then(Supervised::default);
         let shared = Shared {
             snapshots: Snapshots::empty(&state, clock.now(), settings.workers)?,
             state,
@@ -169,6 +174,7 @@ impl Shared {
             dns: Arc::new(dns),
             local_secret,
             health,
+            supervised,
             probe: Mutex::default(),
             listening: OnceLock::new(),
             net,
@@ -260,12 +266,18 @@ impl fmt::Display for Failure {
 pub fn run(mut settings: Settings) -> Result<(), Failure> {
     fit_descriptors(&mut settings);
     let telemetry = settings.telemetry.otlp.plan(&otlp::environment).map_err(Failure::Usage)?;
+    let place = supervise::place::prepare(&mut settings)?;
     let (shared, questions) = Shared::new(settings)?;
     let background = Builder::new_current_thread().enable_all().build()?;
-    background.block_on(serve(shared, questions, telemetry))
+    background.block_on(serve(shared, questions, telemetry, place))
 }
 
-async fn serve(shared: Arc<Shared>, questions: Questions, telemetry: otlp::Plan) -> Result<(), Failure> {
+async fn serve(
+    shared: Arc<Shared>,
+    questions: Questions,
+    telemetry: otlp::Plan,
+    place: Option<Place>,
+) -> Result<(), Failure> {
     let mut signals = Signals::take()?;
     let (configuration, events) = mpsc::channel();
     start_identity(&shared)?;
@@ -297,16 +309,21 @@ async fn serve(shared: Arc<Shared>, questions: Questions, telemetry: otlp::Plan)
     };
     let announcement = announcement(settings, &listening, &admin);
     let _socket_file = admin.start(&shared)?;
+    // Early, since it may take its time: what it calls meanwhile waits in the kernel.
+    let mut agent = supervise::start(&shared, place, &listening)?;
     if let Some(events) = events {
         // Callers that come earlier wait in the kernel: there is nothing to answer them by yet.
         let member = control::start(&shared, listening.inbound, configuration.clone(), events);
-        tokio::select! {
+        let result = tokio::select! {
             biased;
             signal = signals.next() => {
                 log::info!("stopped before it was a member of the mesh", why = signal);
-                return Ok(());
+                Err(Ok(()))
             }
-            result = member => result.map_err(Failure::Mesh)?,
+            result = member => result.map_err(|why| Err(Failure::Mesh(why))),
+        };
+        if let Err(ends) = result {
+            return stop_agent(&mut agent, &mut signals).await.and(ends);
         }
     }
     let _ = shared.listening.set(listening);
@@ -337,6 +354,13 @@ async fn serve(shared: Arc<Shared>, questions: Questions, telemetry: otlp::Plan)
         signal = signals.again() => Err(Failure::Interrupted(signal)),
         () = shutdown::run(&shared.drain, settings.drain_delay, settings.drain, served) => Ok(()),
     };
+    let result = match (result, &mut agent) {
+        (Err(failure), Some(agent)) => {
+            agent.stop(Wanted::Kill).await;
+            Err(failure)
+        }
+        (result, _) => result.and(stop_agent(&mut agent, &mut signals).await),
+    };
     shared.access_log.flush(FLUSH);
     shared.exporter.flush(FLUSH).await;
     let _ = configuration.send(Event::Stop);
@@ -344,6 +368,18 @@ async fn serve(shared: Arc<Shared>, questions: Questions, telemetry: otlp::Plan)
         log::info!("drained");
     }
     result
+}
+
+/// Stops the agent in order, when there is one; a second signal kills it.
+async fn stop_agent(agent: &mut Option<Supervisor>, signals: &mut Signals) -> Result<(), Failure> {
+    let Some(agent) = agent else { return Ok(()) };
+    let signal = tokio::select! {
+        biased;
+        signal = signals.again() => signal,
+        () = agent.stop(Wanted::Stop) => return Ok(()),
+    };
+    agent.stop(Wanted::Kill).await;
+    Err(Failure::Interrupted(signal))
 }
 
 /// Takes the identity that files give, and follows them. The first has to be good: without it nothing could be verified.

@@ -277,7 +277,7 @@ pub struct ReplicaStates {
 }
 
 /// How a replica is, as its node sees it. Whether its agent is *ready* is for its sidecar's registration to say.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaState {
     /// [`ReplicaOrder::id`].
     pub id: String,

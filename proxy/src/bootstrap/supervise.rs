@@ -34,9 +34,33 @@ pub struct SuperviseSettings {
     #[arg(long, env = "PILOTFISH_AGENT_CGROUP", value_name = "DIR")]
     pub agent_cgroup: Option<PathBuf>,
 
+    /// Where the agent's output goes: `inherit` (the sidecar's own stdout and stderr), `file` (agent.log in --state-dir, begun
+    /// anew at 8 MiB with one predecessor, agent.log.1), or `off`. At most 2,000 lines and 1 MiB a second; what is more is
+    /// dropped and counted, the agent never waits.
+    #[arg(long, env = "PILOTFISH_AGENT_LOG", value_name = "WHERE", default_value = "inherit")]
+    pub agent_log: AgentLog,
+
     /// Calls that the agent takes at a time, as other sidecars are told; 0: no limit.
     #[arg(long, env = "PILOTFISH_AGENT_CAPACITY", value_name = "N", default_value_t = 0)]
     pub capacity: u32,
+}
+
+impl SuperviseSettings {
+    /// Whether the sidecar starts its agent.
+    pub fn is_on(&self) -> bool {
+        !self.command.is_empty()
+    }
+}
+
+/// Where the agent's output goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AgentLog {
+    /// To the sidecar's stdout and stderr.
+    Inherit,
+    /// To `agent.log` in the state folder.
+    File,
+    /// Nowhere.
+    Off,
 }
 
 /// What becomes of an agent whose sidecar is killed.

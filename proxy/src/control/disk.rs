@@ -142,16 +142,30 @@ impl StateDir {
         Ok(Some(bytes))
     }
 
+    /// Replaces a file that need not outlive the machine's loss of power: nothing waits for the disk.
+    ///
+    /// # Errors
+    /// The disk's; what was there before is still there.
+    pub fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.write(name, &[bytes], false)
+    }
+
     /// Writes beside, and renames when all of it is on the disk.
     fn replace(&self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+        self.write(name, parts, true)
+    }
+
+    fn write(&self, name: &str, parts: &[&[u8]], durable: bool) -> io::Result<()> {
         let (path, beside) = (self.0.join(name), self.0.join(format!("{name}.new")));
         let write = || {
             let _ = std::fs::remove_file(&beside);
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
             parts.iter().try_for_each(|part| file.write_all(part))?;
-            file.sync_all()?;
+            if durable {
+                file.sync_all()?;
+            }
             std::fs::rename(&beside, &path)?;
-            File::open(&self.0)?.sync_all()
+            if durable { File::open(&self.0)?.sync_all() } else { Ok(()) }
         };
         write().map_err(|error: io::Error| {
             let _ = std::fs::remove_file(&beside);

@@ -1,0 +1,204 @@
+//! What the agent writes: lines, bounded in length and in rate, on their way to where `--agent-log` says.
+//!
+//! The pipes are read all the time, so the agent never waits; a thread of its own writes, since that may block. What it
+//! cannot keep up with is dropped and counted.
+
+mod lines;
+mod sink;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::io::Errno;
+use tokio::net::unix::pipe::{OpenOptions, Receiver};
+use tokio::sync::{mpsc, oneshot};
+
+use super::launch::PIPES;
+use crate::bootstrap::AgentLog;
+use crate::telemetry::log;
+use lines::{Budget, Lines};
+use sink::{Batch, Sink};
+
+/// Read at a time: what a pipe holds when nobody makes it larger.
+const CHUNK: usize = 64 << 10;
+/// What a pipe holds while no sidecar reads: an agent that writes more then waits for the next one.
+const PIPE: usize = 1 << 20;
+/// Chunks that wait for the thread that writes.
+const QUEUE: usize = 16;
+/// Of the last line, for people.
+const LAST: usize = 300;
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// What is known of the agent's output.
+#[derive(Debug)]
+pub struct Output {
+    known: Arc<Known>,
+    settle: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    last: Mutex<String>,
+    dropped: AtomicU64,
+}
+
+impl Output {
+    /// Begins to read, in a task of this runtime; the pipes are made when they are not there.
+    ///
+    /// # Errors
+    /// The kernel's or the disk's.
+    pub fn start(dir: &Path, to: AgentLog) -> io::Result<Output> {
+        let pipes = PIPES.map(|name| open(&dir.join(name)));
+        let [out, err] = pipes;
+        let (out, err) = (out?, err?);
+        let known = Arc::new(Known::default());
+        let sink = Sink::of(to, dir);
+        let (writer, batches) = sync_channel(QUEUE);
+        if let Some(sink) = sink {
+            std::thread::Builder::new().name("agent-log".into()).spawn(move || sink.run(&batches))?;
+        }
+        let (settle, asked) = mpsc::channel(1);
+        let reader = Reader {
+            pipes: [(Stream::Out, out, Lines::default()), (Stream::Err, err, Lines::default())],
+            budget: Budget::default(),
+            writer,
+            known: known.clone(),
+        };
+        tokio::spawn(reader.run(asked));
+        Ok(Output { known, settle })
+    }
+
+    /// Waits until everything that the agent has written by now is read.
+    pub async fn settle(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.settle.send(done).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+
+    /// The last line on standard error since it was last asked for, cut; without anything that a terminal would obey.
+    pub fn take_last(&self) -> String {
+        std::mem::take(&mut self.known.last.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lines that were dropped because there were too many.
+    pub fn dropped(&self) -> u64 {
+        self.known.dropped.load(Relaxed)
+    }
+}
+
+fn open(path: &Path) -> io::Result<Receiver> {
+    match mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => {
+            return Err(io::Error::other(format!(
+                "cannot make {}: {}",
+                path.display(),
+                io::Error::from(error)
+            )));
+        }
+    }
+    // For writing too: then it does not end when the agent does.
+    let pipe = OpenOptions::new().read_write(true).open_receiver(path)?;
+    // An unprivileged user may have many large pipes already: then it is as large as it is.
+    let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE);
+    Ok(pipe)
+}
+
+struct Reader {
+    pipes: [(Stream, Receiver, Lines); 2],
+    budget: Budget,
+    writer: SyncSender<Batch>,
+    known: Arc<Known>,
+}
+
+impl Reader {
+    async fn run(mut self, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let [(_, out, _), (_, err, _)] = &self.pipes;
+            let ask = tokio::select! {
+                biased;
+                ready = out.readable() => { if ready.is_err() { return } None }
+                ready = err.readable() => { if ready.is_err() { return } None }
+                ask = asked.recv() => match ask {
+                    Some(ask) => Some(ask),
+                    // The supervisor has ended, and the agent with it.
+                    None => return,
+                },
+            };
+            let whole = ask.is_some();
+            for at in 0..self.pipes.len() {
+                self.read(at, &mut buffer, whole);
+            }
+            if let Some(ask) = ask {
+                let _ = ask.send(());
+            }
+        }
+    }
+
+    /// Reads once from a pipe; with `whole` until it is empty, and what is no line yet is one.
+    fn read(&mut self, at: usize, buffer: &mut [u8], whole: bool) {
+        // Twice what a pipe holds: an end comes also when somebody goes on writing.
+        let most = if whole { 2 * PIPE / CHUNK } else { 1 };
+        for _ in 0..most {
+            let (stream, pipe, lines) = &mut self.pipes[at];
+            let read = if whole {
+                // The runtime may not have heard yet that there is something.
+                rustix::io::read(pipe.as_fd(), &mut *buffer).map_err(io::Error::from)
+            } else {
+                pipe.try_read(buffer)
+            };
+            let Ok(read) = read else { break };
+            let mut batch = Batch::new(*stream);
+            let (budget, known) = (&mut self.budget, &self.known);
+            lines.feed(&buffer[..read], &mut |line| take(budget, known, &mut batch, line));
+            send(&self.writer, &self.known, batch);
+        }
+        if whole {
+            let (stream, _, lines) = &mut self.pipes[at];
+            let mut batch = Batch::new(*stream);
+            let (budget, known) = (&mut self.budget, &self.known);
+            lines.end(&mut |line| take(budget, known, &mut batch, line));
+            send(&self.writer, &self.known, batch);
+        }
+    }
+}
+
+fn take(budget: &mut Budget, known: &Known, batch: &mut Batch, line: &[u8]) {
+    if batch.stream == Stream::Err && !line.trim_ascii().is_empty() {
+        let text = String::from_utf8_lossy(&line[..line.len().min(LAST)]);
+        let text = text.chars().filter(|c| !c.is_control()).collect();
+        *known.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+    if !budget.allows(line.len()) {
+        known.dropped.fetch_add(1, Relaxed);
+        return;
+    }
+    if let Some(dropped) = budget.owed() {
+        log::warn!("the agent writes too much, lines were dropped", dropped = dropped);
+    }
+    batch.push(line);
+}
+
+fn send(writer: &SyncSender<Batch>, known: &Known, batch: Batch) {
+    let lines = batch.lines;
+    if lines > 0
+        && let Err(std::sync::mpsc::TrySendError::Full(_)) = writer.try_send(batch)
+    {
+        known.dropped.fetch_add(lines, Relaxed);
+    }
+}
