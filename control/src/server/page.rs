@@ -37,6 +37,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("/js/layout.js", include_str!("page/js/layout.js")),
     ("/js/live.js", include_str!("page/js/live.js")),
     ("/js/main.js", include_str!("page/js/main.js")),
+    ("/js/placement.js", include_str!("page/js/placement.js")),
     ("/js/sidecars.js", include_str!("page/js/sidecars.js")),
     ("/js/spans.js", include_str!("page/js/spans.js")),
     ("/js/theme.js", include_str!("page/js/theme.js")),

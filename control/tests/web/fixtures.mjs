@@ -133,3 +133,40 @@ export const ANALYSIS = {
     { id: "retries", severity: "info", finding: "desk/search answered 503 once; the second try came after 25 ms.", advice: "It has one instance that is ready: another one would take the calls.", saving_ns: ms(185), evidence: [hex(4), hex(5)] },
   ],
 };
+
+// ---- placement
+
+const GIB = 2 ** 30;
+const gpu = (id, given, used, more = {}) => ({ id, model: "NVIDIA A100-SXM4-80GB", pool: "desk/large", memory: [given * GIB, 80 * GIB], failed: null, busy_percent: used ? 71 : 0, used: used * GIB, slices: [], replicas: given ? ["desk/writer/x"] : [], ...more });
+const machine = (name, status, zone, cpu, memory, gpus, replicas, more = {}) => ({ name, status, heard_ms: status === "lost" ? 48_000 : 400, locality: `eu-central/${zone}`, labels: { disk: "nvme" }, taints: [],
+  cpu_milli: cpu, memory: memory.map((own) => own * GIB), gpus, replicas, most_replicas: 110, troubles: [], ...more });
+const eight = (number, from) => Array.from({ length: 8 }, (_, at) => from(`GPU-${number}-${at}`, at));
+const group = (name, wanted, placed, ready, strategy, reason = null) => ({ group: name, cluster: "desk/research", strategy, wanted, placed, ready, reason });
+const replica = (id, of, node, status, more = {}) => ({ id, group: of, node, status, reason: null, gpus: [], usage: { cpu_milli: 1250, memory: 3.1 * GIB, gpu_memory: 31 * GIB, gpu_percent: 71 }, restarts: 0, since: Math.round(Date.now() / 1000) - 4000, ...more });
+
+/** Four machines, one lost; agents in two regions, one of which asked for too much. */
+export const PLACEMENT = {
+  leader: "control-1", term: 12, executor: "process",
+  nodes: [
+    machine("cpu-1", "ready", "a", [6000, 16_000], [12, 64], [], 12),
+    machine("gpu-1", "ready", "a", [28_000, 32_000], [96, 256], eight(1, (id) => gpu(id, 80, 61)), 9),
+    machine("gpu-2", "ready", "b", [12_500, 32_000], [40, 256], eight(2, (id, at) => (at === 7 ? gpu(id, 0, 0, { failed: "fell off the bus" }) : gpu(id, at === 0 ? 40 : 80, at === 0 ? 12 : 66))), 8, { troubles: ["the data folder is full"], taints: ["gpu=only:NoSchedule"] }),
+    machine("gpu-3", "lost", "b", [0, 16_000], [0, 128], Array.from({ length: 4 }, (_, at) => gpu(`GPU-3-${at}`, 0, 0, { model: "NVIDIA L4", memory: [0, 24 * GIB], slices: at ? [] : [{ id: "MIG-1", profile: "1g.6gb", memory: 6 * GIB }] })), 0),
+  ],
+  agents: [group("desk/searcher@eu-central", 12, 12, 12, "static"), group("desk/searcher@us-east", 20, 20, 19, "static"), group("desk/writer", 20, 13, 12, "static", "7 have no place: no free GPU"), group("desk/translator", 1, 0, 0, "just_in_time", "waiting: no command")],
+  replicas: [
+    replica("desk/writer/qmvkzh2a7b", "desk/writer", "gpu-2", "ready", { gpus: [{ gpu: "GPU-2-0", memory: 40 * GIB }] }),
+    replica("desk/writer/xk3c9d2mfe", "desk/writer", "gpu-2", "crash-loop", { reason: "exit code 1: ModuleNotFoundError: No module named torch", restarts: 7, usage: null }),
+    replica("desk/searcher/aa3c9d2mfe", "desk/searcher@us-east", "cpu-1", "starting", { usage: null }),
+    replica("desk/translator/bb3c9d2mfe", "desk/translator", null, "waiting", { reason: "no command: write `pilotfish.dev/command`, or an AgentTemplate", usage: null, since: 0 }),
+  ],
+  notes: ["desk/research: 60 replicas, but the regions and agents add up to 53"],
+};
+export const EXPLAINED = {
+  agent: "desk/writer", need: "2 cores, 4 GiB of memory, 1 GPU", groups: [PLACEMENT.agents[2]], obstacles: [[2, "all GPUs are taken"], [1, "it has no GPU"], [1, "it is lost"]],
+  hint: "7 more GPUs of at least 40 GiB: 4 are on gpu-3, which is lost", replicas: PLACEMENT.replicas.slice(0, 2),
+};
+export const HOSTILE_PLACEMENT = {
+  ...PLACEMENT, notes: [HOSTILE], agents: [group(`shop/${HOSTILE}`, 1, 0, 0, HOSTILE, HOSTILE)], replicas: [replica(`shop/${HOSTILE}/x`, `shop/${HOSTILE}`, HOSTILE, HOSTILE, { reason: HOSTILE })],
+  nodes: [machine(HOSTILE, HOSTILE, HOSTILE, [0, 0], [0, 0], [gpu(HOSTILE, 0, 0, { failed: HOSTILE, model: HOSTILE })], 0, { troubles: [HOSTILE], labels: { [HOSTILE]: HOSTILE } })],
+};

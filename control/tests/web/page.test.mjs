@@ -51,7 +51,7 @@ describe("without agents", () => {
   test("each empty section says what to do next", async () => {
     await looking({}, async (page, { origin }) => {
       for (const [hash, what] of [["graph", /pilotfish token create[\s\S]*pilotfish-proxy --control/], ["agents", /pilotfish token create/],
-        ["sidecars", /pilotfish token create/], ["traces", /No traces yet[\s\S]*--trace-sampling/], ["live", /pilotfish tap/],
+        ["sidecars", /pilotfish token create/], ["placement", /pilotfish node --control[\s\S]*pilotfish apply -f/], ["traces", /No traces yet[\s\S]*--trace-sampling/], ["live", /pilotfish tap/],
         ["alerts", /agent-unavailable/], ["documents", /pilotfish apply -f/], ["history", /pilotfish apply -f/]]) {
         await page.goto(`${origin}/#/${hash}`);
         await until(`${hash} is empty`, async () => what.test(await text(page)));
@@ -78,6 +78,8 @@ describe("answers made by hand", () => {
     await answer(page, new RegExp(`/v1/traces/${fixtures.TRACE}`), fixtures.OTLP);
     await answer(page, /\/v1\/analysis/, fixtures.ANALYSIS);
     await answer(page, /\/v1\/alerts/, fixtures.ALERTS);
+    await answer(page, /\/v1\/placement$/, fixtures.PLACEMENT);
+    await answer(page, /\/v1\/placement\/explain/, fixtures.EXPLAINED);
   };
 
   test("the graph says who calls whom in text, not only in colour", async () => {
@@ -171,7 +173,8 @@ describe("answers made by hand", () => {
       await answer(page, /\/v1\/agents/, { agents: [{ agent: fixtures.HOSTILE, namespace: "shop", instance: "0", address: fixtures.HOSTILE, locality: "", capabilities: [fixtures.HOSTILE],
         labels: { [fixtures.HOSTILE]: fixtures.HOSTILE }, status: "ready", latency_us: 1, success: 1, in_flight: 0, rank: 1 }], others: [] });
       await answer(page, /\/v1\/traces(\?|$)/, fixtures.SUMMARIES.map((own) => ({ ...own, name: fixtures.HOSTILE, agent: fixtures.HOSTILE, workflow: fixtures.HOSTILE })));
-      for (const hash of ["graph", `graph/agent/${encodeURIComponent(`shop/${fixtures.HOSTILE}`)}`, "graph?as=table", "agents", "traces"]) {
+      await answer(page, /\/v1\/placement$/, fixtures.HOSTILE_PLACEMENT);
+      for (const hash of ["placement", `placement/node/${encodeURIComponent(fixtures.HOSTILE)}`, "graph", `graph/agent/${encodeURIComponent(`shop/${fixtures.HOSTILE}`)}`, "graph?as=table", "agents", "traces"]) {
         await page.goto(`${origin}/#/${hash}`);
         await until(`${hash} shows it`, async () => (await page.locator("main").textContent()).includes("<img src=x"));
         assert.equal(await page.locator("main img, main script").count(), 0, hash);
@@ -180,11 +183,57 @@ describe("answers made by hand", () => {
     });
   });
 
+  test("placement says in words what its bars show, and why some have no place", async () => {
+    await looking({}, async (page, { origin }) => {
+      await faked(page);
+      await page.goto(`${origin}/#/placement`);
+      await page.getByRole("table", { name: "Nodes" }).waitFor();
+      const all = await text(page);
+      assert.match(all, /3 of 4[\s\S]*15 of 20[\s\S]*1 failed[\s\S]*43 of 53/);
+      assert.match(all, /writer desk[\s\S]*7 have no place: no free GPU/);
+      const crashed = page.getByRole("table", { name: "Replicas that wait or fail" }).locator("tr", { hasText: "crash-loop" });
+      assert.match(await crashed.innerText(), /No module named torch/);
+      const row = page.getByRole("table", { name: "Nodes" }).locator("tr", { hasText: "gpu-2" });
+      assert.match(await row.innerText(), /fell off the bus[\s\S]*12\.5 of 32[\s\S]*0 of 8 A100-SXM4-80GB free, 1 failed/);
+      assert.equal(await row.locator(".card").count(), 8);
+      assert.equal(await row.locator(".card.failed").getAttribute("aria-label"), "GPU-2-7, A100-SXM4-80GB, failed: fell off the bus");
+      const [given, box] = await row.locator(".card").first().evaluate((card) => [card.querySelector(".given"), card].map((each) => each.getBoundingClientRect().width));
+      assert.ok(Math.abs(given / box - 0.5) < 0.06, `${given} of ${box}`);
+      // A click on an agent says why.
+      await page.getByRole("table", { name: "Agents" }).getByRole("link", { name: "writer desk" }).click();
+      await page.locator("aside", { hasText: "What would help" }).waitFor();
+      assert.match(await text(page, "aside"), /13 of 20 replicas have a place, 12 ready[\s\S]*Each needs 2 cores, 4 GiB of memory, 1 GPU[\s\S]*7 replicas without a place[\s\S]*all GPUs are taken[\s\S]*7 more GPUs/);
+      await page.locator("aside").getByRole("link", { name: "gpu-2" }).first().click();
+      await page.locator("aside", { hasText: "Locality" }).waitFor();
+      assert.match(await text(page, "aside"), /the data folder is full[\s\S]*12\.5 of 32 given out[\s\S]*GPU-2-0[\s\S]*writer desk/);
+      await page.keyboard.press("Escape");
+      await until("the details are closed", async () => (await page.locator("aside").count()) === 0);
+      await page.getByLabel("Filter nodes, agents and replicas").fill("crash-loop");
+      await until("the filter holds", async () => (await page.getByRole("table", { name: "Nodes" }).count()) === 0);
+      assert.equal(await crashed.count(), 1);
+    });
+  });
+
+  test("who does not lead says who does, and an agent that is gone is said to be", async () => {
+    await looking({}, async (page, own) => {
+      await answer(page, /\/v1\/placement$/, (route) => route.fulfill({ status: 421, json: { error: "another control plane leads: https://10.0.0.2:15012" } }));
+      await page.goto(`${own.origin}/#/placement`);
+      await page.getByText("another control plane leads: https://10.0.0.2:15012").waitFor();
+      await page.unroute(/\/v1\/placement$/);
+      await answer(page, /\/v1\/placement$/, fixtures.PLACEMENT);
+      await answer(page, /\/v1\/placement\/explain/, (route) => route.fulfill({ status: 404, json: { error: "no AgentCluster has an agent `desk/gone`" } }));
+      await page.goto(`${own.origin}/#/placement/agent/desk%2Fgone`);
+      await page.locator("aside", { hasText: "no AgentCluster has an agent" }).waitFor();
+      // What the browser says of the refusals is no fault.
+      own.faults.length = 0;
+    });
+  });
+
   for (const colorScheme of ["light", "dark"]) {
     test(`everything can be read in the ${colorScheme}`, async () => {
       await looking({ colorScheme }, async (page, { origin }) => {
         await faked(page);
-        for (const hash of ["graph/agent/desk%2Fresearcher", "traces", `traces/${fixtures.TRACE}/0000000000000005`, "alerts", "agents", "sidecars"]) {
+        for (const hash of ["graph/agent/desk%2Fresearcher", "traces", `traces/${fixtures.TRACE}/0000000000000005`, "alerts", "agents", "sidecars", "placement/node/gpu-2", "placement/agent/desk%2Fwriter"]) {
           await page.goto(`${origin}/#/${hash}`);
           await page.locator("main section").waitFor();
           assert.deepEqual(await page.evaluate(weak), [], hash);
@@ -211,7 +260,7 @@ describe("answers made by hand", () => {
   test("a narrow window needs no scrolling to the side", async () => {
     await looking({ viewport: { width: 420, height: 800 } }, async (page, { origin }) => {
       await faked(page);
-      for (const hash of ["graph", "graph/agent/desk%2Fresearcher", "traces", `traces/${fixtures.TRACE}`, "alerts", "agents", "sidecars", "live"]) {
+      for (const hash of ["graph", "graph/agent/desk%2Fresearcher", "traces", `traces/${fixtures.TRACE}`, "alerts", "agents", "sidecars", "placement", "placement/node/gpu-2", "live"]) {
         await page.goto(`${origin}/#/${hash}`);
         await page.locator("main section").waitFor();
         assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), hash);
@@ -356,7 +405,7 @@ describe("a mesh", () => {
       await page.keyboard.press("Escape");
       await page.keyboard.press("Escape");
       await page.locator("main tbody tr").first().waitFor();
-      for (const [key, title] of [["1", "Graph"], ["2", "Agents"], ["3", "Sidecars"], ["4", "Traces"], ["5", "Live"], ["!", "Alerts"], ["d", "Documents"], ["h", "History"]]) {
+      for (const [key, title] of [["1", "Graph"], ["2", "Agents"], ["3", "Sidecars"], ["4", "Placement"], ["5", "Traces"], ["6", "Live"], ["n", "Placement"], ["!", "Alerts"], ["d", "Documents"], ["h", "History"]]) {
         await page.keyboard.press(key);
         await until(title, async () => (await page.title()).startsWith(title));
       }

@@ -8,13 +8,14 @@ import { documents, history_ } from "./documents.js";
 import { empty } from "./words.js";
 import { graph } from "./graph.js";
 import { live } from "./live.js";
+import { placement } from "./placement.js";
 import { sidecars } from "./sidecars.js";
 import { traces } from "./traces.js";
 
 // What a section has: `id`, `title`, `key`; `every` milliseconds it looks again (0: never); `read(route)` gives what
 // `draw(seen, route)` makes an element of. If it wants: `controls()`, whose fields are kept in the route's query (by
 // `data-to`; `controlsOfList`: only for the list), `up(route)`, `keydown(event)`, `says()`, `press(action)` for its buttons (`data-do`), `leave()`.
-const VIEWS = [graph, agents, sidecars, traces, live, alerts, documents, history_];
+const VIEWS = [graph, agents, sidecars, placement, traces, live, alerts, documents, history_];
 
 const byId = (id) => document.getElementById(id);
 let shown = null;

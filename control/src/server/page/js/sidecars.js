@@ -2,12 +2,7 @@
 
 import { read } from "./api.js";
 import { element, link, place } from "./dom.js";
-import { STATUSES, ago, at, cell, empty, soft, table, until, word } from "./words.js";
-
-function tile(title, value, note, kind) {
-  return element("dl", { class: `tile ${kind || ""}` }, element("dt", {}, title),
-    element("dd", {}, value, note ? element("small", {}, note) : null));
-}
+import { STATUSES, ago, at, cell, empty, soft, table, tile, until, word } from "./words.js";
 
 function tiles({ status, trust }) {
   const connected = status.sidecars.filter((own) => own.connected);

@@ -50,6 +50,20 @@ export function bytes(count) {
   return count < 1e6 ? `${(count / 1e3).toFixed(1)} kB` : `${(count / 1e6).toFixed(1)} MB`;
 }
 
+/** Bytes in binary units, rounded down, as the command line writes them. */
+export function size(bytes_) {
+  let [unit, name] = [1, "B"];
+  for (const next of ["KiB", "MiB", "GiB", "TiB"]) {
+    if (bytes_ / unit < 1024) break;
+    [unit, name] = [unit * 1024, next];
+  }
+  const tenths = Math.floor((bytes_ / unit) * 10);
+  return `${tenths >= 1000 || tenths % 10 === 0 ? Math.floor(tenths / 10) : (tenths / 10).toFixed(1)} ${name}`;
+}
+
+/** Thousandths of a core. */
+export const cores = (milli) => String(milli / 1000);
+
 export const count = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
 
 /** How bad a share of errors is. */
@@ -65,6 +79,12 @@ export function agent(id) {
   const cut = id.indexOf("/");
   if (cut < 0) return element("bdi", {}, id);
   return element("span", {}, element("bdi", { class: "strong" }, id.slice(cut + 1)), soft(element("bdi", {}, ` ${id.slice(0, cut)}`)));
+}
+
+/** A number with what it is. */
+export function tile(title, value, note, kind) {
+  return element("dl", { class: `tile ${kind || ""}` }, element("dt", {}, title),
+    element("dd", {}, value, note ? element("small", {}, note) : null));
 }
 
 /** Nothing here: why, and what to do about it. */
