@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::diagnose::Diagnose;
-use crate::kinds::{Dispatch, KindInfo, dispatch, kind_names};
+use crate::kinds::{Dispatch, KindInfo, dispatch, kind_info, kind_names};
 use crate::model::{Kind, Meta, ResourceKey, StringMap};
 use crate::raw::{
-    AgentClusterSpec, AgentSecurityPolicySpec, AlertRuleSpec, AuthorizationPolicySpec, DestinationRuleSpec,
-    Metadata, PeerAuthenticationSpec, RateLimitSpec, Raw, Reader, RequestAuthenticationSpec,
-    ServiceEntrySpec, ServiceEntryStatusSpec, SidecarSpec, TelemetryProviderSpec, TelemetrySpec, TextMap,
-    TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec, nearest,
+    AgentClusterSpec, AgentSecurityPolicySpec, AgentTemplateSpec, AlertRuleSpec, AuthorizationPolicySpec,
+    DestinationRuleSpec, GpuPoolSpec, Metadata, NodeSpec, PeerAuthenticationSpec, RateLimitSpec, Raw, Reader,
+    RequestAuthenticationSpec, ServiceEntrySpec, ServiceEntryStatusSpec, SidecarSpec, TelemetryProviderSpec,
+    TelemetrySpec, TextMap, TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec, nearest,
 };
 use crate::validate::check::is_dns_label;
 use crate::yaml::{Node, Type, clip_text};
@@ -31,6 +31,9 @@ pub(crate) enum Spec<'n> {
     WorkloadEntry(WorkloadSpec<'n>),
     WorkloadGroup(WorkloadGroupSpec<'n>),
     AgentCluster(AgentClusterSpec<'n>),
+    AgentTemplate(AgentTemplateSpec<'n>),
+    GpuPool(GpuPoolSpec<'n>),
+    Node(NodeSpec<'n>),
     AgentSecurityPolicy(AgentSecurityPolicySpec<'n>),
     Sidecar(SidecarSpec<'n>),
     PeerAuthentication(PeerAuthenticationSpec<'n>),
@@ -68,7 +71,9 @@ pub(crate) fn read<'n>(
         }
         Dispatch::Foreign => {
             let message = format!("skipped: {kind} is not a kind that Pilotfish reads");
-            diagnose.warn(node, message, None);
+            let hint =
+                kind_info(kind).map(|info| format!("its own {kind} is of {}", info.versions.join(", ")));
+            diagnose.warn(node, message, hint);
         }
         Dispatch::WrongVersion(info) => {
             let message = format!("{kind} has no apiVersion `{}`", clip_text(api_version));
@@ -146,6 +151,9 @@ fn read_spec<'n>(node: Node<'n>, kind: Kind, diagnose: &mut Diagnose) -> Option<
         Kind::WorkloadEntry => Spec::WorkloadEntry(Raw::read(node, reader)?),
         Kind::WorkloadGroup => Spec::WorkloadGroup(Raw::read(node, reader)?),
         Kind::AgentCluster => Spec::AgentCluster(Raw::read(node, reader)?),
+        Kind::AgentTemplate => Spec::AgentTemplate(Raw::read(node, reader)?),
+        Kind::GpuPool => Spec::GpuPool(Raw::read(node, reader)?),
+        Kind::Node => Spec::Node(Raw::read(node, reader)?),
         Kind::AgentSecurityPolicy => Spec::AgentSecurityPolicy(Raw::read(node, reader)?),
         Kind::Sidecar => Spec::Sidecar(Raw::read(node, reader)?),
         Kind::PeerAuthentication => Spec::PeerAuthentication(Raw::read(node, reader)?),

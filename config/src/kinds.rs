@@ -2,10 +2,10 @@
 
 use crate::model::Kind;
 use crate::raw::{
-    AgentClusterSpec, AgentSecurityPolicySpec, AlertRuleSpec, AuthorizationPolicySpec, DestinationRuleSpec,
-    Object, PeerAuthenticationSpec, RateLimitSpec, Raw, RequestAuthenticationSpec, ServiceEntrySpec, Shape,
-    SidecarSpec, TelemetryProviderSpec, TelemetrySpec, TrustDomainSpec, VirtualServiceSpec,
-    WorkloadGroupSpec, WorkloadSpec,
+    AgentClusterSpec, AgentSecurityPolicySpec, AgentTemplateSpec, AlertRuleSpec, AuthorizationPolicySpec,
+    DestinationRuleSpec, GpuPoolSpec, NodeSpec, Object, PeerAuthenticationSpec, RateLimitSpec, Raw,
+    RequestAuthenticationSpec, ServiceEntrySpec, Shape, SidecarSpec, TelemetryProviderSpec, TelemetrySpec,
+    TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec,
 };
 
 /// What is known of a kind.
@@ -48,6 +48,9 @@ pub static KINDS: &[KindInfo] = &[
     info::<WorkloadSpec>(Kind::WorkloadEntry, NETWORKING, true, true),
     info::<WorkloadGroupSpec>(Kind::WorkloadGroup, NETWORKING, true, true),
     info::<AgentClusterSpec>(Kind::AgentCluster, OURS, true, true),
+    info::<AgentTemplateSpec>(Kind::AgentTemplate, OURS_ONLY, true, true),
+    info::<GpuPoolSpec>(Kind::GpuPool, OURS_ONLY, true, true),
+    info::<NodeSpec>(Kind::Node, OURS_ONLY, true, true),
     info::<AgentSecurityPolicySpec>(Kind::AgentSecurityPolicy, OURS, true, false),
     info::<SidecarSpec>(Kind::Sidecar, NETWORKING, false, true),
     info::<PeerAuthenticationSpec>(Kind::PeerAuthentication, SECURITY, false, true),
@@ -159,7 +162,9 @@ pub fn dispatch(api_version: &str, kind: &str) -> Dispatch {
             return Dispatch::Known(info);
         }
         let own = info.versions.iter().any(|known| known.rsplit_once('/').is_some_and(|(g, _)| g == group));
-        let foreign = is_foreign_group(group) && !own && !group.ends_with("istio.io");
+        // Kubernetes has a kind of the same name in its core: Node.
+        let core = group.is_empty() && !own && FOREIGN.contains(&kind);
+        let foreign = core || is_foreign_group(group) && !own && !group.ends_with("istio.io");
         return if foreign { Dispatch::Foreign } else { Dispatch::WrongVersion(info) };
     }
     let typed = kind.strip_suffix("List").and_then(kind_info);

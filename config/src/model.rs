@@ -23,6 +23,7 @@ mod route;
 mod security;
 mod service;
 mod sidecar;
+mod taint;
 mod trust;
 mod virtual_service;
 
@@ -45,6 +46,7 @@ pub use route::*;
 pub use security::*;
 pub use service::*;
 pub use sidecar::*;
+pub use taint::*;
 pub use trust::*;
 pub use virtual_service::*;
 

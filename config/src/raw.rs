@@ -15,10 +15,12 @@
 //! is checked in `validate`.
 
 mod agent;
+mod agent_security_policy;
 mod alert_rule;
 mod destination_rule;
 mod metadata;
 mod observe;
+mod placement;
 mod rate_limit;
 mod read;
 mod security;
@@ -31,10 +33,12 @@ mod virtual_service;
 mod word;
 
 pub use agent::*;
+pub use agent_security_policy::*;
 pub use alert_rule::*;
 pub use destination_rule::*;
 pub use metadata::*;
 pub use observe::*;
+pub use placement::*;
 pub use rate_limit::*;
 pub use read::*;
 pub use security::*;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::annotations;
 use crate::kinds::{KINDS, KindInfo};
+use crate::model::Kind;
 use crate::raw::{Field, Object, Shape, Status};
 
 /// The whole reference.
@@ -53,8 +54,9 @@ fn rows(out: &mut String, path: &str, object: &'static Object, within: &mut Vec<
 fn inner(shape: &Shape) -> (Option<&'static Object>, &'static str) {
     match shape {
         Shape::Object(object) => (Some(object), ""),
-        Shape::List(Shape::Object(object)) => (Some(object), "[]"),
-        Shape::Map(Shape::Object(object)) => (Some(object), ".*"),
+        Shape::List(items) => (inner(items).0, "[]"),
+        Shape::Map(values) => (inner(values).0, ".*"),
+        Shape::Either(shapes) => shapes.iter().map(inner).find(|one| one.0.is_some()).unwrap_or((None, "")),
         _ => (None, ""),
     }
 }
@@ -86,7 +88,13 @@ fn value(shape: &Shape) -> String {
         Shape::Number => "number".into(),
         Shape::Duration => "time, `1.5s`".into(),
         Shape::Words(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
-        Shape::Either(shapes) => shapes.iter().map(value).collect::<Vec<_>>().join(" or "),
+        Shape::Either(shapes) => {
+            let values = shapes.iter().map(|shape| match shape {
+                Shape::Object(_) => "the following".into(),
+                shape => value(shape),
+            });
+            values.collect::<Vec<_>>().join(" or ")
+        }
         Shape::List(items) => match items {
             Shape::Object(_) => "list".into(),
             items => format!("list of {}", value(items)),
@@ -101,11 +109,16 @@ fn value(shape: &Shape) -> String {
 fn annotations(out: &mut String) {
     out.push_str(
         "\n## Annotations\n\nWhat Istio has no field for. Those of single rules may also be written as `pilotfish.dev/NAME.RULE` for \
-         the rule of that name of a VirtualService; without it they hold for all of its rules.\n\n| annotation | on | what |\n|---|---|---|\n",
+         the rule of that name of a VirtualService; without it they hold for all of its rules. So may those of single agents for \
+         agents of an AgentCluster.\n\n| annotation | on | what |\n|---|---|---|\n",
     );
     for (name, kinds, per_rule, doc) in annotations::reference() {
+        let rules = match per_rule {
+            true if kinds == [Kind::AgentCluster] => ", single agents",
+            true => ", single rules",
+            false => "",
+        };
         let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-        let rules = if per_rule { ", single rules" } else { "" };
         let _ = writeln!(out, "| `pilotfish.dev/{name}` | {}{rules} | {} |", kinds.join(", "), cell(doc));
     }
 }

@@ -1,7 +1,9 @@
 //! Raw documents to the model: every rule that needs more than one field or more than one document.
 
 mod additions;
+mod affinity;
 mod agent;
+mod agent_security_policy;
 mod alert_rule;
 pub mod annotations;
 mod base64;
@@ -9,6 +11,7 @@ pub(crate) mod check;
 mod cors;
 mod delegate;
 mod destination_rule;
+mod duties;
 mod fault;
 mod headers;
 mod health;
@@ -18,11 +21,15 @@ mod load_balancer;
 mod matching;
 mod merge;
 mod mirrors;
+mod node;
 mod observe;
+mod placement;
 mod pool;
 mod rate_limit;
 mod references;
+mod regions;
 mod retry;
+mod runtime;
 mod security;
 mod service;
 mod sidecar;
@@ -56,6 +63,7 @@ struct Drafts<'n> {
     rate_limits: Vec<RateLimitDraft<'n>>,
     telemetries: Vec<Node<'n>>,
     providers: Vec<observe::Mention<'n>>,
+    agents: Vec<agent::AgentDraft<'n>>,
 }
 
 /// Validates all documents. The model is only good if no error was reported.
@@ -76,6 +84,7 @@ pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose
     rate_limit::unknown_targets(&mut cx, &drafts, &model);
     observe::unknown_providers(&mut cx, &drafts.providers, &model);
     observe::without_effect(&mut cx, &drafts.telemetries, &model);
+    affinity::check(&mut cx, &drafts.agents, &model);
     trust::unique(&mut cx, &drafts.trust_domains);
     model.trust_domains = drafts.trust_domains.into_iter().map(|(domain, _)| domain).collect();
     model.rate_limits = drafts.rate_limits.into_iter().map(|draft| draft.limit).collect();
@@ -85,19 +94,14 @@ pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose
 }
 
 fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &mut Drafts<'n>) {
-    let Document { node, meta, spec, .. } = document;
+    let Document { node, meta, spec, annotations } = document;
     match spec {
         Spec::VirtualService(spec) => {
             drafts.virtual_services.push(virtual_service::virtual_service(cx, meta, &spec));
         }
         Spec::DestinationRule(spec) => {
-            let annotations = annotations::PolicyAnnotations::read(&meta.annotations);
-            drafts.destination_rules.extend(destination_rule::destination_rule(
-                cx,
-                meta,
-                &spec,
-                &annotations,
-            ));
+            let policies = annotations::PolicyAnnotations::read(&meta.annotations);
+            drafts.destination_rules.extend(destination_rule::destination_rule(cx, meta, &spec, &policies));
         }
         Spec::ServiceEntry(spec) => {
             model.service_entries.push(service::service_entry(cx, meta, &spec));
@@ -108,9 +112,17 @@ fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &
             drafts.workloads.push(node);
         }
         Spec::WorkloadGroup(spec) => model.workload_groups.extend(service::workload_group(cx, meta, &spec)),
-        Spec::AgentCluster(spec) => model.agent_clusters.push(agent::agent_cluster(cx, meta, &spec)),
+        Spec::AgentCluster(spec) => {
+            let annotations = annotations.as_ref();
+            let cluster = agent::agent_cluster(cx, meta, annotations, &spec, &mut drafts.agents);
+            model.agent_clusters.push(cluster);
+        }
+        Spec::AgentTemplate(spec) => model.agent_templates.push(runtime::agent_template(cx, meta, &spec)),
+        Spec::GpuPool(spec) => model.gpu_pools.push(node::gpu_pool(cx, meta, &spec)),
+        Spec::Node(spec) => node::node(cx, meta, &spec, &mut model.nodes),
         Spec::AgentSecurityPolicy(spec) => {
-            model.agent_security_policies.push(agent::agent_security_policy(cx, meta, &spec));
+            let policy = agent_security_policy::agent_security_policy(cx, meta, &spec);
+            model.agent_security_policies.push(policy);
         }
         Spec::Sidecar(spec) => model.sidecars.push(sidecar::sidecar(cx, meta, &spec)),
         Spec::PeerAuthentication(spec) => {

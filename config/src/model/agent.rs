@@ -10,24 +10,33 @@ use super::{CircuitBreaker, Duties, HealthCheck, Meta, PlacementRules, Runtime, 
 pub struct AgentCluster {
     /// Key, labels, annotations, place.
     pub meta: Meta,
-    /// All replicas together.
+    /// All replicas together, as written.
     pub replicas: Option<u32>,
     /// Who places and watches them.
     pub orchestrator: Option<Orchestrator>,
     /// What of that is on.
     pub duties: Duties,
-    /// The agents.
+    /// The agents, those that only regions or `resource_management` name included. Their resources and commands are complete
+    /// but for their AgentTemplate.
     pub agents: Vec<Agent>,
-    /// How many run where.
+    /// How many run where, by the agents' own names.
     pub regions: Vec<AgentRegion>,
     /// How their number follows load.
     pub auto_scaling: Option<AutoScaling>,
-    /// Resources by agent name.
-    pub resource_management: Vec<(String, Resources)>,
     /// `pilotfish.dev/circuit-breaker`, for the endpoints of its agents; a DestinationRule's goes before it.
     pub circuit_breaker: Wish<CircuitBreaker>,
     /// `pilotfish.dev/health-check`, for the endpoints of its agents; a ServiceEntry's goes before it.
     pub health_check: Wish<HealthCheck>,
+}
+
+impl AgentCluster {
+    /// How many of an agent run in which region; none: no region names it.
+    pub fn in_regions(&self, agent: &str) -> Vec<(&str, u32)> {
+        let own = |region: &AgentRegion| {
+            region.agent_distribution.iter().find(|(name, _)| name == agent).map(|(_, count)| *count)
+        };
+        self.regions.iter().filter_map(|region| Some((region.name.as_str(), own(region)?))).collect()
+    }
 }
 
 /// A kind of agent.
@@ -35,7 +44,7 @@ pub struct AgentCluster {
 pub struct Agent {
     /// Its name; endpoints name it by `pilotfish.dev/agent`.
     pub name: String,
-    /// How many run.
+    /// How many run, where no region says. With an on-demand deployment the most that run.
     pub replicas: Option<u32>,
     /// What each needs.
     pub resources: Resources,
@@ -123,6 +132,25 @@ pub struct Resources {
     pub gpu_memory: Option<u64>,
     /// A MIG profile, `1g.10gb`: one slice of it.
     pub gpu_slice: Option<String>,
+}
+
+impl Resources {
+    /// This, with what it does not say from `other`. What is of cards is taken together: one says all of it.
+    #[must_use]
+    pub fn or(&self, other: &Resources) -> Resources {
+        let of_cards = if self.gpu.is_some() || self.gpu_memory.is_some() || self.gpu_slice.is_some() {
+            self
+        } else {
+            other
+        };
+        Resources {
+            cpu_milli: self.cpu_milli.or(other.cpu_milli),
+            memory: self.memory.or(other.memory),
+            gpu: of_cards.gpu,
+            gpu_memory: of_cards.gpu_memory,
+            gpu_slice: of_cards.gpu_slice.clone(),
+        }
+    }
 }
 
 /// Who places and watches agents.

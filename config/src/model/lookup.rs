@@ -1,14 +1,30 @@
 //! Look-ups over a [`Model`], with Istio's precedence.
 
 use super::{
-    Agent, Capability, DestinationRule, Host, Model, OutboundMode, Probe, ServiceEntry, Sidecar, StringMap,
-    Workload,
+    Agent, AgentTemplate, Capability, DestinationRule, GpuPool, Host, Meta, Model, OutboundMode, Probe,
+    ServiceEntry, Sidecar, StringMap, Workload,
 };
 
 /// Namespaces whose documents for all workloads hold for the whole mesh: ours before Istio's.
 pub const ROOT_NAMESPACES: [&str; 2] = ["pilotfish-system", "istio-system"];
 
 impl Model {
+    /// The pool that an agent of `namespace` names, `name` or `namespace/name`: of its own namespace, else of a root namespace.
+    pub fn gpu_pool(&self, namespace: &str, name: &str) -> Option<&GpuPool> {
+        match name.split_once('/') {
+            Some((namespace, name)) => {
+                let own = |meta: &Meta| meta.namespace() == namespace && meta.name() == name;
+                self.gpu_pools.iter().find(|pool| own(&pool.meta))
+            }
+            None => own_or_root(&self.gpu_pools, |pool| &pool.meta, namespace, name),
+        }
+    }
+
+    /// How agents of a name in `namespace` are started: by its own namespace, else by a root namespace.
+    pub fn agent_template(&self, namespace: &str, name: &str) -> Option<&AgentTemplate> {
+        own_or_root(&self.agent_templates, |template| &template.meta, namespace, name)
+    }
+
     /// The DestinationRule that a caller in `namespace` uses for `host`: the caller's namespace first, then the
     /// host's own, then any that is exported to the caller; in each, exact hosts before longer wildcards.
     pub fn destination_rule(&self, host: &str, namespace: &str) -> Option<&DestinationRule> {
@@ -127,4 +143,11 @@ pub(crate) fn most_specific_rule<'r>(
         })
         .reduce(|best, next| if (next.0, next.1) > (best.0, best.1) { next } else { best })
         .map(|(_, _, index)| index)
+}
+
+/// The one of that name in `namespace`, else in a root namespace.
+fn own_or_root<'m, T>(all: &'m [T], meta: fn(&T) -> &Meta, namespace: &str, name: &str) -> Option<&'m T> {
+    std::iter::once(namespace).chain(ROOT_NAMESPACES).find_map(|namespace| {
+        all.iter().find(|one| meta(one).namespace() == namespace && meta(one).name() == name)
+    })
 }

@@ -34,6 +34,12 @@ kinds! {
     WorkloadGroup,
     /// Agents and what they are able to do.
     AgentCluster,
+    /// How agents of a name are started.
+    AgentTemplate,
+    /// Cards that are given out under one rule.
+    GpuPool,
+    /// A machine that runs agents.
+    Node,
     /// Governance of agents.
     AgentSecurityPolicy,
     /// Scope and limits of a sidecar.

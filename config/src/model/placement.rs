@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Meta, StringMap};
+use super::{Meta, StringMap, Taint, Toleration};
 
 /// A machine that runs agents. Reported by `pilotfish node`, or written down for `pilotfish placement plan`.
 #[derive(Debug, Clone)]
@@ -54,39 +54,6 @@ pub struct GpuSlice {
     pub profile: String,
     /// Bytes.
     pub memory: u64,
-}
-
-/// What keeps agents away from a node, in Kubernetes' words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taint {
-    /// What.
-    pub key: String,
-    /// Perhaps with a value.
-    pub value: String,
-    /// What happens to those that do not tolerate it.
-    pub effect: TaintEffect,
-}
-
-/// What a taint does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TaintEffect {
-    /// Nothing new (Kubernetes' `NoSchedule`).
-    NoSchedule,
-    /// Rather not (`PreferNoSchedule`).
-    PreferNoSchedule,
-    /// Nothing new, and what is there is moved away (`NoExecute`).
-    NoExecute,
-}
-
-/// A taint that an agent does not mind. An absent key tolerates all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Toleration {
-    /// Of the taint.
-    pub key: Option<String>,
-    /// Of the taint; `None`: any (operator `Exists`).
-    pub value: Option<String>,
-    /// Of the taint; `None`: any.
-    pub effect: Option<TaintEffect>,
 }
 
 /// Cards that are given out under one rule.
@@ -190,7 +157,7 @@ impl Default for OnDemand {
 /// Where replicas of an agent want to be, or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentAffinity {
-    /// The other agent, `name` or `namespace/name` (the own one for spreading).
+    /// The other agent, `namespace/name` (the own one for spreading).
     pub agent: String,
     /// What "together" means.
     pub topology: Topology,
@@ -198,8 +165,8 @@ pub struct AgentAffinity {
     pub required: bool,
 }
 
-/// How near is together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// How near is together, from the nearest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Topology {
     /// On one machine.
     Node,
@@ -277,7 +244,14 @@ impl fmt::Display for Topology {
     }
 }
 
-/// The duties of a level of an orchestrator. Everything is on unless levels name what is.
+/// The levels of an orchestrator, each with its duties, from the top down.
+pub const LEVELS: [(&str, [&str; 3]); 3] = [
+    ("cluster-controller", ["resource_allocation", "agent_placement", "policy_enforcement"]),
+    ("node-controller", ["local_scheduling", "health_monitoring", "resource_optimization"]),
+    ("agent-supervisor", ["task_coordination", "failure_recovery", "performance_optimization"]),
+];
+
+/// The duties of the levels of an orchestrator. Everything is on unless levels name what is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Duties {
     /// Cluster controller: counts against nodes' and pools' resources (`resource_allocation`).
@@ -312,6 +286,75 @@ impl Default for Duties {
             task_coordination: true,
             failure_recovery: true,
             performance_optimization: true,
+        }
+    }
+}
+
+impl Duties {
+    /// Switches one on or off by its word; what [`LEVELS`] does not have is left alone.
+    pub fn set(&mut self, word: &str, on: bool) {
+        if let Some(duty) = self.all().into_iter().find(|(name, _)| *name == word) {
+            *duty.1 = on;
+        }
+    }
+
+    /// The words of those that are off.
+    pub fn off(mut self) -> Vec<&'static str> {
+        self.all().into_iter().filter(|(_, on)| !**on).map(|(word, _)| word).collect()
+    }
+
+    fn all(&mut self) -> [(&'static str, &mut bool); 9] {
+        [
+            ("resource_allocation", &mut self.resource_allocation),
+            ("agent_placement", &mut self.agent_placement),
+            ("policy_enforcement", &mut self.policy_enforcement),
+            ("local_scheduling", &mut self.local_scheduling),
+            ("health_monitoring", &mut self.health_monitoring),
+            ("resource_optimization", &mut self.resource_optimization),
+            ("task_coordination", &mut self.task_coordination),
+            ("failure_recovery", &mut self.failure_recovery),
+            ("performance_optimization", &mut self.performance_optimization),
+        ]
+    }
+}
+
+impl Runtime {
+    /// This one, with what it does not say from `other`. Environments are put together, name by name.
+    #[must_use]
+    pub fn or(&self, other: &Runtime) -> Runtime {
+        let command = if self.command.is_empty() { &other.command } else { &self.command };
+        let mut env = other.env.clone();
+        env.extend(self.env.clone());
+        Runtime {
+            command: command.clone(),
+            image: self.image.clone().or_else(|| other.image.clone()),
+            env,
+            working_dir: self.working_dir.clone().or_else(|| other.working_dir.clone()),
+            probe: self.probe.clone().or_else(|| other.probe.clone()),
+            start_timeout: self.start_timeout.or(other.start_timeout),
+            stop_timeout: self.stop_timeout.or(other.stop_timeout),
+        }
+    }
+}
+
+impl Deployment {
+    /// The word in YAML and tables.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Deployment::Static => "static",
+            Deployment::PreWarmed { .. } => "pre_warmed",
+            Deployment::JustInTime(_) => "just_in_time",
+        }
+    }
+}
+
+impl GpuSharing {
+    /// The word in YAML and tables.
+    pub const fn word(self) -> &'static str {
+        match self {
+            GpuSharing::Exclusive => "exclusive",
+            GpuSharing::Fractional => "fractional",
+            GpuSharing::Slices => "slices",
         }
     }
 }

@@ -1,40 +1,50 @@
-//! AgentCluster and AgentSecurityPolicy: our own kinds. Their keys are in snake_case.
+//! AgentCluster: our own kind. Its keys are in snake_case.
 
-use super::{Bool, Int, List, Map, One, Raw, Reader, Shape, Text, TextMap, object, words};
+use super::{
+    AffinitySpec, Bool, CommandSpec, DeploymentSpec, DisruptionSpec, Int, List, Map, Raw, Reader, Shape,
+    Signed, Text, TextMap, Time, TolerationSpec, object,
+};
 use crate::yaml::{Node, Type};
 
 object! {
-    /// Agents and what they are able to do.
+    /// Agents: what they are able to do, and how many of them run where, as what. The control plane places them on nodes
+    /// (`pilotfish node`), which start each beside a sidecar; `pilotfish placement explain` says why one has no place.
     struct AgentClusterSpec<'n> "AgentCluster" {
-        /// All replicas together.
-        replicas = "replicas": Int<'n>, later;
+        /// All replicas together: is compared with what agents or regions say. Of an only agent that says none it is the
+        /// number.
+        replicas = "replicas": Int<'n>;
         /// Who places and watches the agents.
-        orchestrator = "orchestrator": OrchestratorSpec<'n>, later;
-        /// The agents.
+        orchestrator = "orchestrator": OrchestratorSpec<'n>;
+        /// The agents. One that only `regions` or `resource_management` name is there too.
         agents = "agents": List<AgentSpec<'n>>;
-        /// How many run where.
-        regions = "regions": List<RegionSpec<'n>>, later;
-        /// How their number follows load.
-        auto_scaling = "auto_scaling": AutoScalingSpec<'n>, later;
-        /// Resources by agent name.
-        resource_management = "resource_management": Map<'n, ResourcesSpec<'n>>, later;
+        /// How many run where. Agents that no region names run anywhere, as many as their `replicas`.
+        regions = "regions": List<RegionSpec<'n>>;
+        /// How their number follows load. It is checked, and manual for now: `pilotfish scale`.
+        auto_scaling = "auto_scaling": AutoScalingSpec<'n>;
+        /// Resources by agent name, for what `agents[].resources` does not say.
+        resource_management = "resource_management": Map<'n, ResourcesSpec<'n>>;
     }
 
-    /// Who places and watches agents.
+    /// Who places and watches agents. Without it every duty is done.
     struct OrchestratorSpec<'n> "Orchestrator" {
         /// `hierarchical`.
         kind = "type": Text<'n>;
-        /// From the top down.
+        /// From the top down. What a level lists is done and what it does not is not; a level without a list, or that is not
+        /// there, does everything.
         levels = "levels": List<LevelSpec<'n>>;
     }
 
     /// A level of an orchestrator.
     struct LevelSpec<'n> "OrchestratorLevel" {
-        /// Name.
+        /// `cluster-controller` (the control plane), `node-controller` (`pilotfish node`) or `agent-supervisor` (the sidecar).
         name = "name": Text<'n>, required;
-        /// What it spans.
+        /// What it spans: `global`, `node`, `agent-group`.
         scope = "scope": Text<'n>;
-        /// What it does.
+        /// What it does. cluster-controller: `resource_allocation` (counts against nodes and pools), `agent_placement` (places what
+        /// is new), `policy_enforcement` (pool permissions, priorities, budgets). node-controller: `local_scheduling` (starts and
+        /// stops), `health_monitoring` (restarts sidecars, leaves failed cards), `resource_optimization` (limits of cgroups).
+        /// agent-supervisor: `task_coordination` (probes, drains), `failure_recovery` (restarts with back-off),
+        /// `performance_optimization` (measures CPU, memory, GPU).
         responsibilities = "responsibilities": List<Text<'n>>;
     }
 
@@ -42,14 +52,50 @@ object! {
     struct AgentSpec<'n> "Agent" {
         /// Its name; endpoints name it by the label `pilotfish.dev/agent`.
         name = "name": Text<'n>, required;
-        /// How many run.
-        replicas = "replicas": Int<'n>, later;
+        /// How many run, where no region says: 1 when there is a `command` or an `image`, else none. With `deployment:
+        /// just_in_time` or `pre_warmed` the most that run.
+        replicas = "replicas": Int<'n>;
         /// What each needs.
-        resources = "resources": ResourcesSpec<'n>, later;
+        resources = "resources": ResourcesSpec<'n>;
         /// What it is able to do: `name`, `name@version` or `{name, version}`.
         capabilities = "capabilities": List<CapabilitySpec<'n>>;
         /// Further labels.
         labels = "labels": TextMap<'n>;
+        /// A container's image, for the Kubernetes executor.
+        image = "image": Text<'n>;
+        /// The program and its arguments: a list, or a text that is split as a shell splits words, without expansion. Else
+        /// `pilotfish.dev/command`, else that of the AgentTemplate of its name. It has to listen on 127.0.0.1:$PORT.
+        command = "command": CommandSpec<'n>;
+        /// Further environment.
+        env = "env": TextMap<'n>;
+        /// Where the program starts, an absolute path. The node's folder for the replica by default.
+        working_dir = "working_dir": Text<'n>;
+        /// How its health is found out: `http:/PATH`, `grpc`, `grpc:SERVICE`, `tcp` (the default) or `exec:COMMAND`.
+        probe = "probe": Text<'n>;
+        /// How long it may take to become ready before it is started anew: 1s to 1h (60s by default).
+        start_timeout = "start_timeout": Time<'n>;
+        /// How long it may take to end after SIGTERM before it is killed: 0s to 1h (10s by default, Docker's).
+        stop_timeout = "stop_timeout": Time<'n>;
+        /// Higher ones get a place first, and may evict lower ones within their disruption budgets (0 by default).
+        priority = "priority": Signed<'n>;
+        /// The GpuPool of its cards, `name` or `namespace/name`. Any that it may use by default.
+        pool = "pool": Text<'n>;
+        /// Labels that its nodes have to have.
+        node_selector = "node_selector": TextMap<'n>;
+        /// Taints of nodes that it does not mind.
+        tolerations = "tolerations": List<TolerationSpec<'n>>;
+        /// Agents that it should be near.
+        affinity = "affinity": List<AffinitySpec<'n>>;
+        /// Agents that it should be away from; itself to spread it.
+        anti_affinity = "anti_affinity": List<AffinitySpec<'n>>;
+        /// All of its replicas (of a region) get a place, or none does. False by default.
+        gang = "gang": Bool<'n>;
+        /// How many may be missing because somebody moves or evicts them.
+        disruption_budget = "disruption_budget": DisruptionSpec<'n>;
+        /// When its replicas run: `static` (always; the default), `pre_warmed`, `just_in_time`, or one of them with its settings.
+        deployment = "deployment": DeploymentSpec<'n>;
+        /// Calls that each replica takes at a time, 1 or more; no limit by default.
+        capacity = "capacity": Int<'n>;
     }
 
     /// A capability with a version.
@@ -60,21 +106,27 @@ object! {
         version = "version": Quantity<'n>;
     }
 
-    /// What an agent needs.
+    /// What an agent needs. Quantities are Kubernetes': `500m`, `0.5`, `4Gi`, `1e3`.
     struct ResourcesSpec<'n> "Resources" {
         /// Cores, `500m` or `2`.
         cpu = "cpu": Quantity<'n>;
         /// Bytes, `4Gi`.
         memory = "memory": Quantity<'n>;
-        /// Cards.
+        /// Whole cards.
         gpu = "gpu": Quantity<'n>;
+        /// Bytes on a card: with `gpu` each of the cards has at least so many, without it a share of one card, in a pool whose
+        /// sharing is `fractional`.
+        gpu_memory = "gpuMemory": Quantity<'n>;
+        /// A MIG instance of this profile, `1g.10gb`, in a pool whose sharing is `slices`.
+        gpu_slice = "gpuSlice": Text<'n>;
     }
 
     /// How many agents run in a region.
     struct RegionSpec<'n> "Region" {
-        /// Region.
+        /// Region, as nodes name theirs.
         name = "name": Text<'n>, required;
-        /// Number by agent name.
+        /// Number by agent name. It is what counts: `replicas` of the agent that differ are not placed. A name that no agent has is
+        /// taken as the one that differs by singular or plural.
         agent_distribution = "agent_distribution": Map<'n, Int<'n>>;
     }
 
@@ -92,96 +144,6 @@ object! {
         scale_up_threshold = "scale_up_threshold": Quantity<'n>;
         /// Fewer below this, `50%`.
         scale_down_threshold = "scale_down_threshold": Quantity<'n>;
-    }
-
-    /// How agents are governed.
-    struct AgentSecurityPolicySpec<'n> "AgentSecurityPolicy" {
-        /// Who callers are.
-        authentication = "authentication": AuthenticationSpec<'n>;
-        /// What they may do.
-        authorization = "authorization": AuthorizationSpec<'n>;
-        /// How they talk.
-        communication = "communication": CommunicationSpec<'n>;
-        /// What data they see.
-        data_access = "data_access": DataAccessSpec<'n>;
-        /// What is recorded.
-        monitoring = "monitoring": MonitoringSpec<'n>;
-        /// What has to be complied with.
-        compliance = "compliance": ComplianceSpec<'n>;
-    }
-
-    /// Who callers are.
-    struct AuthenticationSpec<'n> "Authentication" {
-        /// Callers have to say who they are.
-        required = "required": Bool<'n>;
-        /// How they may: `certificate`, `oauth2`.
-        methods = "methods": List<Text<'n>>;
-        /// How long a token is valid: seconds, or a duration.
-        token_lifetime = "token_lifetime": Quantity<'n>;
-    }
-
-    /// What callers may do.
-    struct AuthorizationSpec<'n> "Authorization" {
-        /// `rbac`.
-        model = "model": Text<'n>;
-        /// Who may do what.
-        roles = "roles": List<RoleSpec<'n>>;
-    }
-
-    /// Who may do what.
-    struct RoleSpec<'n> "Role" {
-        /// The agent that has the role.
-        name = "name": Text<'n>, required;
-        /// `area:verb`, `*` allowed.
-        permissions = "permissions": List<Text<'n>>;
-        /// Paths, `*` allowed.
-        resources = "resources": List<Text<'n>>;
-    }
-
-    /// How agents talk.
-    struct CommunicationSpec<'n> "Communication" {
-        /// Whether they encrypt.
-        encryption = "encryption": One<'n, EncryptionWord>;
-        /// Protocols that are allowed.
-        protocols = "protocols": List<Text<'n>>;
-    }
-
-    /// What data agents see.
-    struct DataAccessSpec<'n> "DataAccess" {
-        /// Data has to be classified.
-        classification_required = "classification_required": Bool<'n>;
-        /// Classes, from the least to the most secret.
-        access_levels = "access_levels": List<Text<'n>>;
-    }
-
-    /// What is recorded.
-    struct MonitoringSpec<'n> "Monitoring" {
-        /// Log every action.
-        audit_all_actions = "audit_all_actions": Bool<'n>;
-        /// Log data access.
-        log_data_access = "log_data_access": Bool<'n>;
-        /// Raise an alert on anomalies.
-        alert_on_anomalies = "alert_on_anomalies": Bool<'n>;
-    }
-
-    /// What has to be complied with.
-    struct ComplianceSpec<'n> "Compliance" {
-        /// Frameworks.
-        frameworks = "frameworks": List<Text<'n>>;
-        /// How long records are kept, `90d`.
-        retention_policy = "retention_policy": Text<'n>;
-    }
-}
-
-words! {
-    /// Whether agents encrypt.
-    enum EncryptionWord {
-        /// Always.
-        Required = "required",
-        /// If the other side can.
-        Preferred = "preferred",
-        /// Never.
-        Disabled = "disabled",
     }
 }
 

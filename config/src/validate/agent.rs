@@ -1,24 +1,33 @@
-//! AgentCluster and AgentSecurityPolicy. Numbers that do not add up are warnings.
-
-use std::time::Duration;
+//! AgentCluster: agents, what they are able to do, what they are called elsewhere in the document.
 
 use crate::model::{
-    Agent, AgentCluster, AgentRegion, AgentRole, AgentSecurityPolicy, AutoScaling, Capability, Duties, Meta,
-    Orchestrator, OrchestratorLevel, PlacementRules, Resources, Runtime, is_capability_name, read_version,
+    Agent, AgentCluster, AutoScaling, Capability, Meta, Orchestrator, OrchestratorLevel, PlacementRules,
+    Resources, Runtime, StringMap, is_capability_name, read_version,
 };
-use crate::quantity::{self, NotAQuantity};
 use crate::raw::{
-    AgentClusterSpec, AgentSecurityPolicySpec, AgentSpec, AutoScalingSpec, Bool, CapabilitySpec,
-    EncryptionWord, List, Quantity, ResourcesSpec, Text,
+    AgentClusterSpec, AgentSpec, AutoScalingSpec, CapabilitySpec, List, Quantity, Text, TextMap, nearest,
 };
-use crate::units;
-use crate::yaml::clip_text;
+use crate::yaml::{Node, clip_text};
 
+use super::annotations::PREFIX;
 use super::check::Cx;
-use super::health;
+use super::regions::Names;
+use super::{duties, health, placement, regions, runtime};
+
+/// An agent as it is written: `namespace/name`, and where.
+pub(super) struct AgentDraft<'n> {
+    pub name: String,
+    pub node: Node<'n>,
+}
 
 /// Reads an AgentCluster.
-pub(super) fn agent_cluster(cx: &mut Cx<'_>, meta: Meta, spec: &AgentClusterSpec<'_>) -> AgentCluster {
+pub(super) fn agent_cluster<'n>(
+    cx: &mut Cx<'_>,
+    meta: Meta,
+    annotations: Option<&TextMap<'n>>,
+    spec: &AgentClusterSpec<'n>,
+    drafts: &mut Vec<AgentDraft<'n>>,
+) -> AgentCluster {
     let mut agents: Vec<Agent> = Vec::new();
     for agent in spec.agents.iter().flatten() {
         let Some(name) = agent.name else { continue };
@@ -26,16 +35,30 @@ pub(super) fn agent_cluster(cx: &mut Cx<'_>, meta: Meta, spec: &AgentClusterSpec
             cx.error(name.node, format!("the agent `{}` is there already", clip_text(name.value)));
         }
         agents.push(self::agent(cx, agent, name));
+        drafts.push(AgentDraft { name: format!("{}/{}", meta.namespace(), name.value), node: agent.node });
     }
-    let regions = regions(cx, spec);
-    replicas(cx, spec, &agents, &regions);
-    let resource_management = spec
-        .resource_management
-        .iter()
-        .flatten()
-        .map(|(name, resources)| (name.value.to_owned(), self::resources(cx, Some(resources))))
-        .collect();
-    AgentCluster {
+    let mut names = Names::new(&agents);
+    names.resources(cx, spec);
+    let regions = regions::regions(cx, spec, &mut names);
+    names.unused(cx);
+    for name in names.only_elsewhere() {
+        agents.push(Agent { name, ..nothing() });
+    }
+    for agent in &mut agents {
+        if let Some(resources) = names.resources_of(&agent.name) {
+            agent.resources = agent.resources.or(resources);
+        }
+        if agent.runtime.command.is_empty()
+            && let Some(text) = meta.annotation_for("command", Some(&agent.name))
+        {
+            agent.runtime.command = runtime::command_text(text).unwrap_or_default();
+        }
+    }
+    commands(cx, annotations, &agents);
+    if let ([only], Some(all), true) = (agents.as_mut_slice(), spec.replicas, regions.is_empty()) {
+        only.replicas = only.replicas.or(Some(all.value));
+    }
+    let cluster = AgentCluster {
         circuit_breaker: health::wish(&meta, "circuit-breaker", health::circuit_breaker),
         health_check: health::wish(&meta, "health-check", health::health_check),
         meta,
@@ -53,16 +76,34 @@ pub(super) fn agent_cluster(cx: &mut Cx<'_>, meta: Meta, spec: &AgentClusterSpec
                 })
                 .collect(),
         }),
-        duties: Duties::default(),
+        duties: spec
+            .orchestrator
+            .as_ref()
+            .map(|orchestrator| duties::read(cx, orchestrator))
+            .unwrap_or_default(),
         agents,
         regions,
         auto_scaling: spec.auto_scaling.as_ref().map(|scaling| auto_scaling(cx, scaling)),
-        resource_management,
-    }
+    };
+    regions::add_up(cx, spec, &cluster);
+    cluster
 }
 
-fn texts(list: Option<&List<Text<'_>>>) -> Vec<String> {
+pub(super) fn texts(list: Option<&List<Text<'_>>>) -> Vec<String> {
     list.into_iter().flatten().map(|text| text.value.to_owned()).collect()
+}
+
+/// An agent of which nothing is said.
+fn nothing() -> Agent {
+    Agent {
+        name: String::new(),
+        replicas: None,
+        resources: Resources::default(),
+        capabilities: Vec::new(),
+        labels: StringMap::new(),
+        runtime: Runtime::default(),
+        rules: PlacementRules::default(),
+    }
 }
 
 fn agent(cx: &mut Cx<'_>, spec: &AgentSpec<'_>, name: Text<'_>) -> Agent {
@@ -77,12 +118,28 @@ fn agent(cx: &mut Cx<'_>, spec: &AgentSpec<'_>, name: Text<'_>) -> Agent {
     }
     Agent {
         name: cx.label(name, "agent name"),
-        replicas: spec.replicas.map(|replicas| replicas.value),
-        resources: resources(cx, spec.resources.as_ref()),
+        replicas: spec.replicas.map(|replicas| {
+            placement::number(cx, replicas, 0, regions::MOST_REPLICAS);
+            replicas.value
+        }),
+        resources: runtime::resources(cx, spec.resources.as_ref()),
         capabilities,
         labels: cx.labels(spec.labels.as_ref()),
-        runtime: Runtime::default(),
-        rules: PlacementRules::default(),
+        runtime: runtime::of_agent(cx, spec),
+        rules: placement::rules(cx, spec),
+    }
+}
+
+/// Commands in annotations for agents that are not there.
+fn commands(cx: &mut Cx<'_>, annotations: Option<&TextMap<'_>>, agents: &[Agent]) {
+    for (key, _) in annotations.into_iter().flatten() {
+        let name = key.value.strip_prefix(PREFIX).and_then(|name| name.strip_prefix("command."));
+        let Some(name) = name.filter(|name| !agents.iter().any(|agent| agent.name == *name)) else {
+            continue;
+        };
+        let near = nearest(name, agents.iter().map(|agent| agent.name.as_str()));
+        let hint = near.map(|near| format!("did you mean `{PREFIX}command.{near}`?"));
+        cx.diagnose.error_at_key(key.node, format!("there is no agent `{}` here", clip_text(name)), hint);
     }
 }
 
@@ -112,63 +169,11 @@ fn capability(cx: &mut Cx<'_>, spec: &CapabilitySpec<'_>) -> Option<Capability> 
     Some(Capability { name: name.to_ascii_lowercase(), version: Some(version) })
 }
 
-fn resources(cx: &mut Cx<'_>, spec: Option<&ResourcesSpec<'_>>) -> Resources {
-    let Some(spec) = spec else { return Resources::default() };
-    let mut one = |quantity: Option<Quantity<'_>>, read: fn(&str) -> Result<u64, NotAQuantity>| {
-        let text = quantity?.0;
-        match read(text.value) {
-            Ok(number) => Some(number),
-            Err(why) => {
-                let message = format!("`{}` is not a quantity", clip_text(text.value));
-                cx.error_hint(text.node, message, why.to_string());
-                None
-            }
-        }
-    };
-    Resources {
-        cpu_milli: one(spec.cpu, quantity::milli),
-        memory: one(spec.memory, quantity::whole),
-        gpu: one(spec.gpu, quantity::whole).and_then(|gpus| u32::try_from(gpus).ok()),
-        gpu_memory: None,
-        gpu_slice: None,
-    }
-}
-
-fn regions(cx: &mut Cx<'_>, spec: &AgentClusterSpec<'_>) -> Vec<AgentRegion> {
-    let mut regions: Vec<AgentRegion> = Vec::new();
-    for region in spec.regions.iter().flatten() {
-        let Some(name) = region.name else { continue };
-        if regions.iter().any(|other| other.name == name.value) {
-            cx.error(name.node, format!("the region `{}` is there already", clip_text(name.value)));
-        }
-        let of = |(name, number): &(Text<'_>, crate::raw::Int<'_>)| (name.value.to_owned(), number.value);
-        let agent_distribution = region.agent_distribution.iter().flatten().map(of).collect();
-        regions.push(AgentRegion { name: name.value.to_owned(), agent_distribution });
-    }
-    regions
-}
-
-/// Sums that do not match what is written.
-fn replicas(cx: &mut Cx<'_>, spec: &AgentClusterSpec<'_>, agents: &[Agent], regions: &[AgentRegion]) {
-    let Some(replicas) = spec.replicas else { return };
-    let written = u64::from(replicas.value);
-    let in_regions: u64 = regions
-        .iter()
-        .flat_map(|region| &region.agent_distribution)
-        .map(|(_, number)| u64::from(*number))
-        .sum();
-    if !regions.is_empty() && in_regions != written {
-        let message = format!("{written} replicas, but the regions add up to {in_regions}");
-        cx.warn(replicas.node, message, "neither is acted on yet; make them agree");
-    }
-    let in_agents: u64 = agents.iter().filter_map(|agent| agent.replicas).map(u64::from).sum();
-    if in_agents > 0 && in_agents != written {
-        let message = format!("{written} replicas, but the agents add up to {in_agents}");
-        cx.warn(replicas.node, message, "neither is acted on yet; make them agree");
-    }
-}
-
 fn auto_scaling(cx: &mut Cx<'_>, spec: &AutoScalingSpec<'_>) -> AutoScaling {
+    if spec.enabled.is_none_or(|enabled| enabled.value) {
+        let hint = "the number of agents is set by hand: `pilotfish scale AGENT --replicas N`";
+        cx.diagnose.warn_at_key(spec.node, "checked, and not acted on yet".into(), Some(hint.into()));
+    }
     if let (Some(min), Some(max)) = (spec.min_replicas, spec.max_replicas)
         && min.value > max.value
     {
@@ -199,88 +204,6 @@ fn percentage(cx: &mut Cx<'_>, quantity: Quantity<'_>) -> Option<f64> {
         cx.error_hint(text.node, format!("`{}` is not a percentage", clip_text(text.value)), "such as 70%");
     }
     percent
-}
-
-/// Reads an AgentSecurityPolicy.
-pub(super) fn agent_security_policy(
-    cx: &mut Cx<'_>,
-    meta: Meta,
-    spec: &AgentSecurityPolicySpec<'_>,
-) -> AgentSecurityPolicy {
-    let flag = |flag: Option<Bool<'_>>| flag.is_some_and(|flag| flag.value);
-    let authentication = spec.authentication.as_ref();
-    let authorization = spec.authorization.as_ref();
-    let communication = spec.communication.as_ref();
-    let monitoring = spec.monitoring.as_ref();
-    AgentSecurityPolicy {
-        meta,
-        authentication_required: authentication.is_some_and(|a| flag(a.required)),
-        authentication_methods: texts(authentication.and_then(|a| a.methods.as_ref())),
-        token_lifetime: authentication.and_then(|a| a.token_lifetime).and_then(|time| lifetime(cx, time.0)),
-        authorization_model: authorization.and_then(|a| a.model).map(|model| model.value.to_owned()),
-        roles: authorization
-            .and_then(|a| a.roles.as_ref())
-            .into_iter()
-            .flatten()
-            .map(|role| AgentRole {
-                name: role.name.map_or(String::new(), |name| name.value.to_owned()),
-                permissions: permissions(cx, role.permissions.as_ref()),
-                resources: texts(role.resources.as_ref()),
-            })
-            .collect(),
-        encryption: communication.and_then(|c| c.encryption).map(|word| {
-            match word.value {
-                EncryptionWord::Required => "required",
-                EncryptionWord::Preferred => "preferred",
-                EncryptionWord::Disabled => "disabled",
-            }
-            .to_owned()
-        }),
-        protocols: texts(communication.and_then(|c| c.protocols.as_ref())),
-        classification_required: spec.data_access.as_ref().is_some_and(|d| flag(d.classification_required)),
-        access_levels: texts(spec.data_access.as_ref().and_then(|d| d.access_levels.as_ref())),
-        audit_all_actions: monitoring.is_some_and(|m| flag(m.audit_all_actions)),
-        log_data_access: monitoring.is_some_and(|m| flag(m.log_data_access)),
-        alert_on_anomalies: monitoring.is_some_and(|m| flag(m.alert_on_anomalies)),
-        frameworks: texts(spec.compliance.as_ref().and_then(|c| c.frameworks.as_ref())),
-        retention: spec
-            .compliance
-            .as_ref()
-            .and_then(|c| c.retention_policy)
-            .and_then(|time| lifetime(cx, time)),
-    }
-}
-
-fn permissions(cx: &mut Cx<'_>, list: Option<&List<Text<'_>>>) -> Vec<String> {
-    for text in list.into_iter().flatten().filter(|text| text.value.split(':').count() != 2) {
-        let message = format!("`{}` is not a permission", clip_text(text.value));
-        cx.error_hint(text.node, message, "write area:verb, such as knowledge:read");
-    }
-    texts(list)
-}
-
-/// Seconds without a unit, or a duration that may also be in days, weeks or years.
-fn lifetime(cx: &mut Cx<'_>, text: Text<'_>) -> Option<Duration> {
-    if let Ok(seconds) = text.value.parse::<u32>() {
-        return Some(Duration::from_secs(seconds.into()));
-    }
-    let days = [("d", 1u64), ("w", 7), ("y", 365)].iter().find_map(|(unit, days)| {
-        text.value
-            .strip_suffix(unit)
-            .and_then(|number| number.parse::<u32>().ok())
-            .map(|n| u64::from(n) * days)
-    });
-    if let Some(days) = days {
-        return Some(Duration::from_secs(days * 86_400));
-    }
-    match units::duration(text.value) {
-        Ok(time) => Some(time),
-        Err(_) => {
-            let hint = "seconds, or a number with a unit: 90d, 12h, 30m";
-            cx.error_hint(text.node, format!("`{}` is not a duration", clip_text(text.value)), hint);
-            None
-        }
-    }
 }
 
 #[cfg(test)]

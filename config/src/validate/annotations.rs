@@ -22,8 +22,8 @@ struct Known {
     name: &'static str,
     /// The kinds that it belongs on.
     kinds: &'static [Kind],
-    /// Whether it may be written for a single rule of a VirtualService, as `pilotfish.dev/hedge.RULE`; see
-    /// [`crate::model::Meta::annotation_for`].
+    /// Whether it may be written for a single rule of a VirtualService, as `pilotfish.dev/hedge.RULE`, or a single agent of an
+    /// AgentCluster; see [`crate::model::Meta::annotation_for`].
     per_rule: bool,
     /// What it does, for the reference.
     doc: &'static str,
@@ -33,8 +33,8 @@ struct Known {
 
 /// What is wrong with a value: it is written after the value, and then what to do.
 pub(super) struct Wrong {
-    what: String,
-    hint: String,
+    pub what: String,
+    pub hint: String,
 }
 
 impl Wrong {
@@ -207,6 +207,13 @@ const KNOWN: &[Known] = &[
         check: |value| health::health_check(value).map(drop),
     },
     Known {
+        name: "command",
+        kinds: &[Kind::AgentCluster],
+        per_rule: true,
+        doc: "The program of its agents that have no `command`, split as a shell splits words, without expansion;               `pilotfish.dev/command.AGENT` for one of them.",
+        check: |value| super::runtime::command_text(value).map(drop),
+    },
+    Known {
         name: "adaptive-concurrency",
         kinds: &[Kind::DestinationRule, Kind::Sidecar],
         per_rule: false,
@@ -287,7 +294,9 @@ pub(super) fn check(cx: &mut Cx<'_>, kind: Kind, annotations: Option<&TextMap<'_
     for (key, value) in annotations.into_iter().flatten() {
         let Some(name) = key.value.strip_prefix(PREFIX) else { continue };
         let (name, rule) = match name.split_once('.') {
-            Some((name, rule)) if kind == Kind::VirtualService => (name, Some(rule)),
+            Some((name, rule)) if matches!(kind, Kind::VirtualService | Kind::AgentCluster) => {
+                (name, Some(rule))
+            }
             _ => (name, None),
         };
         let Some(known) = KNOWN.iter().find(|known| known.name == name) else {
@@ -303,7 +312,8 @@ pub(super) fn check(cx: &mut Cx<'_>, kind: Kind, annotations: Option<&TextMap<'_
             cx.diagnose.warn_at_key(key.node, format!("does nothing on {kind}"), Some(hint));
         }
         if rule.is_some() && !known.per_rule {
-            let message = format!("`{PREFIX}{name}` cannot be written for a single rule");
+            let single = if kind == Kind::AgentCluster { "agent" } else { "rule" };
+            let message = format!("`{PREFIX}{name}` cannot be written for a single {single}");
             cx.diagnose.error_at_key(key.node, message, Some(format!("write `{PREFIX}{name}`")));
         }
         if let Err(Wrong { what, hint }) = (known.check)(value.value) {

@@ -308,14 +308,16 @@ pub(crate) fn is_subnet(text: &str) -> bool {
     }
 }
 
-fn is_label_key(text: &str) -> bool {
+/// Kubernetes' label names: perhaps a DNS name and a slash, then letters, digits and inner `-`, `_`, `.`.
+pub(crate) fn is_label_key(text: &str) -> bool {
     match text.split_once('/') {
         Some((prefix, name)) => fqdn(prefix).is_ok() && is_qualified(name),
         None => is_qualified(text),
     }
 }
 
-fn is_label_value(text: &str) -> bool {
+/// Kubernetes' label values.
+pub(crate) fn is_label_value(text: &str) -> bool {
     text.is_empty() || is_qualified(text)
 }
 

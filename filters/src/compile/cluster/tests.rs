@@ -285,7 +285,6 @@ fn agents_whose_workloads_stand_alone_are_services_of_their_own() {
         agents: vec![agent],
         regions: Vec::new(),
         auto_scaling: None,
-        resource_management: Vec::new(),
     });
     for port in [80, 8101, 8102] {
         assert_eq!(world.addresses(NLP, port, None), ["10.0.0.1:8101", "10.0.0.2:8102"], "{port}");
