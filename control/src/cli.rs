@@ -110,6 +110,8 @@ enum Command {
     Version(version::Version),
     #[command(hide = true)]
     Man(man::Man),
+    #[command(hide = true)]
+    LaunchSidecar(node::LaunchSidecar),
 }
 
 /// Commands as `--help` lists them.
@@ -173,6 +175,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failed> {
     match command {
         Command::Serve(serve) => Ok(serve.run()),
         Command::Node(node) => node.run().map(|()| ExitCode::SUCCESS),
+        Command::LaunchSidecar(it) => it.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => Ok(check.run()),
         Command::Schema(schema) => Ok(schema.run()),
         Command::Completion(completion) => Ok(completion.run()),
@@ -225,6 +228,7 @@ fn ask(command: Command) -> Result<(), Failed> {
             // `dispatch` has these.
             Command::Serve(_)
             | Command::Node(_)
+            | Command::LaunchSidecar(_)
             | Command::Ca(_)
             | Command::Restore(_)
             | Command::Dashboards(_)
