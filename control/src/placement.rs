@@ -16,6 +16,7 @@ mod score;
 mod search;
 mod surplus;
 mod value;
+mod verdict;
 pub mod world;
 
 pub use demand::{Demand, demand};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pilotfish_config::model::{Disruption, TaintEffect, Topology};
 
-use super::cards::{Asks, CardBook, Take};
+use super::cards::{CardBook, Take};
 use super::filter;
 use super::value::Mix;
 use super::world::{Card, GpuShare, Group, Machine, MachineState, Need, Pool, World};
@@ -105,11 +105,11 @@ impl<'w> Books<'w> {
         let sites: Vec<Site> = world.nodes.iter().map(|node| site(node, &world.pools, &mut places)).collect();
         let mut pools: Vec<PoolBook> = world.pools.iter().map(|_| PoolBook::default()).collect();
         let (mut bytes, mut count) = (0u64, 0u64);
-        for (site, node) in sites.iter().zip(&world.nodes).filter(|at| at.1.state != MachineState::Lost) {
+        let there = sites.iter().zip(&world.nodes).filter(|at| at.1.state != MachineState::Lost);
+        for (site, _) in there {
             for card in &site.cards {
                 bytes += card.total;
                 count += 1;
-                let _ = node;
                 if let Some(pool) = card.pool.filter(|_| card.healthy) {
                     pools[pool].total += card.total;
                 }

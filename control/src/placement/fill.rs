@@ -15,6 +15,8 @@ pub(super) struct Lack {
     pub count: u32,
     /// So many of them have one as soon as others are gone.
     pub waits: u32,
+    /// Of a gang: so many would have one.
+    pub fits: u32,
 }
 
 /// What was found, before it is said.
@@ -32,11 +34,12 @@ pub(super) fn fill(books: &mut Books<'_>, group: usize, limits: &Limits, out: &m
         return None;
     }
     let ctx = Ctx::new(books, group);
-    let mut found = find(books, &ctx, missing, limits);
+    let found = find(books, &ctx, missing, limits);
     let count = found.free.len() + found.waiting.len();
-    if ctx.group.gang && u32::try_from(count).is_ok_and(|count| count < missing) {
+    let fits = u32::try_from(count).unwrap_or(u32::MAX);
+    if ctx.group.gang && fits < missing {
         found.undo(books);
-        return Some(Lack { group, count: missing, waits: 0 });
+        return Some(Lack { group, count: missing, waits: 0, fits });
     }
     found.say(books, &ctx, missing, out)
 }
@@ -87,7 +90,8 @@ impl Found {
         let started = u32::try_from(starts.len()).unwrap_or(u32::MAX);
         let waits = self.waiting.len() + self.free.len() - starts.len();
         let count = missing.saturating_sub(started);
-        let lack = Lack { group: ctx.index, count, waits: u32::try_from(waits).unwrap_or(u32::MAX) };
+        let waits = u32::try_from(waits).unwrap_or(u32::MAX);
+        let lack = Lack { group: ctx.index, count, waits, fits: 0 };
         (lack.count > 0).then_some(lack)
     }
 }

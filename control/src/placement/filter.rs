@@ -55,8 +55,6 @@ pub(super) enum Bar {
     Cpu(u64),
     /// So many bytes are free.
     Memory(u64),
-    /// Something about cards.
-    Cards,
 }
 
 impl<'w> Ctx<'w> {

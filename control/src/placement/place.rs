@@ -159,7 +159,7 @@ pub fn place(world: &World, limits: &Limits) -> Outcome {
     if lacking.is_empty() && limits.moves > 0 {
         rebalance::rebalance(&mut books, limits.moves, &mut out);
     }
-    out.unplaced = lacking.iter().map(|lack| explain::unplaced(&mut books, lack)).collect();
+    out.unplaced = lacking.iter().map(|lack| explain::unplaced(&mut books, lack, limits)).collect();
     out
 }
 

@@ -14,8 +14,7 @@ type Cost = (Option<i32>, usize, usize);
 /// A place that is free once others are gone.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub site: usize,
-    pub takes: Vec<Take>,
+    takes: Vec<Take>,
     /// Those that are told to go.
     pub victims: Vec<usize>,
     /// Those that end anyway.
@@ -107,7 +106,7 @@ impl Preempt {
             gone.into_iter().partition(|candidate| books.placed[*candidate].going);
         let highest = victims.iter().filter_map(|victim| priority(books, *victim)).max();
         let cost = (highest, victims.len(), going.len());
-        Some(Plan { site, takes: takes?, victims, going, cost })
+        Some(Plan { takes: takes?, victims, going, cost })
     }
 
     /// Those that may go: those that end anyway, then the lowest, those that do not serve before those that do.
@@ -153,7 +152,7 @@ fn could(books: &Books<'_>, ctx: &Ctx<'_>, site: usize, candidates: &[usize]) ->
 }
 
 /// A place on the machine as its books are now.
-fn find(books: &mut Books<'_>, ctx: &Ctx<'_>, site: usize) -> Option<Vec<Take>> {
+pub(super) fn find(books: &mut Books<'_>, ctx: &Ctx<'_>, site: usize) -> Option<Vec<Take>> {
     filter::of_zone(books, ctx, books.sites[site].zone).ok()?;
     filter::of_node(books, ctx, site).ok()?;
     filter::of_room(books, ctx.group, site).ok()?;
