@@ -13,6 +13,7 @@ mod graph;
 mod mesh;
 mod mesh_limits;
 mod mesh_traces;
+mod placement;
 mod resources;
 mod server;
 mod server_backup;

@@ -17,17 +17,19 @@ struct Same {
 /// What keeps a group from having what it lacks.
 pub(super) fn unplaced(books: &mut Books<'_>, lack: &Lack, limits: &Limits) -> Unplaced {
     let ctx = Ctx::new(books, lack.group);
-    let found = count(books, &ctx);
-    let hint = hint(books, &ctx, lack, limits, &found);
+    let (found, busy) = count(books, &ctx);
+    let hint = hint(books, &ctx, lack, limits, &found, &busy);
     let reasons = found.iter().map(|same| Obstacle { nodes: same.nodes, why: same.verdict.words(&ctx, same.most) });
     Unplaced { group: ctx.group.id.clone(), count: lack.count, reasons: reasons.collect(), hint }
 }
 
-/// The most frequent first.
-fn count(books: &mut Books<'_>, ctx: &Ctx<'_>) -> Vec<Same> {
+/// The most frequent first; and for each machine whether only others are in the way.
+fn count(books: &mut Books<'_>, ctx: &Ctx<'_>) -> (Vec<Same>, Vec<bool>) {
     let mut found: Vec<Same> = Vec::new();
+    let mut busy = vec![false; books.sites.len()];
     for at in 0..books.sites.len() {
         let (verdict, number) = verdict::of(books, ctx, at);
+        busy[at] = verdict >= Verdict::Full;
         match found.iter_mut().find(|same| same.verdict == verdict) {
             Some(same) => {
                 same.nodes += 1;
@@ -39,11 +41,18 @@ fn count(books: &mut Books<'_>, ctx: &Ctx<'_>) -> Vec<Same> {
         }
     }
     found.sort_by(|a, b| b.nodes.cmp(&a.nodes).then_with(|| b.verdict.cmp(&a.verdict)));
-    found
+    (found, busy)
 }
 
 /// One sentence: what is plainly wrong, else the nearest thing to a place.
-fn hint(books: &Books<'_>, ctx: &Ctx<'_>, lack: &Lack, limits: &Limits, found: &[Same]) -> Option<String> {
+fn hint(
+    books: &Books<'_>,
+    ctx: &Ctx<'_>,
+    lack: &Lack,
+    limits: &Limits,
+    found: &[Same],
+    busy: &[bool],
+) -> Option<String> {
     let waiting = || {
         let all = if lack.waits == lack.count { "they have" } else { "some have" };
         (lack.waits > 0).then(|| format!("{all} a place as soon as replicas that end now are gone from it"))
@@ -55,7 +64,7 @@ fn hint(books: &Books<'_>, ctx: &Ctx<'_>, lack: &Lack, limits: &Limits, found: &
         .or_else(|| near_nobody(books, ctx, found))
         .or_else(|| too_large(books, ctx, found))
         .or_else(|| gang(ctx, lack))
-        .or_else(|| no_budget(books, ctx, limits))
+        .or_else(|| no_budget(books, ctx, limits, busy))
         .or_else(|| nearest(books, ctx, found))
 }
 
@@ -148,10 +157,9 @@ fn gang(ctx: &Ctx<'_>, lack: &Lack) -> Option<String> {
 }
 
 /// Somebody of a lower priority is in the way and may not go.
-fn no_budget(books: &Books<'_>, ctx: &Ctx<'_>, limits: &Limits) -> Option<String> {
-    let fit = |site: usize| filter::of_machine(ctx.group, &books.world.nodes[site]).is_ok();
+fn no_budget(books: &Books<'_>, ctx: &Ctx<'_>, limits: &Limits, busy: &[bool]) -> Option<String> {
     let lower = books.world.held.iter().zip(&books.placed).filter_map(|(_, placed)| {
-        let stays = placed.counts && !placed.going && placed.site.is_some_and(fit);
+        let stays = placed.counts && !placed.going && placed.site.is_some_and(|site| busy[site]);
         let group = &books.world.groups[placed.group.filter(|_| stays)?];
         (group.priority < ctx.group.priority).then_some(group)
     });

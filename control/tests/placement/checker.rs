@@ -24,7 +24,8 @@ pub fn check(world: &World, outcome: &Outcome) {
     for one in here.iter().filter(|one| one.new) {
         may_be_there(world, one);
     }
-    new_ones_keep_apart_and_together(world, &here, outcome);
+    new_ones_keep_apart_and_together(&here, outcome);
+    reserves(world, &here);
     gangs(world, outcome);
     budgets(world, outcome);
     counts(world, outcome);
@@ -173,7 +174,7 @@ fn is_about(rule: &AgentAffinity, of: &Group, other: &Group) -> bool {
         || rule.agent == format!("{}/{}", other.namespace, other.agent)
 }
 
-fn new_ones_keep_apart_and_together(world: &World, here: &[Here<'_>], outcome: &Outcome) {
+fn new_ones_keep_apart_and_together(here: &[Here<'_>], outcome: &Outcome) {
     // What is moved or ends may be what kept others away or near: then only a later world tells.
     let restless = !outcome.stops.is_empty() || !outcome.moves.is_empty();
     for (index, one) in here.iter().enumerate().filter(|one| one.1.new) {
@@ -195,7 +196,34 @@ fn new_ones_keep_apart_and_together(world: &World, here: &[Here<'_>], outcome: &
             assert!(near || (own && alone), "{} is not near {}", group.id, rule.agent);
         }
     }
-    let _ = world;
+}
+
+/// Lower priorities leave the reserve of a pool alone. (Groups that wait for others come out of turn: not looked at with them.)
+fn reserves(world: &World, here: &[Here<'_>]) {
+    if world.groups.iter().any(|group| group.affinity.iter().any(|rule| rule.required)) {
+        return;
+    }
+    for pool in world.pools.iter().filter(|pool| pool.reserved_percent > 0) {
+        let is_of = |node: &Machine, card: &Card| {
+            pool_of(world, node, card).is_some_and(|its| its.name == pool.name)
+        };
+        let bytes = |card: &Card| match card.slices.is_empty() {
+            true => card.memory,
+            false => card.slices.iter().map(|slice| slice.2).sum(),
+        };
+        let nodes = world.nodes.iter().filter(|node| node.state != MachineState::Lost);
+        let cards = nodes.flat_map(|node| node.gpus.iter().filter(|card| card.healthy && is_of(node, card)));
+        let total: u64 = cards.map(bytes).sum();
+        let share = |one: &Here<'_>| {
+            let of = |share: &&GpuShare| one.node.gpus.iter().any(|c| c.id == share.gpu && is_of(one.node, c));
+            one.gpus.iter().filter(of).map(|share| share.memory).sum::<u64>()
+        };
+        let used: u64 = here.iter().map(share).sum();
+        let low = |one: &&Here<'_>| one.group.is_some_and(|group| group.priority < pool.reserve_priority);
+        let low = here.iter().filter(|one| one.new).filter(low).any(|one| share(one) > 0);
+        let most = total - total * u64::from(pool.reserved_percent) / 100;
+        assert!(!low || used <= most, "{}: {used} of {total} bytes, with a reserve", pool.name);
+    }
 }
 
 /// Replicas of a group that are there to stay, before anything happens.

@@ -221,7 +221,7 @@ fn random_group(rng: &mut fastrand::Rng, index: usize, all: usize) -> Group {
         3 if rng.bool() => group.need.gpu_slice = Some("1g.10gb".to_owned()),
         _ => {}
     }
-    group.priority = rng.i32(..3) * 5;
+    group.priority = rng.i32(0..3) * 5;
     group.gang = rng.u8(..5) == 0;
     group.disruption = match rng.u8(..4) {
         0 => Disruption::Count(0),
