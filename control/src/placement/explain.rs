@@ -19,7 +19,8 @@ pub(super) fn unplaced(books: &mut Books<'_>, lack: &Lack, limits: &Limits) -> U
     let ctx = Ctx::new(books, lack.group);
     let (found, busy) = count(books, &ctx);
     let hint = hint(books, &ctx, lack, limits, &found, &busy);
-    let reasons = found.iter().map(|same| Obstacle { nodes: same.nodes, why: same.verdict.words(&ctx, same.most) });
+    let reasons =
+        found.iter().map(|same| Obstacle { nodes: same.nodes, why: same.verdict.words(&ctx, same.most) });
     Unplaced { group: ctx.group.id.clone(), count: lack.count, reasons: reasons.collect(), hint }
 }
 
@@ -72,7 +73,8 @@ fn wrong_pool(books: &Books<'_>, ctx: &Ctx<'_>) -> Option<String> {
     let name = ctx.group.pool.as_deref()?;
     let Some(pool) = filter::named_pool(books.world, ctx.group, name) else {
         let all: Vec<&str> = books.world.pools.iter().map(|pool| pool.name.as_str()).collect();
-        let there = if all.is_empty() { "there is none".to_owned() } else { format!("there are {}", all.join(", ")) };
+        let there =
+            if all.is_empty() { "there is none".to_owned() } else { format!("there are {}", all.join(", ")) };
         return Some(format!("there is no GpuPool {name}: {there}"));
     };
     let pool = &books.world.pools[pool];
@@ -106,9 +108,9 @@ fn circle(books: &Books<'_>, ctx: &Ctx<'_>) -> Option<String> {
         let last = way.last()?;
         let group = books.world.groups.iter().find(|group| agent_of(&group.id) == last)?;
         let needed = group.affinity.iter().filter(|rule| rule.required);
-        let next = needed.map(|rule| full_name(&rule.agent, &group.namespace)).find(|name| {
-            name != last && books.slot(name).is_none_or(|slot| books.anywhere(slot) == 0)
-        })?;
+        let next = needed
+            .map(|rule| full_name(&rule.agent, &group.namespace))
+            .find(|name| name != last && books.slot(name).is_none_or(|slot| books.anywhere(slot) == 0))?;
         let closes = next == own;
         way.push(next);
         if closes {
@@ -132,9 +134,8 @@ fn near_nobody(books: &Books<'_>, ctx: &Ctx<'_>, found: &[Same]) -> Option<Strin
 /// More than any machine has that it may be on, even if nobody else were there.
 fn too_large(books: &Books<'_>, ctx: &Ctx<'_>, found: &[Same]) -> Option<String> {
     use Verdict::{FewCards, NoCards, SmallCards, SmallCpu, SmallMemory};
-    let is_small = |same: &&Same| {
-        matches!(same.verdict, FewCards | SmallCards | SmallCpu | SmallMemory | NoCards)
-    };
+    let is_small =
+        |same: &&Same| matches!(same.verdict, FewCards | SmallCards | SmallCpu | SmallMemory | NoCards);
     let hopeless = |same: &Same| same.verdict < Verdict::Failed;
     if !found.iter().all(hopeless) {
         return None;

@@ -85,9 +85,13 @@ fn target(books: &mut Books<'_>, (from, card): At, index: usize) -> Option<(usiz
         let fullest = fullest.filter(|other| {
             let other = &books.sites[at].cards[*other];
             let in_room = other.pool.is_none_or(|pool| room[pool] >= memory);
-            ctx.asks.fits_share(other) && in_room && other.used > 0 && other.used.saturating_add(memory) > used
+            ctx.asks.fits_share(other)
+                && in_room
+                && other.used > 0
+                && other.used.saturating_add(memory) > used
         });
-        let Some(fullest) = fullest.max_by_key(|other| (books.sites[at].cards[*other].used, std::cmp::Reverse(*other)))
+        let Some(fullest) =
+            fullest.max_by_key(|other| (books.sites[at].cards[*other].used, std::cmp::Reverse(*other)))
         else {
             continue;
         };
@@ -102,9 +106,11 @@ fn target(books: &mut Books<'_>, (from, card): At, index: usize) -> Option<(usiz
 
 /// Whether the replica may be on the machine, as well spread as now.
 fn may(books: &mut Books<'_>, ctx: &Ctx<'_>, at: usize, from: usize, index: usize) -> bool {
-    let of = |site: usize| books.active(ctx.index).filter(|other| books.placed[*other].site == Some(site)).count();
+    let of =
+        |site: usize| books.active(ctx.index).filter(|other| books.placed[*other].site == Some(site)).count();
     let (there, here) = (of(at), of(from));
-    let far = score::of_zone(books, ctx, books.sites[at].zone, 0) > score::of_zone(books, ctx, books.sites[from].zone, 0);
+    let far = score::of_zone(books, ctx, books.sites[at].zone, 0)
+        > score::of_zone(books, ctx, books.sites[from].zone, 0);
     let spread = at == from || there < here;
     let rather = books.world.nodes[at].taints.iter().any(|taint| !filter::tolerates(ctx.group, taint));
     let _ = index;

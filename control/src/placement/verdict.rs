@@ -230,7 +230,11 @@ impl Verdict {
                 format!("{} wanted, at most {most} free", gpus(need.gpus.into()))
             }
             Verdict::BusyShare => {
-                format!("{} of GPU memory wanted, at most {} free on a card", bytes(need.gpu_memory), bytes(most))
+                format!(
+                    "{} of GPU memory wanted, at most {} free on a card",
+                    bytes(need.gpu_memory),
+                    bytes(most)
+                )
             }
             Verdict::BusySlices => format!("all its slices of profile {profile} are in use"),
             Verdict::Fit => "room for one, but not for all of the gang".to_owned(),
@@ -245,7 +249,8 @@ fn sharing_words(ctx: &Ctx<'_>) -> String {
     } else if need.gpu_slice.is_some() {
         "GPUs that are not given out in slices (GpuPool sharing: slices)".to_owned()
     } else {
-        "GPUs that are given out whole only: a part by gpuMemory takes a GpuPool with sharing: fractional".to_owned()
+        "GPUs that are given out whole only: a part by gpuMemory takes a GpuPool with sharing: fractional"
+            .to_owned()
     }
 }
 

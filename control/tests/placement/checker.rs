@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pilotfish_config::model::{AgentAffinity, Disruption, GpuSharing, TaintEffect, Topology};
 use pilotfish_control::placement::place::{Outcome, Start, StopReason};
-use pilotfish_control::placement::world::{
-    Card, Group, GpuShare, Machine, MachineState, Need, Pool, World,
-};
+use pilotfish_control::placement::world::{Card, GpuShare, Group, Machine, MachineState, Need, Pool, World};
 
 /// One replica with a place.
 struct Here<'a> {
@@ -65,7 +63,11 @@ fn nothing_is_given_twice(world: &World, here: &[Here<'_>]) {
         if !there.iter().any(|one| one.new) {
             continue;
         }
-        assert!(there.iter().map(|one| one.need.cpu_milli).sum::<u64>() <= node.cpu_milli, "{}: cpu", node.name);
+        assert!(
+            there.iter().map(|one| one.need.cpu_milli).sum::<u64>() <= node.cpu_milli,
+            "{}: cpu",
+            node.name
+        );
         assert!(there.iter().map(|one| one.need.memory).sum::<u64>() <= node.memory, "{}: memory", node.name);
         assert!(there.len() <= node.most_replicas as usize, "{}: replicas", node.name);
         for card in &node.gpus {
@@ -182,8 +184,10 @@ fn new_ones_keep_apart_and_together(here: &[Here<'_>], outcome: &Outcome) {
         let others = || here.iter().enumerate().filter(|other| other.0 != index).map(|other| other.1);
         for other in others() {
             let Some(theirs) = other.group else { continue };
-            let apart = group.anti_affinity.iter().filter(|rule| rule.required && is_about(rule, group, theirs));
-            let kept = theirs.anti_affinity.iter().filter(|rule| rule.required && is_about(rule, theirs, group));
+            let apart =
+                group.anti_affinity.iter().filter(|rule| rule.required && is_about(rule, group, theirs));
+            let kept =
+                theirs.anti_affinity.iter().filter(|rule| rule.required && is_about(rule, theirs, group));
             for rule in apart.chain(kept) {
                 assert!(!same(rule.topology, one.node, other.node), "{} beside {}", group.id, theirs.id);
             }
@@ -204,9 +208,8 @@ fn reserves(world: &World, here: &[Here<'_>]) {
         return;
     }
     for pool in world.pools.iter().filter(|pool| pool.reserved_percent > 0) {
-        let is_of = |node: &Machine, card: &Card| {
-            pool_of(world, node, card).is_some_and(|its| its.name == pool.name)
-        };
+        let is_of =
+            |node: &Machine, card: &Card| pool_of(world, node, card).is_some_and(|its| its.name == pool.name);
         let bytes = |card: &Card| match card.slices.is_empty() {
             true => card.memory,
             false => card.slices.iter().map(|slice| slice.2).sum(),
@@ -215,7 +218,8 @@ fn reserves(world: &World, here: &[Here<'_>]) {
         let cards = nodes.flat_map(|node| node.gpus.iter().filter(|card| card.healthy && is_of(node, card)));
         let total: u64 = cards.map(bytes).sum();
         let share = |one: &Here<'_>| {
-            let of = |share: &&GpuShare| one.node.gpus.iter().any(|c| c.id == share.gpu && is_of(one.node, c));
+            let of =
+                |share: &&GpuShare| one.node.gpus.iter().any(|c| c.id == share.gpu && is_of(one.node, c));
             one.gpus.iter().filter(of).map(|share| share.memory).sum::<u64>()
         };
         let used: u64 = here.iter().map(share).sum();
@@ -286,7 +290,9 @@ fn counts(world: &World, outcome: &Outcome) {
     for unplaced in &outcome.unplaced {
         assert!(lacking.insert(&unplaced.group, unplaced.count).is_none(), "explained twice");
         assert!(unplaced.count > 0);
-        assert!(unplaced.reasons.iter().map(|reason| reason.nodes).sum::<u32>() as usize == world.nodes.len());
+        assert!(
+            unplaced.reasons.iter().map(|reason| reason.nodes).sum::<u32>() as usize == world.nodes.len()
+        );
     }
     for group in &world.groups {
         let ended = world.held.iter().filter(|held| {
@@ -318,12 +324,17 @@ fn evictions(world: &World, outcome: &Outcome) {
 fn moves_have_reasons(world: &World, outcome: &Outcome) {
     for moved in &outcome.moves {
         let held = world.held.iter().find(|held| held.replica == moved.replica).expect("there");
-        let (node, group) = (node(world, &held.node).expect("there"), group(world, &held.group).expect("wanted"));
+        let (node, group) =
+            (node(world, &held.node).expect("there"), group(world, &held.group).expect("wanted"));
         let card = |share: &GpuShare| node.gpus.iter().find(|card| card.id == share.gpu);
         let failed = held.gpus.iter().any(|share| card(share).is_none_or(|card| !card.healthy));
         let drained = node.state == MachineState::Draining
             || node.taints.iter().any(|taint| taint.effect == TaintEffect::NoExecute);
         let rebalanced = moved.why == pilotfish_control::placement::place::MoveReason::Rebalanced;
-        assert!(failed || drained || rebalanced || held.generation != group.generation, "{} moves", held.replica);
+        assert!(
+            failed || drained || rebalanced || held.generation != group.generation,
+            "{} moves",
+            held.replica
+        );
     }
 }

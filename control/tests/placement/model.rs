@@ -51,7 +51,11 @@ fn happens(rng: &mut fastrand::Rng, world: &mut World, event: usize) {
 fn at_rest(world: &World, rest: &pilotfish_control::placement::Outcome) {
     for held in &world.held {
         let node = world.nodes.iter().find(|node| node.name == held.node);
-        assert!(node.is_some_and(|node| node.state != MachineState::Lost), "{} is on a lost node", held.replica);
+        assert!(
+            node.is_some_and(|node| node.state != MachineState::Lost),
+            "{} is on a lost node",
+            held.replica
+        );
         let group = world.groups.iter().find(|group| group.id == held.group).expect("wanted");
         let stays = rest.stays.iter().any(|stay| stay.replica == held.replica);
         assert!(held.generation == group.generation || stays, "{} is old, and nobody says why", held.replica);

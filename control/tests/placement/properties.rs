@@ -1,7 +1,7 @@
 //! What holds of every world: seeds by the thousand.
 
-use pilotfish_control::placement::place::{Limits, MoveReason, Outcome};
 use pilotfish_config::model::GpuSharing;
+use pilotfish_control::placement::place::{Limits, MoveReason, Outcome};
 use pilotfish_control::placement::world::{Group, Need};
 use pilotfish_control::placement::{World, place};
 
@@ -69,7 +69,11 @@ fn what_is_placed_stays_where_it_is() {
         assert!(second.starts.is_empty() && second.stops.is_empty(), "seed {seed}: {second:?}");
         assert!(second.moves.is_empty(), "seed {seed}: {second:?}");
         let lacks = |outcome: &Outcome| -> Vec<_> {
-            outcome.unplaced.iter().map(|lack| (lack.group.clone(), lack.count, lack.reasons.clone())).collect()
+            outcome
+                .unplaced
+                .iter()
+                .map(|lack| (lack.group.clone(), lack.count, lack.reasons.clone()))
+                .collect()
         };
         assert_eq!(lacks(&second), lacks(&first), "seed {seed}");
     }
@@ -140,12 +144,13 @@ fn a_higher_priority_is_never_left_out_for_a_lower_one() {
                 continue;
             }
             let mut alone = world.clone();
-            alone.groups.retain(|other| {
-                other.priority > group.priority || other.id == group.id
-            });
+            alone.groups.retain(|other| other.priority > group.priority || other.id == group.id);
             // The rest of what is wanted says what cards are good for: the count may differ a little, not all or none.
-            let placed = |outcome: &Outcome| outcome.starts.iter().filter(|start| start.group == group.id).count();
-            if placed(&outcome) == 0 && world.groups.iter().all(|other| other.id == group.id || other.priority != group.priority) {
+            let placed =
+                |outcome: &Outcome| outcome.starts.iter().filter(|start| start.group == group.id).count();
+            if placed(&outcome) == 0
+                && world.groups.iter().all(|other| other.id == group.id || other.priority != group.priority)
+            {
                 assert_eq!(placed(&place(&alone, &limits())), 0, "seed {seed}: {}", group.id);
             }
         }

@@ -7,9 +7,7 @@ use pilotfish_config::model::{
     AgentAffinity, Disruption, GpuSharing, Taint, TaintEffect, Toleration, Topology,
 };
 use pilotfish_control::placement::place::{Limits, Outcome, StopReason};
-use pilotfish_control::placement::world::{
-    Card, Group, Held, Machine, MachineState, Need, Pool, World,
-};
+use pilotfish_control::placement::world::{Card, Group, Held, Machine, MachineState, Need, Pool, World};
 
 /// 2^30 bytes.
 pub const GIB: u64 = 1 << 30;
