@@ -10,6 +10,8 @@ mod deploy;
 #[cfg(feature = "etcd")]
 mod fleet_etcd;
 mod graph;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod mesh;
 mod mesh_limits;
 mod mesh_traces;

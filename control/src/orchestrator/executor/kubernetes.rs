@@ -50,9 +50,11 @@ const TOKEN: &str = "pilotfish.dev/token-id";
 /// Annotation of a Secret: until when that is good, seconds since 1970.
 const EXPIRES: &str = "pilotfish.dev/token-expires";
 
-/// Without a change of what is wanted the cluster is looked at this often.
-const RECHECK: Duration = Duration::from_secs(5);
-/// After an error it is tried again no sooner than this.
+/// [`Settings::recheck`] by default.
+pub const RECHECK: Duration = Duration::from_secs(5);
+/// [`Settings::patience`] by default.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// After an error it is tried again no sooner than this, or than the cluster is looked at anyway.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pods are followed for so long after the last question.
 const INTEREST: Duration = Duration::from_secs(30);
@@ -68,12 +70,21 @@ pub struct Settings {
     pub proxy_image: String,
     /// Whose objects they are: the trust domain.
     pub mesh: String,
+    /// Without a change of what is wanted the cluster is looked at this often.
+    pub recheck: Duration,
+    /// One request may take so long.
+    pub patience: Duration,
 }
 
 impl Settings {
     /// The cluster's namespace for agents of a namespace.
     fn namespace_of<'a>(&'a self, namespace: &'a str) -> &'a str {
         self.namespace.as_deref().unwrap_or(namespace)
+    }
+
+    /// Between two tries.
+    fn pause(&self) -> Duration {
+        PAUSE.min(self.recheck)
     }
 
     /// What selects our objects.
@@ -136,7 +147,7 @@ impl Kubernetes {
         kubeconfig: Option<&Path>,
         tokens: Tokens,
     ) -> Result<Kubernetes, String> {
-        let api = Api::connect(kubeconfig).await?;
+        let api = Api::connect(kubeconfig, settings.patience).await?;
         let stale = Some("the cluster was not looked at yet".to_owned());
         let shared = Arc::new(Shared {
             settings,
@@ -236,7 +247,7 @@ impl Shared {
                 told.failed.is_some()
             };
             if failed {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(self.settings.pause()).await;
             }
         }
     }
@@ -254,7 +265,7 @@ impl Shared {
                     continue;
                 }
                 lock(&self.seen).stale = Some(error.to_string());
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(self.settings.pause()).await;
             }
         }
     }
@@ -264,13 +275,13 @@ impl Shared {
     }
 
     async fn watch(&self, namespace: Option<&str>, labels: &str) -> Result<(), ApiError> {
-        let (pods, mut version) = self.api.list(Kind::Pod, namespace, labels).await?;
+        let mut pods = Pods::default();
+        let mut version = self.api.list(Kind::Pod, namespace, labels, |pod| pods.add(&pod)).await?;
         {
             let mut seen = lock(&self.seen);
-            seen.pods.replace(&pods);
+            seen.pods = pods;
             seen.stale = None;
         }
-        drop(pods);
         while self.interesting() {
             let from = version.clone();
             let take = |event| {

@@ -53,6 +53,8 @@ impl PlacementSettings {
             control,
             proxy_image: self.kubernetes_proxy_image.clone().unwrap_or_else(|| image.to_owned()),
             mesh: mesh.to_owned(),
+            recheck: kubernetes::RECHECK,
+            patience: kubernetes::PATIENCE,
         })
     }
 }

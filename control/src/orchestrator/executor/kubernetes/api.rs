@@ -16,8 +16,6 @@ use serde_json::{Value, json};
 
 /// Our name among those that set fields of objects.
 const MANAGER: &str = "pilotfish";
-/// One request may take so long.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Objects in one piece of a list (kubectl's default).
 const PAGE: u32 = 500;
 /// The server ends a watch after so long, and we begin the next: a connection that is dead is noticed by then.
@@ -73,7 +71,7 @@ pub enum ApiError {
     Conflict(String),
     /// What was watched from is too long ago.
     Gone,
-    /// It cannot be reached, or did not answer in time.
+    /// It cannot be reached, did not answer in time, or is ill.
     Away(String),
     /// It does not want it.
     Refused(String),
@@ -88,7 +86,7 @@ impl std::fmt::Display for ApiError {
             ),
             ApiError::Missing(why) | ApiError::Conflict(why) | ApiError::Refused(why) => out.write_str(why),
             ApiError::Gone => out.write_str("the cluster has forgotten what was watched from"),
-            ApiError::Away(why) => write!(out, "the cluster's API cannot be reached: {why}"),
+            ApiError::Away(why) => write!(out, "the cluster's API {why}"),
         }
     }
 }
@@ -108,6 +106,7 @@ pub enum Event {
 #[derive(Clone)]
 pub struct Api {
     client: Client,
+    patience: Duration,
 }
 
 impl std::fmt::Debug for Api {
@@ -121,7 +120,7 @@ impl Api {
     ///
     /// # Errors
     /// There is none of them, or it cannot be used.
-    pub async fn connect(kubeconfig: Option<&Path>) -> Result<Api, String> {
+    pub async fn connect(kubeconfig: Option<&Path>, patience: Duration) -> Result<Api, String> {
         let mut config = match kubeconfig {
             Some(path) => {
                 let unusable = |error: &dyn std::error::Error| {
@@ -142,16 +141,17 @@ impl Api {
                 })?,
             },
         };
-        config.connect_timeout = Some(PATIENCE);
+        config.connect_timeout = Some(patience);
         // Everything is tried again by whoever asked.
         config.default_retry = false;
         let client = Client::try_from(config);
         client
-            .map(|client| Api { client })
+            .map(|client| Api { client, patience })
             .map_err(|error| format!("no Kubernetes cluster: {}", chain(&error)))
     }
 
-    /// Everything of a kind that has the labels, in one namespace or in all; and the version to watch from.
+    /// Calls `each` with everything of a kind that has the labels, in one namespace or in all; gives the version to watch
+    /// from. Pods are large and many: they are never all in memory.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -160,20 +160,20 @@ impl Api {
         kind: Kind,
         namespace: Option<&str>,
         labels: &str,
-    ) -> Result<(Vec<Value>, String), ApiError> {
-        let (mut all, mut version, mut next) = (Vec::new(), String::new(), String::new());
+        mut each: impl FnMut(Value) + Send,
+    ) -> Result<String, ApiError> {
+        let mut next = String::new();
         loop {
             let path = path(kind, namespace, None);
             let query =
                 format!("?limit={PAGE}&labelSelector={}&continue={}", escaped(labels), escaped(&next));
             let mut listed = self.ask(Method::GET, &format!("{path}{query}"), None, &[]).await?;
             if let Some(Value::Array(items)) = listed.get_mut("items").map(Value::take) {
-                all.extend(items);
+                items.into_iter().for_each(&mut each);
             }
-            version = text(&listed, "/metadata/resourceVersion").unwrap_or(&version).to_owned();
             next = text(&listed, "/metadata/continue").unwrap_or_default().to_owned();
             if next.is_empty() {
-                return Ok((all, version));
+                return Ok(text(&listed, "/metadata/resourceVersion").unwrap_or_default().to_owned());
             }
         }
     }
@@ -261,9 +261,9 @@ impl Api {
             }
             Ok(())
         };
-        match tokio::time::timeout(WATCH + PATIENCE, watching).await {
+        match tokio::time::timeout(WATCH + self.patience, watching).await {
             Ok(ended) => ended,
-            Err(_) => Err(ApiError::Away("a watch did not end when it should have".into())),
+            Err(_) => Err(ApiError::Away("did not end a watch in time".into())),
         }
     }
 
@@ -275,9 +275,9 @@ impl Api {
         headers: &[(http::HeaderName, &str)],
     ) -> Result<Value, ApiError> {
         let request = build(method, uri, body, headers)?;
-        match tokio::time::timeout(PATIENCE, self.client.request::<Value>(request)).await {
+        match tokio::time::timeout(self.patience, self.client.request::<Value>(request)).await {
             Ok(answer) => answer.map_err(|error| read(&error)),
-            Err(_) => Err(ApiError::Away(format!("no answer within {} s", PATIENCE.as_secs()))),
+            Err(_) => Err(ApiError::Away(format!("gave no answer within {:?}", self.patience))),
         }
     }
 }
@@ -351,7 +351,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn read(error: &kube::Error) -> ApiError {
-    let kube::Error::Api(status) = error else { return ApiError::Away(chain(error)) };
+    let status = match error {
+        kube::Error::Api(status) => status,
+        kube::Error::Service(why) => return ApiError::Away(format!("cannot be reached: {}", chain(&**why))),
+        error => return ApiError::Away(format!("cannot be reached: {}", chain(error))),
+    };
     // Of a server that is ill the message may be a page.
     let why: String = status.message.chars().take(500).collect();
     match status.code {
@@ -359,7 +363,7 @@ fn read(error: &kube::Error) -> ApiError {
         404 => ApiError::Missing(why),
         409 => ApiError::Conflict(why),
         410 => ApiError::Gone,
-        429 | 500.. => ApiError::Away(format!("{} {why}", status.code)),
+        429 | 500.. => ApiError::Away(format!("answers {}: {why}", status.code)),
         _ => ApiError::Refused(why),
     }
 }

@@ -8,9 +8,7 @@ use tokio::time::Instant;
 
 use super::api::{Api, ApiError, Kind, annotation, text};
 use super::manifest::{self, Owner};
-use super::{
-    DEPLOYMENT, GROUP, MANAGED_BY, MESH, RECHECK, Settings, Shared, TERM, Told, Wish, name, token, unfit,
-};
+use super::{DEPLOYMENT, GROUP, MANAGED_BY, MESH, Settings, Shared, TERM, Told, Wish, name, token, unfit};
 use crate::placement::demand::Wanted;
 
 /// What belongs to a Deployment is looked at this often.
@@ -48,7 +46,8 @@ impl Known {
             .iter()
             .map(|desired| manifest::deployment(settings, &desired.wanted, desired.replicas, wish.term, None))
             .collect();
-        let due = self.looked.is_none_or(|looked| looked.elapsed() >= RECHECK) || wished != self.wished;
+        let due =
+            self.looked.is_none_or(|looked| looked.elapsed() >= settings.recheck) || wished != self.wished;
         self.wished = wished;
         due
     }
@@ -97,8 +96,9 @@ impl Shared {
 
     async fn look(&self, wish: &Wish, known: &mut Known, told: &mut Told) -> Result<(), String> {
         let (namespace, labels) = (self.settings.namespace.as_deref(), self.settings.labels());
-        let listed = self.api.list(Kind::Deployment, namespace, &labels).await;
-        let (live, _) = listed.map_err(|error| error.to_string())?;
+        let mut live = Vec::new();
+        let listed = self.api.list(Kind::Deployment, namespace, &labels, |one| live.push(one)).await;
+        listed.map_err(|error| error.to_string())?;
         for one in &live {
             not_overtaken(one, wish.term)?;
         }
@@ -283,13 +283,10 @@ impl Shared {
             return;
         }
         if known.classes.as_ref().is_none_or(|(then, _)| then.elapsed() >= RARELY) {
-            match self.api.list(Kind::PriorityClass, None, "").await {
-                Ok((classes, _)) => {
-                    let named = |class: &Value| {
-                        Some((class["value"].as_i64()?, text(class, "/metadata/name")?.to_owned()))
-                    };
-                    known.classes = Some((Instant::now(), classes.iter().filter_map(named).collect()));
-                }
+            let mut classes = BTreeMap::new();
+            let listed = self.api.list(Kind::PriorityClass, None, "", |class| classes.extend(valued(&class)));
+            match listed.await {
+                Ok(_) => known.classes = Some((Instant::now(), classes)),
                 Err(error) => told.notes.push(format!("priorities are left out: {error}")),
             }
         }
@@ -300,6 +297,12 @@ impl Shared {
             ));
         }
     }
+}
+
+/// A PriorityClass by its value. Kubernetes' own are not for agents.
+fn valued(class: &Value) -> Option<(i64, String)> {
+    let name = text(class, "/metadata/name").filter(|name| !name.starts_with("system-"))?;
+    Some((class["value"].as_i64()?, name.to_owned()))
 }
 
 fn off(wanted: &Wanted, duty: &str) -> bool {

@@ -17,9 +17,9 @@ pub struct Pods {
 }
 
 impl Pods {
-    /// Everything anew.
-    pub fn replace(&mut self, pods: &[Value]) {
-        self.known = pods.iter().filter_map(|pod| Some((key(pod)?, observed(pod)?))).collect();
+    /// One that is there, or was changed.
+    pub fn add(&mut self, pod: &Value) {
+        self.known.extend(key(pod).zip(observed(pod)));
     }
 
     /// One change. Gives the version to go on from.
@@ -27,8 +27,7 @@ impl Pods {
         let version = |pod: &Value| text(pod, "/metadata/resourceVersion").map(str::to_owned);
         match event {
             Event::Is(pod) => {
-                let seen = key(&pod).zip(observed(&pod));
-                self.known.extend(seen);
+                self.add(&pod);
                 version(&pod)
             }
             Event::Gone(pod) => {
