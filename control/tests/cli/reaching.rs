@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pilotfish_control::api::types::Version;
+use pilotfish_control::api::types::{PlacementView, Version};
 use pilotfish_testkit::ca::{Ca, Issued, Leaf};
 
 use super::scripted::{Ran, Scripted, bytes, ok, pilotfish, ran, refused, version, write};
@@ -96,11 +96,12 @@ fn another_major_version_is_named_and_another_minor_is_fine() {
 fn version_of_both_sides() {
     let control = Scripted::on_socket(|_| None);
     let build = env!("CARGO_PKG_VERSION");
+    let wire = format!("{}.{}", pilotfish_config::wire::MAJOR, pilotfish_config::wire::MINOR);
     control
         .run(&["version", "--short"])
-        .says(&format!("pilotfish {build} wire 1.2, server 0.9.9 wire 1.7\n"));
+        .says(&format!("pilotfish {build} wire {wire}, server 0.9.9 wire 1.7\n"));
     let out = control.run(&["version"]).out;
-    for line in ["wire          1.2", "trust domain  -", "documents     -", "VERSION       CLIENT"] {
+    for line in [&format!("wire          {wire}"), "trust domain  -", "documents     -", "VERSION       CLIENT"] {
         assert!(out.contains(line), "no {line:?} in {out}");
     }
     let mut alone = pilotfish(&["version", "--short", "--data", "/nowhere"]);
@@ -109,8 +110,8 @@ fn version_of_both_sides() {
         alone
     });
     alone.fails(4, &["no control plane runs here"]);
-    assert_eq!(alone.out, format!("pilotfish {build} wire 1.2\n"));
-    ran(pilotfish(&["version", "--client", "--short"])).says(&format!("pilotfish {build} wire 1.2\n"));
+    assert_eq!(alone.out, format!("pilotfish {build} wire {wire}\n"));
+    ran(pilotfish(&["version", "--client", "--short"])).says(&format!("pilotfish {build} wire {wire}\n"));
 }
 
 /// A control plane with a certificate that is right, but for what `change` does.
@@ -166,6 +167,31 @@ fn over_tls_the_control_plane_is_known_by_its_root() {
         &pin(&ca),
     ]));
     assert!(ran.out.contains("server 0.9.9"), "{ran:?}");
+}
+
+#[test]
+fn who_does_not_lead_is_left_for_another_that_was_named() {
+    let ca = Ca::new("mesh.test");
+    let serve = |leads: bool| {
+        let issued = ca.issue(&control_leaf());
+        let chain = Issued { chain: issued.chain.clone() + &ca.root_pem(), key: issued.key };
+        Scripted::over_tls(ca.server(&chain, false, &[b"http/1.1"]), move |asked| {
+            let at = "another control plane leads: https://10.0.0.9:15012";
+            let view = PlacementView::default();
+            let answer = if leads { ok(&view) } else { refused(421, at, &[]) };
+            asked.line.contains("/placement").then_some(answer)
+        })
+    };
+    let ((first, one), (_second, two), (third, three)) = (serve(false), serve(false), serve(true));
+    let ask = |addresses: &[SocketAddr]| {
+        let urls: Vec<String> = addresses.iter().map(|address| format!("https://{address}")).collect();
+        let (urls, pin) = (urls.join(","), pin(&ca));
+        ran(pilotfish(&["nodes", "-o", "json", "--control", &urls, "--ca-fingerprint", &pin]))
+    };
+    ask(&[one, two, three]).says("[]\n");
+    assert_eq!((first.asked().len(), third.asked().len()), (1, 1));
+    // What leads was not named: nobody else gets the request.
+    ask(&[one, two]).fails(1, &["another control plane leads: https://10.0.0.9:15012", "--control"]);
 }
 
 #[test]

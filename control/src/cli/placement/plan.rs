@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use pilotfish_config::model::Model;
+use pilotfish_config::model::{Model, Taint};
 use pilotfish_config::wire::node::GpuShare;
 use pilotfish_config::{Options, Severity, admit_among};
 
@@ -181,7 +181,7 @@ fn machine(row: &NodeRow) -> Machine {
         region: region.into(),
         zone: zone.into(),
         labels: row.labels.clone(),
-        taints: Vec::new(),
+        taints: row.taints.iter().filter_map(|taint| Taint::parse(taint).ok()).collect(),
         cpu_milli: row.cpu_milli.1,
         memory: row.memory.1,
         gpus: row.gpus.iter().map(card).collect(),
