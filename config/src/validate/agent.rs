@@ -171,7 +171,7 @@ fn capability(cx: &mut Cx<'_>, spec: &CapabilitySpec<'_>) -> Option<Capability> 
 
 fn auto_scaling(cx: &mut Cx<'_>, spec: &AutoScalingSpec<'_>) -> AutoScaling {
     if spec.enabled.is_none_or(|enabled| enabled.value) {
-        let hint = "the number of agents is set by hand: `pilotfish scale AGENT --replicas N`";
+        let hint = "the number of agents is set by hand: `pilotfish scale AGENT N`";
         cx.diagnose.warn_at_key(spec.node, "checked, and not acted on yet".into(), Some(hint.into()));
     }
     if let (Some(min), Some(max)) = (spec.min_replicas, spec.max_replicas)

@@ -108,11 +108,11 @@ pub fn coloured(line: &str, terminal: &Terminal) -> String {
     line
 }
 
-/// Prints warnings on standard error.
+/// Prints warnings on standard error, and what `pilotfish check` would say of files.
 pub fn warn(warnings: &[String]) {
     let terminal = Terminal::stderr();
     for warning in warnings {
-        let known = warning.contains(": warning: ");
+        let known = warning.contains(": warning: ") || warning.contains(": error: ");
         let line = if known { warning.clone() } else { format!("pilotfish: warning: {warning}") };
         eprintln!("{}", coloured(&line, &terminal));
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use clap::Args;
 use pilotfish_config::model::{Model, Taint};
-use pilotfish_config::wire::node::GpuShare;
 use pilotfish_config::{Options, Severity, admit_among};
 
 use self::answer::Planned;
@@ -95,12 +94,17 @@ impl Plan {
         // Documents first: what is wrong with them needs no control plane to be said.
         let alone = self.nodes.is_empty().then(|| self.load(&files, &[])).transpose()?;
         let there = match alone {
-            Some(model) if demand(&model, &|_| None).machines.is_empty() => Some(self.ask().await?),
+            Some((model, _)) if demand(&model, &|_| None).machines.is_empty() => Some(self.ask().await?),
             _ => None,
         };
         let documents = there.as_ref().map_or(&[][..], |there| &there.documents);
-        let model = self.load(&files, documents)?;
-        let demand = demand(&model, &|_| None);
+        let (model, warned) = self.load(&files, documents)?;
+        let mut demand = demand(&model, &|_| None);
+        // What was said of a file, with its line, is not said again.
+        demand.notes.retain(|note| {
+            let words = note.split_once(": ").map_or(note.as_str(), |(_, words)| words);
+            !warned.iter().any(|line| line.contains(words))
+        });
         if demand.groups.is_empty() {
             return Err(Failed::usage("there is no AgentCluster with agents in the files of -f"));
         }
@@ -111,14 +115,17 @@ impl Plan {
                 None => "there is no document of the kind Node in the files of --nodes",
             }));
         }
+        if there.is_none() {
+            files::warn(&warned);
+        }
         let outcome = place(&world, &Limits::default());
         let planned = Planned::new(&demand, &world, &outcome);
         self.output.print(&planned, |wide| planned.text(wide, &Terminal::stdout()))?;
         if planned.unplaced.is_empty() { Ok(()) } else { Err(Failed::told(Why::Refused)) }
     }
 
-    /// The model of files, beside stored documents that they do not replace. What is wrong is told.
-    fn load(&self, files: &[File], stored: &[Resource]) -> Result<Model, Failed> {
+    /// The model of files, beside stored documents that they do not replace, and the lines of warnings.
+    fn load(&self, files: &[File], stored: &[Resource]) -> Result<(Model, Vec<String>), Failed> {
         let options = Options { strict_istio: false, default_namespace: self.namespace.clone() };
         let texts: Vec<(&str, &str)> =
             files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
@@ -136,14 +143,17 @@ impl Plan {
                 .map(|own| (own.source.as_str(), own.body.get()))
                 .collect()
         });
-        let terminal = Terminal::stderr();
-        // Of a set of documents that is not whole, only errors matter.
-        for diagnostic in &loaded.report.diagnostics {
-            if diagnostic.severity == Severity::Error || stored.is_empty() {
-                eprintln!("{}", files::coloured(&diagnostic.to_string(), &terminal));
+        let lines = |severity: Severity| -> Vec<String> {
+            let all = loaded.report.diagnostics.iter();
+            all.filter(|own| own.severity == severity).map(ToString::to_string).collect()
+        };
+        match loaded.model {
+            Some(model) => Ok((model, lines(Severity::Warning))),
+            None => {
+                files::warn(&lines(Severity::Error));
+                Err(Failed::told(Why::Refused))
             }
         }
-        loaded.model.ok_or_else(|| Failed::told(Why::Refused))
     }
 
     async fn ask(&self) -> Result<There, Failed> {
@@ -218,7 +228,7 @@ fn held(row: &ReplicaRow, demand: &Demand) -> Option<Held> {
         group: wanted.group.id.clone(),
         generation: wanted.group.generation.clone(),
         node,
-        gpus: row.gpus.iter().map(GpuShare::clone).collect(),
+        gpus: row.gpus.clone(),
         need: wanted.group.need.clone(),
         ready: row.status == "ready",
         leaving: row.status == "leaving",

@@ -23,7 +23,7 @@ const MOST_NODES: usize = 20;
 pub struct Planned {
     /// Agents, one for each region.
     pub agents: Vec<AgentPlan>,
-    /// Nodes by name.
+    /// Nodes by name and number.
     pub nodes: Vec<NodePlan>,
     /// What has no place.
     pub unplaced: Vec<UnplacedPlan>,
@@ -139,8 +139,9 @@ impl Planned {
                 let _ = writeln!(text, "\n{} would {what}", count(number, "replica that runs now"));
             }
         }
-        if !self.notes.is_empty() {
-            let _ = write!(text, "\n{}", rows::notes(&self.notes, terminal));
+        let notes: Vec<String> = self.waits().into_iter().chain(self.notes.iter().cloned()).collect();
+        if !notes.is_empty() {
+            let _ = write!(text, "\n{}", rows::notes(&notes, terminal));
         }
         let (wanted, placed) = self.agents.iter().fold((0u64, 0u64), |(wanted, placed), agent| {
             (wanted + u64::from(agent.wanted), placed + u64::from(agent.placed))
@@ -151,6 +152,15 @@ impl Planned {
         };
         let _ = writeln!(text, "\n{}", terminal.paint(tone, &verdict));
         text
+    }
+
+    /// Agents that would have their places and not be started.
+    fn waits(&self) -> BTreeSet<String> {
+        let waits = self.agents.iter().filter_map(|own| {
+            let (namespace, agent, _) = rows::parts(&own.group);
+            Some(format!("{namespace}/{agent} would wait: {}", own.waiting.as_ref()?))
+        });
+        waits.collect()
     }
 
     fn agents(&self) -> Table {
@@ -183,7 +193,9 @@ impl Planned {
                 missing,
             ]);
             if waits {
-                cells.push(own.waiting.as_deref().unwrap_or_default().into());
+                // What to do about it is said below, once for all regions.
+                let why = own.waiting.as_deref().unwrap_or_default();
+                cells.push(why.split(':').next().unwrap_or_default().into());
             }
             table.row(cells);
         }
@@ -194,7 +206,12 @@ impl Planned {
         let mut table =
             Table::new(&["NODE", "LOCALITY", ">REPLICAS", ">CPU", ">MEMORY", ">GPUS", ">GPU MEMORY"]);
         let most = if wide { usize::MAX } else { MOST_NODES };
-        for node in self.nodes.iter().take(most) {
+        let mut shown: Vec<&NodePlan> = self.nodes.iter().collect();
+        if shown.len() > most {
+            // Those that have something to say.
+            shown.sort_by_key(|node| node.replicas == 0);
+        }
+        for node in shown.into_iter().take(most) {
             let cards =
                 if node.gpus.1 == 0 { String::new() } else { format!("{}/{}", node.gpus.0, node.gpus.1) };
             table.row([
@@ -322,8 +339,14 @@ fn nodes(world: &World, outcome: &Outcome) -> Vec<NodePlan> {
         .iter()
         .map(|machine| node(machine, there.get(machine.name.as_str()).map_or(&[], Vec::as_slice)))
         .collect();
-    nodes.sort_by(|one, other| one.name.cmp(&other.name));
+    nodes.sort_by(|one, other| numbered(&one.name).cmp(&numbered(&other.name)));
     nodes
+}
+
+/// A name and the number that it ends with: `gpu-2` comes before `gpu-10`.
+fn numbered(name: &str) -> (&str, u64) {
+    let stem = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    (stem, name[stem.len()..].parse().unwrap_or_default())
 }
 
 fn node(machine: &Machine, there: &[(&Need, &[GpuShare])]) -> NodePlan {
