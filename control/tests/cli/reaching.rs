@@ -101,7 +101,9 @@ fn version_of_both_sides() {
         .run(&["version", "--short"])
         .says(&format!("pilotfish {build} wire {wire}, server 0.9.9 wire 1.7\n"));
     let out = control.run(&["version"]).out;
-    for line in [&format!("wire          {wire}"), "trust domain  -", "documents     -", "VERSION       CLIENT"] {
+    for line in
+        [&format!("wire          {wire}"), "trust domain  -", "documents     -", "VERSION       CLIENT"]
+    {
         assert!(out.contains(line), "no {line:?} in {out}");
     }
     let mut alone = pilotfish(&["version", "--short", "--data", "/nowhere"]);
