@@ -5,16 +5,15 @@ use std::process::ExitCode;
 use clap::Parser;
 use pilotfish_proxy::bootstrap::Settings;
 use pilotfish_proxy::server;
-use pilotfish_proxy::supervise::launch;
+use pilotfish_proxy::supervise;
 
 /// Each worker allocates from a heap of its own; the system's allocator costs 3 % more CPU for a small request.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == launch::WORD) {
-        return launch::main(arguments);
+    if let Some(code) = supervise::run_as(std::env::args_os()) {
+        return code;
     }
     match server::run(Settings::parse()) {
         Ok(()) => ExitCode::SUCCESS,

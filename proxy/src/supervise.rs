@@ -5,20 +5,27 @@
 //! | [`place`] | what outlives the sidecar: ports, secret, which process the agent is; one sidecar and one agent for a folder |
 //! | [`environment`] | what the agent is told |
 //! | [`launch`] | the small program between the sidecar and the agent, which takes the agent's lock |
+//! | [`guard`] | for `--on-sidecar-loss kill`: what ends the agent's children with the sidecar |
 //! | [`keep`] | from one process of the agent to the next: start, readiness, end, pause, crash loop, stop |
 //! | [`process`] | one process of the agent, started or adopted, and how it ended |
 //! | [`processes`] | all processes that are the agent's, and their end |
+//! | [`usage`] | time and memory that they use |
 //! | [`output`] | what it writes: lines, bounded, to where they go |
 
 pub mod environment;
+mod guard;
 mod keep;
-pub mod launch;
+mod launch;
 mod output;
 pub mod place;
 mod process;
 mod processes;
+mod usage;
 
+use std::ffi::OsString;
 use std::io;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,11 +36,23 @@ use tokio::task::JoinHandle;
 use crate::server::{Listening, Shared};
 use place::Place;
 
+/// What this program does when the sidecar started it as something else; `None`: it is the sidecar.
+pub fn run_as(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let first = arguments.nth(1)?;
+    match first.to_str()? {
+        launch::WORD => Some(launch::main(arguments)),
+        guard::WORD => Some(guard::main(arguments)),
+        _ => None,
+    }
+}
+
 /// What is known of the agent's process, for those who probe it and report it.
 #[derive(Debug, Default)]
 pub struct Supervised {
     run: watch::Sender<Run>,
     state: Mutex<ReplicaState>,
+    cpu: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 /// Which process of the agent it is.
@@ -54,6 +73,16 @@ impl Supervised {
     /// How the agent is as a process; `id` and `generation` are for its node to say.
     pub fn state(&self) -> ReplicaState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Time on cores of the processes that were seen, microseconds.
+    pub fn cpu_micros(&self) -> u64 {
+        self.cpu.load(Relaxed)
+    }
+
+    /// Lines of its output that were dropped.
+    pub fn dropped_lines(&self) -> u64 {
+        self.dropped.load(Relaxed)
     }
 
     /// Changes the state; gives the new one when that made a difference.

@@ -39,6 +39,7 @@ mod repeats;
 mod retries;
 mod routes;
 mod streams;
+mod supervise;
 mod support;
 mod tls;
 mod trace_context;

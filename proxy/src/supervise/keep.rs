@@ -10,6 +10,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pilotfish_config::wire::Status;
@@ -17,14 +18,16 @@ use pilotfish_config::wire::node::{ReplicaPhase, ReplicaState};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::environment::{self, Environment};
+use super::guard::Guard;
 use super::launch::{self, NotLaunched, Order};
 use super::output::Output;
 use super::place::{Agent, Copy, Place, is_free};
 use super::process::{End, Process};
 use super::processes::{Id, Stat, Traits, signal_group};
+use super::usage::Meter;
 use super::{Run, Supervised, Wanted};
 use crate::bootstrap::OnSidecarLoss;
 use crate::control::backoff::Backoff;
@@ -42,6 +45,8 @@ const WELL: Duration = Duration::from_secs(60);
 const CRASH_LOOP: u32 = 5;
 /// What an agent that ended by itself left behind may take to end after SIGTERM.
 const LEFT: Duration = Duration::from_secs(1);
+/// How often it is looked at what the agent uses.
+const MEASURE: Duration = Duration::from_secs(5);
 /// How long another launcher may take to become the agent, or to give up.
 const ANOTHER: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(10);
@@ -56,6 +61,8 @@ pub struct Keeper {
     outbound: u16,
     output: Output,
     forwarded: Forwarded,
+    /// Ends what the sidecar's end leaves, when that is asked for.
+    _guard: Option<Guard>,
     /// Quick ends in a row.
     quick: u32,
     pause: Backoff,
@@ -88,13 +95,19 @@ impl Keeper {
     ) -> io::Result<Keeper> {
         let settings = &shared.settings;
         let environment = environment::of(settings, outbound, shared.local_secret.as_ref(), place.mark());
-        let output = Output::start(place.dir.path(), settings.supervise.agent_log)?;
+        // There whenever there is something to supervise.
+        let dropped = shared.supervised.as_ref().map(|known| known.dropped.clone()).unwrap_or_default();
+        let output = Output::start(place.dir.path(), settings.supervise.agent_log, dropped)?;
         let before = std::fs::read(place.dir.path().join(STATE)).unwrap_or_default();
         // After a stop in order it begins from nothing.
         let before: Option<ReplicaState> = serde_json::from_slice(&before).ok();
         let before = before.filter(|before| before.phase != ReplicaPhase::Gone && place.agent().is_some());
+        let kills = settings.supervise.on_sidecar_loss == OnSidecarLoss::Kill;
+        let cgroup = settings.supervise.agent_cgroup.clone();
+        let guard = kills.then(|| Guard::start(&place, cgroup)).transpose()?;
         let mut keeper = Keeper {
             forwarded: Forwarded::take()?,
+            _guard: guard,
             environment,
             outbound: outbound.port(),
             output,
@@ -232,6 +245,9 @@ impl Keeper {
         let limit = shared.settings.supervise.agent_start;
         let deadline = Instant::now() + limit;
         let mut ready: Option<Instant> = None;
+        let mut meter = Meter::new(self.traits(Some(process.id)));
+        let mut measure = tokio::time::interval_at(Instant::now() + MEASURE, MEASURE);
+        measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let why = loop {
             let event = tokio::select! {
                 biased;
@@ -240,6 +256,7 @@ impl Keeper {
                 signal = self.forwarded.next() => Event::Signal(signal),
                 Ok(()) = health.changed() => Event::Health(health.borrow_and_update().clone()),
                 () = tokio::time::sleep_until(deadline), if ready.is_none() => Event::Late,
+                _ = measure.tick() => Event::Measure,
             };
             match event {
                 Event::Asked => {
@@ -254,6 +271,7 @@ impl Keeper {
                 }
                 Event::Health(health) if ready.is_some() => self.tell(|state| state.reason = health.detail),
                 Event::Health(_) => {}
+                Event::Measure => meter = self.measure(meter).await,
                 Event::Late => break not_ready(limit, shared.health.borrow().detail.as_deref()),
             }
         };
@@ -268,6 +286,24 @@ impl Keeper {
             self.pause.reset();
         }
         Some(why)
+    }
+
+    /// Looks at what the agent uses.
+    async fn measure(&mut self, mut meter: Meter) -> Meter {
+        if meter.searches() {
+            let again = meter.traits.clone();
+            let searching = tokio::task::spawn_blocking(move || {
+                meter.search();
+                meter
+            });
+            meter = searching.await.unwrap_or_else(|_| Meter::new(again));
+        }
+        let (usage, cpu) = meter.look();
+        if let Some(known) = self.supervised() {
+            known.cpu.fetch_add(cpu, Relaxed);
+        }
+        self.tell(|state| state.usage = Some(usage));
+        meter
     }
 
     /// What is said of a process that ended by itself.
@@ -416,6 +452,8 @@ enum Event {
     Health(Health),
     /// It is not ready in time.
     Late,
+    /// It is time to look at what it uses.
+    Measure,
 }
 
 /// Waits until at least this much is wanted.

@@ -52,19 +52,19 @@ pub struct Output {
 #[derive(Debug, Default)]
 struct Known {
     last: Mutex<String>,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Output {
-    /// Begins to read, in a task of this runtime; the pipes are made when they are not there.
+    /// Begins to read, in a task of this runtime; the pipes are made when they are not there. Counts lines that are dropped.
     ///
     /// # Errors
     /// The kernel's or the disk's.
-    pub fn start(dir: &Path, to: AgentLog) -> io::Result<Output> {
+    pub fn start(dir: &Path, to: AgentLog, dropped: Arc<AtomicU64>) -> io::Result<Output> {
         let pipes = PIPES.map(|name| open(&dir.join(name)));
         let [out, err] = pipes;
         let (out, err) = (out?, err?);
-        let known = Arc::new(Known::default());
+        let known = Arc::new(Known { dropped, ..Known::default() });
         let sink = Sink::of(to, dir);
         let (writer, batches) = sync_channel(QUEUE);
         if let Some(sink) = sink {
@@ -92,11 +92,6 @@ impl Output {
     /// The last line on standard error since it was last asked for, cut; without anything that a terminal would obey.
     pub fn take_last(&self) -> String {
         std::mem::take(&mut self.known.last.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Lines that were dropped because there were too many.
-    pub fn dropped(&self) -> u64 {
-        self.known.dropped.load(Relaxed)
     }
 }
 

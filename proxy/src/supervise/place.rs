@@ -30,8 +30,8 @@ const KEPT: &str = "supervise.json";
 const AGENT: &str = "agent.json";
 /// The generated secret.
 const SECRET: &str = "agent-secret";
-/// How long a sidecar that is about to end is waited for.
-const BEFORE_US: Duration = Duration::from_secs(3);
+/// How long a sidecar that is about to end, or its guard, is waited for.
+const BEFORE_US: Duration = Duration::from_secs(6);
 /// The label that a node gives its replicas' sidecars.
 const REPLICA: &str = "pilotfish.dev/replica";
 
@@ -42,7 +42,7 @@ pub struct Place {
     pub dir: StateDir,
     kept: Kept,
     /// Held for as long as this process lives.
-    _lock: File,
+    lock: File,
 }
 
 /// Ports and mark, as they are kept.
@@ -118,7 +118,7 @@ pub fn prepare(settings: &mut Settings) -> Result<Option<Place>, Failure> {
     } else if kept.mark.is_empty() {
         kept.mark = format!("{}/{}/{}", settings.namespace, settings.agent, random::<8>());
     }
-    let mut place = Place { dir, kept, _lock: lock };
+    let mut place = Place { dir, kept, lock };
     let lives = !matches!(place.copy(), Copy::None);
     place.take_app(settings, lives)?;
     for (address, kept) in [
@@ -186,8 +186,15 @@ impl Place {
 
     /// Which process the agent is, or was.
     pub fn agent(&self) -> Option<Agent> {
-        let agent = std::fs::read(self.dir.path().join(AGENT)).unwrap_or_default();
-        serde_json::from_slice(&agent).ok()
+        read_agent(self.dir.path())
+    }
+
+    /// The folder's lock, for another process to hold it too.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn lock(&self) -> io::Result<File> {
+        self.lock.try_clone()
     }
 
     /// What there is of an agent already.
@@ -203,6 +210,11 @@ impl Place {
             _ => Copy::None,
         }
     }
+}
+
+/// Which process the agent of this folder is, or was.
+pub fn read_agent(dir: &Path) -> Option<Agent> {
+    serde_json::from_slice(&std::fs::read(dir.join(AGENT)).ok()?).ok()
 }
 
 /// Writes down which process the agent is.

@@ -281,7 +281,7 @@ impl Stream {
             limits,
             edges: Vec::new(),
             idle_ms: None,
-            usage: None,
+            usage: self.member.shared.supervised.as_ref().and_then(|known| known.state().usage),
         })
     }
 

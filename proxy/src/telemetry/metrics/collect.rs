@@ -1,5 +1,6 @@
 //! Everything that the sidecar counts, merged over all workers, as families.
 
+mod agent;
 mod clusters;
 mod endpoints;
 mod export;
@@ -39,6 +40,7 @@ pub fn collect(shared: &Shared) -> Vec<Family> {
     endpoints::collect(&mut page, shared);
     export::collect(&mut page, shared);
     configuration(&mut page, shared);
+    agent::collect(&mut page, shared);
     process(&mut page);
     let newest = shared.snapshots.newest();
     let policies = [newest.plan.client_telemetry(), newest.plan.server_telemetry()];
