@@ -70,9 +70,17 @@ pub(crate) fn read<'n>(
             }
         }
         Dispatch::Foreign => {
-            let message = format!("skipped: {kind} is not a kind that Pilotfish reads");
-            let hint =
-                kind_info(kind).map(|info| format!("its own {kind} is of {}", info.versions.join(", ")));
+            let own = kind_info(kind).map(|info| info.versions.join(", "));
+            let (message, hint) = match own {
+                Some(versions) => {
+                    let of = clip_text(api_version);
+                    (
+                        format!("skipped: this {kind} is of {of}"),
+                        Some(format!("Pilotfish's own is of {versions}")),
+                    )
+                }
+                None => (format!("skipped: {kind} is not a kind that Pilotfish reads"), None),
+            };
             diagnose.warn(node, message, hint);
         }
         Dispatch::WrongVersion(info) => {

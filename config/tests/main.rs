@@ -8,6 +8,7 @@ mod examples;
 mod hostile;
 mod invalid;
 mod meaning;
+mod placement;
 mod reference;
 mod schema;
 mod wire;

@@ -40,6 +40,7 @@ mod sum;
 mod taps;
 #[cfg(test)]
 mod tests;
+mod told;
 mod version;
 mod view;
 mod wait;

@@ -92,7 +92,7 @@ pub enum GpuSharing {
 }
 
 /// How an agent is started; fields that an agent does not write come from the AgentTemplate of its name.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Runtime {
     /// The program and its arguments; no shell.
     pub command: Vec<String>,
@@ -315,6 +315,18 @@ impl Duties {
             ("failure_recovery", &mut self.failure_recovery),
             ("performance_optimization", &mut self.performance_optimization),
         ]
+    }
+}
+
+impl fmt::Debug for Runtime {
+    /// Without arguments and values of the environment, which may be secrets.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let env: Vec<&str> = self.env.keys().map(String::as_str).collect();
+        out.debug_struct("Runtime")
+            .field("program", &self.command.first())
+            .field("image", &self.image)
+            .field("env", &env)
+            .finish_non_exhaustive()
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) fn check(cx: &mut Cx<'_>, drafts: &[AgentDraft<'_>], model: &Model) {
     }
     for (agent, other, away, near) in graph.contradictions() {
         let name = &agents[other].0;
-        let message = format!("it has to be in one {near} with {name}, and away from it by {away}");
+        let message = format!("it has to be in the same {near} as {name}, and away from it by {away}");
         report(cx, agent, "anti_affinity", other, message, "keep one of the two, or make one a preference");
     }
 }

@@ -231,6 +231,11 @@ fn columns(kind: &str) -> &'static [Column] {
         ],
         "WorkloadEntry" => &[("ADDRESS", |spec| text(&spec["address"]))],
         "AgentCluster" => &[("AGENTS", |spec| names(&spec["agents"]))],
+        "GpuPool" => &[
+            ("SHARING", |spec| text(&spec["sharing"])),
+            ("MODELS", |spec| list(&spec["selector"]["models"])),
+        ],
+        "Node" => &[("REGION", |spec| text(&spec["region"])), (">GPUS", |spec| number(&spec["gpus"]))],
         "PeerAuthentication" => &[("MODE", |spec| text(&spec["mtls"]["mode"]))],
         "AuthorizationPolicy" => &[("ACTION", |spec| text(&spec["action"]))],
         _ => &[],

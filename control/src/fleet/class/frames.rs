@@ -7,6 +7,7 @@ use bytes::Bytes;
 use pilotfish_config::wire::{self, Key, ToSidecar, Update};
 
 use super::super::ranks::Ranked;
+use super::super::told::told;
 use super::{Inner, RankFrame};
 use crate::log;
 
@@ -28,7 +29,7 @@ impl Inner {
         for key in keys {
             let stored = self.view.committed.documents.get(key).filter(|_| self.scope.document(key));
             match stored {
-                Some(stored) => update.documents.push(stored.document.clone()),
+                Some(stored) => update.documents.push(told(&stored.document).into_owned()),
                 None => update.documents_gone.push(key.clone()),
             }
         }
@@ -54,7 +55,7 @@ impl Inner {
         }
         let mut update = self.update(true);
         let documents = self.view.committed.documents.iter().filter(|(key, _)| self.scope.document(key));
-        update.documents = documents.map(|(_, stored)| stored.document.clone()).collect();
+        update.documents = documents.map(|(_, stored)| told(&stored.document).into_owned()).collect();
         let shown = self.view.endpoints.iter().map(|(_, shown)| &shown.endpoint);
         update.endpoints = shown.filter(|endpoint| self.scope.endpoint(endpoint)).cloned().collect();
         update.endpoints.sort_unstable_by(|a, b| a.id.cmp(&b.id));

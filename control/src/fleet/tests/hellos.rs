@@ -250,6 +250,46 @@ async fn documents_add_capabilities_to_live_registrations() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sidecars_are_not_told_how_agents_are_started_and_placed() {
+    let world = World::new();
+    let fleet = world.control("c1").await;
+    let mut sidecar = Sidecar::connect(&fleet, "planner", 1).await;
+    let cluster = |command: &str| {
+        format!(
+            r#"{{"replicas":3,"agents":[{{"name":"planner","replicas":3,"capabilities":["plan"],"labels":{{"a":"b"}},"capacity":4,
+            "deployment":{{"strategy":"pre_warmed","warm":2}},"command":["{command}"],"env":{{"KEY":"secret"}},
+            "resources":{{"cpu":1}},"pool":"p","affinity":[{{"agent":"planner"}}]}}],"resource_management":{{"planner":{{"cpu":2}}}}}}"#
+        )
+    };
+    let others = [
+        ("AgentTemplate.planner", r#"{"command":"secret","env":{"KEY":"secret"}}"#),
+        ("GpuPool.p", "{}"),
+        ("Node.n", r#"{"cpu":4}"#),
+    ];
+    let apply = |command: &str| {
+        let cluster = cluster(command);
+        world.apply(&[&others[..], &[("AgentCluster.c", cluster.as_str())]].concat())
+    };
+    // As the whole set, and as a change of it.
+    for command in ["secret", "other-secret"] {
+        apply(command);
+        sidecar.settle().await;
+        let kinds: Vec<&str> = sidecar.held.documents.keys().map(|key| key.kind.as_str()).collect();
+        assert_eq!(kinds, ["AgentCluster"]);
+        let body = sidecar.held.documents.values().next().unwrap().clone();
+        assert!(!body.contains("secret") && !body.contains("resource"), "{body}");
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let agent = serde_json::json!({"name": "planner", "capabilities": ["plan"], "labels": {"a": "b"},
+            "capacity": 4, "deployment": {"strategy": "pre_warmed"}});
+        assert_eq!(body["spec"], serde_json::json!({"agents": [agent]}));
+        let text = serde_json::to_string(&body).unwrap();
+        let loaded =
+            pilotfish_config::load_texts(&[("told", text.as_str())], &pilotfish_config::Options::default());
+        assert_eq!((loaded.report.errors(), loaded.report.warnings()), (0, 0), "{}", loaded.report);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revoked_agent_is_shown_quarantined_and_chosen_by_nobody() {
     let world = World::new();
     let fleet = world.control("c1").await;

@@ -67,11 +67,8 @@ pub(super) fn committed(version: u64, documents: &[(&str, &str)]) -> Committed {
     let mut texts = Vec::new();
     for (name, spec) in documents {
         let kind = name.split('.').next().unwrap();
-        let api = if ["AgentCluster", "RateLimit"].contains(&kind) {
-            "pilotfish.dev/v1"
-        } else {
-            "networking.istio.io/v1"
-        };
+        let ours = ["AgentCluster", "AgentTemplate", "GpuPool", "Node", "RateLimit"];
+        let api = if ours.contains(&kind) { "pilotfish.dev/v1" } else { "networking.istio.io/v1" };
         let named = name.replace('.', "-").to_lowercase();
         let body = format!(
             r#"{{"apiVersion":"{api}","kind":"{kind}","metadata":{{"name":"{named}","namespace":"default"}},"spec":{spec}}}"#
