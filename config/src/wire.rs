@@ -23,7 +23,7 @@ pub use telemetry::{
 };
 pub use why::{
     Account, Answered, Attempt, Candidate, Choice, Explained, LONGEST_EXPLAINED, MOST_ACCOUNTS, PassedOver,
-    RunnerUp, StageTimes, Why,
+    RunnerUp, StageTimes, StartedFor, Why,
 };
 
 /// The version of the protocol; one that differs is refused.

@@ -21,6 +21,7 @@ use crate::concurrency::Limit;
 pub use crate::endpoint::Outcome;
 use crate::endpoint::health::Passage;
 use crate::endpoint::{Endpoint, EndpointStats, Labels};
+use crate::on_demand::OnDemandAgent;
 use crate::inflight::{ClusterLimits, ConnectionPermit, PendingPermit, RequestPermit};
 use crate::shed::Line;
 use crate::state::Pass;
@@ -49,6 +50,8 @@ pub struct ClusterSpec {
     pub balance_factor: Option<u32>,
     /// How a new endpoint's share grows.
     pub warmup: Option<Warmup>,
+    /// The agent that is started when somebody calls and nobody is there.
+    pub on_demand: Option<Arc<OnDemandAgent>>,
     /// Below this percentage of endpoints that are not out, all are used alike (`minHealthPercent`); 0: never.
     pub min_health: u8,
 }
@@ -70,6 +73,8 @@ pub struct Cluster {
     pub settings: ClusterSettings,
     /// What [`Pick::key`] is to be a hash of.
     pub hash_key: Option<HashKey>,
+    /// The agent that is started when somebody calls and nobody is there.
+    pub on_demand: Option<Arc<OnDemandAgent>>,
     /// Its counters, which outlive the plan.
     pub limits: Arc<ClusterLimits>,
     endpoints: Box<[Arc<Endpoint>]>,
@@ -143,6 +148,7 @@ impl Cluster {
             kind: spec.kind,
             settings: spec.settings,
             hash_key: spec.hash_key,
+            on_demand: spec.on_demand,
             limits,
             reckoned: Reckoned {
                 percent: levels.iter().map(|_| AtomicU32::new(0)).collect(),

@@ -8,6 +8,7 @@ pub mod cluster;
 mod destination;
 mod egress;
 mod inbound;
+mod on_demand;
 mod rate_limit;
 mod resilience;
 mod retry;
@@ -22,6 +23,7 @@ use pilotfish_config::model::{Host, Locality, Model, MtlsMode, OutboundMode, Sou
 use crate::affinity::hash_bytes;
 use crate::balance::locality::Place;
 use crate::clock::Micros;
+use crate::on_demand::OnDemand;
 use crate::plan::{Own, Plan, Registered};
 use crate::state::State;
 use crate::view::View;
@@ -98,7 +100,15 @@ pub fn compile(
     let rules = cluster::Rules::new(model, &place);
     let view = View::new(model, &options.namespace, &options.labels);
     let trust_domain = options.trust_domain.as_deref();
-    let sources = cluster::Sources { model, resolved, view: &view, place: &place, trust_domain };
+    let on_demand = on_demand::agents(model, &view, now);
+    let sources = cluster::Sources {
+        model,
+        resolved,
+        view: &view,
+        place: &place,
+        trust_domain,
+        on_demand: &on_demand,
+    };
     let mut pass = state.begin(now);
     let (clusters, dns_names) = cluster::clusters(sources, &mut pass);
     let mut routes = route::compile(model, options, &view, &rules, &clusters);
@@ -118,6 +128,10 @@ pub fn compile(
         own: model.sidecar(&options.namespace, &options.labels).map(Own::of).unwrap_or_default(),
         limits,
         to_agent,
+        on_demand: {
+            let endpoints = clusters.iter().flat_map(|(_, cluster)| cluster.endpoints());
+            OnDemand::new(on_demand.into_iter().map(|started| started.agent).collect(), endpoints)
+        },
         catalogue: catalogue::compile(&clusters),
         egress: egress::compile(model, options, &view),
         dns_names,

@@ -52,6 +52,7 @@ pub mod headers;
 pub mod hedge;
 pub mod inflight;
 pub mod mirror;
+pub mod on_demand;
 pub mod outlier;
 pub mod plan;
 pub mod rate_limit;

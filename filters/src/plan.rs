@@ -20,6 +20,7 @@ use crate::cluster::Cluster;
 pub use crate::cluster::ClusterId;
 use crate::endpoint::Labels;
 use crate::headers::HeaderEditsPair;
+use crate::on_demand::OnDemand;
 use crate::rewrite::{PathRewrite, Redirect, Rewrite};
 use crate::route::block::{Block, PathMatch};
 use crate::route::{RouteTable, VirtualHost};
@@ -42,6 +43,7 @@ pub struct Plan {
     pub(crate) routes: RouteTable,
     pub(crate) clusters: Box<[Arc<Cluster>]>,
     pub(crate) catalogue: Catalogue,
+    pub(crate) on_demand: OnDemand,
     pub(crate) egress: Egress,
     pub(crate) registered: Registered,
     pub(crate) inbound: InboundMtls,
@@ -275,6 +277,7 @@ impl Default for Plan {
             routes: RouteTable::default(),
             clusters: Box::default(),
             catalogue: Catalogue::default(),
+            on_demand: OnDemand::default(),
             egress: Egress::default(),
             registered: Registered::default(),
             inbound: InboundMtls::default(),
@@ -347,6 +350,27 @@ impl Plan {
     /// Who is able to do what.
     pub fn catalogue(&self) -> &Catalogue {
         &self.catalogue
+    }
+
+    /// Agents that are started when they are asked for.
+    pub fn on_demand(&self) -> &OnDemand {
+        &self.on_demand
+    }
+
+    /// The same destination in a newer plan; `None`: it is gone.
+    pub fn same_target(&self, target: &Target, port: u16, newer: &Plan) -> Option<Target> {
+        let same = |id: ClusterId| {
+            let name = &self.cluster(id).name;
+            let at = newer.clusters.iter().position(|cluster| cluster.name == *name)?;
+            Some(ClusterId(u32::try_from(at).ok()?))
+        };
+        match target {
+            Target::Capability(target) => {
+                let settings = target.settings.and_then(same);
+                Some(Target::Capability(Box::new(CapabilityTarget { settings, ..(**target).clone() })))
+            }
+            target => target.cluster(port).ok()?.and_then(same).map(Target::Cluster),
+        }
     }
 
     /// What happens to calls to hosts that no rule and no service is for.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pilotfish_config::model::{
-    Host, Kind, Meta, Model, ROOT_NAMESPACES, ResourceKey, StringMap, Workload, includes,
+    Deployment, Host, Kind, Meta, Model, ROOT_NAMESPACES, ResourceKey, StringMap, Workload, includes,
 };
 use pilotfish_config::wire;
 
@@ -131,7 +131,14 @@ impl<'m> Scope<'m> {
         }
         for cluster in &model.agent_clusters {
             let namespace = cluster.meta.namespace();
-            if agents.contains(namespace) || namespace == &*self.class.namespace {
+            // Who may start an agent by calling it has to know that it may.
+            let starts = || {
+                let mut agents = cluster.agents.iter();
+                agents.any(|agent| {
+                    agent.rules.deployment != Deployment::Static && self.sees_agent(namespace, &agent.name)
+                })
+            };
+            if agents.contains(namespace) || namespace == &*self.class.namespace || starts() {
                 self.see(&cluster.meta);
             }
         }

@@ -60,6 +60,12 @@ reasons! {
     NoEndpoint = "no-healthy-endpoint", 503, Upstream;
     /// No candidate has the capabilities or meets the constraints.
     NobodyQualifies = "nobody-qualifies", 503, Upstream;
+    /// As many calls wait already until the agent is started as may.
+    StartingFull = "starting-queue-full", 503, Mesh;
+    /// The agent that is started for the call does not come, and the detail says why.
+    NotStarted = "not-started", 503, Mesh;
+    /// The agent that is started for the call was not ready in time.
+    NotStartedInTime = "not-started-in-time", 504, Mesh;
     /// A `connectionPool` limit is reached.
     Overflow = "connection-pool-overflow", 503, Mesh;
     /// The connection to the endpoint could not be made.

@@ -17,6 +17,7 @@ pub mod server;
 pub mod shutdown;
 pub mod snapshot;
 pub mod source;
+pub mod starts;
 pub mod supervise;
 pub mod telemetry;
 pub mod tls;

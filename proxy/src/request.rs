@@ -26,6 +26,7 @@ pub mod respond;
 pub mod route;
 pub mod select;
 pub mod serving;
+pub mod start;
 pub mod time;
 pub mod trace;
 pub mod tunnel;
@@ -46,6 +47,7 @@ use crate::worker::Worker;
 use ctx::Ctx;
 use respond::Failed;
 use route::Way;
+use start::Later;
 
 /// Answers the requests of one listener on one worker.
 #[derive(Debug)]
@@ -67,7 +69,8 @@ impl Handler for Service {
         let Some(worker) = self.worker.upgrade() else { return };
         let worker = &*worker;
         let snapshot = worker.pin();
-        let mut ctx = Ctx::begin(worker, &snapshot, self.direction, conn, &head);
+        let later = Later::default();
+        let mut ctx = Ctx::begin(worker, (&snapshot, &later), self.direction, conn, &head);
         let grpc = answer::is_grpc(&head);
         if let Err(failed) = serve(worker, &snapshot, &mut ctx, head, &mut down).await {
             respond::fail(&mut ctx, &mut down, failed, grpc).await;
@@ -151,9 +154,10 @@ async fn follow<'p>(
         Action::Respond(fixed) => respond::fixed(ctx, &matched, fixed, down).await,
         Action::Forward(split) => {
             fault::inject(worker, ctx, matched.rule, down).await?;
-            let task =
-                repeat::Task { plan, matched, split, call, caller, permit, outside: &snapshot.outside };
-            repeat::by_rule(worker, &task, ctx, head, down).await
+            let task = repeat::Task { plan, matched, split, call, caller, outside: &snapshot.outside };
+            let done = repeat::by_rule(worker, task, ctx, head, down).await;
+            drop(permit);
+            done
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::request::serving::Serving;
 use crate::resolve::{self, Dns, Questions, SystemLookup};
 use crate::shutdown::{self, Drain, Phase, Signals};
 use crate::snapshot::Snapshots;
+use crate::starts::Starts;
 use crate::source::file::{Event, FileSource, fingerprint};
 use crate::source::{self, Publisher};
 use crate::supervise::place::Place;
@@ -108,6 +109,8 @@ pub struct Shared {
     pub clock: Clock,
     /// What the agent serves now.
     pub serving: Serving,
+    /// Calls that wait until an agent is started.
+    pub starts: Starts,
     /// How far the shutdown has come.
     pub drain: Drain,
     /// Which calls with a key were done.
@@ -180,6 +183,7 @@ impl Shared {
             net,
             clock,
             serving,
+            starts: Starts::default(),
             drain: Drain::default(),
             dedup: Dedup::new(),
             callers,

@@ -282,6 +282,7 @@ impl Publisher {
         self.answers = answers;
         self.trust_domain = options.trust_domain;
         self.graveyard.push(self.shared.snapshots.publish(Arc::new(snapshot)));
+        self.shared.starts.look();
         self.bury();
         Ok(())
     }

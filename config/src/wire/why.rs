@@ -92,6 +92,9 @@ pub struct Account {
     pub request_id: String,
     /// What made a difference besides the rule: `retry`, `hedge`, `rate-limit`, ...
     pub policies: Vec<String>,
+    /// What it waited for, when nobody was there and an agent is started on demand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_for: Option<StartedFor>,
     /// When each stage was over.
     pub stages: StageTimes,
     /// How many tries there were; of more than four the first three and the last are told.
@@ -105,6 +108,16 @@ pub struct Account {
     /// Everything about its decisions, of a call with `agent-explain: 1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explained: Option<Explained>,
+}
+
+/// An agent that a call waited for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StartedFor {
+    /// `namespace/name`.
+    pub agent: String,
+    /// How long it waited, milliseconds.
+    pub waited_ms: u64,
 }
 
 /// When which stage was over, microseconds after the start.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use pilotfish_config::wire::{Attempt, Choice, Explained};
+use pilotfish_config::wire::{Attempt, Choice, Explained, StartedFor};
 
 use super::client::{Client, Connection, query};
 use super::failed::Failed;
@@ -168,6 +168,9 @@ fn block(call: &Account, terminal: &Terminal) -> String {
     fact("capability", &call.capability);
     fact("protocol", &call.protocol);
     fact("policies", &call.policies.join(", "));
+    if let Some(StartedFor { agent, waited_ms }) = &call.started_for {
+        fact("started", &format!("{agent}, after {}", human::latency(waited_ms.saturating_mul(1000))));
+    }
     fact("workflow", &call.workflow);
     fact("request", &call.request_id);
     let kept = match (call.sampled, call.inferred) {

@@ -168,6 +168,9 @@ fn bounded(from: &Registration, mut call: Account) -> Account {
     for text in [rule, cluster, capability, workflow, trace, span, parent, request_id] {
         *text = hello::text(text);
     }
+    if let Some(started) = &mut call.started_for {
+        started.agent = hello::text(&started.agent);
+    }
     call.policies.truncate(MOST_PARTS);
     call.policies.iter_mut().for_each(|word| *word = hello::text(word));
     call.attempts.truncate(MOST_PARTS);

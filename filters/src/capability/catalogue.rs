@@ -181,7 +181,7 @@ impl Candidate {
         lenient_version(self.endpoint.label("version")?)
     }
 
-    fn offers(&self, wanted: &Wanted) -> bool {
+    pub(crate) fn offers(&self, wanted: &Wanted) -> bool {
         let Some(version) = self.capability(&wanted.name) else { return false };
         match &wanted.version {
             None => true,
@@ -198,7 +198,7 @@ impl Candidate {
             && demand.constraint.terms.iter().all(|term| self.meets(term, &demand.wanted, now))
     }
 
-    fn meets(&self, term: &Term, wanted: &[Wanted], now: Micros) -> bool {
+    pub(crate) fn meets(&self, term: &Term, wanted: &[Wanted], now: Micros) -> bool {
         match &term.test {
             Test::Value { key, negated, values } => {
                 let own = self.value(key);
@@ -221,7 +221,7 @@ impl Candidate {
         }
     }
 
-    fn value(&self, key: &str) -> Option<&str> {
+    pub(crate) fn value(&self, key: &str) -> Option<&str> {
         let locality = match key {
             "region" => &*self.endpoint.locality.region,
             "zone" => &*self.endpoint.locality.zone,

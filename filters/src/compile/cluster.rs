@@ -14,6 +14,7 @@ use pilotfish_config::model::{
     Address, Concurrency, DestinationRule, Model, Resolution, ServiceEntry, Subset, TrafficPolicy,
 };
 
+use super::on_demand::Started;
 use super::to_agent;
 use crate::balance::locality::{self, Place};
 use crate::cluster::{self, Cluster, ClusterSpec, Clusters, Kind};
@@ -41,6 +42,8 @@ pub(crate) struct Sources<'m> {
     pub place: &'m Place,
     /// Its trust domain, when it has an identity.
     pub trust_domain: Option<&'m str>,
+    /// Agents that are started when they are asked for.
+    pub on_demand: &'m [Started],
 }
 
 /// All clusters that the sidecar at `place` sees, and the names whose addresses have to be looked up, sorted.
@@ -48,7 +51,7 @@ pub(crate) fn clusters(sources: Sources<'_>, pass: &mut Pass<'_>) -> (Clusters, 
     let rules = Rules::new(sources.model, sources.place);
     let seeds = Seeds::new(sources.model);
     let mut clusters = Clusters::default();
-    let services = services::services(sources.model, sources.view, sources.place, &seeds);
+    let services = services::services(&sources, &seeds);
     let names = names_of(&services);
     // Settings for a capability's host; who serves it is known by capability only.
     let capabilities = rules.capability_hosts().map(|host| Service::empty(host));
@@ -78,7 +81,10 @@ pub fn dns_names(model: &Model, place: &Place) -> Box<[Box<str>]> {
     let seeds =
         if model.service_entries.iter().any(selects) { Seeds::new(model) } else { Seeds::written(model) };
     let view = View::new(model, &place.namespace, &place.labels);
-    names_of(&services::services(model, &view, place, &seeds))
+    let resolved = Resolved::default();
+    let sources =
+        Sources { model, resolved: &resolved, view: &view, place, trust_domain: None, on_demand: &[] };
+    names_of(&services::services(&sources, &seeds))
 }
 
 fn names_of(services: &[Service<'_>]) -> Box<[Box<str>]> {
@@ -125,6 +131,7 @@ impl Build<'_> {
             hash_key: balancing.hash_key,
             balance_factor: balancing.factor,
             warmup: balancing.warmup,
+            on_demand: self.service.on_demand.cloned(),
             min_health: policy.outlier_detection.as_ref().map_or(0, |outlier| outlier.min_health_percent),
         };
         if spec.kind == Kind::Original {

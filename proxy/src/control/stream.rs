@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::idle::Idle;
 use super::member::Member;
 use crate::bootstrap::ControlAddress;
 use crate::control::limits::Uses;
@@ -46,6 +47,8 @@ pub struct Stream {
     uses: Uses,
     /// What the stream asks of calls.
     asked: Asked,
+    /// How long the agent has had no call.
+    idle: Idle,
     /// What control planes were told of whom the agent calls.
     edges: Edges,
 }
@@ -60,6 +63,7 @@ impl Stream {
             resume,
             uses: Uses::default(),
             asked: Asked::default(),
+            idle: Idle::default(),
             edges: Edges::default(),
         }
     }

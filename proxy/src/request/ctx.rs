@@ -15,6 +15,7 @@ use crate::http::{ConnContext, RequestHead};
 use crate::listen::Direction;
 use crate::request::guard::Standing;
 use crate::request::serving::Begun;
+use crate::request::start::Later;
 use crate::request::trace::Onward;
 use crate::shutdown::Phase;
 use crate::telemetry::agentic::Agentic;
@@ -27,6 +28,8 @@ use crate::worker::{Pinned, Worker};
 pub struct Ctx<'p> {
     /// listen: the configuration that the call keeps.
     pub snapshot: &'p Rc<Pinned>,
+    /// start: configurations that it went on by, because it waited for an agent.
+    pub later: &'p Later,
     /// listen: which way it goes.
     pub direction: Direction,
     /// listen: the downstream peer.
@@ -82,7 +85,7 @@ impl<'p> Ctx<'p> {
     /// A fresh record for a head that just arrived.
     pub fn begin(
         worker: &'p Worker,
-        snapshot: &'p Rc<Pinned>,
+        (snapshot, later): (&'p Rc<Pinned>, &'p Later),
         direction: Direction,
         conn: &'p ConnContext,
         head: &RequestHead,
@@ -104,6 +107,7 @@ impl<'p> Ctx<'p> {
             onward: Onward::default(),
             agentic: None,
             snapshot,
+            later,
             direction,
             peer: conn.peer,
             mesh: conn.mesh.as_deref(),

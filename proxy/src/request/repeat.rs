@@ -25,19 +25,19 @@ use course::{Course, Spent};
 use hedge::First;
 
 use crate::http::{Downstream, RequestHead};
-use crate::request::admit::Permit;
 use crate::request::ctx::Ctx;
 use crate::request::dedup::calling::{self, Calling, Then};
 use crate::request::dial::{self, Protocol};
 use crate::request::mirror::{self, Original};
 use crate::request::respond::{self, Edits, Failed};
 use crate::request::select::{self, Selected, Wish, room};
-use crate::request::{explain, forward, replay, trace, tunnel};
+use crate::request::{explain, forward, replay, start, trace, tunnel};
 use crate::telemetry::call::Acted;
 use crate::tls::outside::OutsideSet;
 use crate::worker::Worker;
 
 /// What a call by a rule needs.
+#[derive(Clone, Copy)]
 pub struct Task<'p, 'a> {
     /// The configuration that the call keeps.
     pub plan: &'p Plan,
@@ -49,8 +49,6 @@ pub struct Task<'p, 'a> {
     pub call: &'a Call,
     /// Who sends it.
     pub caller: &'a Caller,
-    /// That it may.
-    pub permit: Permit,
     /// TLS settings of clusters outside of the mesh.
     pub outside: &'p OutsideSet,
 }
@@ -73,7 +71,7 @@ impl<'p> Task<'p, '_> {
 /// Sends a call to one of its rule's destinations.
 pub async fn by_rule<'p>(
     worker: &Worker,
-    task: &Task<'p, '_>,
+    mut task: Task<'p, '_>,
     ctx: &mut Ctx<'p>,
     mut head: RequestHead,
     down: &mut Downstream<'_>,
@@ -85,7 +83,7 @@ pub async fn by_rule<'p>(
     if key.hash.is_some() && task.matched.rule.affinity.is_some() {
         ctx.call.acted.add(Acted::AFFINITY);
     }
-    let mut calling = Calling::begin(worker, task, ctx, &head)?;
+    let mut calling = Calling::begin(worker, &task, ctx, &head)?;
     let destination = match calling::only(&calling)? {
         Some(endpoint) => task.leading_to(endpoint),
         None => worker.with_rng(|rng| task.split.choose(key.hash, rng)),
@@ -102,11 +100,13 @@ pub async fn by_rule<'p>(
         from_sidecar: false,
     };
     let policy = task.retries();
+    // The destination in a newer plan, after the call waited for an agent.
+    let mut moved = None;
     let mut course = Course::begin(ctx, policy, &head);
     loop {
         let compared = Compared::default();
         let wish = Wish {
-            target: &destination.target,
+            target: moved.as_ref().unwrap_or(&destination.target),
             call: task.call,
             caller: task.caller,
             key: key.hash,
@@ -116,14 +116,23 @@ pub async fn by_rule<'p>(
         };
         explain::look(worker, ctx, task.plan, &wish);
         let selected = match calling::only(&calling)? {
-            None => room::select_or_wait(worker, task.plan, &wish, ctx.priority, down).await?,
+            None => match room::select_or_wait(worker, task.plan, &wish, ctx.priority, down).await {
+                Ok(selected) => selected,
+                Err(failed) => {
+                    let started = Box::pin(start::wait(worker, ctx, &task, &wish, failed, down)).await?;
+                    (task.plan, task.outside) = (&started.snapshot.plan, &started.snapshot.outside);
+                    moved = Some(started.target);
+                    started.selected
+                }
+            },
             Some(_) => calling::select(worker, task.plan, &wish, &mut calling)?,
         };
+        let target = moved.as_ref().unwrap_or(&destination.target);
         let (mut cluster, mut lease) = match selected {
             Selected::Endpoint(cluster, lease) => (cluster, lease),
             Selected::Original(cluster) => {
                 ctx.cluster = Some(&cluster.name);
-                let sent = addresses::to_original(worker, task, cluster, ctx, head, down, &edits);
+                let sent = addresses::to_original(worker, &task, cluster, ctx, head, down, &edits);
                 return Box::pin(sent).await;
             }
         };
@@ -155,7 +164,7 @@ pub async fn by_rule<'p>(
             select::weighed(
                 attempt,
                 task.plan,
-                &destination.target,
+                target,
                 (cluster, lease.endpoint()),
                 (&compared, began),
             );
@@ -166,10 +175,10 @@ pub async fn by_rule<'p>(
             (Ok(way), None) => try_way(worker, ctx, &way, &mut head, down, policy.per_try_timeout).await,
             (Ok(way), Some(delay)) => {
                 let (tried, second) = {
-                    let (target, key, remote) = (&destination.target, key.hash, policy.remote_localities);
+                    let (key, remote) = (key.hash, policy.remote_localities);
                     let wish = Wish { target, call, caller, key, tried: &[], remote, compared: None };
                     let first = First { way, cluster, lease: &lease, began, limit: policy.per_try_timeout };
-                    hedge::race(worker, task, ctx, &first, (&wish, delay), (&mut head, down)).await
+                    hedge::race(worker, &task, ctx, &first, (&wish, delay), (&mut head, down)).await
                 };
                 if let Some(second) = &second {
                     trace::raced(ctx, worker.shared.clock.now(), &tried, second);

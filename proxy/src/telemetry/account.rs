@@ -4,12 +4,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pilotfish_config::wire::{Account, Attempt, RunnerUp, StageTimes, TappedCall, Why};
+use pilotfish_config::wire::{Account, Attempt, RunnerUp, StageTimes, StartedFor, TappedCall, Why};
 use pilotfish_filters::redact;
 use pilotfish_filters::trace::{SpanId, TraceId};
 use tokio::time::timeout;
 
-use super::call::{CallRecord, Text, Try};
+use super::call::{CallRecord, START_WAIT, STARTED_FOR, Text, Try, Value};
 use super::ring::Question;
 use crate::listen::Direction;
 use crate::server::Shared;
@@ -76,6 +76,7 @@ pub fn account(shared: &Shared, record: &CallRecord) -> Account {
         sampled: record.sampled,
         request_id: shown(record.request_id.as_str()),
         policies: record.acted.words().map(str::to_owned).collect(),
+        started_for: started_for(record),
         stages: StageTimes {
             decoded_us: stages.decoded.into(),
             routed_us: stages.routed.into(),
@@ -88,6 +89,17 @@ pub fn account(shared: &Shared, record: &CallRecord) -> Account {
         request_bytes: record.sent,
         response_bytes: record.received,
         explained: explained.and_then(|text| serde_json::from_str(text).ok()),
+    }
+}
+
+fn started_for(record: &CallRecord) -> Option<StartedFor> {
+    let attributes = &record.extra.as_deref()?.attributes;
+    let of = |name: &str| attributes.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
+    match (of(STARTED_FOR)?, of(START_WAIT)?) {
+        (Value::Text(agent), Value::Number(waited)) => {
+            Some(StartedFor { agent: agent.to_string(), waited_ms: u64::try_from(*waited).unwrap_or(0) })
+        }
+        _ => None,
     }
 }
 

@@ -17,13 +17,18 @@ use crate::listen::Direction;
 /// Tries that are told apart; of later ones only the last is kept, in the last place.
 pub const TRIES: usize = 4;
 
+/// The attribute of a call that waited for an agent: `namespace/name`.
+pub const STARTED_FOR: &str = "pilotfish.started_for";
+/// How long it waited, milliseconds.
+pub const START_WAIT: &str = "pilotfish.start_wait_ms";
+
 /// What made a difference to a call, besides its rule; a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Acted(pub u32);
 
 impl Acted {
     /// Each with its word in `/why`, spans and logs.
-    pub const ALL: [(Acted, &'static str); 12] = [
+    pub const ALL: [(Acted, &'static str); 13] = [
         (Acted(1), "retry"),
         (Acted(1 << 1), "hedge"),
         (Acted(1 << 2), "dedup-kept"),
@@ -36,6 +41,7 @@ impl Acted {
         (Acted(1 << 9), "retry-budget"),
         (Acted(1 << 10), "affinity"),
         (Acted(1 << 11), "priority"),
+        (Acted(1 << 12), "started"),
     ];
     /// A try after the first.
     pub const RETRY: Acted = Acted(1);
@@ -61,6 +67,8 @@ impl Acted {
     pub const AFFINITY: Acted = Acted(1 << 10);
     /// Its priority was lowered.
     pub const PRIORITY: Acted = Acted(1 << 11);
+    /// It waited until an agent was started.
+    pub const STARTED: Acted = Acted(1 << 12);
 
     /// Whether it is in the set.
     pub fn has(self, one: Acted) -> bool {

@@ -95,6 +95,13 @@ pub struct DirectionMetrics {
     pub response_bytes: Counter,
 }
 
+impl DirectionMetrics {
+    /// Requests that have ended.
+    pub fn ended(&self) -> u64 {
+        self.requests.iter().fold(0, |sum, class| sum.wrapping_add(class.get()))
+    }
+}
+
 /// Finished requests by status class; see [`class_of`].
 type ByClass = [Counter; CLASSES.len()];
 

@@ -2,13 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use pilotfish_config::model::{HealthCheck, Host, Model, PortProtocol, Resolution, ServiceEntry, Wish};
+use pilotfish_config::model::{
+    HealthCheck, Host, PortProtocol, Resolution, ServiceEntry, Wish, includes,
+};
 
 use super::workloads::{Found, Seed, Seeds};
-use super::{Resolved, first_only};
-use crate::balance::locality::Place;
+use super::super::on_demand;
+use super::{Resolved, Sources, first_only};
+use super::Started;
 use crate::cluster::Kind;
+use crate::on_demand::OnDemandAgent;
 use crate::view::View;
 
 /// The inbound port of a sidecar, for a mesh workload that names no port.
@@ -24,6 +29,8 @@ pub(super) struct Service<'m> {
     pub(super) aliases: Vec<(u16, u16)>,
     /// Names of which an endpoint's certificate must have one, in place of its own.
     pub(super) subject_alt_names: &'m [String],
+    /// The agent that is started when somebody calls, and nobody is there.
+    pub(super) on_demand: Option<&'m Arc<OnDemandAgent>>,
 }
 
 /// A port of a host with what serves it.
@@ -51,7 +58,8 @@ impl Service<'_> {
             seeds: Vec::new(),
             health_check: &Wish::Silent,
         };
-        Service { host: host.into(), ports: vec![port], aliases: Vec::new(), subject_alt_names: &[] }
+        let (aliases, on_demand) = (Vec::new(), None);
+        Service { host: host.into(), ports: vec![port], aliases, subject_alt_names: &[], on_demand }
     }
 }
 
@@ -79,11 +87,10 @@ impl ServicePort<'_> {
 
 /// Every service that a sidecar at `place` sees, each host once.
 pub(super) fn services<'m>(
-    model: &'m Model,
-    view: &View<'_>,
-    place: &Place,
+    sources: &Sources<'m>,
     seeds: &Seeds<'m>,
 ) -> Vec<Service<'m>> {
+    let Sources { model, view, place, on_demand, .. } = *sources;
     let mut by_host: HashMap<&str, Vec<&ServiceEntry>> = HashMap::new();
     let mut hosts = Vec::new();
     for entry in &model.service_entries {
@@ -99,11 +106,32 @@ pub(super) fn services<'m>(
     let mut services: Vec<Service<'m>> = Vec::new();
     for host in hosts {
         let entries = by_host.get(host).map(Vec::as_slice).unwrap_or_default();
-        services.push(service(host, of_one_namespace(entries, &place.namespace), seeds, &mut selected));
+        let entries: Vec<_> = of_one_namespace(entries, &place.namespace).collect();
+        let started = on_demand.iter().find(|started| entries.iter().any(|entry| selects(entry, started)));
+        let service = service(host, entries.into_iter(), seeds, &mut selected);
+        services.push(Service { on_demand: started.map(|started| &started.agent), ..service });
     }
     let agents = agents(seeds, &selected, view);
     services.extend(agents.into_iter().filter(|agent| !by_host.contains_key(&*agent.host)));
+    // Those that are started when they are asked for have a host also while nobody is there.
+    for started in on_demand.iter().filter(|started| !by_host.contains_key(&*started.host)) {
+        let known = services.iter().position(|service| service.host == started.host);
+        let at = known.unwrap_or_else(|| {
+            services.push(Service::empty(&started.host));
+            services.len() - 1
+        });
+        if let Some(service) = services.get_mut(at) {
+            service.on_demand = Some(&started.agent);
+        }
+    }
     services
+}
+
+/// Whether instances of an agent on demand will be among the workloads of a ServiceEntry.
+fn selects(entry: &ServiceEntry, started: &Started) -> bool {
+    let selector = entry.workload_selector.as_ref().filter(|selector| !selector.is_empty());
+    started.namespace == entry.meta.namespace()
+        && selector.is_some_and(|selector| includes(&started.labels, selector))
 }
 
 /// Entries for one host in several namespaces do not mix: the sidecar's own count, else those of the first one.
@@ -150,7 +178,7 @@ fn service<'m>(
             }
         }
     }
-    Service { host: host.into(), ports, aliases: Vec::new(), subject_alt_names }
+    Service { host: host.into(), ports, aliases: Vec::new(), subject_alt_names, on_demand: None }
 }
 
 /// Registered agents, and WorkloadEntries that belong to an agent, make a service named after the agent when no
@@ -161,7 +189,7 @@ fn agents<'m>(seeds: &Seeds<'m>, selected: &HashSet<usize>, view: &View<'_>) -> 
     let mut by_host: BTreeMap<String, BTreeMap<&'m str, Vec<Seed<'m>>>> = BTreeMap::new();
     for seed in seeds.alone(selected) {
         let Some(agent) = &seed.workload.agent else { continue };
-        let host = format!("{}.{}.svc.cluster.local", agent.to_ascii_lowercase(), seed.namespace);
+        let host = on_demand::host(agent, seed.namespace);
         if !view.is_wide() && !view.sees_host(seed.namespace, &Host::verbatim(&host)) {
             continue;
         }
@@ -178,8 +206,8 @@ fn agents<'m>(seeds: &Seeds<'m>, selected: &HashSet<usize>, view: &View<'_>) -> 
 }
 
 fn agent_service<'m>(host: String, by_name: BTreeMap<&'m str, Vec<Seed<'m>>>) -> Service<'m> {
-    let mut service =
-        Service { host: host.into(), ports: Vec::new(), aliases: Vec::new(), subject_alt_names: &[] };
+    let (ports, aliases, on_demand) = (Vec::new(), Vec::new(), None);
+    let mut service = Service { host: host.into(), ports, aliases, subject_alt_names: &[], on_demand };
     let only = by_name.len() == 1;
     for (name, seeds) in by_name {
         let first = seeds.iter().find(|seed| !seed.is_registered()).map_or(HTTP_PORT, |seed| seed.port);

@@ -138,6 +138,7 @@ impl World {
             view: &view,
             place: &self.place,
             trust_domain: None,
+            on_demand: &[],
         };
         clusters(sources, &mut self.state.begin(at(0))).0
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Ping, PingPong, RecvStream, SendStream};
+use pilotfish_config::wire::node::NotStarted;
 use pilotfish_config::wire::{
     Frames, Heartbeat, Hello, LONGEST_TO_SIDECAR, LimitUse, MAJOR, Rank, Report, Resume, Status, ToControl,
     ToSidecar, Update, Versions, Welcome, frame,
@@ -19,6 +20,7 @@ use crate::control::limits::Uses;
 use crate::control::reports::Reports;
 use crate::listen::Direction;
 use crate::shutdown::Phase;
+use crate::starts::Told;
 use crate::source::control::Offer;
 use crate::source::file::Event;
 use crate::telemetry::log;
@@ -34,6 +36,8 @@ const TAKES_NOTHING: Duration = Duration::from_secs(5);
 const HEARTBEAT: (u64, u64) = (100, 60_000);
 /// How often there may be something to report.
 const TICK: Duration = Duration::from_secs(1);
+/// How often it is said again that calls wait for agents.
+const ASKS: Duration = Duration::from_secs(1);
 /// How often there may be something to report of rate limits.
 const LIMITS: Duration = Duration::from_millis(500);
 /// How often calls are told that somebody looks at, one message for each who looks ...
@@ -189,6 +193,9 @@ impl Stream {
         let mut look = tokio::time::interval(TAPPED);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = 0;
+        let mut told = Told::default();
+        let mut asks = tokio::time::interval(ASKS);
+        asks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // A new control plane has to be told, whether or not it changed since.
         state.mark_changed();
         loop {
@@ -228,6 +235,11 @@ impl Stream {
                 Some(answered) = self.asked.answer() => {
                     send(&mut halves.outgoing, &ToControl::Answered(answered)).await?;
                 }
+                () = member.shared.starts.asked.notified() => {
+                    self.ask(&mut told, halves).await?;
+                    asks.reset();
+                }
+                _ = asks.tick() => self.ask(&mut told, halves).await?,
                 _ = look.tick(), if looks > 0 => {
                     for tapped in member.shared.taps.take(&member.shared) {
                         send(&mut halves.outgoing, &ToControl::Tapped(tapped)).await?;
@@ -247,6 +259,7 @@ impl Stream {
                     let newest = shared.snapshots.newest();
                     let new = reports.collect(&newest.plan, shared.clock.now(), Instant::now());
                     let edges = self.edges.report(shared, Instant::now());
+                    self.idle.look(shared, Instant::now());
                     if !new.is_empty() || !edges.is_empty() || Instant::now() >= beat {
                         let used = self.used(true);
                         let mut message = self.heartbeat(new, used);
@@ -261,13 +274,22 @@ impl Stream {
         }
     }
 
+    /// Says for which agents calls wait, and once that they do no more.
+    async fn ask(&self, told: &mut Told, halves: &mut Halves) -> Result<(), Ended> {
+        match told.next(&self.member.shared.starts) {
+            Some(asked) => send(&mut halves.outgoing, &ToControl::Asked(asked)).await,
+            None => Ok(()),
+        }
+    }
+
     /// What was used of fleet-wide rate limits.
     fn used(&mut self, all: bool) -> Vec<LimitUse> {
         let shared = &self.member.shared;
         self.uses.collect(&shared.snapshots.newest().plan, shared.clock.now(), all)
     }
 
-    fn heartbeat(&self, reports: Vec<Report>, limits: Vec<LimitUse>) -> ToControl {
+    fn heartbeat(&mut self, reports: Vec<Report>, limits: Vec<LimitUse>) -> ToControl {
+        let idle = self.idle.look(&self.member.shared, Instant::now());
         let (status, detail) = self.status();
         let workers = self.member.shared.metrics.iter();
         let in_flight: u64 =
@@ -280,7 +302,7 @@ impl Stream {
             certificate_expires: self.member.certificate_expires(),
             limits,
             edges: Vec::new(),
-            idle_ms: None,
+            idle_ms: Some(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
             usage: self.member.shared.supervised.as_ref().and_then(|known| known.state().usage),
         })
     }
@@ -321,7 +343,10 @@ impl Stream {
                 self.asked.ask(&self.member.shared, why);
                 Ok(())
             }
-            ToSidecar::NotStarted(_) => Ok(()),
+            ToSidecar::NotStarted(NotStarted { agent, reason }) => {
+                self.member.shared.starts.refuse(&agent, &reason);
+                Ok(())
+            }
             ToSidecar::Drained {} => {
                 self.member.shared.drain.confirm();
                 Ok(())

@@ -32,6 +32,8 @@ pub async fn select_or_wait<'p>(
     down: &mut Downstream<'_>,
 ) -> Result<Selected<'p>, Failed> {
     let cluster = wish.target.cluster(wish.caller.port)?.map(|id| &**plan.cluster(id));
+    // Where another instance may be started the call waits for that or for room, whichever comes first.
+    let cluster = cluster.filter(|cluster| cluster.on_demand.is_none());
     let Some((cluster, line)) = cluster.and_then(|cluster| Some((cluster, cluster.line()?))) else {
         return Ok(select(worker, plan, wish)?);
     };

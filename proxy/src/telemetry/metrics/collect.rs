@@ -5,6 +5,7 @@ mod clusters;
 mod endpoints;
 mod export;
 mod overload;
+mod starts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub fn collect(shared: &Shared) -> Vec<Family> {
     deduplication(&mut page, shared);
     rate_limits(&mut page, shared);
     overload::collect(&mut page, shared);
+    starts::collect(&mut page, shared);
     endpoints::collect(&mut page, shared);
     export::collect(&mut page, shared);
     configuration(&mut page, shared);
