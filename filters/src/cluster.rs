@@ -84,6 +84,8 @@ pub struct Cluster {
     degraded: bool,
     /// Whether every request is counted in `limits`.
     counts: bool,
+    /// Whether some endpoint takes only so many calls at a time.
+    limited: bool,
     /// Below this percentage of endpoints that are not out, all are used alike (`minHealthPercent`); 0: never.
     min_health: u8,
     reckoned: Reckoned,
@@ -141,6 +143,8 @@ impl Cluster {
         let slow_start = spec.warmup.filter(|_| warms).and_then(|warmup| SlowStart::new(warmup, first_seen));
         Cluster {
             name,
+            limited: spec.settings.limit != Limit::None
+                || endpoints.iter().any(|endpoint| endpoint.stats.limit() != u32::MAX),
             counts: spec.settings.max_requests.is_some() || spec.balance_factor.is_some(),
             host: spec.host,
             port: spec.port,
@@ -228,19 +232,19 @@ impl Cluster {
     /// is not well.
     fn is_full(&self, pick: &Pick<'_>) -> bool {
         let well = |stats: &EndpointStats| !stats.is_out(pick.now) && !stats.has_room();
-        self.settings.limit != Limit::None
+        self.limited
             && self.endpoints.iter().any(|one| well(&one.stats) && !pick.tried.contains(&one.addr))
     }
 
     fn full(&self) -> Deny {
         let detail =
-            format!("the endpoints of {} have as many calls as they may (max-concurrency)", self.name);
+            format!("the endpoints of {} have as many calls as they may (max-concurrency, capacity)", self.name);
         Deny::with(Reason::Overloaded, detail).and_header("retry-after", "1")
     }
 
     /// Those who wait until an endpoint has room; `None`: nobody ever does.
     pub fn line(&self) -> Option<&Arc<Line<Turn>>> {
-        (self.settings.limit != Limit::None).then_some(&self.limits.line)
+        self.limited.then_some(&self.limits.line)
     }
 
     /// Calls that its endpoints may have at once, all together.

@@ -50,6 +50,8 @@ pub struct CompileOptions {
     pub default_mtls: Option<MtlsMode>,
     /// Whether there is no control plane that shares out fleet-wide rate limits: then the sidecar has them whole.
     pub alone: bool,
+    /// Calls that the agent takes at a time (`--agent-capacity`), when its Sidecar document says nothing; 0: no limit.
+    pub capacity: u32,
     /// Looks up variables of the process's environment; `None`: there are none, as in the control plane, which checks for others.
     pub environment: Option<fn(&str) -> Option<String>>,
 }

@@ -359,6 +359,7 @@ fn compile_options(settings: &Settings) -> CompileOptions {
         },
         alone: settings.control.addresses.is_empty(),
         environment: Some(environment),
+        capacity: settings.supervise.capacity,
         ..CompileOptions::default()
     }
 }

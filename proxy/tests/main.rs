@@ -32,6 +32,7 @@ mod matching;
 mod metrics;
 mod mirrors;
 mod names;
+mod on_demand;
 mod overload;
 mod python;
 mod rate_limits;

@@ -21,7 +21,7 @@ async fn why(sidecar: &Sidecar, query: &str) -> (u16, String) {
 }
 
 /// The one call that a question is about, once it is over.
-async fn account(sidecar: &Sidecar, query: &str) -> Value {
+pub async fn account(sidecar: &Sidecar, query: &str) -> Value {
     let until = tokio::time::Instant::now() + Duration::from_secs(15);
     loop {
         let (status, body) = why(sidecar, query).await;

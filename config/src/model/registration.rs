@@ -21,6 +21,8 @@ pub struct Registration {
     pub capabilities: Arc<[Capability]>,
     /// It says that it is not well: chosen only when no other is ready.
     pub degraded: bool,
+    /// Calls that it takes at a time; 0: no limit.
+    pub capacity: u32,
     /// Which window its sidecar's deduplication has; `None`: it does not deduplicate.
     pub dedup: Option<Arc<str>>,
 }
@@ -48,6 +50,7 @@ impl Registration {
             port: endpoint.address.port(),
             capabilities: capabilities.collect(),
             degraded: endpoint.status == wire::Status::Degraded,
+            capacity: endpoint.capacity,
             dedup: endpoint.dedup_epoch.as_deref().map(Arc::from),
         }
     }

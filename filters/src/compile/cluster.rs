@@ -173,8 +173,12 @@ impl Build<'_> {
         found.dedup_by_key(|found| found.addr);
         let name = cluster::name(&spec.host, spec.port, spec.subset.as_deref());
         let stats: Vec<_> = found.iter().map(|found| pass.stats(&name, found.addr)).collect();
-        for stats in &stats {
-            let limit = spec.settings.limit;
+        for (found, stats) in found.iter().zip(&stats) {
+            // What an administrator writes goes before what an agent says of itself.
+            let limit = match (spec.settings.limit, found.capacity()) {
+                (Limit::None, 1..) => Limit::Fixed(found.capacity()),
+                (said, _) => said,
+            };
             stats.set_limit(limit, if limit == Limit::None { 0 } else { pass.seed() });
         }
         let home = workloads::Home {

@@ -6,6 +6,7 @@ mod examples;
 mod hosts;
 mod matching;
 mod mesh_example;
+mod on_demand;
 mod policies;
 mod rate_limit;
 mod registered;

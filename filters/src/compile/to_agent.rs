@@ -14,16 +14,16 @@ use crate::shed::QueuePolicy;
 use crate::state::Pass;
 
 pub(super) fn compile(model: &Model, options: &CompileOptions, pass: &mut Pass<'_>) -> ToAgent {
-    let Some(sidecar) = model.sidecar(&options.namespace, &options.labels) else {
-        return ToAgent::default();
-    };
-    let said = Concurrency::of(&sidecar.meta);
-    let gate = limit(&said).map(|limit| {
+    let sidecar = model.sidecar(&options.namespace, &options.labels);
+    let said = sidecar.map(|sidecar| Concurrency::of(&sidecar.meta)).unwrap_or_default();
+    // Each caller counts its own calls only; here all are counted.
+    let own = (options.capacity > 0).then_some(Limit::Fixed(options.capacity));
+    let gate = limit(&said).or(own).map(|limit| {
         let gate = pass.inbound_gate();
         gate.configure(limit, queue(&said));
         gate
     });
-    ToAgent { gate, pool: pool(sidecar, pass) }
+    ToAgent { gate, pool: sidecar.and_then(|sidecar| pool(sidecar, pass)) }
 }
 
 /// The limit that annotations ask for, if any does.

@@ -121,8 +121,7 @@ impl Control {
     /// A new join token that names another root.
     pub fn token_with_root(&self, root: &str) -> String {
         let number = self.state.tokens.lock().unwrap().len();
-        let secret = format!("{number:A>43}");
-        let token = format!("pft1.{number:016x}.{}.{root}", secret.replace('0', "A"));
+        let token = format!("pft1.{number:016x}.{number:A<43}.{root}");
         self.state.tokens.lock().unwrap().insert(token.clone(), 1);
         token
     }

@@ -214,6 +214,11 @@ impl<'m> Found<'m> {
         self.seed.and_then(|seed| seed.says)
     }
 
+    /// Calls that it says that it takes at a time; 0: no limit.
+    pub(super) fn capacity(&self) -> u32 {
+        self.seed.and_then(|seed| seed.registration).map_or(0, |registration| registration.capacity)
+    }
+
     /// As an endpoint of a cluster; nothing but whether it can be reached is watched.
     pub(super) fn endpoint(&self, stats: Arc<EndpointStats>, of: &Home<'_>) -> Endpoint {
         let workload = self.seed.map(|seed| seed.workload);
