@@ -21,8 +21,8 @@ use crate::concurrency::Limit;
 pub use crate::endpoint::Outcome;
 use crate::endpoint::health::Passage;
 use crate::endpoint::{Endpoint, EndpointStats, Labels};
-use crate::on_demand::OnDemandAgent;
 use crate::inflight::{ClusterLimits, ConnectionPermit, PendingPermit, RequestPermit};
+use crate::on_demand::OnDemandAgent;
 use crate::shed::Line;
 use crate::state::Pass;
 use crate::verdict::{Deny, Reason};
@@ -232,13 +232,14 @@ impl Cluster {
     /// is not well.
     fn is_full(&self, pick: &Pick<'_>) -> bool {
         let well = |stats: &EndpointStats| !stats.is_out(pick.now) && !stats.has_room();
-        self.limited
-            && self.endpoints.iter().any(|one| well(&one.stats) && !pick.tried.contains(&one.addr))
+        self.limited && self.endpoints.iter().any(|one| well(&one.stats) && !pick.tried.contains(&one.addr))
     }
 
     fn full(&self) -> Deny {
-        let detail =
-            format!("the endpoints of {} have as many calls as they may (max-concurrency, capacity)", self.name);
+        let detail = format!(
+            "the endpoints of {} have as many calls as they may (max-concurrency, capacity)",
+            self.name
+        );
         Deny::with(Reason::Overloaded, detail).and_header("retry-after", "1")
     }
 

@@ -103,14 +103,8 @@ pub fn compile(
     let view = View::new(model, &options.namespace, &options.labels);
     let trust_domain = options.trust_domain.as_deref();
     let on_demand = on_demand::agents(model, &view, now);
-    let sources = cluster::Sources {
-        model,
-        resolved,
-        view: &view,
-        place: &place,
-        trust_domain,
-        on_demand: &on_demand,
-    };
+    let sources =
+        cluster::Sources { model, resolved, view: &view, place: &place, trust_domain, on_demand: &on_demand };
     let mut pass = state.begin(now);
     let (clusters, dns_names) = cluster::clusters(sources, &mut pass);
     let mut routes = route::compile(model, options, &view, &rules, &clusters);

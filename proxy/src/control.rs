@@ -13,8 +13,8 @@
 pub mod backoff;
 pub mod connect;
 pub mod disk;
-pub mod join;
 pub mod idle;
+pub mod join;
 mod limits;
 pub mod member;
 pub mod reports;

@@ -140,10 +140,13 @@ impl Told {
     /// What it has to be told now: everybody who waits, and once that nobody does any more. `None`: nothing.
     pub fn next(&mut self, starts: &Starts) -> Option<Asked> {
         let waiting: BTreeMap<Arc<str>, u32> = starts.waiting().into_iter().take(MOST_ASKED).collect();
-        let over = self.0.keys().filter(|agent| !waiting.contains_key(*agent)).map(|agent| (agent.clone(), 0));
+        let over =
+            self.0.keys().filter(|agent| !waiting.contains_key(*agent)).map(|agent| (agent.clone(), 0));
         let all = waiting.iter().map(|(agent, calls)| (agent.clone(), *calls)).chain(over);
-        let agents: Vec<AskedAgent> =
-            all.take(MOST_ASKED).map(|(agent, waiting)| AskedAgent { agent: agent.to_string(), waiting }).collect();
+        let agents: Vec<AskedAgent> = all
+            .take(MOST_ASKED)
+            .map(|(agent, waiting)| AskedAgent { agent: agent.to_string(), waiting })
+            .collect();
         self.0 = waiting;
         (!agents.is_empty()).then_some(Asked { agents })
     }

@@ -41,7 +41,8 @@ impl World {
         let agent = Agent::start("ocr").await;
         let member = |name: &str, token: &str| {
             let state = state.path().join(name);
-            let flags = ["--control", &control.url(), "--state-dir", state.to_str().unwrap(), "--token", token];
+            let flags =
+                ["--control", &control.url(), "--state-dir", state.to_str().unwrap(), "--token", token];
             support::sidecar().without_config().agent(name).args(&flags)
         };
         let launched = member("caller", &control.token()).launch();
@@ -137,13 +138,18 @@ async fn a_rule_may_lead_to_an_agent_that_is_not_there() {
     let call = world.call("read.test", &[], "a page");
     world.asked(1).await;
     // Something else changes: it goes on waiting.
-    let other = document("AgentCluster", "pilotfish.dev/v1", "other", json!({ "agents": [{ "name": "none" }] }));
+    let other =
+        document("AgentCluster", "pilotfish.dev/v1", "other", json!({ "agents": [{ "name": "none" }] }));
     world.version += 1;
     world.link.update(world.version, json!({ "full": false, "documents": [other] })).await;
     world.asked(1).await;
     world.comes(json!({}), 0).await;
     let echo = call.await.unwrap().json();
-    assert_eq!((echo["path"].as_str(), echo["body"].as_str()), (Some("/rewritten"), Some("a page")), "{echo}");
+    assert_eq!(
+        (echo["path"].as_str(), echo["body"].as_str()),
+        (Some("/rewritten"), Some("a page")),
+        "{echo}"
+    );
     assert_eq!(echo["headers"]["x-added"], json!(["once"]));
 }
 
@@ -178,7 +184,11 @@ async fn one_more_than_may_wait_is_refused_at_once_and_all_are_when_it_does_not_
     for call in calls {
         let answer = call.await.unwrap();
         assert_eq!((answer.status(), &*answer.reason()), (503, "not-started"));
-        assert!(answer.text().contains("default/ocr is not started: no node has 80 GiB"), "{}", answer.text());
+        assert!(
+            answer.text().contains("default/ocr is not started: no node has 80 GiB"),
+            "{}",
+            answer.text()
+        );
     }
 }
 

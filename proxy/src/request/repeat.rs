@@ -161,13 +161,7 @@ pub async fn by_rule<'p>(
         trace::begin_try(worker, ctx, &mut head, ctx.endpoint, began);
         if let Some(attempt) = ctx.call.current() {
             trace::chosen(attempt, lease.endpoint());
-            select::weighed(
-                attempt,
-                task.plan,
-                target,
-                (cluster, lease.endpoint()),
-                (&compared, began),
-            );
+            select::weighed(attempt, task.plan, target, (cluster, lease.endpoint()), (&compared, began));
         }
         let hedge = task.matched.rule.resilience.hedge.filter(|_| calling.is_none());
         let beside = hedge::delay(hedge, cluster, &course, &head, down);

@@ -106,7 +106,11 @@ impl<'p> Turns<'_, 'p, '_> {
         let until = clock.now().after(self.agent.wait);
         loop {
             if let Some(why) = waiter.refused() {
-                return Err(Deny::with(Reason::NotStarted, format!("{} is not started: {why}", self.agent.id)).into());
+                return Err(Deny::with(
+                    Reason::NotStarted,
+                    format!("{} is not started: {why}", self.agent.id),
+                )
+                .into());
             }
             if waiter.is_first() {
                 match self.look() {
@@ -150,7 +154,8 @@ impl<'p> Turns<'_, 'p, '_> {
             }
         };
         let snapshot = later.take(newest);
-        let chosen = snapshot.zip(at).and_then(|(kept, at)| Some((kept, kept.plan.clusters().get(at)?, lease?)));
+        let chosen =
+            snapshot.zip(at).and_then(|(kept, at)| Some((kept, kept.plan.clusters().get(at)?, lease?)));
         let (snapshot, cluster, lease) = chosen.ok_or_else(|| (Reason::NoEndpoint.into(), false))?;
         Ok(Started { snapshot, target, selected: Selected::Endpoint(cluster, lease) })
     }

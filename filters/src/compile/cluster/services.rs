@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pilotfish_config::model::{
-    HealthCheck, Host, PortProtocol, Resolution, ServiceEntry, Wish, includes,
-};
+use pilotfish_config::model::{HealthCheck, Host, PortProtocol, Resolution, ServiceEntry, Wish, includes};
 
-use super::workloads::{Found, Seed, Seeds};
 use super::super::on_demand;
-use super::{Resolved, Sources, first_only};
 use super::Started;
+use super::workloads::{Found, Seed, Seeds};
+use super::{Resolved, Sources, first_only};
 use crate::cluster::Kind;
 use crate::on_demand::OnDemandAgent;
 use crate::view::View;
@@ -86,10 +84,7 @@ impl ServicePort<'_> {
 }
 
 /// Every service that a sidecar at `place` sees, each host once.
-pub(super) fn services<'m>(
-    sources: &Sources<'m>,
-    seeds: &Seeds<'m>,
-) -> Vec<Service<'m>> {
+pub(super) fn services<'m>(sources: &Sources<'m>, seeds: &Seeds<'m>) -> Vec<Service<'m>> {
     let Sources { model, view, place, on_demand, .. } = *sources;
     let mut by_host: HashMap<&str, Vec<&ServiceEntry>> = HashMap::new();
     let mut hosts = Vec::new();

@@ -20,9 +20,9 @@ use crate::control::limits::Uses;
 use crate::control::reports::Reports;
 use crate::listen::Direction;
 use crate::shutdown::Phase;
-use crate::starts::Told;
 use crate::source::control::Offer;
 use crate::source::file::Event;
+use crate::starts::Told;
 use crate::telemetry::log;
 use crate::telemetry::tap::Looking;
 
