@@ -4,6 +4,7 @@ mod changing;
 mod editing;
 mod looking;
 mod placed;
+mod planned;
 mod reaching;
 mod real;
 mod scripted;

@@ -235,7 +235,7 @@ fn explain_tells_a_person_who_asked_for_too_much() {
          NODES  WHY NOT\n\
          \x20   3  all 8 GPUs are taken\n\
          \x20   1  it is cordoned\n\
-         What would help: 1 more GPU, or `pilotfish uncordon gpu-4`\n\n\
+         Hint: 1 more GPU, or `pilotfish uncordon gpu-4`\n\n\
          NODE   REPLICAS  READY\n\
          -             1      0\n\
          gpu-1         2      1\n\n\

@@ -32,7 +32,7 @@ Prints:
   NODES  WHY NOT
       3  all 8 GPUs are taken
       1  it is cordoned
-  What would help: 12 more GPUs, or `pilotfish uncordon gpu-4` for 8 of them")]
+  Hint: node gpu-4 would have room; it is cordoned: `pilotfish uncordon gpu-4`")]
 pub struct Explain {
     #[command(flatten)]
     agent: AgentArgs,
@@ -99,7 +99,7 @@ fn missing(found: &Placed, missing: u64, terminal: &Terminal) -> String {
         }
     }
     if let Some(hint) = &found.hint {
-        let head = terminal.paint(Tone::Good, "What would help:");
+        let head = terminal.paint(Tone::Good, "Hint:");
         let _ = writeln!(text, "{head} {}", harmless(hint, false));
     }
     text

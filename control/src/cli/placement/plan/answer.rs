@@ -73,6 +73,8 @@ pub struct UnplacedPlan {
     wanted: u32,
     /// What each replica needs.
     need: String,
+    /// What all of them need together.
+    together: String,
     /// Nodes, and what is wrong with them.
     obstacles: Vec<(u32, String)>,
     hint: Option<String>,
@@ -109,6 +111,7 @@ impl Planned {
                 count: one.count,
                 wanted: group.map_or(0, |group| group.wanted),
                 need: group.map(|group| words(&group.need)).unwrap_or_default(),
+                together: group.map(|group| words(&times(&group.need, one.count))).unwrap_or_default(),
                 obstacles: one.reasons.iter().map(|reason| (reason.nodes, reason.why.clone())).collect(),
                 hint: one.hint.clone(),
             }
@@ -261,7 +264,11 @@ impl UnplacedPlan {
         );
         let mut text = format!("{}\n", terminal.paint(Tone::Bad, &line));
         if !self.need.is_empty() {
-            let _ = writeln!(text, "Each needs {}.", harmless(&self.need, false));
+            let _ = write!(text, "Each needs {}", harmless(&self.need, false));
+            let _ = match self.count {
+                0 | 1 => writeln!(text, "."),
+                _ => writeln!(text, "; together: {}.", harmless(&self.together, false)),
+            };
         }
         let reasons = self.obstacles.iter().map(|(nodes, why)| (*nodes, why.as_str()));
         let table = rows::obstacles(reasons);
@@ -269,7 +276,7 @@ impl UnplacedPlan {
             text.push_str(&table.print(terminal));
         }
         if let Some(hint) = &self.hint {
-            let head = terminal.paint(Tone::Good, "What would help:");
+            let head = terminal.paint(Tone::Good, "Hint:");
             let _ = writeln!(text, "{head} {}", harmless(hint, false));
         }
         text
@@ -314,6 +321,18 @@ fn words(need: &Need) -> String {
         (gpus, memory, None) => parts.push(count(gpus as usize, "GPU") + &of_each(memory)),
     }
     if parts.is_empty() { "nothing".into() } else { parts.join(", ") }
+}
+
+/// What so many replicas take. Of memory that each of several cards has to have there is no sum.
+fn times(need: &Need, count: u32) -> Need {
+    let all = |each: u64| each.saturating_mul(count.into());
+    Need {
+        cpu_milli: all(need.cpu_milli),
+        memory: all(need.memory),
+        gpus: need.gpus.saturating_mul(count),
+        gpu_memory: if need.gpus > 0 { need.gpu_memory } else { all(need.gpu_memory) },
+        gpu_slice: need.gpu_slice.as_ref().map(|profile| format!("{profile} x {count}")),
+    }
 }
 
 /// What is on each node after the decision.
