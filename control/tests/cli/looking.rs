@@ -286,7 +286,8 @@ fn a_token_is_alone_on_standard_output() {
     assert!(ran.err.starts_with("For production/chat, once, until 20"), "{}", ran.err);
     let hint = "pilotfish-proxy --control https://HOST:15012 --token-file FILE --agent chat --namespace production --app";
     assert!(ran.err.contains(hint), "{}", ran.err);
-    let wanted = json!({"agent": "chat", "namespace": "production", "node": false, "ttl_seconds": 172_800, "uses": 1});
+    let wanted =
+        json!({"agent": "chat", "namespace": "production", "node": false, "ttl_seconds": 172_800, "uses": 1});
     assert_eq!(control.asked()[0].body, wanted);
     for ttl in ["0", "31d", "x"] {
         control.run(&["token", "create", "--agent", "a", "-n", "b", "--ttl", ttl]).fails(2, &["--ttl"]);

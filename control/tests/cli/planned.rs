@@ -48,7 +48,9 @@ spec: {region: ap-southeast, cpu: '64', memory: 256Gi, count: 36, max_replicas: 
 
 /// One agent that is all right but for what is written of it.
 fn agents(spec: &str) -> String {
-    format!("apiVersion: pilotfish.dev/v1\nkind: AgentCluster\nmetadata: {{name: research, namespace: lab}}\nspec:\n{spec}")
+    format!(
+        "apiVersion: pilotfish.dev/v1\nkind: AgentCluster\nmetadata: {{name: research, namespace: lab}}\nspec:\n{spec}"
+    )
 }
 
 struct Files(tempfile::TempDir);
@@ -98,7 +100,8 @@ escalation_agent    default    ap-southeast  static        35      35        0  
     assert_eq!(found[1], "143 nodes: 8315 of 9216 cores, 16.2 TiB of 37.2 TiB, 0 of 16 GPUs given out");
     assert_eq!(found[3], "all 8005 replicas have a place");
     assert!(found[2].starts_with("note: default/conversation_agent would wait: no command: give it one by"));
-    let line = "support-worldwide.yaml:7:13: warning: spec.replicas: 10000 replicas, but the regions add up to 8005";
+    let line =
+        "support-worldwide.yaml:7:13: warning: spec.replicas: 10000 replicas, but the regions add up to 8005";
     assert!(ran.err.contains(line), "{}", ran.err);
     // Said of the file once, not again as a note.
     assert!(!ran.out.contains("add up to 8005"), "{}", ran.out);
@@ -164,7 +167,9 @@ fn more_than_any_node_has_and_regions_without_nodes() {
     );
     let ran = files.plan(&files.write("greedy.yaml", &greedy), FLEET, &[]);
     assert_eq!(ran.code, Some(1));
-    for words in ["2  16 GPUs", "16 GPUs wanted, and node gpu-1 has the most: 8", "3 of 3 replicas have no place"] {
+    for words in
+        ["2  16 GPUs", "16 GPUs wanted, and node gpu-1 has the most: 8", "3 of 3 replicas have no place"]
+    {
         assert!(ran.out.contains(words), "no {words:?} in {}", ran.out);
     }
     assert!(!ran.out.contains("WAITING"), "{}", ran.out);
@@ -178,12 +183,15 @@ fn more_than_any_node_has_and_regions_without_nodes() {
 fn what_is_wrong_with_the_files_is_said_with_its_line() {
     let files = Files::new();
     let good = files.write("good.yaml", &agents("  agents:\n  - {name: a, replicas: 1, command: [a]}\n"));
-    let bad = files.write("bad.yaml", &agents("  agents:\n  - {name: a, replicas: 1, resources: {cpu: 4 cores}}\n"));
+    let bad = files
+        .write("bad.yaml", &agents("  agents:\n  - {name: a, replicas: 1, resources: {cpu: 4 cores}}\n"));
     files.plan(&bad, FLEET, &[]).fails(1, &["bad.yaml:6:", "error: ", "cpu"]);
     let fleet = "apiVersion: pilotfish.dev/v1\nkind: Node\nmetadata: {name: n}\nspec: {cpus: '4'}\n";
     files.plan(&good, fleet, &[]).fails(1, &["fleet.yaml:4:8: error: ", "cpus", "cpu"]);
     files.plan("/none.yaml", FLEET, &[]).fails(1, &["/none.yaml"]);
-    files.plan(&good, &agents("  agents: []\n").replace("research", "other"), &[]).fails(2, &["of the kind Node"]);
+    files
+        .plan(&good, &agents("  agents: []\n").replace("research", "other"), &[])
+        .fails(2, &["of the kind Node"]);
     let nodes = files.write("nodes.yaml", FLEET);
     let command = pilotfish(&["placement", "plan", "-f", &nodes]);
     ran(command).fails(2, &["no AgentCluster with agents"]);
@@ -249,7 +257,9 @@ fn control() -> Scripted {
 fn on_the_nodes_of_a_control_plane_what_runs_there_counts() {
     let control = control();
     let spec = |gpus: u32| {
-        agents(&format!("  agents:\n  - {{name: trainer, replicas: {gpus}, command: [x], resources: {{cpu: '1', gpu: '1'}}}}\n"))
+        agents(&format!(
+            "  agents:\n  - {{name: trainer, replicas: {gpus}, command: [x], resources: {{cpu: '1', gpu: '1'}}}}\n"
+        ))
     };
     let one = control.file("one.yaml", &spec(1));
     control.run(&["placement", "plan", "-f", &one]).says(
