@@ -115,6 +115,7 @@ impl<'w> Books<'w> {
                 }
             }
         }
+        let card_size = if count == 0 { 1.0 } else { (bytes / count).max(1) as f64 };
         let mut books = Books {
             world,
             sites,
@@ -125,8 +126,8 @@ impl<'w> Books<'w> {
             members: vec![Vec::new(); world.groups.len()],
             present: Present::new(world),
             slot_of: Vec::new(),
-            mix: Mix::new(world, |group| filter::pools_of(world, &world.groups[group])),
-            card_size: if count == 0 { 1.0 } else { (bytes / count).max(1) as f64 },
+            mix: Mix::new(world, card_size, |group| filter::pools_of(world, &world.groups[group])),
+            card_size,
         };
         let counts = Counts {
             sites: vec![0; books.sites.len()],

@@ -1,12 +1,14 @@
 //! Cards of a machine, as far as they are given out, and which of them a replica gets.
 
+use std::borrow::Cow;
+
 use pilotfish_config::model::GpuSharing;
 
 use super::value::Mix;
 use super::world::{Card, GpuShare, Machine, Need};
 
 /// What of a card is given out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct CardBook {
     /// Index of its pool; none: nobody's, given out whole to everybody.
     pub pool: Option<usize>,
@@ -108,7 +110,7 @@ impl Take {
 /// What is asked of cards, and whose may be given.
 #[derive(Debug, Clone)]
 pub(super) struct Asks<'w> {
-    pub need: &'w Need,
+    pub need: Cow<'w, Need>,
     /// For each pool, whether its cards may be given; then whether cards of no pool may.
     pub pools: Vec<bool>,
 }
@@ -144,7 +146,7 @@ pub(super) fn choose(
     room: &[u64],
     mix: Option<&Mix<'_>>,
 ) -> Option<Vec<Take>> {
-    let takes = match asks.need {
+    let takes = match &*asks.need {
         need if !need.gpu() => return Some(Vec::new()),
         need if need.gpus > 0 => whole(cards, asks, mix, machine)?,
         need if need.gpu_slice.is_some() => vec![slice(machine, cards, asks)?],

@@ -1,5 +1,7 @@
 //! Which machines a replica may be on: each rule once, with what is wrong where it does not hold.
 
+use std::borrow::Cow;
+
 use pilotfish_config::model::{AgentAffinity, Taint, TaintEffect, Toleration, Topology};
 
 use super::books::{Books, agent_of, full_name};
@@ -83,7 +85,7 @@ impl<'w> Ctx<'w> {
         Ctx {
             index,
             group,
-            asks: Asks { need: &group.need, pools: pools_of(books.world, group) },
+            asks: Asks { need: Cow::Borrowed(&group.need), pools: pools_of(books.world, group) },
             near: of(&group.affinity, true),
             away,
             rather,

@@ -185,12 +185,15 @@ fn again(books: &mut Books<'_>, mut lacking: Vec<Lack>, limits: &Limits, out: &m
     }
 }
 
-/// Higher priorities first, then what takes most of a machine, then by name.
+/// Higher priorities first, then what takes most of cards (of those that take as much, what takes least besides), then what takes
+/// most of a machine, then by name.
 fn order(world: &World) -> Vec<usize> {
     let mut order: Vec<usize> = (0..world.groups.len()).collect();
     let size = |group: &Group| {
         let need = &group.need;
-        (need.gpus, need.gpu_slice.is_some(), need.gpu_memory, need.cpu_milli, need.memory)
+        let rest = (need.cpu_milli, need.memory);
+        let rest = if need.gpu() { (u64::MAX - rest.0, u64::MAX - rest.1) } else { rest };
+        (need.gpus, need.gpu_slice.is_some(), need.gpu_memory, rest)
     };
     order.sort_by(|a, b| {
         let (a, b) = (&world.groups[*a], &world.groups[*b]);
