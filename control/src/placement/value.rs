@@ -65,7 +65,10 @@ impl<'w> Mix<'w> {
         };
         let mut kinds: Vec<Kind<'w>> = found.into_iter().map(kind).collect();
         let everywhere = vec![true; world.pools.len() + 1];
-        kinds.push(Kind { asks: Asks { need: Cow::Borrowed(&ONE_CARD), pools: everywhere }, weight: WHOLE_CARD });
+        kinds.push(Kind {
+            asks: Asks { need: Cow::Borrowed(&ONE_CARD), pools: everywhere },
+            weight: WHOLE_CARD,
+        });
         Mix { kinds }
     }
 

@@ -191,7 +191,8 @@ fn a_drained_node_is_left_within_the_budget_and_the_new_ones_start_first() {
 fn a_taint_that_executes_moves_only_those_that_do_not_tolerate_it() {
     let (agent, mut tough) = (group("agent", 1), group("tough", 1));
     tough.tolerations.push(Toleration { key: Some("hot".to_owned()), value: None, effect: None });
-    let mut world = world(vec![node("n1", 8, 32, 0), node("n2", 8, 32, 0)], vec![agent.clone(), tough.clone()]);
+    let mut world =
+        world(vec![node("n1", 8, 32, 0), node("n2", 8, 32, 0)], vec![agent.clone(), tough.clone()]);
     world.held = vec![held(&agent, 1, "n1"), held(&tough, 2, "n1")];
     assert!(decided(&world).moves.is_empty());
     world.nodes[0].taints.push(taint("hot", TaintEffect::NoExecute));
