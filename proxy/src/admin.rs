@@ -3,6 +3,7 @@
 //!
 //! It runs on the background runtime with a small responder of its own, so it answers while the workers are busy.
 
+pub mod ask;
 mod config;
 mod responder;
 mod why;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use pilotfish_proxy::admin::ask;
 use pilotfish_proxy::bootstrap::Settings;
 use pilotfish_proxy::server;
 use pilotfish_proxy::supervise;
@@ -12,6 +13,10 @@ use pilotfish_proxy::supervise;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == ask::WORD) {
+        return ask::main(arguments);
+    }
     if let Some(code) = supervise::run_as(std::env::args_os()) {
         return code;
     }

@@ -174,6 +174,25 @@ async fn sigterm_drains() {
     assert!(status.success(), "{status}");
 }
 
+/// As the hook of its container asks for it.
+#[tokio::test]
+async fn the_program_asks_its_sidecar_to_drain() {
+    let mut sidecar =
+        sidecar().yaml("a.yaml", service("s.test", 9)).args(&["--drain-delay", "100ms"]).start();
+    let ask = |socket: &std::path::Path| {
+        let mut asking = std::process::Command::new(env!("CARGO_BIN_EXE_pilotfish-proxy"));
+        asking.arg("drain").arg(socket).output().unwrap()
+    };
+    let asked = ask(&sidecar.admin_socket.with_extension("none"));
+    let said = String::from_utf8(asked.stderr).unwrap();
+    assert_eq!(asked.status.code(), Some(1), "{said}");
+    assert!(said.contains("No such file"), "{said}");
+    let asked = ask(&sidecar.admin_socket);
+    assert!(asked.status.success(), "{asked:?}");
+    let status = sidecar.exit(Duration::from_secs(30)).await.expect("it ends after the drain");
+    assert!(status.success(), "{status}");
+}
+
 #[tokio::test]
 async fn what_outlasts_the_drain_is_named_and_cut() {
     let agent = Agent::start("app").await;

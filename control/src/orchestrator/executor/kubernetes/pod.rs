@@ -18,8 +18,9 @@ const OUTBOUND: &str = "http://127.0.0.1:15001";
 const LOOPBACK: &str = "localhost,127.0.0.1,::1";
 /// The sidecar may not be asked for longer than this by callers that are being served when it ends (its own default).
 const DRAIN: u64 = 45;
-/// Between the pod's end and the agent's: the sidecar leaves the mesh first, and calls in flight go on.
-const LEAVING: u64 = 5;
+/// From the decision that a pod ends to SIGTERM for its agent. The sidecar leaves the mesh at once, so that no new calls come, and
+/// serves on meanwhile: calls in flight end, those that they need included.
+const LEAVING: u64 = 10;
 /// Kubernetes' own share in the end of a pod.
 const SPARE: u64 = 5;
 /// Docker's, and `Runtime::stop_timeout`'s default.
@@ -27,6 +28,9 @@ const STOP: u64 = 10;
 /// The sidecar's user; the agent's is another, so that it cannot read the sidecar's key.
 const SIDECAR_USER: u32 = 65532;
 const AGENT_USER: u32 = 10001;
+
+/// The sidecar's administration.
+const SOCKET: &str = "/run/pilotfish-proxy/admin.sock";
 
 /// `nvidia.com/gpu`, as NVIDIA's device plugin offers cards.
 const CARD: &str = "nvidia.com/gpu";
@@ -113,7 +117,6 @@ fn agent(wanted: &Wanted) -> Value {
             "allowPrivilegeEscalation": false,
             "capabilities": { "drop": ["ALL"] },
         },
-        // The sidecar ends after the agent; until then calls in flight are finished.
         "lifecycle": { "preStop": { "sleep": { "seconds": LEAVING } } },
     });
     if !runtime.command.is_empty() {
@@ -175,8 +178,9 @@ fn sidecar(settings: &Settings, wanted: &Wanted) -> Value {
         variable("PILOTFISH_LABELS", labels(wanted)),
         variable("PILOTFISH_STATUS", "0.0.0.0:15020"),
         variable("PILOTFISH_STATE_DIR", "/var/lib/pilotfish-proxy/state"),
-        variable("PILOTFISH_ADMIN_SOCKET", "/run/pilotfish-proxy/admin.sock"),
+        variable("PILOTFISH_ADMIN_SOCKET", SOCKET),
         variable("PILOTFISH_DRAIN", format!("{DRAIN}s")),
+        variable("PILOTFISH_DRAIN_DELAY", format!("{LEAVING}s")),
     ];
     if let Some(region) = &group.region {
         env.push(variable("PILOTFISH_LOCALITY", plain(region)));
@@ -200,6 +204,8 @@ fn sidecar(settings: &Settings, wanted: &Wanted) -> Value {
             { "name": "mesh", "containerPort": 15006 },
             { "name": "status", "containerPort": 15020 },
         ],
+        // The kubelet runs every container's hook first, and only then ends them in order.
+        "lifecycle": { "preStop": { "exec": { "command": ["/usr/bin/pilotfish-proxy", "drain", SOCKET] } } },
         "startupProbe": { "httpGet": asks("/live"), "periodSeconds": 1, "failureThreshold": 30 },
         "livenessProbe": { "httpGet": asks("/live") },
         "readinessProbe": { "httpGet": asks("/ready"), "periodSeconds": 2 },
