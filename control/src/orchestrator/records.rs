@@ -1,0 +1,212 @@
+//! What the store holds of placement: one value for each node, with everything that was decided for it, and the numbers that people
+//! set. So a start is one write, and a thousand starts are as many writes as nodes have changed, a hundred in a batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pilotfish_config::wire::node::{GpuShare, Inventory};
+use serde::{Deserialize, Serialize};
+
+use super::Mark;
+use crate::log;
+use crate::placement::world::Need;
+use crate::store::{Batch, Store, StoreError};
+
+/// Where nodes are: `placement/node/<name>`.
+const NODES: &str = "placement/node/";
+/// Where numbers are that people set: `placement/scale/<namespace>/<agent>[@region]`.
+const SCALES: &str = "placement/scale/";
+/// Operations in a batch; the leader's own expectation is one more.
+const MOST: usize = 90;
+/// Bytes in a batch, of the store's 1 MiB.
+const MOST_BYTES: usize = 900 << 10;
+
+/// What is kept of a node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// What people said of it.
+    #[serde(default)]
+    pub mark: Mark,
+    /// What it said it has, last.
+    #[serde(default)]
+    pub inventory: Inventory,
+    /// What runs there, or is to run there.
+    #[serde(default)]
+    pub assignments: Vec<Assigned>,
+}
+
+/// A replica with its place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// `<namespace>/<agent>/<replica>`.
+    pub replica: Arc<str>,
+    /// Its group.
+    pub group: Arc<str>,
+    /// What it was started with.
+    pub generation: String,
+    /// What is counted for it.
+    #[serde(with = "need")]
+    pub need: Need,
+    /// Its cards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuShare>,
+    /// When it was ordered, seconds since 1970.
+    pub since: u64,
+    /// The one that ends once this one is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Arc<str>>,
+}
+
+/// Everything that the store holds.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// By name.
+    pub nodes: BTreeMap<String, NodeRecord>,
+    /// By `namespace/agent` or `namespace/agent@region`.
+    pub scales: BTreeMap<String, u32>,
+}
+
+/// Reads everything. What cannot be read is left out, and the log says so.
+///
+/// # Errors
+/// The store is away.
+pub async fn load(store: &Arc<dyn Store>) -> Result<Loaded, StoreError> {
+    let mut loaded = Loaded::default();
+    for entry in store.list(NODES).await?.entries {
+        let Some(name) = entry.key.strip_prefix(NODES) else { continue };
+        match serde_json::from_slice(&entry.value) {
+            Ok(record) => drop(loaded.nodes.insert(name.to_owned(), record)),
+            Err(error) => log::warn!("the record of a node cannot be read", node = name, why = error),
+        }
+    }
+    for entry in store.list(SCALES).await?.entries {
+        let Some(name) = entry.key.strip_prefix(SCALES) else { continue };
+        if let Ok(count) = serde_json::from_slice(&entry.value) {
+            loaded.scales.insert(name.to_owned(), count);
+        }
+    }
+    Ok(loaded)
+}
+
+/// The batches that write these nodes as they are now: a node without a record is removed. With each batch come the names of its
+/// nodes.
+pub fn batches<'r>(
+    names: &BTreeSet<String>,
+    record: impl Fn(&str) -> Option<&'r NodeRecord>,
+) -> Vec<(Vec<String>, Batch)> {
+    let mut batches = Vec::new();
+    let (mut batch, mut members, mut bytes) = (Batch::default(), Vec::new(), 0);
+    for name in names {
+        let key = format!("{NODES}{name}");
+        let value = record(name).map(|record| serde_json::to_vec(record).unwrap_or_default());
+        let size = key.len() + value.as_ref().map_or(0, Vec::len);
+        if members.len() >= MOST || (bytes + size > MOST_BYTES && !members.is_empty()) {
+            batches.push((std::mem::take(&mut members), std::mem::take(&mut batch)));
+            bytes = 0;
+        }
+        bytes += size;
+        match value {
+            Some(value) => batch.put.push((key, Bytes::from(value))),
+            None => batch.delete.push(key),
+        }
+        members.push(name.clone());
+    }
+    if !members.is_empty() {
+        batches.push((members, batch));
+    }
+    batches
+}
+
+/// The batch that sets a number, or forgets it.
+pub fn scale(name: &str, count: Option<u32>) -> Batch {
+    let key = format!("{SCALES}{name}");
+    match count {
+        Some(count) => {
+            Batch { put: vec![(key, Bytes::from(count.to_string().into_bytes()))], ..Batch::default() }
+        }
+        None => Batch { delete: vec![key], ..Batch::default() },
+    }
+}
+
+/// [`Need`] as JSON.
+mod need {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::placement::world::Need;
+
+    #[derive(Serialize, Deserialize)]
+    struct Written {
+        cpu: u64,
+        memory: u64,
+        #[serde(default, skip_serializing_if = "is_none")]
+        gpus: u32,
+        #[serde(default, skip_serializing_if = "is_no_memory")]
+        gpu_memory: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu_slice: Option<String>,
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_none(number: &u32) -> bool {
+        *number == 0
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_no_memory(bytes: &u64) -> bool {
+        *bytes == 0
+    }
+
+    pub(super) fn serialize<S: Serializer>(need: &Need, serializer: S) -> Result<S::Ok, S::Error> {
+        let Need { cpu_milli, memory, gpus, gpu_memory, gpu_slice } = need.clone();
+        Written { cpu: cpu_milli, memory, gpus, gpu_memory, gpu_slice }.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Need, D::Error> {
+        let Written { cpu, memory, gpus, gpu_memory, gpu_slice } = Written::deserialize(deserializer)?;
+        Ok(Need { cpu_milli: cpu, memory, gpus, gpu_memory, gpu_slice })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assigned(number: usize) -> Assigned {
+        let need = Need { cpu_milli: 500, memory: 4 << 30, gpus: 1, ..Need::default() };
+        Assigned {
+            replica: format!("production/summarizer/{number:010}").into(),
+            group: "production/summarizer@eu-west".into(),
+            generation: "0123456789abcdef".into(),
+            need,
+            gpus: vec![GpuShare { gpu: format!("GPU-{number:032}"), slice: None, memory: 80 << 30 }],
+            since: 1_800_000_000,
+            replaces: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn ten_thousand_replicas_are_few_batches_that_every_store_takes() {
+        let store: Arc<dyn Store> = Arc::new(crate::store::memory::Memory::new());
+        let nodes: BTreeMap<String, NodeRecord> = (0..1000)
+            .map(|node| {
+                let assignments = (0..10).map(|number| assigned(node * 10 + number)).collect();
+                (format!("node-{node}"), NodeRecord { assignments, ..NodeRecord::default() })
+            })
+            .collect();
+        let names = nodes.keys().cloned().collect();
+        let batches = batches(&names, |name| nodes.get(name));
+        assert!(batches.len() <= 12, "{}", batches.len());
+        for (_, batch) in batches {
+            store.batch(batch).await.unwrap();
+        }
+        store.batch(scale("production/summarizer", Some(3))).await.unwrap();
+        let loaded = load(&store).await.unwrap();
+        assert_eq!(loaded.nodes, nodes);
+        assert_eq!(loaded.scales["production/summarizer"], 3);
+        // Large ones are spread over more batches.
+        let large = |_: &str| Some(&nodes["node-1"]);
+        let many: BTreeSet<String> = (0..5).map(|n| format!("{n}{}", "x".repeat(400 << 10))).collect();
+        assert_eq!(super::batches(&many, large).len(), 3);
+    }
+}
