@@ -29,6 +29,7 @@ mod token_file;
 mod trusted;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +44,10 @@ use crate::ca::tokens::Tokens;
 use crate::ca::trust::Trust;
 use crate::fleet::{self, Fleet};
 use crate::log;
-use crate::orchestrator::Orchestrator;
+use crate::orchestrator::executor::Executor;
+#[cfg(feature = "kubernetes")]
+use crate::orchestrator::executor::kubernetes::Kubernetes;
+use crate::orchestrator::{self, Orchestrator};
 use crate::resources::Resources;
 use crate::store::{self, Store};
 use crate::traces::store::TraceStore;
@@ -164,7 +168,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
 /// The line that says what serves where.
 fn announce(control: &Control, listening: &Listening, settings: &Settings) {
     let or_off =
-        |address: Option<std::net::SocketAddr>| address.map_or("off".into(), |address| address.to_string());
+        |address: Option<SocketAddr>| address.map_or("off".into(), |address| address.to_string());
     let ports = listening.ports.addresses().map(|(name, address)| format!(" {name}={}", or_off(address)));
     eprintln!(
         "pilotfish: serving listen={} local={} socket={} status={} trust-domain={} store={}{}",
@@ -176,6 +180,15 @@ fn announce(control: &Control, listening: &Listening, settings: &Settings) {
         settings.store.as_deref().map_or("file", without_password),
         ports.concat(),
     );
+}
+
+/// Where sidecars and nodes reach this control plane.
+fn reached_at(settings: &Settings, listen: SocketAddr) -> String {
+    match &settings.advertise {
+        Some(address) => address.clone(),
+        None if listen.ip().is_unspecified() => format!("{}:{}", data::host_name(), listen.port()),
+        None => listen.to_string(),
+    }
 }
 
 /// A URL without what stands before `@`.
@@ -219,6 +232,16 @@ async fn start(
     let traces = TraceStore::open_with(&data.path().join("traces"), settings.traces.limits());
     let traces = traces.map_err(|error| Failure(format!("cannot keep traces: {error}")))?;
     let page = listening.local_address.map(|address| format!("http://{address}"));
+    let closing = watch::Sender::new(false);
+    let placement = orchestrator::Settings {
+        id: id.clone(),
+        address: format!("https://{}", reached_at(settings, listening.address)),
+        grace: settings.placement.node_grace,
+        tokens: Arc::new(Tokens::new(store.clone(), &authority)),
+        closing: closing.subscribe(),
+    };
+    let executor = executor(settings, &store, &authority).await?;
+    let orchestrator = Orchestrator::start(store.clone(), fleet.clone(), resources.watch(), executor, placement);
     let alerts = Alerts::start(fleet.clone(), resources.watch(), webhook, page);
     let control = Arc::new(Control {
         id,
@@ -234,7 +257,7 @@ async fn start(
         fleet,
         traces: Arc::new(traces),
         alerts,
-        orchestrator: Orchestrator::start(),
+        orchestrator,
         otlp: Otlp::new(otlp_token),
         jaeger_token,
         live,
@@ -243,7 +266,7 @@ async fn start(
         page: listening.local_address.map(Page::new),
         sessions: Sessions::default(),
         metrics: Metrics::default(),
-        closing: watch::Sender::new(false),
+        closing,
     });
     tokio::spawn(trusted::follow_store(Arc::downgrade(&control)));
     tokio::spawn(authority::look_after(
@@ -251,6 +274,38 @@ async fn start(
         authority::names(settings, listening.address),
     ));
     Ok(control)
+}
+
+/// What makes replicas exist, when it is not processes on nodes.
+#[cfg(feature = "kubernetes")]
+async fn executor(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    authority: &Authority,
+) -> Result<Option<Arc<dyn Executor>>, Failure> {
+    if settings.placement.executor == ExecutorKind::Process {
+        return Ok(None);
+    }
+    let mesh = authority.domain().to_string();
+    let kubernetes = settings.placement.kubernetes(settings.advertise.as_deref(), &mesh).map_err(Failure)?;
+    let tokens = Tokens::new(store.clone(), authority);
+    let started = Kubernetes::start(kubernetes, settings.placement.kubeconfig.as_deref(), tokens).await;
+    Ok(Some(Arc::new(started.map_err(Failure)?)))
+}
+
+/// What makes replicas exist, when it is not processes on nodes.
+#[cfg(not(feature = "kubernetes"))]
+async fn executor(
+    settings: &Settings,
+    _: &Arc<dyn Store>,
+    _: &Authority,
+) -> Result<Option<Arc<dyn Executor>>, Failure> {
+    match settings.placement.executor {
+        ExecutorKind::Process => Ok(None),
+        ExecutorKind::Kubernetes => {
+            Err(Failure("--executor kubernetes: this build has none (feature `kubernetes`)".into()))
+        }
+    }
 }
 
 /// The authority, and the identity that this control plane shows and takes.

@@ -16,7 +16,7 @@ use super::inventory::{bounded, lasting, sane, vanished};
 use super::records::{Assigned, Loaded, NodeRecord};
 use super::session::Session;
 use super::stuck::Stuck;
-use crate::fleet::replicas::ReplicaPresence;
+use crate::fleet::ReplicaPresence;
 use crate::placement::demand::{Demand, Wanted};
 use crate::placement::place::Unplaced;
 
@@ -50,8 +50,16 @@ pub struct Board {
     pub sidecars: HashMap<String, Sidecar>,
     /// What has no place.
     pub unplaced: Vec<Unplaced>,
+    /// What should move and does not, and why.
+    pub stays: HashMap<Arc<str>, String>,
     /// What was tried in vain.
     pub stuck: Stuck,
+    /// Replicas that their node cannot start, for which another one is looked for now.
+    pub escaping: HashSet<Arc<str>>,
+    /// Since when something of a replica is waited for.
+    pub since: HashMap<Arc<str>, Instant>,
+    /// When this control plane took the lead.
+    pub led_since: Instant,
     /// Something changed that placement looks at.
     pub replan: bool,
 }
@@ -86,8 +94,6 @@ pub struct Node {
     pub life: Life,
     /// Its replicas as it reports them, by id.
     pub states: HashMap<String, ReplicaState>,
-    /// Replicas that it was told to stop and that may still be there.
-    pub stopping: BTreeMap<Arc<str>, Assigned>,
     /// Replicas that were in a set that it was told.
     pub told: HashSet<Arc<str>>,
 }
@@ -121,6 +127,20 @@ impl Node {
         self.session.as_ref().map(|session| session.heard()).or(self.heard)
     }
 
+    /// Tells it its whole set.
+    pub fn tell(&mut self, frame: Bytes, replicas: impl Iterator<Item = Arc<str>>) {
+        if let Some(session) = &self.session {
+            self.told.extend(replicas);
+            session.set(frame);
+        }
+    }
+
+    /// The group of a replica that it has to have.
+    pub fn group_of(&self, replica: &str) -> Option<Arc<str>> {
+        let assigned = self.record.assignments.iter().find(|assigned| *assigned.replica == *replica)?;
+        Some(assigned.group.clone())
+    }
+
     /// What is wrong with it, for people.
     pub fn all_troubles(&self) -> Vec<String> {
         let vanished = vanished(&self.inventory, &self.record.assignments)
@@ -133,10 +153,18 @@ impl Node {
     fn stop(&mut self, replica: &str) -> Option<Assigned> {
         let at = self.record.assignments.iter().position(|assigned| *assigned.replica == *replica)?;
         let stopped = self.record.assignments.remove(at);
-        if self.told.contains(replica) || self.states.contains_key(replica) {
-            self.stopping.insert(stopped.replica.clone(), stopped.clone());
+        // One that no node ever heard of is gone with this.
+        if self.told.contains(replica) || self.states.contains_key(replica) || self.session.is_none() {
+            self.record.stopping.push(stopped.clone());
         }
         Some(stopped)
+    }
+
+    /// A replica that was told to stop is gone; gives whether it was there.
+    pub fn ended(&mut self, replica: &str) -> bool {
+        let before = self.record.stopping.len();
+        self.record.stopping.retain(|stopping| *stopping.replica != *replica);
+        before != self.record.stopping.len()
     }
 
     fn take_inventory(&mut self, said: Inventory) -> (bool, bool) {
@@ -171,7 +199,11 @@ impl Board {
             on_demand: HashMap::new(),
             sidecars: HashMap::new(),
             unplaced: Vec::new(),
+            stays: HashMap::new(),
             stuck: Stuck::default(),
+            escaping: HashSet::new(),
+            since: HashMap::new(),
+            led_since: now,
             replan: true,
         }
     }
@@ -210,7 +242,8 @@ impl Board {
         let states = hello.replicas.into_iter().filter_map(bounded);
         let here = states.filter(|state| state.phase != ReplicaPhase::Gone);
         node.states = here.map(|state| (state.id.clone(), state)).collect();
-        node.stopping.retain(|replica, _| node.states.contains_key(&**replica));
+        let states = &node.states;
+        node.record.stopping.retain(|stopping| states.contains_key(&*stopping.replica));
         node.told.retain(|replica| node.states.contains_key(&**replica));
         self.replan = true;
         Ok(())
@@ -242,8 +275,9 @@ impl Board {
         for state in states.into_iter().filter_map(bounded) {
             if state.phase == ReplicaPhase::Gone {
                 changed |= node.states.remove(&state.id).is_some();
-                if node.stopping.remove(state.id.as_str()).is_some() {
+                if node.ended(&state.id) {
                     (changed, self.replan) = (true, true);
+                    self.dirty.insert(name.to_owned());
                 }
                 node.told.remove(state.id.as_str());
                 continue;
@@ -289,6 +323,7 @@ impl Board {
                 turned.push(Turned { node: name.clone(), life, cut: !node.closed });
             }
             let idle = node.record.assignments.is_empty() && node.record.mark == super::Mark::Open;
+            // What was to stop on it is forgotten with it: a machine that comes back says what is there.
             if idle && node.session.is_none() && silent > FORGOTTEN_AFTER {
                 forgotten.push(name.clone());
             }
@@ -327,10 +362,6 @@ impl Board {
     pub fn stop(&mut self, name: &str, replica: &str) -> Option<Assigned> {
         let node = self.nodes.get_mut(name)?;
         let stopped = node.stop(replica);
-        if node.life == Life::Lost {
-            // When it comes back it hears that it is not its any more.
-            node.stopping.remove(replica);
-        }
         if stopped.is_some() {
             self.dirty.insert(name.to_owned());
             self.stuck.forget(replica);
@@ -351,16 +382,6 @@ impl Board {
         self.nodes.iter().flat_map(|(name, node)| {
             node.record.assignments.iter().map(move |assigned| (name.as_str(), node, assigned))
         })
-    }
-
-    /// Tells a node its whole set.
-    pub fn tell(&mut self, name: &str, frame: Bytes, replicas: impl Iterator<Item = Arc<str>>) {
-        if let Some(node) = self.nodes.get_mut(name)
-            && let Some(session) = &node.session
-        {
-            node.told.extend(replicas);
-            session.set(frame);
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
+pub mod process;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,6 +20,8 @@ pub struct Assignment {
     pub replica: Arc<str>,
     /// The node; empty where the executor's own scheduler places.
     pub node: String,
+    /// [`crate::placement::world::Group::generation`] that it was ordered with.
+    pub generation: String,
     /// Its cards.
     pub gpus: Vec<GpuShare>,
 }

@@ -97,13 +97,15 @@ pub struct Elector {
     held: Option<Held>,
     seen: Option<Seen>,
     looked: bool,
+    /// The version of the documents that the leader before acted on.
+    before: u64,
 }
 
 impl Elector {
     /// One of this name; `address` is where nodes reach it.
     pub fn new(store: Arc<dyn Store>, control: String, address: String) -> Elector {
         let own = Record { control, address, ..Record::default() };
-        Elector { store, own, held: None, seen: None, looked: false }
+        Elector { store, own, held: None, seen: None, looked: false, before: 0 }
     }
 
     /// Renews, or looks whether somebody else does, and takes the lead when nobody does. To be called every [`RENEW_EVERY`];
@@ -126,6 +128,17 @@ impl Elector {
             }
             _ => Role::Follower { leader: None },
         }
+    }
+
+    /// Until when [`Elector::role`] holds without another tick: a process that was stopped and goes on knows by it that it does not
+    /// lead any more.
+    pub fn until(&self) -> Instant {
+        self.held.map_or_else(Instant::now, |held| held.renewed + OWN_LEASE)
+    }
+
+    /// The version of the documents that the leader before acted on.
+    pub fn documents_before(&self) -> u64 {
+        self.before
     }
 
     /// Writes what a leader decided, if it still leads.
@@ -207,6 +220,7 @@ impl Elector {
             _ => now,
         };
         self.own.counter = self.own.counter.max(record.counter);
+        self.before = self.before.max(record.documents);
         self.seen = Some(Seen { record, revision: entry.revision, changed });
         if mine || now.duration_since(changed) >= LEASE {
             self.take(Expect::At(entry.revision)).await;

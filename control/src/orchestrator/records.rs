@@ -34,10 +34,14 @@ pub struct NodeRecord {
     /// What runs there, or is to run there.
     #[serde(default)]
     pub assignments: Vec<Assigned>,
+    /// What was told to stop there and may not have yet: what it has is nobody else's before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stopping: Vec<Assigned>,
 }
 
 /// A replica with its place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct Assigned {
     /// `<namespace>/<agent>/<replica>`.
     pub replica: Arc<str>,
@@ -46,16 +50,79 @@ pub struct Assigned {
     /// What it was started with.
     pub generation: String,
     /// What is counted for it.
-    #[serde(with = "need")]
     pub need: Need,
     /// Its cards.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<GpuShare>,
     /// When it was ordered, seconds since 1970.
     pub since: u64,
     /// The one that ends once this one is ready.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<Arc<str>>,
+}
+
+/// An [`Assigned`] as JSON.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    replica: String,
+    group: String,
+    generation: String,
+    cpu: u64,
+    memory: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    whole_gpus: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    gpu_memory: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gpu_slice: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gpus: Vec<GpuShare>,
+    since: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaces: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl From<Written> for Assigned {
+    fn from(written: Written) -> Assigned {
+        let need = Need {
+            cpu_milli: written.cpu,
+            memory: written.memory,
+            gpus: u32::try_from(written.whole_gpus).unwrap_or(u32::MAX),
+            gpu_memory: written.gpu_memory,
+            gpu_slice: written.gpu_slice,
+        };
+        Assigned {
+            replica: written.replica.into(),
+            group: written.group.into(),
+            generation: written.generation,
+            need,
+            gpus: written.gpus,
+            since: written.since,
+            replaces: written.replaces.map(Arc::from),
+        }
+    }
+}
+
+impl From<Assigned> for Written {
+    fn from(assigned: Assigned) -> Written {
+        let need = assigned.need;
+        Written {
+            replica: assigned.replica.to_string(),
+            group: assigned.group.to_string(),
+            generation: assigned.generation,
+            cpu: need.cpu_milli,
+            memory: need.memory,
+            whole_gpus: need.gpus.into(),
+            gpu_memory: need.gpu_memory,
+            gpu_slice: need.gpu_slice,
+            gpus: assigned.gpus,
+            since: assigned.since,
+            replaces: assigned.replaces.map(|replaces| replaces.to_string()),
+        }
+    }
 }
 
 /// Everything that the store holds.
@@ -126,45 +193,6 @@ pub fn scale(name: &str, count: Option<u32>) -> Batch {
             Batch { put: vec![(key, Bytes::from(count.to_string().into_bytes()))], ..Batch::default() }
         }
         None => Batch { delete: vec![key], ..Batch::default() },
-    }
-}
-
-/// [`Need`] as JSON.
-mod need {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::placement::world::Need;
-
-    #[derive(Serialize, Deserialize)]
-    struct Written {
-        cpu: u64,
-        memory: u64,
-        #[serde(default, skip_serializing_if = "is_none")]
-        gpus: u32,
-        #[serde(default, skip_serializing_if = "is_no_memory")]
-        gpu_memory: u64,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        gpu_slice: Option<String>,
-    }
-
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    fn is_none(number: &u32) -> bool {
-        *number == 0
-    }
-
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    fn is_no_memory(bytes: &u64) -> bool {
-        *bytes == 0
-    }
-
-    pub(super) fn serialize<S: Serializer>(need: &Need, serializer: S) -> Result<S::Ok, S::Error> {
-        let Need { cpu_milli, memory, gpus, gpu_memory, gpu_slice } = need.clone();
-        Written { cpu: cpu_milli, memory, gpus, gpu_memory, gpu_slice }.serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Need, D::Error> {
-        let Written { cpu, memory, gpus, gpu_memory, gpu_slice } = Written::deserialize(deserializer)?;
-        Ok(Need { cpu_milli: cpu, memory, gpus, gpu_memory, gpu_slice })
     }
 }
 

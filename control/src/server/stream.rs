@@ -1,4 +1,4 @@
-//! One sidecar's stream: frames of its request's body in, frames of its answer's body out, both at once.
+//! One sidecar's stream: frames of its request's body in, frames of its answer's body out, both at once. Nodes' streams are alike.
 //!
 //! At most one frame is held in each direction: a sidecar that does not read is slowed by HTTP/2's flow control, and one
 //! that sends too much by this side not reading on.
@@ -11,8 +11,10 @@ use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use pilotfish_config::wire::{Frames, LONGEST_TO_CONTROL, ToControl, ToSidecar, WireError, frame};
-use pilotfish_identity::{Peer as Identified, SpiffeId};
+use pilotfish_config::wire::{Frames, LONGEST_TO_CONTROL, Refused, ToControl, ToSidecar, WireError, frame};
+use pilotfish_identity::Peer as Identified;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Denied, typed};
@@ -23,7 +25,7 @@ use super::{Control, tls};
 use crate::log;
 
 /// Messages that wait for the registry.
-const WAITING: usize = 1;
+pub(super) const WAITING: usize = 1;
 
 /// Opens the stream: 200 at once, then frames.
 ///
@@ -36,28 +38,48 @@ pub(super) fn open(
     body: Incoming,
     activity: &Arc<Activity>,
 ) -> Result<Answer, Denied> {
-    if head.version != Version::HTTP_2 {
-        return Err(Denied::new(StatusCode::UPGRADE_REQUIRED, "a stream needs HTTP/2"));
-    }
+    needs_http2(head)?;
     if peer.id.as_agent().is_none() {
         return Err(Denied::forbidden(format!("{} is no agent's identity", peer.id)));
     }
     count(&control.metrics.streams);
     let (outgoing, frames) = mpsc::channel(1);
-    tokio::spawn(run(control.clone(), peer.clone(), body, outgoing));
+    let (messages, incoming) = mpsc::channel(WAITING);
+    let (own, id, last_word) = (control.clone(), peer.id.clone(), outgoing.clone());
+    let serving = async move { own.fleet.serve(id, incoming, outgoing).await };
+    let reading = read::<ToControl>(body, messages, LONGEST_TO_CONTROL, peer.clone());
+    tokio::spawn(run(control.clone(), peer.clone(), serving, reading, last_word, ToSidecar::Refused));
+    Ok(frames_of(frames, activity))
+}
+
+/// # Errors
+/// 426 over HTTP/1.1.
+pub(super) fn needs_http2(head: &Parts) -> Result<(), Denied> {
+    if head.version != Version::HTTP_2 {
+        return Err(Denied::new(StatusCode::UPGRADE_REQUIRED, "a stream needs HTTP/2"));
+    }
+    Ok(())
+}
+
+/// An answer that goes on with frames.
+pub(super) fn frames_of(frames: mpsc::Receiver<Bytes>, activity: &Arc<Activity>) -> Answer {
     let body = Pieces::of(frames, activity).boxed_unsync();
     let head = typed(StatusCode::OK, "application/vnd.pilotfish.frames", "").into_parts().0;
-    Ok(Response::from_parts(head, body))
+    Response::from_parts(head, body)
 }
 
 /// Reads and serves until either ends, the peer is not trusted any more, or the process is about to end.
-async fn run(control: Arc<Control>, peer: Arc<Identified>, body: Incoming, outgoing: mpsc::Sender<Bytes>) {
+pub(super) async fn run<M: Serialize>(
+    control: Arc<Control>,
+    peer: Arc<Identified>,
+    serving: impl Future<Output = ()>,
+    reading: impl Future<Output = ()>,
+    last_word: mpsc::Sender<Bytes>,
+    refused_as: impl Fn(Refused) -> M,
+) {
     let mut closing = control.closing.subscribe();
-    let last_word = outgoing.clone();
     let served = async {
-        let (messages, incoming) = mpsc::channel(WAITING);
-        let mut serving = pin!(control.fleet.serve(peer.id.clone(), incoming, outgoing));
-        let reading = read(body, messages, &peer.id);
+        let mut serving = pin!(serving);
         tokio::select! {
             () = serving.as_mut() => return,
             () = reading => {}
@@ -69,14 +91,19 @@ async fn run(control: Arc<Control>, peer: Arc<Identified>, body: Incoming, outgo
         _ = closing.wait_for(|closing| *closing) => {}
         refused = tls::distrusted(&control, &peer) => {
             // Nothing is lost when it cannot be said: the connection is about to be cut.
-            let _ = frame(&ToSidecar::Refused(refused)).map(|frame| last_word.try_send(frame.into()));
+            let _ = frame(&refused_as(refused)).map(|frame| last_word.try_send(frame.into()));
         }
     }
 }
 
 /// Hands on each message of a body; ends with the body, or with the first thing that is none.
-async fn read(mut body: Incoming, messages: mpsc::Sender<Result<ToControl, WireError>>, peer: &SpiffeId) {
-    let mut frames = Frames::new(LONGEST_TO_CONTROL);
+pub(super) async fn read<M: DeserializeOwned>(
+    mut body: Incoming,
+    messages: mpsc::Sender<Result<M, WireError>>,
+    longest: usize,
+    peer: Arc<Identified>,
+) {
+    let mut frames = Frames::new(longest);
     let wrong = loop {
         match frames.next() {
             Ok(Some(message)) => {
@@ -102,6 +129,6 @@ async fn read(mut body: Incoming, messages: mpsc::Sender<Result<ToControl, WireE
             },
         }
     };
-    log::warn!("a stream was ended: what came is no message", peer = peer, why = wrong);
+    log::warn!("a stream was ended: what came is no message", peer = peer.id, why = wrong);
     let _ = messages.send(Err(wrong)).await;
 }

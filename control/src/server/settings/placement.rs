@@ -1,6 +1,7 @@
 //! Flags of placement: what makes replicas exist, and where it is.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -17,6 +18,11 @@ pub struct PlacementSettings {
     /// agent, and the cluster's own scheduler places its pods.
     #[arg(long, env = "PILOTFISH_EXECUTOR", value_name = "KIND", default_value = "process")]
     pub executor: ExecutorKind,
+
+    /// How long the replicas of a node that is silent are left alone before others are started elsewhere; it begins when the
+    /// node's lease of 3 s is over.
+    #[arg(long, env = "PILOTFISH_NODE_GRACE", value_name = "DURATION", default_value = "10s", value_parser = grace)]
+    pub node_grace: Duration,
 
     /// The namespace of the cluster that all agents go to; it has to exist. [default: the agent's own namespace]
     #[arg(long, env = "PILOTFISH_KUBERNETES_NAMESPACE", value_name = "NAME")]
@@ -66,4 +72,8 @@ pub enum ExecutorKind {
     Process,
     /// Pods.
     Kubernetes,
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    super::bounded(text, Duration::ZERO, Duration::from_secs(24 * 3600))
 }
