@@ -147,6 +147,12 @@ impl Shared {
         }
     }
 
+    /// Whether it is not known yet who leads, or what was placed is being loaded.
+    fn is_about_to_lead(&self) -> bool {
+        let role = self.role.borrow().0.clone();
+        matches!(role, Role::Unknown) || (matches!(role, Role::Leader { .. }) && self.board().is_none())
+    }
+
     /// Who leads, when it is another.
     fn elsewhere(&self) -> Elsewhere {
         match &self.role.borrow().0 {

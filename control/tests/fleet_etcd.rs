@@ -21,7 +21,7 @@ fn route(status: u16) -> Value {
 }
 
 /// Two of one mesh; the second has the authority's folder of the first.
-async fn pair(etcd: &Etcd) -> (Serve, Serve) {
+pub async fn pair(etcd: &Etcd) -> (Serve, Serve) {
     drop(etcd.store().await);
     let url = etcd.url();
     let args = ["--store", url.as_str(), "--lease", "2s"];

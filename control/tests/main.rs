@@ -15,6 +15,7 @@ mod kubernetes;
 mod mesh;
 mod mesh_limits;
 mod mesh_traces;
+mod orchestrator;
 mod placement;
 mod resources;
 mod server;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "shared by tests that each need a part")]
 
 pub mod http;
+pub mod node;
 pub mod serve;
 pub mod sidecar;
 

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use pilotfish_config::model::Deployment;
+use pilotfish_config::model::{Deployment, Taint, TaintEffect, Toleration};
 use pilotfish_config::wire::node::ReplicaPhase;
 use tokio::time::{Duration, Instant};
 
@@ -30,6 +30,13 @@ const UNKNOWN: Duration = Duration::from_secs(10);
 const UNKNOWN_READY: Duration = Duration::from_secs(12);
 /// Replicas that try another node at the same time.
 const MOST_ESCAPING: usize = 16;
+
+/// The taint of a node that could not start a replica of the group that is its value.
+const AVOIDED: &str = "pilotfish.dev/could-not-start";
+
+fn avoids(group: &str) -> Taint {
+    Taint { key: AVOIDED.to_owned(), value: group.to_owned(), effect: TaintEffect::NoSchedule }
+}
 
 impl Board {
     /// Finishes moves, gives up those that come to nothing, looks at what nodes cannot start. Gives when to look again.
@@ -231,8 +238,12 @@ impl Board {
             let (silent, lost) = (node.life == Life::Silent, node.life == Life::Lost);
             let (inventory, record) = (&node.record.inventory, &node.record);
             let declared = declared.get(name.as_str()).copied();
-            machine(name, inventory, &record.assignments, declared, record.mark, silent, lost)
+            let mut machine = machine(name, inventory, &record.assignments, declared, record.mark, silent, lost);
+            machine.taints.extend(self.stuck.avoided().filter(|(_, node)| node == name).map(|(group, _)| avoids(group)));
+            machine
         });
+        // Nodes that could not start a replica are closed to its group, and to no other.
+        let avoided: HashSet<&Arc<str>> = self.stuck.avoided().map(|(group, _)| group).collect();
         let leaving: HashSet<&Arc<str>> =
             self.assigned().filter_map(|(_, _, assigned)| assigned.replaces.as_ref()).collect();
         let fresh = now < self.led_since + UNKNOWN_READY;
@@ -250,6 +261,12 @@ impl Board {
         let groups = self.demand.groups.iter().map(|wanted| {
             let mut group = wanted.group.clone();
             group.wanted = self.count(wanted);
+            let others = avoided.iter().filter(|other| ***other != group.id);
+            group.tolerations.extend(others.map(|other| Toleration {
+                key: Some(AVOIDED.to_owned()),
+                value: Some(other.to_string()),
+                effect: None,
+            }));
             if wanted.without.iter().any(|duty| duty == "agent_placement") {
                 let there = held.iter().filter(|held| held.group == group.id && !held.stopping && !held.leaving);
                 group.wanted = group.wanted.min(u32::try_from(there.count()).unwrap_or(u32::MAX));
@@ -262,7 +279,6 @@ impl Board {
             groups: groups.collect(),
             held: held.clone(),
             traffic,
-            avoid: self.stuck.avoided().map(|(group, node)| (group.clone(), node.to_owned())).collect(),
         }
     }
 

@@ -14,10 +14,9 @@ use pilotfish_config::wire::node::{
 };
 use pilotfish_config::wire::{MAJOR, MINOR, Refused, Versions, WireError, frame};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
 use super::board::Board;
-use super::leader::Role;
 use super::{NODE_LEASE, Shared};
 use crate::api::types::NewToken;
 use crate::log;
@@ -242,9 +241,10 @@ fn check(node: &str, hello: &NodeHello) -> Result<(), ToNode> {
 /// Takes a node in that says hello.
 async fn join(shared: &Arc<Shared>, node: &str, hello: NodeHello) -> Result<Arc<Session>, ToNode> {
     check(node, &hello)?;
-    let mut role = shared.role.subscribe();
-    let known = role.wait_for(|role| !matches!(role.0, Role::Unknown));
-    let _ = timeout(LEADER_WITHIN, known).await;
+    let end = Instant::now() + LEADER_WITHIN;
+    while shared.is_about_to_lead() && Instant::now() < end {
+        sleep(Duration::from_millis(10)).await;
+    }
     let mut board = shared.board();
     let Some(board) = board.as_mut().filter(|_| shared.leads().is_some()) else {
         return Err(ToNode::Elsewhere(shared.elsewhere()));

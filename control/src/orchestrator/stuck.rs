@@ -17,6 +17,7 @@ const MOST_NODES: usize = 5;
 const AVOIDED: Duration = Duration::from_secs(600);
 /// Entries of each kind; what is more is not remembered.
 const MOST: usize = 10_000;
+const MOST_AVOIDED: usize = 256;
 
 /// A thing that did not work.
 #[derive(Debug, Clone)]
@@ -66,7 +67,7 @@ impl Stuck {
 
     /// A node is tried for a group no more, for a while.
     pub fn avoid(&mut self, group: &Arc<str>, node: &str, now: Instant) {
-        if self.avoided.len() < MOST {
+        if self.avoided.len() < MOST_AVOIDED {
             self.avoided.insert((group.clone(), node.to_owned()), now + AVOIDED);
         }
     }

@@ -19,8 +19,6 @@ pub struct World {
     pub held: Vec<Held>,
     /// Who calls whom how often, where it is known: for locality.
     pub traffic: Vec<Traffic>,
-    /// Machines that could not start a group's replica, by [`Group::id`] and [`Machine::name`]: nothing of that group is placed there.
-    pub avoid: Vec<(Arc<str>, String)>,
 }
 
 /// A machine.

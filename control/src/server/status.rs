@@ -12,6 +12,7 @@ use super::Control;
 use super::answer::{Answer, Denied, typed};
 use super::measured::{BUCKETS, OPERATIONS};
 use crate::api::types::FleetStatus;
+use crate::orchestrator::Counts;
 use pilotfish_config::wire::Status;
 
 /// What the server itself counts.
@@ -98,6 +99,7 @@ fn render(control: &Control) -> String {
     page.sample("", concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
     sidecars(&mut page, &control.fleet.status());
     requests(&mut page, &control.metrics);
+    placement(&mut page, &control.orchestrator.counts());
     store(&mut page, control);
     traces(&mut page, control);
     authority(&mut page, control);
@@ -183,6 +185,27 @@ fn requests(page: &mut Page, metrics: &Metrics) {
         help,
         read(&metrics.handshakes_failed),
     );
+}
+
+fn placement(page: &mut Page, counts: &Counts) {
+    let help = "1 while this control plane leads placement.";
+    page.single("pilotfish_control_placement_leader", "gauge", help, u64::from(counts.leads));
+    page.family("pilotfish_control_nodes", "gauge", "Nodes by status, as the leader knows them.");
+    for (status, count) in &counts.nodes {
+        page.sample("", &format!("status=\"{status}\""), count);
+    }
+    page.family("pilotfish_control_replicas", "gauge", "Replicas by status, as the leader knows them.");
+    for (status, count) in &counts.replicas {
+        page.sample("", &format!("status=\"{status}\""), count);
+    }
+    let help = "Replicas that have no place.";
+    page.single("pilotfish_control_replicas_unplaced", "gauge", help, counts.unplaced);
+    let help = "How long decisions of placement took.";
+    page.family("pilotfish_control_placement_duration_seconds", "summary", help);
+    page.sample("_sum", "", counts.deciding_seconds);
+    page.sample("_count", "", counts.decisions);
+    let help = "How long the last decision of placement took.";
+    page.single("pilotfish_control_placement_last_seconds", "gauge", help, counts.last_seconds);
 }
 
 fn store(page: &mut Page, control: &Control) {

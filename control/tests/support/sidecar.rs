@@ -1,6 +1,7 @@
 //! What a sidecar does towards the control plane: join, renew, hold a stream.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,8 @@ use pilotfish_config::wire::{
 use pilotfish_control::api::types::{NewToken, Token};
 use pilotfish_identity::{KeyAndRequest, SpiffeId, TrustDomain};
 use pilotfish_testkit::ca::Issued;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{Http, Reply, Serve};
 
@@ -32,6 +35,16 @@ pub async fn token(serve: &Serve, namespace: &str, agent: &str) -> String {
 
 /// Joins by a token: the answer, and the identity when it was good.
 pub async fn join(serve: &Serve, token: &str, namespace: &str, agent: &str) -> (Reply, Option<Issued>) {
+    join_at(serve.listen, token, namespace, agent).await
+}
+
+/// Joins at an address.
+pub async fn join_at(
+    listen: SocketAddr,
+    token: &str,
+    namespace: &str,
+    agent: &str,
+) -> (Reply, Option<Issued>) {
     let own = request("of", "the-key");
     let join = Join {
         token: token.into(),
@@ -40,7 +53,7 @@ pub async fn join(serve: &Serve, token: &str, namespace: &str, agent: &str) -> (
         csr: own.csr_pem.clone(),
         node: false,
     };
-    let reply = Http::tls(serve, None).await.post("/v1/join", &join).await;
+    let reply = Http::try_tls(listen, None).await.unwrap().post("/v1/join", &join).await;
     let issued = (reply.status == 200)
         .then(|| Issued { chain: reply.json::<Joined>().chain, key: own.key_pem.to_string() });
     (reply, issued)
@@ -78,27 +91,19 @@ pub fn hello(namespace: &str, agent: &str) -> Hello {
     }
 }
 
-/// An open stream.
-pub struct Stream {
+/// An open stream, on which messages of type `M` come.
+pub struct Stream<M = ToSidecar> {
     // Dropping it would close the connection.
     _http: Http,
     sender: Option<Sender<Bytes>>,
     body: Incoming,
-    frames: Frames<ToSidecar>,
+    frames: Frames<M>,
 }
 
 impl Stream {
     /// Opens one.
-    pub async fn open(mut http: Http) -> Stream {
-        let (sender, body) = Channel::new(8);
-        let answer = http.send(Method::POST, "/v1/stream", body.boxed()).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        Stream {
-            _http: http,
-            sender: Some(sender),
-            body: answer.into_body(),
-            frames: Frames::new(wire::LONGEST_TO_SIDECAR),
-        }
+    pub async fn open(http: Http) -> Stream {
+        Stream::open_at(http, "/v1/stream").await
     }
 
     /// Opens one, says hello, and is welcomed.
@@ -111,8 +116,24 @@ impl Stream {
         }
     }
 
+}
+
+impl<M: DeserializeOwned> Stream<M> {
+    /// Opens one at a path.
+    pub async fn open_at(mut http: Http, path: &str) -> Stream<M> {
+        let (sender, body) = Channel::new(8);
+        let answer = http.send(Method::POST, path, body.boxed()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        Stream {
+            _http: http,
+            sender: Some(sender),
+            body: answer.into_body(),
+            frames: Frames::new(wire::LONGEST_TO_SIDECAR),
+        }
+    }
+
     /// Sends a message.
-    pub async fn say(&mut self, message: &ToControl) {
+    pub async fn say(&mut self, message: &impl Serialize) {
         self.raw(wire::frame(message).unwrap()).await;
     }
 
@@ -129,23 +150,26 @@ impl Stream {
     }
 
     /// The next message; none at the end, also of the connection.
-    pub async fn next(&mut self) -> Option<ToSidecar> {
-        let next = async {
-            loop {
-                if let Some(message) = self.frames.next().unwrap() {
-                    return Some(message);
-                }
-                match self.body.frame().await {
-                    Some(Ok(frame)) => self.frames.push(&frame.into_data().unwrap_or_default()),
-                    _ => return None,
-                }
+    pub async fn next(&mut self) -> Option<M> {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.patient()).await;
+        next.expect("neither a message nor the end")
+    }
+
+    /// The next message, however long it takes; none at the end.
+    pub async fn patient(&mut self) -> Option<M> {
+        loop {
+            if let Some(message) = self.frames.next().unwrap() {
+                return Some(message);
             }
-        };
-        tokio::time::timeout(Duration::from_secs(10), next).await.expect("neither a message nor the end")
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.frames.push(&frame.into_data().unwrap_or_default()),
+                _ => return None,
+            }
+        }
     }
 
     /// Waits for a message that fits.
-    pub async fn until(&mut self, fits: impl Fn(&ToSidecar) -> bool) -> ToSidecar {
+    pub async fn until(&mut self, fits: impl Fn(&M) -> bool) -> M {
         loop {
             match self.next().await {
                 Some(message) if fits(&message) => return message,

@@ -179,7 +179,7 @@ fn world(demand: &Demand, there: Option<&PlacementView>, empty: bool) -> World {
             (nodes, runs.filter_map(|row| held(row, demand)).collect())
         }
     };
-    World { nodes, pools: demand.pools.clone(), groups, held, ..World::default() }
+    World { nodes, pools: demand.pools.clone(), groups, held, traffic: Vec::new() }
 }
 
 /// A node of the control plane as placement sees it.
