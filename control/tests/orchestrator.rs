@@ -84,7 +84,7 @@ async fn what_is_applied_arrives_at_a_node_and_follows_the_number() {
 
     // The node answers for lines of its replicas.
     let replica = &node.seen().replicas()[0].id;
-    let path = format!("/v1/placement/tail?replica={replica}");
+    let path = format!("/v1/replicas/tail?replica={replica}");
     let lines: TailLines = Http::socket(&serve).await.get(&path).await.ok();
     assert_eq!(lines.lines, [format!("the last line of {replica}")]);
 
