@@ -296,7 +296,8 @@ impl Orchestrator {
     /// It is not known; this control plane does not lead; the store.
     pub async fn mark(&self, node: &str, mark: Mark) -> Result<String, NotDone> {
         let replicas = self.command(|reply| Command::Mark(node.to_owned(), mark, reply)).await?;
-        let those = if replicas == 1 { "its replica moves".into() } else { format!("its {replicas} replicas move") };
+        let those =
+            if replicas == 1 { "its replica moves".into() } else { format!("its {replicas} replicas move") };
         Ok(match mark {
             Mark::Open => format!("{node} takes replicas again"),
             Mark::Cordoned => format!("{node} takes no new replicas; what is there stays"),

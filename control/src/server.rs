@@ -167,8 +167,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
 
 /// The line that says what serves where.
 fn announce(control: &Control, listening: &Listening, settings: &Settings) {
-    let or_off =
-        |address: Option<SocketAddr>| address.map_or("off".into(), |address| address.to_string());
+    let or_off = |address: Option<SocketAddr>| address.map_or("off".into(), |address| address.to_string());
     let ports = listening.ports.addresses().map(|(name, address)| format!(" {name}={}", or_off(address)));
     eprintln!(
         "pilotfish: serving listen={} local={} socket={} status={} trust-domain={} store={}{}",
@@ -241,7 +240,8 @@ async fn start(
         closing: closing.subscribe(),
     };
     let executor = executor(settings, &store, &authority).await?;
-    let orchestrator = Orchestrator::start(store.clone(), fleet.clone(), resources.watch(), executor, placement);
+    let orchestrator =
+        Orchestrator::start(store.clone(), fleet.clone(), resources.watch(), executor, placement);
     let alerts = Alerts::start(fleet.clone(), resources.watch(), webhook, page);
     let control = Arc::new(Control {
         id,

@@ -62,8 +62,14 @@ async fn what_is_applied_arrives_at_a_node_and_follows_the_number() {
     assert_eq!((order.command.join(" "), order.cpu_milli, order.memory), ("sleep 1000".into(), 500, 1 << 30));
     let label = |key: &str| order.labels.get(key).map(String::as_str);
     assert_eq!(label("pilotfish.dev/replica"), Some(order.id.as_str()));
-    assert_eq!((label("pilotfish.dev/node"), label("pilotfish.dev/cluster")), (Some("n1"), Some("default/work")));
-    assert_eq!((label("resource-type"), label("region"), label("zone")), (Some("cpu"), Some("eu"), Some("a")));
+    assert_eq!(
+        (label("pilotfish.dev/node"), label("pilotfish.dev/cluster")),
+        (Some("n1"), Some("default/work"))
+    );
+    assert_eq!(
+        (label("resource-type"), label("region"), label("zone")),
+        (Some("cpu"), Some("eu"), Some("a"))
+    );
     let view = until(&serve, "two are ready", |view| count(view, "ready") == 2).await;
     assert_eq!((view.agents[0].wanted, view.agents[0].placed, view.agents[0].ready), (2, 2, 2), "{view:#?}");
     assert_eq!((view.nodes[0].cpu_milli, view.nodes[0].status.as_str()), ((1000, 16_000), "ready"));
@@ -162,7 +168,10 @@ async fn a_card_that_fails_or_vanishes_is_left() {
     let first = Node::connect(&serve, "n1", &own, options.clone()).await;
     apply(&serve, &cluster(1, "    resources: { gpu: \"1\" }\n")).await;
     let order = first.until_has(1).await.remove(0);
-    assert_eq!((order.gpus[0].gpu.as_str(), order.labels["gpu-model"].as_str()), ("GPU-0", "NVIDIA-A100-SXM4-80GB"));
+    assert_eq!(
+        (order.gpus[0].gpu.as_str(), order.labels["gpu-model"].as_str()),
+        ("GPU-0", "NVIDIA-A100-SXM4-80GB")
+    );
     until(&serve, "it is ready", |view| count(view, "ready") == 1).await;
     let own = joined(&serve, "n2").await;
     let second = Node::connect(&serve, "n2", &own, options).await;
@@ -176,7 +185,10 @@ async fn a_card_that_fails_or_vanishes_is_left() {
     first.say(FromNode::Inventory(inventory(1)));
     second.say(FromNode::Inventory(inventory(0)));
     let vanished = |view: &PlacementView| {
-        view.nodes[1].troubles.iter().any(|text| text.contains("GPU-0, which agents hold, is not there any more"))
+        view.nodes[1]
+            .troubles
+            .iter()
+            .any(|text| text.contains("GPU-0, which agents hold, is not there any more"))
     };
     until(&serve, "the trouble is shown", vanished).await;
     first.until_has(1).await;

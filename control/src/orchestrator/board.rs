@@ -108,6 +108,8 @@ pub enum Life {
     Silent,
     /// So is the grace time.
     Lost,
+    /// It was lost for so long that nobody expects it back; it is not on the board any more.
+    Forgotten,
 }
 
 /// What a look over the leases found.
@@ -283,7 +285,8 @@ impl Board {
                 continue;
             }
             let before = node.states.get(&state.id);
-            changed |= before.is_none_or(|before| (before.phase, &before.reason) != (state.phase, &state.reason));
+            changed |=
+                before.is_none_or(|before| (before.phase, &before.reason) != (state.phase, &state.reason));
             if before.is_some() || node.states.len() < MOST_STATES {
                 node.states.insert(state.id.clone(), state);
             }
@@ -306,7 +309,7 @@ impl Board {
         Some((parts.next()?.to_owned(), parts.next()?.to_owned()))
     }
 
-    /// Looks over all leases, and forgets nodes that are lost for long.
+    /// Looks over all leases, and forgets nodes that are lost for long: it is said of those too.
     pub fn look(&mut self, now: Instant, grace: Duration) -> Vec<Turned> {
         let mut turned = Vec::new();
         let mut forgotten = Vec::new();
@@ -328,9 +331,10 @@ impl Board {
                 forgotten.push(name.clone());
             }
         }
-        for name in forgotten {
-            self.nodes.remove(&name);
-            self.dirty.insert(name);
+        for node in forgotten {
+            self.nodes.remove(&node);
+            self.dirty.insert(node.clone());
+            turned.push(Turned { node, life: Life::Forgotten, cut: false });
         }
         self.replan |= !turned.is_empty();
         turned
@@ -365,13 +369,16 @@ impl Board {
         if stopped.is_some() {
             self.dirty.insert(name.to_owned());
             self.stuck.forget(replica);
+            self.since.remove(replica);
         }
         stopped
     }
 
     /// Gives a replica to a node.
     pub fn start(&mut self, name: &str, assigned: Assigned) -> bool {
-        let Some(node) = self.nodes.get_mut(name).filter(|node| node.life != Life::Lost) else { return false };
+        let Some(node) = self.nodes.get_mut(name).filter(|node| node.life != Life::Lost) else {
+            return false;
+        };
         node.record.assignments.push(assigned);
         self.dirty.insert(name.to_owned());
         true

@@ -73,7 +73,10 @@ fn cards(said: Vec<GpuState>, wrong: &mut Vec<String>) -> Vec<GpuState> {
             continue;
         }
         if card.memory > LARGEST_CARD {
-            wrong.push(format!("GPU {} with {} bytes cannot be; nothing is placed there", card.id, card.memory));
+            wrong.push(format!(
+                "GPU {} with {} bytes cannot be; nothing is placed there",
+                card.id, card.memory
+            ));
             card.failed = Some(format!("it says that it has {} bytes", card.memory));
             card.memory = 0;
         }
@@ -82,7 +85,10 @@ fn cards(said: Vec<GpuState>, wrong: &mut Vec<String>) -> Vec<GpuState> {
         card.slices.retain(|slice| slice.id.len() <= 128 && slices.insert(slice.id.clone()));
         let sum = card.slices.iter().fold(0u64, |sum, slice| sum.saturating_add(slice.memory));
         if sum > card.memory && card.failed.is_none() {
-            wrong.push(format!("the slices of GPU {} have more memory than it; nothing is placed there", card.id));
+            wrong.push(format!(
+                "the slices of GPU {} have more memory than it; nothing is placed there",
+                card.id
+            ));
             card.failed = Some("its slices have more memory than it".into());
         }
         cards.push(card);
@@ -158,7 +164,9 @@ pub fn machine(
     let mut closed = silent || mark == Mark::Cordoned;
     if let Some(declared) = declared {
         labels.extend(declared.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
-        taints.extend(declared.taints.iter().filter(|taint| !taints.contains(taint)).cloned().collect::<Vec<_>>());
+        taints.extend(
+            declared.taints.iter().filter(|taint| !taints.contains(taint)).cloned().collect::<Vec<_>>(),
+        );
         closed |= declared.state == MachineState::Cordoned;
     }
     let mut gpus: Vec<Card> = inventory.gpus.iter().map(card).collect();
@@ -254,7 +262,14 @@ mod tests {
         assert_eq!(inventory.gpus[0].busy_percent, 100);
         assert_eq!((inventory.labels.len(), inventory.troubles.len()), (64, 64));
         assert!(inventory.troubles[0].len() <= 512 && !inventory.troubles[0].contains('\n'));
-        for part in ["1000 labels", "Nonsense", "1001 GPUs", "two GPUs with the id `GPU-0`", "GPU-1 with", "slices of GPU GPU-2"] {
+        for part in [
+            "1000 labels",
+            "Nonsense",
+            "1001 GPUs",
+            "two GPUs with the id `GPU-0`",
+            "GPU-1 with",
+            "slices of GPU GPU-2",
+        ] {
             assert!(wrong.iter().any(|text| text.contains(part)), "{part}: {wrong:?}");
         }
         assert_eq!(lasting(&inventory).gpus[0].used, 0);

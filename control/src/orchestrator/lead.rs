@@ -14,9 +14,9 @@ use super::leader::{NotWritten, RENEW_EVERY, Role};
 use super::reconcile::why_moved;
 use super::{Mark, NotDone, Shared, records};
 use crate::log;
+use crate::placement::demand;
 use crate::placement::place::{Limits, MoveReason, Outcome, place};
 use crate::placement::world::{Traffic, World};
-use crate::placement::demand;
 use crate::store::{Batch, StoreError};
 
 /// What comes within this time is decided together; a decision that took longer than this is followed by a pause as long.
@@ -98,7 +98,7 @@ pub async fn leases(shared: Arc<Shared>) {
         };
         for turn in &turned {
             match turn.life {
-                Life::Here => shared.fleet.silence(&turn.node, false),
+                Life::Here | Life::Forgotten => shared.fleet.silence(&turn.node, false),
                 Life::Silent | Life::Lost if turn.cut => shared.fleet.silence(&turn.node, true),
                 Life::Silent | Life::Lost => {}
             }
@@ -106,6 +106,7 @@ pub async fn leases(shared: Arc<Shared>) {
                 Life::Here => "it is heard again",
                 Life::Silent => "its lease is over; nothing new is placed there",
                 Life::Lost => "the grace time is over; its replicas are placed elsewhere",
+                Life::Forgotten => "it did not come back; it is forgotten",
             };
             log::warn!("a node's lease", node = turn.node, what = how);
         }
@@ -139,7 +140,9 @@ pub async fn run(shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
         }
         let board = shared.board().take();
         let word = ToNode::Elsewhere(shared.elsewhere());
-        for session in board.iter().flat_map(|board| board.nodes.values()).filter_map(|node| node.session.as_ref()) {
+        for session in
+            board.iter().flat_map(|board| board.nodes.values()).filter_map(|node| node.session.as_ref())
+        {
             session.end(word.clone());
         }
     }
@@ -232,7 +235,7 @@ impl Leading {
             let Some(board) = guard.as_mut() else { return Ok(now + LOOK_EVERY) };
             board.observe(replicas, now);
             let next = board.settle(now);
-            board.follow_demand(&waiting, now);
+            board.follow_demand(&waiting, shared.executor.places(), now);
             let plan = std::mem::take(&mut board.replan) && shared.leads().is_some();
             let world = (plan && shared.executor.places()).then(|| board.world(self.traffic(), now));
             (next, world)
@@ -410,7 +413,8 @@ impl Leading {
         }
         let done = match self.shared.board().as_mut() {
             Some(board) => {
-                let (unplaced, stays) = (std::mem::take(&mut board.unplaced), std::mem::take(&mut board.stays));
+                let (unplaced, stays) =
+                    (std::mem::take(&mut board.unplaced), std::mem::take(&mut board.stays));
                 let moves = Outcome { moves: outcome.moves, unplaced, ..Outcome::default() };
                 let done = board.apply(moves, now, wall());
                 board.stays = stays;

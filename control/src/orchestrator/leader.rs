@@ -113,7 +113,11 @@ impl Elector {
     /// the lease is over.
     pub async fn tick(&mut self, documents: u64) -> Role {
         self.own.documents = documents;
-        if self.held.is_some() { self.renew().await } else { self.follow().await }
+        if self.held.is_some() {
+            self.renew().await
+        } else {
+            self.follow().await
+        }
         self.role()
     }
 

@@ -15,7 +15,12 @@ const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(10);
 
 /// The order for a replica on a node with this inventory.
-pub fn order(wanted: &Wanted, assignment: &Assignment, inventory: &Inventory, pools: &[Pool]) -> ReplicaOrder {
+pub fn order(
+    wanted: &Wanted,
+    assignment: &Assignment,
+    inventory: &Inventory,
+    pools: &[Pool],
+) -> ReplicaOrder {
     let (group, runtime) = (&wanted.group, &wanted.group.runtime);
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     ReplicaOrder {

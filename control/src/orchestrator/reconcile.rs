@@ -75,7 +75,11 @@ impl Board {
                 Arrival::Never(why) => {
                     self.stop(&node, &new.replica);
                     self.since.remove(&new.replica);
-                    self.stuck.move_failed(&old, format!("its successor on {node} did not come up: {why}"), now);
+                    self.stuck.move_failed(
+                        &old,
+                        format!("its successor on {node} did not come up: {why}"),
+                        now,
+                    );
                 }
             }
             self.replan = true;
@@ -171,8 +175,8 @@ impl Board {
     }
 
     /// How many replicas groups on demand should have now; those that are too many stop, the least needed first. `waiting` are calls
-    /// that wait, by `namespace/agent`.
-    pub fn follow_demand(&mut self, waiting: &[(String, u32)], now: Instant) {
+    /// that wait, by `namespace/agent`. Where the executor places by itself, what is registered is what there is.
+    pub fn follow_demand(&mut self, waiting: &[(String, u32)], places: bool, now: Instant) {
         let groups: Vec<Arc<Wanted>> =
             self.wanted.values().filter(|wanted| wanted.deployment != Deployment::Static).cloned().collect();
         if groups.is_empty() {
@@ -181,7 +185,10 @@ impl Board {
         }
         let mut by_group: HashMap<Arc<str>, Vec<(Arc<str>, String)>> = HashMap::new();
         for (node, _, assigned) in self.assigned().filter(|(.., assigned)| assigned.replaces.is_none()) {
-            by_group.entry(assigned.group.clone()).or_default().push((assigned.replica.clone(), node.to_owned()));
+            by_group
+                .entry(assigned.group.clone())
+                .or_default()
+                .push((assigned.replica.clone(), node.to_owned()));
         }
         let mut left: HashMap<&str, u32> = waiting.iter().map(|(agent, n)| (agent.as_str(), *n)).collect();
         for wanted in groups {
@@ -189,7 +196,11 @@ impl Board {
             let agent = format!("{}/{}", group.namespace, group.agent);
             // Those who wait are served by the first of an agent's groups.
             let waiting = left.remove(agent.as_str()).unwrap_or(0);
-            let there = by_group.remove(&group.id).unwrap_or_default();
+            let mut there = by_group.remove(&group.id).unwrap_or_default();
+            if !places {
+                let own = self.sidecars.values().filter(|sidecar| sidecar.presence.agent == agent);
+                there = own.map(|own| (own.presence.replica.as_str().into(), String::new())).collect();
+            }
             let running: Vec<Running> = there.iter().map(|(replica, _)| self.running(replica, now)).collect();
             let most = wanted.group.wanted;
             let now_wanted = on_demand::wanted(&wanted.deployment, most, &running, waiting, wanted.capacity);
@@ -238,8 +249,11 @@ impl Board {
             let (silent, lost) = (node.life == Life::Silent, node.life == Life::Lost);
             let (inventory, record) = (&node.record.inventory, &node.record);
             let declared = declared.get(name.as_str()).copied();
-            let mut machine = machine(name, inventory, &record.assignments, declared, record.mark, silent, lost);
-            machine.taints.extend(self.stuck.avoided().filter(|(_, node)| node == name).map(|(group, _)| avoids(group)));
+            let mut machine =
+                machine(name, inventory, &record.assignments, declared, record.mark, silent, lost);
+            machine.taints.extend(
+                self.stuck.avoided().filter(|(_, node)| node == name).map(|(group, _)| avoids(group)),
+            );
             machine
         });
         // Nodes that could not start a replica are closed to its group, and to no other.
@@ -268,7 +282,8 @@ impl Board {
                 effect: None,
             }));
             if wanted.without.iter().any(|duty| duty == "agent_placement") {
-                let there = held.iter().filter(|held| held.group == group.id && !held.stopping && !held.leaving);
+                let there =
+                    held.iter().filter(|held| held.group == group.id && !held.stopping && !held.leaving);
                 group.wanted = group.wanted.min(u32::try_from(there.count()).unwrap_or(u32::MAX));
             }
             group
@@ -307,11 +322,8 @@ impl Board {
     /// Makes a decision so, in memory; `wall` is the time in seconds since 1970. Gives what was done, one sentence each.
     pub fn apply(&mut self, outcome: Outcome, now: Instant, wall: u64) -> Vec<String> {
         let mut done = Vec::new();
-        let places = if outcome.stops.is_empty() && outcome.moves.is_empty() {
-            HashMap::new()
-        } else {
-            self.places()
-        };
+        let places =
+            if outcome.stops.is_empty() && outcome.moves.is_empty() { HashMap::new() } else { self.places() };
         for stop in outcome.stops {
             let Some(node) = places.get(&stop.replica) else { continue };
             if self.stop(node, &stop.replica).is_some() {
@@ -438,3 +450,6 @@ pub fn why_moved(reason: crate::placement::place::MoveReason) -> &'static str {
         MoveReason::Rebalanced => "whole GPUs become free",
     }
 }
+
+#[cfg(test)]
+mod tests;

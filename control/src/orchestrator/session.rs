@@ -176,7 +176,10 @@ impl Session {
 
 /// A message as a frame.
 pub fn framed(message: &ToNode) -> Option<Bytes> {
-    frame(message).inspect_err(|error| log::error!("a message cannot be sent", why = error)).ok().map(Bytes::from)
+    frame(message)
+        .inspect_err(|error| log::error!("a message cannot be sent", why = error))
+        .ok()
+        .map(Bytes::from)
 }
 
 /// Serves one node's stream to its end: `node` is who its certificate says it is, `outgoing` has room for one frame.
@@ -221,7 +224,10 @@ async fn first(incoming: &mut Incoming) -> Result<Option<Box<NodeHello>>, Refuse
 fn check(node: &str, hello: &NodeHello) -> Result<(), ToNode> {
     let no = |reason: String| Err(ToNode::Refused(Refused { reason, retry: false }));
     if hello.node != node {
-        return no(format!("the certificate is of the node {node}, not of {}", super::inventory::clip(&hello.node, 80)));
+        return no(format!(
+            "the certificate is of the node {node}, not of {}",
+            super::inventory::clip(&hello.node, 80)
+        ));
     }
     if hello.instance.len() != 32 || !hello.instance.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return no("`instance` has to be 32 hexadecimal digits".into());
@@ -252,7 +258,10 @@ async fn join(shared: &Arc<Shared>, node: &str, hello: NodeHello) -> Result<Arc<
     if hello.term > board.term {
         // Either this one was overtaken and does not know it yet, or the store is older than the node.
         shared.look.notify_one();
-        board.trouble(node, format!("it has taken orders of the term {}, this leader's is {}", hello.term, board.term));
+        board.trouble(
+            node,
+            format!("it has taken orders of the term {}, this leader's is {}", hello.term, board.term),
+        );
         return Err(ToNode::Elsewhere(Elsewhere { control: None, address: None }));
     }
     let welcome = NodeWelcome {
@@ -358,10 +367,16 @@ impl Open {
             }
             FromNode::NeedToken(need) => self.token(need.replica),
             FromNode::Stale(stale) => {
-                log::warn!("a node refuses a set", node = self.session.node, term = stale.term, seen = stale.seen);
+                log::warn!(
+                    "a node refuses a set",
+                    node = self.session.node,
+                    term = stale.term,
+                    seen = stale.seen
+                );
                 self.shared.look.notify_one();
                 self.with_board(|board, session| {
-                    let trouble = format!("it refuses orders of the term {}: it has seen {}", stale.term, stale.seen);
+                    let trouble =
+                        format!("it refuses orders of the term {}: it has seen {}", stale.term, stale.seen);
                     board.trouble(&session.node, trouble);
                     false
                 });
@@ -399,7 +414,8 @@ impl Open {
             let token = match agent {
                 None => Err("the replica is not this node's".to_owned()),
                 Some((namespace, agent)) => {
-                    let wanted = NewToken { agent, namespace, ttl_seconds: TOKEN_SECONDS, uses: 1, node: false };
+                    let wanted =
+                        NewToken { agent, namespace, ttl_seconds: TOKEN_SECONDS, uses: 1, node: false };
                     let made = shared.settings.tokens.create(&wanted).await;
                     made.map(|token| token.token).map_err(|error| error.to_string())
                 }

@@ -68,7 +68,9 @@ impl Board {
         let of = |wanted: &Wanted| {
             let group = &wanted.group;
             let name = format!("{}/{}", group.namespace, group.agent);
-            *group.id == *agent || name == agent || agent.strip_prefix(&name).is_some_and(|rest| rest.starts_with('/'))
+            *group.id == *agent
+                || name == agent
+                || agent.strip_prefix(&name).is_some_and(|rest| rest.starts_with('/'))
         };
         let groups: Vec<&Arc<Wanted>> = self.wanted.values().filter(|wanted| of(wanted)).collect();
         let first = groups.first()?;
@@ -97,7 +99,8 @@ impl Board {
 
     /// Why nothing of an agent (`namespace/name`) comes, for those who wait for it; nothing when it may come.
     pub fn why_not_started(&self, agent: &str) -> Option<String> {
-        let of = |wanted: &&Arc<Wanted>| format!("{}/{}", wanted.group.namespace, wanted.group.agent) == agent;
+        let of =
+            |wanted: &&Arc<Wanted>| format!("{}/{}", wanted.group.namespace, wanted.group.agent) == agent;
         let groups: Vec<&Arc<Wanted>> = self.wanted.values().filter(of).collect();
         let mut why = None;
         for wanted in &groups {
@@ -150,7 +153,10 @@ impl Board {
             }
             for assigned in node.record.stopping.iter().filter(|assigned| which(assigned)) {
                 let status = if node.life == Life::Lost { "lost" } else { "stopping" };
-                rows.push(ReplicaRow { status: status.into(), ..self.replica_row(name, node, assigned, false) });
+                rows.push(ReplicaRow {
+                    status: status.into(),
+                    ..self.replica_row(name, node, assigned, false)
+                });
             }
         }
         rows
@@ -191,11 +197,13 @@ impl Board {
     }
 
     fn groups(&self, which: impl Fn(&Wanted) -> bool, executor: &dyn Executor) -> Vec<AgentPlacement> {
-        let (mut placed, mut ready): (HashMap<&str, u32>, HashMap<&str, u32>) = (HashMap::new(), HashMap::new());
+        let (mut placed, mut ready): (HashMap<&str, u32>, HashMap<&str, u32>) =
+            (HashMap::new(), HashMap::new());
         for (_, node, assigned) in self.assigned().filter(|(.., assigned)| assigned.replaces.is_none()) {
             *placed.entry(&assigned.group).or_default() += 1;
             let sidecar = self.sidecars.get(&*assigned.replica);
-            let serves = node.life == Life::Here && sidecar.is_some_and(|sidecar| sidecar.ready_since.is_some());
+            let serves =
+                node.life == Life::Here && sidecar.is_some_and(|sidecar| sidecar.ready_since.is_some());
             *ready.entry(&assigned.group).or_default() += u32::from(serves);
         }
         let row = |wanted: &Arc<Wanted>| {
@@ -243,7 +251,8 @@ impl Board {
             GpuRow {
                 id: card.id.clone(),
                 model: card.model.clone(),
-                pool: super::orders::pool_of(card, &node.inventory, &self.demand.pools).map(|pool| pool.name.clone()),
+                pool: super::orders::pool_of(card, &node.inventory, &self.demand.pools)
+                    .map(|pool| pool.name.clone()),
                 memory: (here.iter().map(|(_, share)| share.memory).sum(), card.memory),
                 failed: card.failed.clone(),
                 busy_percent: card.busy_percent,
@@ -260,7 +269,7 @@ impl Node {
     /// The word in tables and JSON.
     fn status(&self) -> &'static str {
         match (self.life, self.record.mark) {
-            (Life::Lost, _) => "lost",
+            (Life::Lost | Life::Forgotten, _) => "lost",
             (Life::Silent, _) => "silent",
             (Life::Here, Mark::Draining) => "draining",
             (Life::Here, Mark::Cordoned) => "cordoned",
@@ -297,7 +306,8 @@ fn reason(unplaced: &Unplaced) -> String {
 /// What a replica needs, in words.
 fn need(need: &Need) -> String {
     let gib = crate::cli::human::size;
-    let mut words = vec![format!("{} CPU", need.cpu_milli as f64 / 1000.0), format!("{} memory", gib(need.memory))];
+    let mut words =
+        vec![format!("{} CPU", need.cpu_milli as f64 / 1000.0), format!("{} memory", gib(need.memory))];
     match (need.gpus, need.gpu_memory, &need.gpu_slice) {
         (_, _, Some(slice)) => words.push(format!("a GPU slice {slice}")),
         (0, 0, None) => {}

@@ -102,7 +102,8 @@ fn later(of: &mut HashMap<Arc<str>, Again>, replica: &Arc<str>, why: String, now
     if of.len() >= MOST && !of.contains_key(replica) {
         return;
     }
-    let again = of.entry(replica.clone()).or_insert(Again { failures: 0, not_before: now, why: String::new() });
+    let again =
+        of.entry(replica.clone()).or_insert(Again { failures: 0, not_before: now, why: String::new() });
     let wait = FIRST_WAIT.saturating_mul(1 << again.failures.min(8)).min(LONGEST_WAIT);
     again.failures += 1;
     (again.not_before, again.why) = (now + wait, why);

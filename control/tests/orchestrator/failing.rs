@@ -49,7 +49,8 @@ async fn a_silent_nodes_replicas_go_elsewhere_and_it_is_told_so_when_it_returns(
     assert_ne!(new.id, order.id);
     // It comes back with what it has, and is told a set without it.
     drop(first);
-    let options = Options { replicas: vec![state(&order.id, &order.generation)], ready: false, ..Options::default() };
+    let options =
+        Options { replicas: vec![state(&order.id, &order.generation)], ready: false, ..Options::default() };
     let back = Node::connect(&serve, "n1", &own, options).await;
     back.until("an empty set", |seen| seen.sets.last().is_some_and(|set| set.replicas.is_empty())).await;
     let view = until(&serve, "it is there again", |view| view.nodes[0].status == "ready").await;

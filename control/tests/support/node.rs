@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pilotfish_config::wire::node::{
-    FromNode, GpuState, Inventory, Lines, NeedToken, NodeBeat, NodeHello, ReplicaOrder, ReplicaPhase, ReplicaSet,
-    ReplicaState, ReplicaStates, Stale, ToNode,
+    FromNode, GpuState, Inventory, Lines, NeedToken, NodeBeat, NodeHello, ReplicaOrder, ReplicaPhase,
+    ReplicaSet, ReplicaState, ReplicaStates, Stale, ToNode,
 };
 use pilotfish_config::wire::{Heartbeat, Join, Joined, Status, ToControl, Versions};
 use pilotfish_control::api::types::{NewToken, Token};
@@ -122,16 +122,12 @@ impl Drop for Node {
 
 /// A node's identity.
 pub async fn joined(serve: &Serve, name: &str) -> Issued {
-    let wanted = NewToken { agent: name.into(), namespace: String::new(), ttl_seconds: 60, uses: 1, node: true };
+    let wanted =
+        NewToken { agent: name.into(), namespace: String::new(), ttl_seconds: 60, uses: 1, node: true };
     let token = Http::socket(serve).await.post("/v1/tokens", &wanted).await.ok::<Token>().token;
     let own = request("of", "the-key");
-    let join = Join {
-        token,
-        agent: name.into(),
-        namespace: String::new(),
-        csr: own.csr_pem.clone(),
-        node: true,
-    };
+    let join =
+        Join { token, agent: name.into(), namespace: String::new(), csr: own.csr_pem.clone(), node: true };
     let joined: Joined = Http::tls(serve, None).await.post("/v1/join", &join).await.ok();
     Issued { chain: joined.chain, key: own.key_pem.to_string() }
 }
@@ -158,7 +154,8 @@ impl Node {
         stream.say(&FromNode::Hello(Box::new(hello))).await;
         let (seen_in, seen) = watch::channel(Seen::default());
         let (acts, given) = mpsc::unbounded_channel();
-        let running = Running { stream, seen: seen_in, options, listen: serve.listen, replicas: BTreeMap::new() };
+        let running =
+            Running { stream, seen: seen_in, options, listen: serve.listen, replicas: BTreeMap::new() };
         let task = tokio::spawn(running.run(given));
         Node { name: name.into(), seen, acts, task }
     }
@@ -316,7 +313,12 @@ impl Running {
 }
 
 /// The sidecar of a replica, until it is dropped.
-async fn sidecar(listen: std::net::SocketAddr, order: ReplicaOrder, secret: String, seen: watch::Sender<Seen>) {
+async fn sidecar(
+    listen: std::net::SocketAddr,
+    order: ReplicaOrder,
+    secret: String,
+    seen: watch::Sender<Seen>,
+) {
     let (reply, issued) = join_at(listen, &secret, &order.namespace, &order.agent).await;
     let issued = issued.unwrap_or_else(|| panic!("the replica's token is not good: {}", reply.text()));
     let mut own = hello(&order.namespace, &order.agent);

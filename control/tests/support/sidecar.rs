@@ -115,7 +115,6 @@ impl Stream {
             other => panic!("no welcome but {other:?}"),
         }
     }
-
 }
 
 impl<M: DeserializeOwned> Stream<M> {

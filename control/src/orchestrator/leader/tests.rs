@@ -22,7 +22,10 @@ async fn the_first_leads_and_the_others_say_where_it_is() {
     assert_eq!(a.role(), Role::Unknown);
     assert!(matches!(a.tick(7).await, Role::Leader { .. }));
     let Role::Follower { leader: Some(record) } = b.tick(3).await else { panic!("b does not follow") };
-    assert_eq!((record.control.as_str(), record.address.as_str(), record.documents), ("a", "https://a:15012", 7));
+    assert_eq!(
+        (record.control.as_str(), record.address.as_str(), record.documents),
+        ("a", "https://a:15012", 7)
+    );
     // As long as it is renewed nobody takes it.
     for _ in 0..30 {
         tokio::time::advance(RENEW_EVERY).await;
