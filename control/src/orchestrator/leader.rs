@@ -233,13 +233,10 @@ impl Elector {
 
     async fn take(&mut self, expect: Expect) {
         let before = Instant::now();
-        match patient(self.put(expect)).await {
-            Ok(term) => {
-                self.held = Some(Held { term, revision: term, renewed: before, unsure: false });
-                self.seen = None;
-            }
-            // Somebody was faster, or it cannot be said: the next look tells. A record of its own name is taken again.
-            Err(_) => {}
+        // Else somebody was faster, or it cannot be said: the next look tells. A record of its own name is taken again.
+        if let Ok(term) = patient(self.put(expect)).await {
+            self.held = Some(Held { term, revision: term, renewed: before, unsure: false });
+            self.seen = None;
         }
     }
 

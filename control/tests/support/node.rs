@@ -169,9 +169,8 @@ impl Node {
     pub async fn until(&self, what: &str, fits: impl Fn(&Seen) -> bool) -> Seen {
         let mut seen = self.seen.clone();
         let found = timeout(LONG, seen.wait_for(|seen| fits(seen))).await;
-        match found {
-            Ok(Ok(seen)) => return seen.clone(),
-            Ok(Err(_)) | Err(_) => {}
+        if let Ok(Ok(seen)) = found {
+            return seen.clone();
         }
         panic!("{}: never {what}: {:#?}", self.name, self.seen())
     }

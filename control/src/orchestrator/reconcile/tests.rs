@@ -1,5 +1,7 @@
 //! Moves, failures and demand, with time that is given.
 
+use std::slice;
+
 use pilotfish_config::model::OnDemand;
 use pilotfish_config::wire::Status;
 use pilotfish_config::wire::node::{Inventory, ReplicaState};
@@ -53,6 +55,10 @@ fn decide(board: &mut Board, now: Instant) -> Vec<String> {
 
 fn replicas(board: &Board) -> Vec<(String, Arc<str>)> {
     board.assigned().map(|(node, _, assigned)| (node.to_owned(), assigned.replica.clone())).collect()
+}
+
+fn ids(board: &Board) -> Vec<Arc<str>> {
+    replicas(board).into_iter().map(|(_, id)| id).collect()
 }
 
 fn presence(replica: &str, in_flight: u32, idle_ms: u64) -> ReplicaPresence {
@@ -112,7 +118,7 @@ fn a_move_makes_before_it_breaks() {
     assert_eq!(replicas(&board).len(), 2, "it is ready only just now");
     now = next;
     board.settle(now);
-    assert_eq!(replicas(&board).iter().map(|(_, id)| id.clone()).collect::<Vec<_>>(), [new]);
+    assert_eq!(ids(&board), slice::from_ref(&new));
     decide(&mut board, now);
     assert_eq!(replicas(&board).len(), 1);
 }
@@ -126,7 +132,7 @@ fn a_move_whose_new_replica_does_not_come_up_is_given_up_and_tried_later() {
     let to = board.places()[&new].clone();
     phase(&mut board, &to, &new, ReplicaPhase::CrashLoop);
     board.settle(now);
-    assert_eq!(replicas(&board).into_iter().map(|(_, id)| id).collect::<Vec<_>>(), [old.clone()]);
+    assert_eq!(ids(&board), slice::from_ref(&old));
     assert!(board.stuck.held_back(&old, now).unwrap().contains("did not come up: because"));
     let step = |to: &str| {
         let to = Start { group: "default/a".into(), node: to.into(), gpus: Vec::new() };
@@ -190,7 +196,7 @@ fn agents_on_demand_come_when_asked_for_and_go_when_idle() {
     board.follow_demand(&waits(2), true, now);
     decide(&mut board, now);
     assert_eq!(replicas(&board).len(), 2, "each takes one call");
-    let ids: Vec<Arc<str>> = replicas(&board).into_iter().map(|(_, id)| id).collect();
+    let ids = ids(&board);
     board.observe(vec![presence(&ids[0], 1, 0), presence(&ids[1], 0, 10)], now);
     board.follow_demand(&[], true, now);
     decide(&mut board, now);
@@ -199,7 +205,7 @@ fn agents_on_demand_come_when_asked_for_and_go_when_idle() {
     board.observe(vec![presence(&ids[0], 1, 0), presence(&ids[1], 0, 301_000)], now);
     board.follow_demand(&[], true, now);
     decide(&mut board, now);
-    assert_eq!(replicas(&board).into_iter().map(|(_, id)| id).collect::<Vec<_>>(), [ids[0].clone()]);
+    assert_eq!(self::ids(&board), slice::from_ref(&ids[0]));
 }
 
 #[test]
