@@ -23,6 +23,7 @@ mod processes;
 mod usage;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -34,6 +35,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::server::{Listening, Shared};
+use crate::telemetry::log;
 use place::Place;
 
 /// What this program does when the sidecar started it as something else; `None`: it is the sidecar.
@@ -119,6 +121,8 @@ pub enum Wanted {
 pub struct Supervisor {
     wanted: watch::Sender<Wanted>,
     task: JoinHandle<()>,
+    /// The folder is this process's until its very end.
+    _lock: File,
 }
 
 impl Supervisor {
@@ -148,8 +152,11 @@ pub fn start(
     listening: &Listening,
 ) -> io::Result<Option<Supervisor>> {
     let Some(mut place) = place else { return Ok(None) };
-    place.keep(listening)?;
+    if let Err(error) = place.keep(listening) {
+        log::error!("the agent's ports are not kept: another sidecar could not adopt it", error = error);
+    }
+    let lock = place.lock()?;
     let (wanted, asked) = watch::channel(Wanted::Run);
     let keeper = keep::Keeper::new(shared.clone(), place, listening.outbound, asked)?;
-    Ok(Some(Supervisor { wanted, task: tokio::spawn(keeper.run()) }))
+    Ok(Some(Supervisor { wanted, task: tokio::spawn(keeper.run()), _lock: lock }))
 }

@@ -40,6 +40,11 @@ pub struct SuperviseSettings {
     #[arg(long, env = "PILOTFISH_AGENT_LOG", value_name = "WHERE", default_value = "inherit")]
     pub agent_log: AgentLog,
 
+    /// All lines of the agent as log records of OpenTelemetry too, where a collector takes such. Without this only those that
+    /// name a trace (`traceparent`, `trace_id=...`, `"trace_id":"..."`), so that they are found from it.
+    #[arg(long, env = "PILOTFISH_AGENT_LOG_OTLP")]
+    pub agent_log_otlp: bool,
+
     /// Calls that the agent takes at a time, as other sidecars are told; 0: no limit.
     #[arg(long, env = "PILOTFISH_AGENT_CAPACITY", value_name = "N", default_value_t = 0)]
     pub capacity: u32,

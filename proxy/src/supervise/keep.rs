@@ -95,9 +95,7 @@ impl Keeper {
     ) -> io::Result<Keeper> {
         let settings = &shared.settings;
         let environment = environment::of(settings, outbound, shared.local_secret.as_ref(), place.mark());
-        // There whenever there is something to supervise.
-        let dropped = shared.supervised.as_ref().map(|known| known.dropped.clone()).unwrap_or_default();
-        let output = Output::start(place.dir.path(), settings.supervise.agent_log, dropped)?;
+        let output = Output::start(&shared, place.dir.path())?;
         let before = std::fs::read(place.dir.path().join(STATE)).unwrap_or_default();
         // After a stop in order it begins from nothing.
         let before: Option<ReplicaState> = serde_json::from_slice(&before).ok();

@@ -4,13 +4,14 @@
 //! cannot keep up with is dropped and counted.
 
 mod lines;
+mod record;
 mod sink;
 
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -19,7 +20,7 @@ use tokio::net::unix::pipe::{OpenOptions, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
 use super::launch::PIPES;
-use crate::bootstrap::AgentLog;
+use crate::server::Shared;
 use crate::telemetry::log;
 use lines::{Budget, Lines};
 use sink::{Batch, Sink};
@@ -56,16 +57,18 @@ struct Known {
 }
 
 impl Output {
-    /// Begins to read, in a task of this runtime; the pipes are made when they are not there. Counts lines that are dropped.
+    /// Begins to read, in a task of this runtime; the pipes are made when they are not there.
     ///
     /// # Errors
     /// The kernel's or the disk's.
-    pub fn start(dir: &Path, to: AgentLog, dropped: Arc<AtomicU64>) -> io::Result<Output> {
+    pub fn start(shared: &Arc<Shared>, dir: &Path) -> io::Result<Output> {
         let pipes = PIPES.map(|name| open(&dir.join(name)));
         let [out, err] = pipes;
         let (out, err) = (out?, err?);
+        // There whenever there is something to supervise.
+        let dropped = shared.supervised.as_ref().map(|known| known.dropped.clone()).unwrap_or_default();
         let known = Arc::new(Known { dropped, ..Known::default() });
-        let sink = Sink::of(to, dir);
+        let sink = Sink::of(shared.settings.supervise.agent_log, dir);
         let (writer, batches) = sync_channel(QUEUE);
         if let Some(sink) = sink {
             std::thread::Builder::new().name("agent-log".into()).spawn(move || sink.run(&batches))?;
@@ -73,9 +76,7 @@ impl Output {
         let (settle, asked) = mpsc::channel(1);
         let reader = Reader {
             pipes: [(Stream::Out, out, Lines::default()), (Stream::Err, err, Lines::default())],
-            budget: Budget::default(),
-            writer,
-            known: known.clone(),
+            taker: Taker { shared: shared.clone(), budget: Budget::default(), writer, known: known.clone() },
         };
         tokio::spawn(reader.run(asked));
         Ok(Output { known, settle })
@@ -115,9 +116,7 @@ fn open(path: &Path) -> io::Result<Receiver> {
 
 struct Reader {
     pipes: [(Stream, Receiver, Lines); 2],
-    budget: Budget,
-    writer: SyncSender<Batch>,
-    known: Arc<Known>,
+    taker: Taker,
 }
 
 impl Reader {
@@ -135,22 +134,31 @@ impl Reader {
                     None => return,
                 },
             };
-            let whole = ask.is_some();
-            for at in 0..self.pipes.len() {
-                self.read(at, &mut buffer, whole);
+            for pipe in &mut self.pipes {
+                self.taker.read(pipe, &mut buffer, ask.is_some());
             }
             if let Some(ask) = ask {
                 let _ = ask.send(());
             }
         }
     }
+}
 
+/// Takes lines, as many as there may be, to where they go.
+struct Taker {
+    shared: Arc<Shared>,
+    budget: Budget,
+    writer: SyncSender<Batch>,
+    known: Arc<Known>,
+}
+
+impl Taker {
     /// Reads once from a pipe; with `whole` until it is empty, and what is no line yet is one.
-    fn read(&mut self, at: usize, buffer: &mut [u8], whole: bool) {
+    fn read(&mut self, pipe: &mut (Stream, Receiver, Lines), buffer: &mut [u8], whole: bool) {
+        let (stream, pipe, lines) = pipe;
         // Twice what a pipe holds: an end comes also when somebody goes on writing.
         let most = if whole { 2 * PIPE / CHUNK } else { 1 };
         for _ in 0..most {
-            let (stream, pipe, lines) = &mut self.pipes[at];
             let read = if whole {
                 // The runtime may not have heard yet that there is something.
                 rustix::io::read(pipe.as_fd(), &mut *buffer).map_err(io::Error::from)
@@ -159,41 +167,46 @@ impl Reader {
             };
             let Ok(read) = read else { break };
             let mut batch = Batch::new(*stream);
-            let (budget, known) = (&mut self.budget, &self.known);
-            lines.feed(&buffer[..read], &mut |line| take(budget, known, &mut batch, line));
-            send(&self.writer, &self.known, batch);
+            lines.feed(&buffer[..read], &mut |line| self.take(line, &mut batch));
+            self.send(batch);
         }
         if whole {
-            let (stream, _, lines) = &mut self.pipes[at];
             let mut batch = Batch::new(*stream);
-            let (budget, known) = (&mut self.budget, &self.known);
-            lines.end(&mut |line| take(budget, known, &mut batch, line));
-            send(&self.writer, &self.known, batch);
+            lines.end(&mut |line| self.take(line, &mut batch));
+            self.send(batch);
         }
     }
-}
 
-fn take(budget: &mut Budget, known: &Known, batch: &mut Batch, line: &[u8]) {
-    if batch.stream == Stream::Err && !line.trim_ascii().is_empty() {
-        let text = String::from_utf8_lossy(&line[..line.len().min(LAST)]);
-        let text = text.chars().filter(|c| !c.is_control()).collect();
-        *known.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    fn take(&mut self, line: &[u8], batch: &mut Batch) {
+        if batch.stream == Stream::Err && !line.trim_ascii().is_empty() {
+            let text = String::from_utf8_lossy(&line[..line.len().min(LAST)]);
+            let text = text.chars().filter(|c| !c.is_control()).collect();
+            *self.known.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        }
+        if !self.budget.allows(line.len()) {
+            self.known.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        if let Some(dropped) = self.budget.owed() {
+            log::warn!("the agent writes too much, lines were dropped", dropped = dropped);
+        }
+        let shared = &self.shared;
+        if shared.exporter.takes_logs() {
+            let trace = record::trace(line);
+            if trace.is_some() || shared.settings.supervise.agent_log_otlp {
+                let record = record::record(line, batch.stream, trace, shared.clock.now());
+                shared.exporter.log_line(record);
+            }
+        }
+        batch.push(line);
     }
-    if !budget.allows(line.len()) {
-        known.dropped.fetch_add(1, Relaxed);
-        return;
-    }
-    if let Some(dropped) = budget.owed() {
-        log::warn!("the agent writes too much, lines were dropped", dropped = dropped);
-    }
-    batch.push(line);
-}
 
-fn send(writer: &SyncSender<Batch>, known: &Known, batch: Batch) {
-    let lines = batch.lines;
-    if lines > 0
-        && let Err(std::sync::mpsc::TrySendError::Full(_)) = writer.try_send(batch)
-    {
-        known.dropped.fetch_add(lines, Relaxed);
+    fn send(&self, batch: Batch) {
+        let lines = batch.lines;
+        if lines > 0
+            && let Err(TrySendError::Full(_)) = self.writer.try_send(batch)
+        {
+            self.known.dropped.fetch_add(lines, Relaxed);
+        }
     }
 }

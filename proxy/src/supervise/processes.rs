@@ -140,6 +140,14 @@ impl Traits {
         stats.filter(|stat| !stat.zombie).collect()
     }
 
+    /// Orphans among those that were ended are this process's children: they are asked how they ended, so that they are gone.
+    /// The one that was started as its child is waited for where that was.
+    fn reap(&self, ended: &BTreeSet<Id>) {
+        for id in ended.iter().filter(|id| self.root != Some(**id)) {
+            reap(*id);
+        }
+    }
+
     fn marks(&self, pid: u32) -> bool {
         use io::Read;
         let Ok(file) = fs::File::open(format!("/proc/{pid}/environ")) else { return false };
@@ -162,10 +170,13 @@ impl Traits {
         loop {
             let left = self.find();
             if left.is_empty() {
+                self.reap(&heard);
                 return left;
             }
             if Instant::now() >= until {
-                return self.kill();
+                let left = self.kill();
+                self.reap(&heard);
+                return left;
             }
             for stat in left.iter().filter(|stat| told != Some(stat.session)) {
                 if heard.insert(stat.id) {
@@ -180,20 +191,29 @@ impl Traits {
     /// Kills all of them, again until none is left. Blocks; gives those that are still there after a while.
     pub fn kill(&self) -> Vec<Stat> {
         let until = Instant::now() + GONE;
+        let mut killed = BTreeSet::new();
         loop {
             if let Some(cgroup) = &self.cgroup {
                 let _ = fs::write(cgroup.join("cgroup.kill"), "1");
             }
             let left = self.find();
             if left.is_empty() || Instant::now() >= until {
+                self.reap(&killed);
                 return left;
             }
             for stat in &left {
+                killed.insert(stat.id);
                 signal(stat.id, Signal::KILL);
             }
             pause(LOOK);
         }
     }
+}
+
+/// Asks a child that has ended how; of another's child, or one that runs, nothing comes.
+fn reap(id: Id) {
+    let pid = i32::try_from(id.pid).ok().and_then(Pid::from_raw);
+    let _ = pid.map(|pid| waitpid(Some(pid), WaitOptions::NOHANG));
 }
 
 /// Waits in a thread that may.
@@ -234,8 +254,7 @@ impl Orphans {
         let ended = all().into_values().filter(|stat| stat.zombie && stat.parent == own);
         let ended: BTreeSet<Id> = ended.map(|stat| stat.id).collect();
         for id in ended.intersection(&self.0) {
-            let pid = i32::try_from(id.pid).ok().and_then(Pid::from_raw);
-            let _ = pid.map(|pid| waitpid(Some(pid), WaitOptions::NOHANG));
+            reap(*id);
         }
         self.0 = ended;
     }

@@ -58,6 +58,8 @@ enum Item {
     Call(Box<CallRecord>, Why),
     /// A call for the access log.
     Logged(Box<CallRecord>),
+    /// A line of the agent.
+    Line(Box<LogLine>),
     /// Everything before this is to be sent; then say so.
     Flush(oneshot::Sender<()>),
 }
@@ -204,6 +206,15 @@ impl Exporter {
     pub fn log_call(&self, record: &CallRecord) {
         if let Some(queue) = self.queue.get().filter(|_| self.takes_logs())
             && !queue.push(Item::Logged(Box::new(record.clone())))
+        {
+            self.of(Signal::Logs).queue_full.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Queues a log record of the agent, or counts it as dropped.
+    pub fn log_line(&self, line: LogLine) {
+        if let Some(queue) = self.queue.get().filter(|_| self.takes_logs())
+            && !queue.push(Item::Line(Box::new(line)))
         {
             self.of(Signal::Logs).queue_full.fetch_add(1, Relaxed);
         }

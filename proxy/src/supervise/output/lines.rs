@@ -9,6 +9,8 @@ pub const LINES: u64 = 2_000;
 /// Bytes a second.
 pub const BYTES: usize = 1 << 20;
 const WINDOW: Duration = Duration::from_secs(1);
+/// How often it is said that lines are dropped.
+const SAY_EVERY: Duration = Duration::from_secs(30);
 
 /// The line that has begun.
 #[derive(Debug, Default)]
@@ -64,11 +66,12 @@ pub struct Budget {
     lines: u64,
     bytes: usize,
     dropped: u64,
+    said: Option<Instant>,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Budget { began: Instant::now(), lines: LINES, bytes: BYTES, dropped: 0 }
+        Budget { began: Instant::now(), lines: LINES, bytes: BYTES, dropped: 0, said: None }
     }
 }
 
@@ -76,7 +79,7 @@ impl Budget {
     /// Whether a line of this length may go on.
     pub fn allows(&mut self, length: usize) -> bool {
         if (self.lines == 0 || self.bytes < length) && self.began.elapsed() >= WINDOW {
-            *self = Budget { dropped: self.dropped, ..Budget::default() };
+            *self = Budget { dropped: self.dropped, said: self.said, ..Budget::default() };
         }
         if self.lines == 0 || self.bytes < length {
             // No more of this second: a short line must not slip through among long ones that do not.
@@ -89,9 +92,13 @@ impl Budget {
         true
     }
 
-    /// Lines that were dropped before this one, to be said once.
+    /// Lines that were dropped before this one, to be said once, and not too often.
     pub fn owed(&mut self) -> Option<u64> {
-        (self.dropped > 0).then(|| std::mem::take(&mut self.dropped))
+        if self.dropped == 0 || self.said.is_some_and(|said| said.elapsed() < SAY_EVERY) {
+            return None;
+        }
+        self.said = Some(Instant::now());
+        Some(std::mem::take(&mut self.dropped))
     }
 }
 

@@ -16,6 +16,7 @@ use super::routes::Routes;
 use super::{Bell, Item};
 use crate::bootstrap::otlp::{Batching, Plan};
 use crate::clock::Epoch;
+use crate::listen::Direction;
 use crate::server::{Shared, yield_to_workers};
 use crate::telemetry::access_log::records;
 use crate::telemetry::log;
@@ -141,6 +142,8 @@ impl Thread {
                     let line = records::record(&call, self.shared.access_log.fields());
                     self.routes.log(call.direction, &log_record(line, self.epoch));
                 }
+                // Where its own calls are told of.
+                Item::Line(line) => self.routes.log(Direction::Outbound, &log_record(*line, self.epoch)),
                 Item::Flush(done) => self.flushes.push(done),
             }
             taken += 1;
