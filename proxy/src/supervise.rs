@@ -6,6 +6,7 @@
 //! | [`environment`] | what the agent is told |
 //! | [`launch`] | the small program between the sidecar and the agent, which takes the agent's lock |
 //! | [`guard`] | for `--on-sidecar-loss kill`: what ends the agent's children with the sidecar |
+//! | [`relay`] | where its own spans go when the control plane keeps traces |
 //! | [`keep`] | from one process of the agent to the next: start, readiness, end, pause, crash loop, stop |
 //! | [`process`] | one process of the agent, started or adopted, and how it ended |
 //! | [`processes`] | all processes that are the agent's, and their end |
@@ -20,6 +21,7 @@ mod output;
 pub mod place;
 mod process;
 mod processes;
+mod relay;
 mod usage;
 
 use std::ffi::OsString;
@@ -152,11 +154,14 @@ pub fn start(
     listening: &Listening,
 ) -> io::Result<Option<Supervisor>> {
     let Some(mut place) = place else { return Ok(None) };
-    if let Err(error) = place.keep(listening) {
+    let relay = relay::Relay::open(shared, place.otlp())?;
+    let otlp = relay.as_ref().map(|relay| relay.address);
+    relay.map(|relay| relay.start(shared)).transpose()?;
+    if let Err(error) = place.keep(listening, otlp) {
         log::error!("the agent's ports are not kept: another sidecar could not adopt it", error = error);
     }
     let lock = place.lock()?;
     let (wanted, asked) = watch::channel(Wanted::Run);
-    let keeper = keep::Keeper::new(shared.clone(), place, listening.outbound, asked)?;
+    let keeper = keep::Keeper::new(shared.clone(), place, listening.outbound, otlp, asked)?;
     Ok(Some(Supervisor { wanted, task: tokio::spawn(keeper.run()), _lock: lock }))
 }

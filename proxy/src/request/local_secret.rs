@@ -44,7 +44,7 @@ pub fn check(secret: Option<&Secret>, direction: Direction, head: &mut RequestHe
 }
 
 /// `Basic base64(anyone:secret)` or `Bearer secret`.
-fn shows(value: &[u8], secret: &str) -> bool {
+pub(crate) fn shows(value: &[u8], secret: &str) -> bool {
     let Some((scheme, rest)) = value.iter().position(|byte| *byte == b' ').map(|at| value.split_at(at))
     else {
         return false;

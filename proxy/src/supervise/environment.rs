@@ -23,7 +23,13 @@ pub struct Environment {
 }
 
 /// What to tell an agent of these settings.
-pub fn of(settings: &Settings, outbound: SocketAddr, secret: Option<&Secret>, mark: &str) -> Environment {
+pub fn of(
+    settings: &Settings,
+    outbound: SocketAddr,
+    relay: Option<SocketAddr>,
+    secret: Option<&Secret>,
+    mark: &str,
+) -> Environment {
     let (host, port) = settings
         .app
         .as_ref()
@@ -48,6 +54,17 @@ pub fn of(settings: &Settings, outbound: SocketAddr, secret: Option<&Secret>, ma
     say(MARK, mark);
     if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
         say("OTEL_SERVICE_NAME", &settings.agent);
+    }
+    let otlp = &settings.telemetry.otlp;
+    if let Some(endpoint) = &otlp.endpoint {
+        say("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+        if let Some(protocol) = &otlp.protocol {
+            say("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
+        }
+    } else if let (Some(relay), Some(secret)) = (relay, secret) {
+        say("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{relay}"));
+        say("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+        say("OTEL_EXPORTER_OTLP_HEADERS", &format!("authorization=Bearer%20{}", secret.expose()));
     }
     let told = serde_json::to_vec(&(&settings.supervise.command, &set)).unwrap_or_default();
     Environment { digest: HEXLOWER.encode(digest(&SHA256, &told).as_ref()), set }

@@ -91,10 +91,12 @@ impl Keeper {
         shared: Arc<Shared>,
         place: Place,
         outbound: SocketAddr,
+        otlp: Option<SocketAddr>,
         asked: watch::Receiver<Wanted>,
     ) -> io::Result<Keeper> {
         let settings = &shared.settings;
-        let environment = environment::of(settings, outbound, shared.local_secret.as_ref(), place.mark());
+        let secret = shared.local_secret.as_ref();
+        let environment = environment::of(settings, outbound, otlp, secret, place.mark());
         let output = Output::start(&shared, place.dir.path())?;
         let before = std::fs::read(place.dir.path().join(STATE)).unwrap_or_default();
         // After a stop in order it begins from nothing.

@@ -53,6 +53,7 @@ struct Kept {
     outbound: u16,
     inbound: u16,
     admin: u16,
+    otlp: u16,
     mark: String,
 }
 
@@ -166,7 +167,8 @@ impl Place {
     ///
     /// # Errors
     /// The disk's.
-    pub fn keep(&mut self, listening: &Listening) -> io::Result<()> {
+    pub fn keep(&mut self, listening: &Listening, otlp: Option<SocketAddr>) -> io::Result<()> {
+        self.kept.otlp = otlp.map_or(0, |otlp| otlp.port());
         self.kept.outbound = listening.outbound.port();
         self.kept.inbound = listening.inbound.port();
         self.kept.admin = listening.admin.port();
@@ -182,6 +184,11 @@ impl Place {
     /// The port that the agent is told.
     pub fn app(&self) -> u16 {
         self.kept.app
+    }
+
+    /// The port that took the agent's own spans before; 0: none did.
+    pub fn otlp(&self) -> u16 {
+        self.kept.otlp
     }
 
     /// Which process the agent is, or was.

@@ -79,12 +79,14 @@ impl Lane {
         Lane { entries, counts }
     }
 
-    /// Sends a batch, or counts its items when too many batches wait already.
-    pub fn push(&self, message: Bytes, items: u64) {
-        if self.entries.try_send(Entry::Batch(Batch { message, items })).is_err() {
+    /// Sends a batch, or counts its items when too many batches wait already; whether there was room.
+    pub fn push(&self, message: Bytes, items: u64) -> bool {
+        let room = self.entries.try_send(Entry::Batch(Batch { message, items })).is_ok();
+        if !room {
             self.counts.target_slow.fetch_add(items, Relaxed);
             self.counts.batches_failed.fetch_add(1, Relaxed);
         }
+        room
     }
 
     /// Waits until everything pushed before has been sent, or given up.
