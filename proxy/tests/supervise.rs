@@ -3,6 +3,7 @@
 mod adoption;
 mod agent;
 mod ends;
+mod mesh;
 mod output;
 
 use std::time::Duration;
@@ -22,12 +23,8 @@ async fn an_agent_is_told_where_it_is_and_no_secret_of_its_sidecar() {
         .env("TEST_OWN", "kept");
     let sidecar = builder.start();
     let pid = place.ready(&sidecar).await;
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
-    let environment = String::from_utf8_lossy(&environment).replace('\0', "\n");
-    let of = |name: &str| {
-        let found = environment.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        found.map(str::to_owned).unwrap_or_default()
-    };
+    let environment = place.environment(pid);
+    let of = |name: &str| place.variable(pid, name);
     assert_eq!((of("HOST").as_str(), of("TEST_OWN").as_str()), ("127.0.0.1", "kept"));
     assert_eq!((of("PILOTFISH_AGENT").as_str(), of("PILOTFISH_NAMESPACE").as_str()), ("tester", "default"));
     assert_eq!(of("OTEL_SERVICE_NAME"), "tester");

@@ -53,6 +53,7 @@ struct State {
     tokens: Mutex<HashMap<String, u32>>,
     joins: Mutex<Vec<Value>>,
     renewals: Mutex<Vec<Value>>,
+    spans: Mutex<Vec<Vec<u8>>>,
     streams_refused: AtomicBool,
     leaf_seconds: AtomicI64,
     connections: Mutex<Vec<AbortHandle>>,
@@ -96,6 +97,7 @@ impl Control {
             tokens: Mutex::default(),
             joins: Mutex::default(),
             renewals: Mutex::default(),
+            spans: Mutex::default(),
             streams_refused: AtomicBool::new(false),
             leaf_seconds: AtomicI64::new(24 * 3600),
             connections: Mutex::default(),
@@ -134,6 +136,11 @@ impl Control {
     /// Whether streams are answered with 403 from now on.
     pub fn refuse_streams(&self, refuse: bool) {
         self.state.streams_refused.store(refuse, Ordering::Relaxed);
+    }
+
+    /// Every message of spans so far.
+    pub fn spans(&self) -> Vec<Vec<u8>> {
+        self.state.spans.lock().unwrap().clone()
     }
 
     /// The join requests so far.
@@ -230,6 +237,11 @@ async fn serve(socket: TcpStream, acceptor: TlsAcceptor, state: Arc<State>) {
                 "/v1/join" => join(request.into_body(), answer, &state).await,
                 "/v1/renew" => renew(request.into_body(), answer, &state, has_certificate).await,
                 "/v1/stream" => stream(request.into_body(), answer, &state, has_certificate).await,
+                "/v1/otlp/traces" => {
+                    let message = bytes(request.into_body()).await;
+                    state.spans.lock().unwrap().push(message);
+                    respond(answer, 200, &json!({}));
+                }
                 _ => respond(answer, 404, &json!({ "error": "no such path" })),
             }
         });
@@ -243,13 +255,17 @@ fn respond(mut answer: SendResponse<Bytes>, status: u16, body: &Value) {
     }
 }
 
-async fn body(mut incoming: RecvStream) -> Value {
+async fn body(incoming: RecvStream) -> Value {
+    serde_json::from_slice(&bytes(incoming).await).unwrap_or(Value::Null)
+}
+
+async fn bytes(mut incoming: RecvStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let Some(Ok(chunk)) = incoming.data().await {
         let _ = incoming.flow_control().release_capacity(chunk.len());
         bytes.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&bytes).unwrap_or(Value::Null)
+    bytes
 }
 
 async fn join(incoming: RecvStream, answer: SendResponse<Bytes>, state: &State) {

@@ -100,6 +100,19 @@ impl Place {
         self.notes().iter().any(|own| own == note)
     }
 
+    /// The environment of a process, a line each.
+    pub fn environment(&self, pid: u32) -> String {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+        String::from_utf8_lossy(&environment).replace('\0', "\n")
+    }
+
+    /// One variable; empty when it is not there.
+    pub fn variable(&self, pid: u32, name: &str) -> String {
+        let environment = self.environment(pid);
+        let found = environment.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        found.map(str::to_owned).unwrap_or_default()
+    }
+
     /// How often an agent began.
     pub fn starts(&self) -> usize {
         self.notes().iter().filter(|note| note.starts_with("start ")).count()
