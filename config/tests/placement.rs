@@ -36,7 +36,7 @@ fn a_cluster_with_regions_says_what_is_placed_and_how_names_are_taken() {
     let agents: Vec<&str> = cluster.agents.iter().map(|agent| agent.name.as_str()).collect();
     assert_eq!(agents, ["conversation_agent", "knowledge_agent", "escalation_agent"]);
     assert_eq!(
-        cluster.in_regions("escalation_agent"),
+        cluster.by_agent()["escalation_agent"],
         [("us-east", 50), ("eu-central", 45), ("ap-southeast", 35)]
     );
     let escalation = &cluster.agents[2].resources;
@@ -121,7 +121,7 @@ fn placement_is_typed() {
     assert!(nodes[5].unschedulable && nodes[0].cpu_milli == 96_000);
     let pools = example("gpu-pool.yaml");
     assert_eq!(pools.gpu_pools[0].sharing, GpuSharing::Fractional);
-    assert!(pools.gpu_pool("research", "shared").is_some() && pools.gpu_pool("research", "gold").is_none());
+    assert!(pools.pools_by_name().get("research", "shared").is_some());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! AgentCluster and AgentSecurityPolicy: agents, what they are able to do, how they are governed.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -30,12 +31,15 @@ pub struct AgentCluster {
 }
 
 impl AgentCluster {
-    /// How many of an agent run in which region; none: no region names it.
-    pub fn in_regions(&self, agent: &str) -> Vec<(&str, u32)> {
-        let own = |region: &AgentRegion| {
-            region.agent_distribution.iter().find(|(name, _)| name == agent).map(|(_, count)| *count)
-        };
-        self.regions.iter().filter_map(|region| Some((region.name.as_str(), own(region)?))).collect()
+    /// How many of each agent run in which region; one that no region names is not there.
+    pub fn by_agent(&self) -> HashMap<&str, Vec<(&str, u32)>> {
+        let mut agents: HashMap<&str, Vec<(&str, u32)>> = HashMap::new();
+        for region in &self.regions {
+            for (agent, count) in &region.agent_distribution {
+                agents.entry(agent).or_default().push((&region.name, *count));
+            }
+        }
+        agents
     }
 }
 

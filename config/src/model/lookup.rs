@@ -1,5 +1,7 @@
 //! Look-ups over a [`Model`], with Istio's precedence.
 
+use std::collections::HashMap;
+
 use super::{
     Agent, AgentTemplate, Capability, DestinationRule, GpuPool, Host, Meta, Model, OutboundMode, Probe,
     ServiceEntry, Sidecar, StringMap, Workload,
@@ -9,20 +11,14 @@ use super::{
 pub const ROOT_NAMESPACES: [&str; 2] = ["pilotfish-system", "istio-system"];
 
 impl Model {
-    /// The pool that an agent of `namespace` names, `name` or `namespace/name`: of its own namespace, else of a root namespace.
-    pub fn gpu_pool(&self, namespace: &str, name: &str) -> Option<&GpuPool> {
-        match name.split_once('/') {
-            Some((namespace, name)) => {
-                let own = |meta: &Meta| meta.namespace() == namespace && meta.name() == name;
-                self.gpu_pools.iter().find(|pool| own(&pool.meta))
-            }
-            None => own_or_root(&self.gpu_pools, |pool| &pool.meta, namespace, name),
-        }
+    /// Pools, as agents name theirs.
+    pub fn pools_by_name(&self) -> Named<'_, GpuPool> {
+        Named::new(&self.gpu_pools, |pool| &pool.meta)
     }
 
-    /// How agents of a name in `namespace` are started: by its own namespace, else by a root namespace.
-    pub fn agent_template(&self, namespace: &str, name: &str) -> Option<&AgentTemplate> {
-        own_or_root(&self.agent_templates, |template| &template.meta, namespace, name)
+    /// How agents are started, by their name.
+    pub fn templates_by_name(&self) -> Named<'_, AgentTemplate> {
+        Named::new(&self.agent_templates, |template| &template.meta)
     }
 
     /// The DestinationRule that a caller in `namespace` uses for `host`: the caller's namespace first, then the
@@ -145,9 +141,23 @@ pub(crate) fn most_specific_rule<'r>(
         .map(|(_, _, index)| index)
 }
 
-/// The one of that name in `namespace`, else in a root namespace.
-fn own_or_root<'m, T>(all: &'m [T], meta: fn(&T) -> &Meta, namespace: &str, name: &str) -> Option<&'m T> {
-    std::iter::once(namespace).chain(ROOT_NAMESPACES).find_map(|namespace| {
-        all.iter().find(|one| meta(one).namespace() == namespace && meta(one).name() == name)
-    })
+/// Documents of a kind, to be found from a namespace: its own first, then those of root namespaces.
+#[derive(Debug)]
+pub struct Named<'m, T>(HashMap<(&'m str, &'m str), &'m T>);
+
+impl<'m, T> Named<'m, T> {
+    fn new(all: &'m [T], meta: fn(&T) -> &Meta) -> Named<'m, T> {
+        Named(all.iter().map(|one| ((meta(one).namespace(), meta(one).name()), one)).collect())
+    }
+
+    /// The one that somebody in `namespace` means by `name`, or by `namespace/name`.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&'m T> {
+        let find = |namespace: &str, name: &str| self.0.get(&(namespace, name)).copied();
+        match name.split_once('/') {
+            Some((namespace, name)) => find(namespace, name),
+            None => {
+                find(namespace, name).or_else(|| ROOT_NAMESPACES.iter().find_map(|root| find(root, name)))
+            }
+        }
+    }
 }

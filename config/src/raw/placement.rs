@@ -84,7 +84,7 @@ object! {
     }
 
     /// Cards that are given out under one rule. A card belongs to the first pool, by namespace and name, that selects it; one that none
-    /// selects is given out as a whole, to anybody.
+    /// selects is given out as a whole, or by its MIG instances, to anybody.
     struct GpuPoolSpec<'n> "GpuPool" {
         /// Which cards. All by default.
         selector = "selector": GpuSelectorSpec<'n>;

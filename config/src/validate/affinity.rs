@@ -7,44 +7,62 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::model::{Agent, AgentAffinity, AgentCluster, Model, Topology};
+use crate::model::{Agent, AgentAffinity, AgentCluster, GpuPool, Model, Topology};
 use crate::raw::nearest;
 use crate::yaml::{Node, clip_text};
 
 use super::agent::AgentDraft;
 use super::check::Cx;
+use super::regions::MOST_NEAR;
 
 /// Steps of the search for contradictions, over all agents: hostile documents end it early.
 const MOST_STEPS: usize = 1_000_000;
 
 /// Reports them.
 pub(super) fn check(cx: &mut Cx<'_>, drafts: &[AgentDraft<'_>], model: &Model) {
-    let places: HashMap<&str, Node<'_>> =
-        drafts.iter().map(|draft| (draft.name.as_str(), draft.node)).collect();
+    let mut places: HashMap<&str, Node<'_>> = HashMap::new();
+    let mut last: HashMap<&str, Node<'_>> = HashMap::new();
+    for draft in drafts {
+        places.entry(&draft.name).or_insert(draft.node);
+        last.insert(&draft.name, draft.node);
+    }
     let mut agents: Vec<(String, &Agent)> = Vec::new();
-    let mut homes: HashMap<String, &AgentCluster> = HashMap::new();
+    let mut homes: HashMap<String, (&AgentCluster, bool)> = HashMap::new();
     for cluster in &model.agent_clusters {
+        let by_agent = cluster.by_agent();
         for agent in &cluster.agents {
             let name = format!("{}/{}", cluster.meta.namespace(), agent.name);
-            match homes.get(&name) {
-                Some(other) if other.meta.key != cluster.meta.key => {
-                    twice(cx, drafts, &name, other, cluster);
+            let counts = agent.replicas.is_some() || by_agent.contains_key(agent.name.as_str());
+            match (homes.get(&name), last.get(name.as_str())) {
+                (Some((first, true)), Some(place)) if counts && first.meta.key != cluster.meta.key => {
+                    let message =
+                        format!("{} says already how many of {} run", first.meta.key, clip_text(&name));
+                    cx.warn(*place, message, "this one does not count; give one of them another name");
                 }
-                _ => {
-                    homes.insert(name.clone(), cluster);
+                (Some(_), _) => {}
+                (None, _) => {
+                    homes.insert(name.clone(), (cluster, counts));
                     agents.push((name, agent));
                 }
             }
         }
     }
+    let pools = model.pools_by_name();
+    let mut known: Vec<&str> = homes.keys().map(String::as_str).collect();
+    known.sort_unstable();
     for (name, agent) in &agents {
         let Some(place) = places.get(name.as_str()) else { continue };
-        pool(cx, *place, name, agent, model);
+        let namespace = name.split_once('/').map_or("", |(namespace, _)| namespace);
+        if let Some(wanted) =
+            agent.rules.pool.as_ref().filter(|wanted| pools.get(namespace, wanted).is_none())
+        {
+            unknown_pool(cx, place.get("pool").unwrap_or(*place), wanted, &model.gpu_pools);
+        }
         for (list, all) in
             [("affinity", &agent.rules.affinity), ("anti_affinity", &agent.rules.anti_affinity)]
         {
             for other in all.iter().filter(|other| !homes.contains_key(&other.agent)) {
-                unknown(cx, at(*place, list, &other.agent), other, &homes);
+                unknown_agent(cx, at(*place, list, &other.agent), other, &known);
             }
         }
     }
@@ -182,10 +200,8 @@ fn at<'n>(agent: Node<'n>, list: &str, other: &str) -> Node<'n> {
     list.children().find(names).unwrap_or(list)
 }
 
-fn unknown(cx: &mut Cx<'_>, node: Node<'_>, other: &AgentAffinity, known: &HashMap<String, &AgentCluster>) {
-    let mut names: Vec<&str> = known.keys().map(String::as_str).collect();
-    names.sort_unstable();
-    let hint = match nearest(&other.agent, names) {
+fn unknown_agent(cx: &mut Cx<'_>, node: Node<'_>, other: &AgentAffinity, known: &[&str]) {
+    let hint = match nearest(&other.agent, known.iter().take(MOST_NEAR).copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if other.required => "as long as there is none, nothing is placed that has to be near it".into(),
         None => "as long as there is none, it does nothing".into(),
@@ -193,43 +209,15 @@ fn unknown(cx: &mut Cx<'_>, node: Node<'_>, other: &AgentAffinity, known: &HashM
     cx.warn(node, format!("no AgentCluster here has an agent `{}`", clip_text(&other.agent)), hint);
 }
 
-fn pool(cx: &mut Cx<'_>, place: Node<'_>, name: &str, agent: &Agent, model: &Model) {
-    let Some(wanted) = &agent.rules.pool else { return };
-    let namespace = name.split_once('/').map_or("", |(namespace, _)| namespace);
-    if model.gpu_pool(namespace, wanted).is_some() {
-        return;
-    }
-    let pools = &model.gpu_pools;
-    let short = wanted.split_once('/').map_or(wanted.as_str(), |(_, name)| name);
-    let elsewhere = pools.iter().find(|pool| pool.meta.name() == short);
-    let hint = match elsewhere {
+fn unknown_pool(cx: &mut Cx<'_>, node: Node<'_>, wanted: &str, pools: &[GpuPool]) {
+    let pools = &pools[..pools.len().min(MOST_NEAR)];
+    let short = wanted.split_once('/').map_or(wanted, |(_, name)| name);
+    let hint = match pools.iter().find(|pool| pool.meta.name() == short) {
         Some(pool) => format!("did you mean `{}/{}`?", pool.meta.namespace(), pool.meta.name()),
         None => match nearest(short, pools.iter().map(|pool| pool.meta.name())) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "as long as there is none, the agent has no place".into(),
         },
     };
-    let at = place.get("pool").unwrap_or(place);
-    cx.warn(at, format!("there is no GpuPool `{}` here", clip_text(wanted)), hint);
-}
-
-/// An agent that two AgentClusters have.
-fn twice(
-    cx: &mut Cx<'_>,
-    drafts: &[AgentDraft<'_>],
-    name: &str,
-    first: &AgentCluster,
-    second: &AgentCluster,
-) {
-    let counts = |cluster: &AgentCluster| {
-        let short = name.split_once('/').map_or(name, |(_, name)| name);
-        let own = cluster.agents.iter().find(|agent| agent.name == short);
-        own.is_some_and(|agent| agent.replicas.is_some()) || !cluster.in_regions(short).is_empty()
-    };
-    if !counts(first) || !counts(second) {
-        return;
-    }
-    let Some(draft) = drafts.iter().rev().find(|draft| draft.name == name) else { return };
-    let message = format!("{} says already how many of {} run", first.meta.key, clip_text(name));
-    cx.warn(draft.node, message, "this one does not count; give one of them another name");
+    cx.warn(node, format!("there is no GpuPool `{}` here", clip_text(wanted)), hint);
 }

@@ -1,5 +1,7 @@
 //! AgentCluster: agents, what they are able to do, what they are called elsewhere in the document.
 
+use std::collections::HashSet;
+
 use crate::model::{
     Agent, AgentCluster, AutoScaling, Capability, Meta, Orchestrator, OrchestratorLevel, PlacementRules,
     Resources, Runtime, StringMap, is_capability_name, read_version,
@@ -11,7 +13,7 @@ use crate::yaml::{Node, clip_text};
 
 use super::annotations::PREFIX;
 use super::check::Cx;
-use super::regions::Names;
+use super::regions::{MOST_NEAR, Names};
 use super::{duties, health, placement, regions, runtime};
 
 /// An agent as it is written: `namespace/name`, and where.
@@ -29,9 +31,10 @@ pub(super) fn agent_cluster<'n>(
     drafts: &mut Vec<AgentDraft<'n>>,
 ) -> AgentCluster {
     let mut agents: Vec<Agent> = Vec::new();
+    let mut listed: HashSet<&str> = HashSet::new();
     for agent in spec.agents.iter().flatten() {
         let Some(name) = agent.name else { continue };
-        if agents.iter().any(|other| other.name == name.value) {
+        if !listed.insert(name.value) {
             cx.error(name.node, format!("the agent `{}` is there already", clip_text(name.value)));
         }
         agents.push(self::agent(cx, agent, name));
@@ -42,7 +45,7 @@ pub(super) fn agent_cluster<'n>(
     let regions = regions::regions(cx, spec, &mut names);
     names.unused(cx);
     for name in names.only_elsewhere() {
-        agents.push(Agent { name, ..nothing() });
+        agents.push(Agent { name: name.clone(), ..nothing() });
     }
     for agent in &mut agents {
         if let Some(resources) = names.resources_of(&agent.name) {
@@ -132,12 +135,11 @@ fn agent(cx: &mut Cx<'_>, spec: &AgentSpec<'_>, name: Text<'_>) -> Agent {
 
 /// Commands in annotations for agents that are not there.
 fn commands(cx: &mut Cx<'_>, annotations: Option<&TextMap<'_>>, agents: &[Agent]) {
+    let names: HashSet<&str> = agents.iter().map(|agent| agent.name.as_str()).collect();
     for (key, _) in annotations.into_iter().flatten() {
         let name = key.value.strip_prefix(PREFIX).and_then(|name| name.strip_prefix("command."));
-        let Some(name) = name.filter(|name| !agents.iter().any(|agent| agent.name == *name)) else {
-            continue;
-        };
-        let near = nearest(name, agents.iter().map(|agent| agent.name.as_str()));
+        let Some(name) = name.filter(|name| !names.contains(name)) else { continue };
+        let near = nearest(name, agents.iter().take(MOST_NEAR).map(|agent| agent.name.as_str()));
         let hint = near.map(|near| format!("did you mean `{PREFIX}command.{near}`?"));
         cx.diagnose.error_at_key(key.node, format!("there is no agent `{}` here", clip_text(name)), hint);
     }

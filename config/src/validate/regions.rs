@@ -1,5 +1,7 @@
 //! How many of an AgentCluster's agents run where: names that differ by singular and plural, numbers that do not add up.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::model::{Agent, AgentCluster, AgentRegion, Deployment, Resources};
 use crate::raw::{AgentClusterSpec, AgentSpec, Text, nearest};
 use crate::yaml::clip_text;
@@ -11,20 +13,30 @@ use super::runtime;
 /// Replicas of one agent in one place, at most.
 pub(super) const MOST_REPLICAS: u32 = 1_000_000;
 
+/// Names that are looked through for the one that was perhaps meant.
+pub(super) const MOST_NEAR: usize = 200;
+
 /// What agents are called: by `agents`, by `resource_management`, by `agent_distribution`.
+#[derive(Default)]
 pub(super) struct Names<'n> {
     /// By `agents`.
-    listed: Vec<String>,
-    /// Keys of `resource_management`, whose they are, what they say, whether they are anybody's.
-    resources: Vec<(Text<'n>, String, Resources, bool)>,
-    /// Names of `agent_distribution`, and whose they are.
-    regions: Vec<(&'n str, String)>,
+    listed: Known,
+    /// Keys of `resource_management`.
+    keys: Known,
+    /// What `resource_management` says of an agent, and where.
+    resources: HashMap<String, (Text<'n>, Resources)>,
+    /// Agents that `agents` does not list, in the order of `agent_distribution`.
+    only_elsewhere: Vec<String>,
+    /// Names of `agent_distribution` that were seen, and whose they are.
+    seen: HashMap<&'n str, String>,
+    owners: HashSet<String>,
 }
 
 impl<'n> Names<'n> {
     pub fn new(agents: &[Agent]) -> Names<'n> {
-        let listed = agents.iter().map(|agent| agent.name.clone()).collect();
-        Names { listed, resources: Vec::new(), regions: Vec::new() }
+        let mut names = Names::default();
+        agents.iter().for_each(|agent| names.listed.add(&agent.name, &agent.name));
+        names
     }
 
     /// Takes `resource_management` in.
@@ -32,78 +44,122 @@ impl<'n> Names<'n> {
         for (key, resources) in spec.resource_management.iter().flatten() {
             name(cx, *key);
             let resources = runtime::resources(cx, Some(resources));
-            let listed = || self.listed.iter().map(String::as_str);
-            let own = match listed().find(|name| *name == key.value) {
-                Some(name) => Some(name),
-                None => listed().find(|name| same_but_number(name, key.value)),
-            };
-            let owner = own.unwrap_or(key.value).to_owned();
-            if own.is_some_and(|name| name != key.value) {
+            let other = || self.listed.in_other_number(key.value);
+            let owner = self.listed.exactly(key.value).or_else(other).unwrap_or(key.value).to_owned();
+            if owner != key.value {
                 taken_as(cx, *key, &owner);
             }
-            if self.resources.iter().any(|(_, other, ..)| *other == owner) {
+            self.keys.add(key.value, &owner);
+            if self.resources.contains_key(&owner) {
                 cx.error(key.node, format!("the resources of `{}` are there already", clip_text(&owner)));
             }
-            self.resources.push((*key, owner, resources, own.is_some()));
+            self.resources.insert(owner, (*key, resources));
         }
     }
 
     /// The agent that a name of `agent_distribution` means.
     fn meant(&mut self, cx: &mut Cx<'_>, key: Text<'n>) -> String {
-        if let Some((_, name)) = self.regions.iter().find(|(known, _)| *known == key.value) {
+        if let Some(name) = self.seen.get(key.value) {
             return name.clone();
         }
         name(cx, key);
-        let listed = self.listed.iter().map(|name| (name.as_str(), name));
-        let resources = self.resources.iter().map(|(key, owner, ..)| (key.value, owner));
-        let known = || listed.clone().chain(resources.clone());
-        let exactly = known().find(|(known, _)| *known == key.value);
-        let found = exactly.or_else(|| known().find(|(known, _)| same_but_number(known, key.value)));
-        let owner = found.map_or(key.value, |(_, owner)| owner).to_owned();
+        let exactly = self.listed.exactly(key.value).or_else(|| self.keys.exactly(key.value));
+        let other = || {
+            let listed = self.listed.in_other_number(key.value);
+            listed.or_else(|| self.keys.in_other_number(key.value))
+        };
+        let found = exactly.or_else(other);
+        let owner = found.unwrap_or(key.value).to_owned();
         match found {
             Some(_) if exactly.is_none() => taken_as(cx, key, &owner),
-            None if known().next().is_some() => {
-                let near = nearest(key.value, known().map(|(known, _)| known));
-                let hint = near.map(|near| format!("did you mean `{near}`?"));
+            None if !(self.listed.order.is_empty() && self.keys.order.is_empty()) => {
+                let hint = match self.listed.near(key.value).or_else(|| self.keys.near(key.value)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "it is placed as an agent that needs nothing".into(),
+                };
                 let message =
                     format!("neither `agents` nor `resource_management` has `{}`", clip_text(key.value));
-                let hint = hint.unwrap_or_else(|| "it is placed as an agent that needs nothing".into());
                 cx.diagnose.warn_at_key(key.node, message, Some(hint));
             }
             _ => {}
         }
-        for (_, own, _, used) in &mut self.resources {
-            *used |= *own == owner;
+        if self.owners.insert(owner.clone()) && self.listed.exactly(&owner).is_none() {
+            self.only_elsewhere.push(owner.clone());
         }
-        self.regions.push((key.value, owner.clone()));
+        self.seen.insert(key.value, owner.clone());
         owner
     }
 
     /// Resources that are nobody's.
     pub fn unused(&self, cx: &mut Cx<'_>) {
-        for (key, ..) in self.resources.iter().filter(|(.., used)| !used) {
-            let message = format!("there is no agent `{}` here", clip_text(key.value));
-            let near = nearest(key.value, self.listed.iter().map(String::as_str));
-            let hint = near.map(|near| format!("did you mean `{near}`?"));
-            cx.diagnose.warn_at_key(key.node, message, hint);
+        for (owner, (key, _)) in &self.resources {
+            if self.listed.exactly(owner).is_none() && !self.owners.contains(owner) {
+                let message = format!("there is no agent `{}` here", clip_text(key.value));
+                let hint = self.listed.near(key.value).map(|near| format!("did you mean `{near}`?"));
+                cx.diagnose.warn_at_key(key.node, message, hint);
+            }
         }
     }
 
     /// Agents that `agents` does not list.
-    pub fn only_elsewhere(&self) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        for (_, name) in &self.regions {
-            if !self.listed.contains(name) && !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
-        names
+    pub fn only_elsewhere(&self) -> &[String] {
+        &self.only_elsewhere
     }
 
     /// What `resource_management` says of an agent.
     pub fn resources_of(&self, agent: &str) -> Option<&Resources> {
-        self.resources.iter().find(|(_, owner, ..)| owner == agent).map(|(_, _, resources, _)| resources)
+        self.resources.get(agent).map(|(_, resources)| resources)
     }
+}
+
+/// Names, and the agents that they stand for.
+#[derive(Default)]
+struct Known {
+    /// In the order of writing.
+    order: Vec<String>,
+    exactly: HashMap<String, String>,
+    /// With `_` as `-`.
+    plain: HashMap<String, String>,
+    /// By what each would be in the singular.
+    singular: HashMap<String, String>,
+}
+
+impl Known {
+    fn add(&mut self, name: &str, agent: &str) {
+        self.order.push(name.to_owned());
+        self.exactly.entry(name.to_owned()).or_insert_with(|| agent.to_owned());
+        let plain = name.replace('_', "-");
+        for one in singulars(&plain) {
+            self.singular.entry(one).or_insert_with(|| agent.to_owned());
+        }
+        self.plain.entry(plain).or_insert_with(|| agent.to_owned());
+    }
+
+    fn exactly(&self, name: &str) -> Option<&str> {
+        self.exactly.get(name).map(String::as_str)
+    }
+
+    /// The agent whose name is the plural or the singular of this one, `_` and `-` alike.
+    fn in_other_number(&self, name: &str) -> Option<&str> {
+        let plain = name.replace('_', "-");
+        let one = || singulars(&plain).into_iter().find_map(|one| self.plain.get(&one));
+        let found = self.plain.get(&plain).or_else(one).or_else(|| self.singular.get(&plain));
+        found.map(String::as_str)
+    }
+
+    fn near(&self, name: &str) -> Option<&str> {
+        nearest(name, self.order.iter().take(MOST_NEAR).map(String::as_str))
+    }
+}
+
+/// What a plural may be the plural of: `agents` of `agent`, `boxes` of `box`, `policies` of `policy`.
+fn singulars(name: &str) -> Vec<String> {
+    let cut = |end: &str, instead: &str| name.strip_suffix(end).map(|stem| format!("{stem}{instead}"));
+    [cut("s", ""), cut("es", ""), cut("ies", "y")]
+        .into_iter()
+        .flatten()
+        .filter(|one| !one.is_empty())
+        .collect()
 }
 
 fn name(cx: &mut Cx<'_>, key: Text<'_>) {
@@ -122,20 +178,6 @@ fn taken_as(cx: &mut Cx<'_>, key: Text<'_>, agent: &str) {
     cx.diagnose.warn_at_key(key.node, message, Some("write the same name everywhere".into()));
 }
 
-/// Whether one is the other's plural, `_` and `-` alike.
-fn same_but_number(one: &str, other: &str) -> bool {
-    let (one, other) = (one.replace('_', "-"), other.replace('_', "-"));
-    one == other || is_plural(&one, &other) || is_plural(&other, &one)
-}
-
-/// `agents` of `agent`, `boxes` of `box`, `policies` of `policy`.
-fn is_plural(many: &str, one: &str) -> bool {
-    match many.strip_prefix(one) {
-        Some(end) => end == "s" || end == "es",
-        None => many.strip_suffix("ies").is_some_and(|stem| one.strip_suffix('y') == Some(stem)),
-    }
-}
-
 /// Reads the regions.
 pub(super) fn regions<'n>(
     cx: &mut Cx<'_>,
@@ -150,10 +192,11 @@ pub(super) fn regions<'n>(
         }
         place(cx, name, "region");
         let mut agent_distribution: Vec<(String, u32)> = Vec::new();
+        let mut here: HashSet<String> = HashSet::new();
         for (key, count) in region.agent_distribution.iter().flatten() {
             placement::number(cx, *count, 0, MOST_REPLICAS);
             let agent = names.meant(cx, *key);
-            if agent_distribution.iter().any(|(other, _)| *other == agent) {
+            if !here.insert(agent.clone()) {
                 let message = format!("the agent `{}` is in this region already", clip_text(&agent));
                 cx.diagnose.error_at_key(key.node, message, Some("write one number for it".into()));
             }
@@ -175,28 +218,34 @@ pub(super) fn place(cx: &mut Cx<'_>, name: Text<'_>, what: &str) -> String {
 
 /// Numbers that do not match others that are written.
 pub(super) fn add_up(cx: &mut Cx<'_>, spec: &AgentClusterSpec<'_>, cluster: &AgentCluster) {
-    for written in spec.agents.iter().flatten() {
-        let name = written.name.map(|name| name.value);
-        let Some(agent) = cluster.agents.iter().find(|agent| Some(agent.name.as_str()) == name) else {
-            continue;
-        };
-        let in_regions = cluster.in_regions(&agent.name);
-        if let (Some(replicas), false) = (written.replicas, in_regions.is_empty()) {
-            let sum: u64 = in_regions.iter().map(|(_, count)| u64::from(*count)).sum();
-            if sum != u64::from(replicas.value) {
-                let message = format!("{} replicas, but the regions add up to {sum}", replicas.value);
-                cx.warn(
-                    replicas.node,
-                    message,
-                    format!("{sum} are placed: `agent_distribution` is what counts"),
-                );
-            }
+    let by_agent = cluster.by_agent();
+    let in_regions = |agent: &Agent| by_agent.get(agent.name.as_str()).map(Vec::as_slice).unwrap_or_default();
+    let sum = |counts: &[(&str, u32)]| -> u64 { counts.iter().map(|(_, count)| u64::from(*count)).sum() };
+    // Those that are listed come first, in their order.
+    let listed = spec.agents.iter().flatten().filter(|agent| agent.name.is_some());
+    for (written, agent) in listed.zip(&cluster.agents) {
+        let counts = in_regions(agent);
+        let placed = sum(counts);
+        if let Some(replicas) = written.replicas
+            && !counts.is_empty()
+            && placed != u64::from(replicas.value)
+        {
+            let message = format!("{} replicas, but the regions add up to {placed}", replicas.value);
+            let hint = format!("{placed} are placed: `agent_distribution` is what counts");
+            cx.warn(replicas.node, message, hint);
         }
-        warm(cx, written, agent, &in_regions);
+        warm(cx, written, agent, counts);
     }
     let Some(replicas) = spec.replicas else { return };
     let written = u64::from(replicas.value);
-    let placed: u64 = cluster.agents.iter().map(|agent| placed(cluster, agent)).sum();
+    let placed: u64 = cluster
+        .agents
+        .iter()
+        .map(|agent| match in_regions(agent) {
+            [] => u64::from(agent.replicas.unwrap_or_default()),
+            counts => sum(counts),
+        })
+        .sum();
     if placed == written {
         return;
     }
@@ -207,14 +256,6 @@ pub(super) fn add_up(cx: &mut Cx<'_>, spec: &AgentClusterSpec<'_>, cluster: &Age
     } else {
         let message = format!("{written} replicas, and no agent says how many of them are its own");
         cx.warn(replicas.node, message, "write `replicas` on each agent, or `regions`; none is placed");
-    }
-}
-
-fn placed(cluster: &AgentCluster, agent: &Agent) -> u64 {
-    let in_regions = cluster.in_regions(&agent.name);
-    match in_regions.is_empty() {
-        true => u64::from(agent.replicas.unwrap_or_default()),
-        false => in_regions.iter().map(|(_, count)| u64::from(*count)).sum(),
     }
 }
 
@@ -234,21 +275,27 @@ fn warm(cx: &mut Cx<'_>, spec: &AgentSpec<'_>, agent: &Agent, in_regions: &[(&st
 
 #[cfg(test)]
 mod tests {
-    use super::same_but_number;
+    use super::Known;
 
     #[test]
-    fn a_name_is_known_in_the_plural() {
+    fn a_name_is_known_in_the_other_number() {
+        let same = |one: &str, other: &str| {
+            let mut known = Known::default();
+            known.add(one, one);
+            known.in_other_number(other).is_some()
+        };
         for (one, other) in [
             ("conversation_agents", "conversation_agent"),
             ("conversation-agent", "conversation_agents"),
             ("box", "boxes"),
             ("policy", "policies"),
+            ("database", "databases"),
             ("a_b", "a-b"),
         ] {
-            assert!(same_but_number(one, other) && same_but_number(other, one), "{one} {other}");
+            assert!(same(one, other) && same(other, one), "{one} {other}");
         }
-        for (one, other) in [("agent", "agentx"), ("chat", "chats2"), ("a", ""), ("bus", "bu1")] {
-            assert!(!same_but_number(one, other), "{one} {other}");
+        for (one, other) in [("agent", "agentx"), ("chat", "chats2"), ("s", ""), ("bus", "bu1")] {
+            assert!(!same(one, other), "{one} {other}");
         }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use data_encoding::HEXLOWER;
-use pilotfish_config::model::{Agent, AgentCluster, Deployment, GpuPool, Model, Node, Resources, Runtime};
+use pilotfish_config::model::{
+    self, Agent, AgentCluster, AgentTemplate, Deployment, GpuPool, Model, Node, Resources, Runtime,
+};
 
 use super::world::{Card, Group, Machine, MachineState, Need, Pool};
 
@@ -46,19 +48,23 @@ const STARTED_WITH: [&str; 4] =
 /// region (`namespace/agent@region`). A number for an agent that runs in several regions is shared out by what documents say.
 pub fn demand(model: &Model, scale: &dyn Fn(&str) -> Option<u32>) -> Demand {
     let mut demand = Demand { machines: model.nodes.iter().map(machine).collect(), ..Demand::default() };
+    let named = Named { templates: model.templates_by_name(), pools: model.pools_by_name() };
     let mut seen: HashSet<String> = HashSet::new();
     for cluster in &model.agent_clusters {
         let home = format!("{}/{}", cluster.meta.namespace(), cluster.meta.name());
         let mut placed: u64 = 0;
+        let by_agent = cluster.by_agent();
         for agent in &cluster.agents {
-            let wanted = self::agent(model, cluster, agent, scale);
+            let template = named.templates.get(cluster.meta.namespace(), &agent.name);
+            let counts = counts(agent, template, by_agent.get(agent.name.as_str()));
             let id = format!("{}/{}", cluster.meta.namespace(), agent.name);
-            if !wanted.is_empty() && !seen.insert(id.clone()) {
+            if !counts.is_empty() && !seen.insert(id.clone()) {
                 demand.notes.push(format!("{home}: another AgentCluster says already how many of {id} run"));
                 continue;
             }
-            placed += counts(cluster, agent, model).iter().map(|(_, count)| u64::from(*count)).sum::<u64>();
-            demand.groups.extend(wanted);
+            placed += counts.iter().map(|(_, count)| u64::from(*count)).sum::<u64>();
+            let counts = scaled(&id, counts, scale);
+            demand.groups.extend(groups(cluster, agent, &id, counts, template, &named));
         }
         if let Some(replicas) =
             cluster.replicas.filter(|replicas| placed > 0 && u64::from(*replicas) != placed)
@@ -72,15 +78,22 @@ pub fn demand(model: &Model, scale: &dyn Fn(&str) -> Option<u32>) -> Demand {
     demand
 }
 
+/// What is found by its name.
+struct Named<'m> {
+    templates: model::Named<'m, AgentTemplate>,
+    pools: model::Named<'m, GpuPool>,
+}
+
 /// The groups of an agent: one for each region that names it, or one for everywhere. None when nothing of it is placed.
-fn agent(
-    model: &Model,
+fn groups(
     cluster: &AgentCluster,
     agent: &Agent,
-    scale: &dyn Fn(&str) -> Option<u32>,
+    id: &str,
+    counts: Vec<(Option<String>, u32)>,
+    template: Option<&AgentTemplate>,
+    named: &Named<'_>,
 ) -> Vec<Wanted> {
     let namespace = cluster.meta.namespace();
-    let template = model.agent_template(namespace, &agent.name);
     let runtime =
         template.map_or_else(|| agent.runtime.clone(), |template| agent.runtime.or(&template.runtime));
     let resources =
@@ -88,18 +101,16 @@ fn agent(
     let need = need(&resources);
     let rules = &agent.rules;
     let without: Vec<String> = cluster.duties.off().into_iter().map(str::to_owned).collect();
-    let pool = rules.pool.as_ref().map(|name| match model.gpu_pool(namespace, name) {
+    let pool = rules.pool.as_ref().map(|name| match named.pools.get(namespace, name) {
         Some(pool) => format!("{}/{}", pool.meta.namespace(), pool.meta.name()),
         None if name.contains('/') => name.clone(),
         None => format!("{namespace}/{name}"),
     });
     let generation = generation(agent, &runtime, &need, pool.as_deref(), &without);
     let waiting = waiting(&agent.name, &runtime);
-    let id = format!("{namespace}/{}", agent.name);
-    let counts = scaled(&id, counts(cluster, agent, model), scale);
     let group = |(region, wanted): (Option<String>, u32)| Wanted {
         group: Group {
-            id: region.as_ref().map_or_else(|| id.clone(), |region| format!("{id}@{region}")).into(),
+            id: region.as_ref().map_or_else(|| id.to_owned(), |region| format!("{id}@{region}")).into(),
             namespace: namespace.to_owned(),
             agent: agent.name.clone(),
             cluster: format!("{namespace}/{}", cluster.meta.name()),
@@ -128,19 +139,21 @@ fn agent(
 
 /// How many replicas documents want where. Nothing, when they only say what an agent is able to do: neither a number nor
 /// anything to start.
-fn counts(cluster: &AgentCluster, agent: &Agent, model: &Model) -> Vec<(Option<String>, u32)> {
-    let in_regions = cluster.in_regions(&agent.name);
-    if !in_regions.is_empty() {
-        return in_regions.into_iter().map(|(region, count)| (Some(region.to_owned()), count)).collect();
-    }
+fn counts(
+    agent: &Agent,
+    template: Option<&AgentTemplate>,
+    in_regions: Option<&Vec<(&str, u32)>>,
+) -> Vec<(Option<String>, u32)> {
     let startable = |runtime: &Runtime| !runtime.command.is_empty() || runtime.image.is_some();
-    let template = || model.agent_template(cluster.meta.namespace(), &agent.name);
-    match agent.replicas {
-        Some(count) => vec![(None, count)],
-        None if startable(&agent.runtime) || template().is_some_and(|one| startable(&one.runtime)) => {
+    match (in_regions, agent.replicas) {
+        (Some(regions), _) => {
+            regions.iter().map(|(region, count)| (Some((*region).to_owned()), *count)).collect()
+        }
+        (None, Some(count)) => vec![(None, count)],
+        (None, None) if startable(&agent.runtime) || template.is_some_and(|one| startable(&one.runtime)) => {
             vec![(None, 1)]
         }
-        None => Vec::new(),
+        (None, None) => Vec::new(),
     }
 }
 
