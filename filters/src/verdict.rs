@@ -90,7 +90,8 @@ reasons! {
     UpstreamReset = "upstream-reset", 502, Upstream;
     /// The upstream's answer could not be parsed unambiguously.
     BadUpstreamAnswer = "bad-upstream-answer", 502, Upstream;
-    /// A call with a key may have been done, and nobody can say whether it was; it is not repeated.
+    /// A call may have been done, and nobody can say whether it was: its upstream is lost, or it has a key and its window is. It is not
+    /// repeated.
     OutcomeUnknown = "outcome-unknown", 502, Upstream;
     /// The receiving sidecar started anew since the caller's sidecar last heard of it; nothing was done.
     DedupEpoch = "dedup-epoch", 503, Mesh;

@@ -32,6 +32,7 @@ mod matching;
 mod metrics;
 mod mirrors;
 mod names;
+mod node_loss;
 mod on_demand;
 mod overload;
 mod python;

@@ -1,6 +1,6 @@
 //! What can go wrong with a message, as far as it decides an answer, a retry or a log line.
 
-use std::fmt;
+use std::{fmt, io};
 
 use pilotfish_filters::verdict::Reason;
 
@@ -77,6 +77,8 @@ pub enum Error {
     /// The upstream closed before the first byte of its answer. On a reused connection this is the ordinary race with its idle
     /// timeout; whether the request was processed is unknown.
     UpstreamClosed,
+    /// The upstream went away without a word before the first byte of its answer: its machine or the way to it is lost.
+    UpstreamLost,
     /// The upstream broke off after its answer had begun, or reset the stream.
     UpstreamReset,
     /// The upstream's answer could not be parsed unambiguously.
@@ -105,11 +107,18 @@ impl Error {
             Error::BadRequest(bad) => bad.reason(),
             Error::BodyTimeout => Reason::BodyTimeout,
             Error::NotProcessed | Error::UpstreamClosed | Error::UpstreamReset => Reason::UpstreamReset,
+            Error::UpstreamLost => Reason::OutcomeUnknown,
             Error::BadAnswer(_) => Reason::BadUpstreamAnswer,
             Error::UpstreamTimeout => Reason::Timeout,
             Error::Silent => Reason::StreamIdle,
         }
     }
+}
+
+/// Whether a connection ended because nothing comes from its other end any more, not because that closed it.
+pub(crate) fn is_silence(error: &io::Error) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable)
 }
 
 impl fmt::Display for Error {
@@ -120,6 +129,9 @@ impl fmt::Display for Error {
             Error::BodyTimeout => f.write_str("the request body stalled"),
             Error::NotProcessed => f.write_str("the upstream refused the stream"),
             Error::UpstreamClosed => f.write_str("the upstream closed before it answered"),
+            Error::UpstreamLost => {
+                f.write_str("the upstream does not answer any more, and nobody can say whether it did the call")
+            }
             Error::UpstreamReset => f.write_str("the upstream broke off"),
             Error::BadAnswer(bad) => write!(f, "bad upstream answer: {bad}"),
             Error::UpstreamTimeout => f.write_str("the upstream stalled"),

@@ -15,7 +15,7 @@ use super::transport::{Transport, WriteError};
 use super::writer::Writer;
 use crate::http::body::{Frame, Framing};
 use crate::http::buffer::{self, HEAD_ROOM};
-use crate::http::error::{Bad, Error};
+use crate::http::error::{Bad, Error, is_silence};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::Headers;
 use crate::http::io::Io;
@@ -142,6 +142,7 @@ impl ClientConn {
             }
             match inner.transport.poll_fill(cx, 0) {
                 Poll::Ready(Ok(n)) if n > 0 => inner.touched = true,
+                Poll::Ready(Err(error)) if is_silence(&error) => return Poll::Ready(Err(inner.lost())),
                 Poll::Ready(_) => return Poll::Ready(Err(inner.closed())),
                 Poll::Pending => return Poll::Pending,
             }
@@ -278,10 +279,15 @@ impl Inner {
         self.fail(if self.touched { Error::UpstreamReset } else { Error::UpstreamClosed })
     }
 
+    fn lost(&mut self) -> Error {
+        self.fail(if self.touched { Error::UpstreamReset } else { Error::UpstreamLost })
+    }
+
     fn unwritten(&mut self, error: WriteError) -> Error {
         match error {
             WriteError::Stalled => self.fail(Error::UpstreamTimeout),
             WriteError::Broken => self.closed(),
+            WriteError::Lost => self.lost(),
         }
     }
 }

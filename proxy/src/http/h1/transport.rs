@@ -10,6 +10,7 @@ use tokio::io::AsyncWrite;
 
 use crate::http::buffer::{self, Outbox, high_water};
 use crate::http::deadline::Deadline;
+use crate::http::error::is_silence;
 use crate::http::io::{self as net, Io};
 
 /// Why a write cannot go on.
@@ -19,6 +20,8 @@ pub(crate) enum WriteError {
     Broken,
     /// The peer does not read.
     Stalled,
+    /// Nothing comes from the peer any more, not even acknowledgements.
+    Lost,
 }
 
 /// A connection with its buffers. Both are empty, without memory, while nothing is under way.
@@ -54,7 +57,7 @@ impl Transport {
         match self.out.poll_flush(&mut self.io, cx) {
             Poll::Ready(done) => {
                 self.stall.clear();
-                Poll::Ready(done.map_err(|_| WriteError::Broken))
+                Poll::Ready(done.map_err(|error| if is_silence(&error) { WriteError::Lost } else { WriteError::Broken }))
             }
             Poll::Pending => {
                 if self.stalled_at != self.out.len() {

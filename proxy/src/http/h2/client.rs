@@ -16,7 +16,7 @@ use super::stream::{Broken, RecvHalf, SendHalf};
 use super::wire::Wire;
 use crate::http::body::{Frame, Framing, Sink};
 use crate::http::buffer::Tracked;
-use crate::http::error::{Bad, Error};
+use crate::http::error::{Bad, Error, is_silence};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::Headers;
 use crate::http::io::Io;
@@ -61,6 +61,8 @@ struct Shared {
     seen: Rc<Seen>,
     open: Cell<usize>,
     closed: Rc<Cell<bool>>,
+    /// It was closed because its peer fell silent.
+    silent: Rc<Cell<bool>>,
 }
 
 impl ClientConn {
@@ -87,6 +89,8 @@ impl ClientConn {
         let (send, mut connection) = wire.drive(handshake).await.map_err(|_| Error::UpstreamClosed)?;
         let closed = Rc::new(Cell::new(false));
         let ended = closed.clone();
+        let silence = Rc::new(Cell::new(false));
+        let fell = silence.clone();
         let pings = keepalive.and_then(|times| Some((connection.ping_pong()?, times)));
         tokio::task::spawn_local(async move {
             // How it ended is told to each stream.
@@ -96,12 +100,15 @@ impl ClientConn {
                 Some((pings, times)) => tokio::select! {
                     biased;
                     _ = driven => {}
-                    () = unanswered(pings, times) => silent(),
+                    () = unanswered(pings, times) => {
+                        fell.set(true);
+                        silent();
+                    }
                 },
             }
             ended.set(true);
         });
-        Ok(ClientConn { send, shared: Rc::new(Shared { limits, seen, open: Cell::new(0), closed }) })
+        Ok(ClientConn { send, shared: Rc::new(Shared { limits, seen, open: Cell::new(0), closed, silent: silence }) })
     }
 
     /// Whether the connection takes no new streams any more (GOAWAY, or it ended).
@@ -236,6 +243,8 @@ impl Exchange {
         let beyond = self.conn.shared.seen.last_stream.get().is_some_and(|last| self.stream > last);
         if beyond || (error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM)) {
             Error::NotProcessed
+        } else if !answered && (self.conn.shared.silent.get() || error.get_io().is_some_and(is_silence)) {
+            Error::UpstreamLost
         } else if error.is_io() && !answered {
             Error::UpstreamClosed
         } else if error.is_library() {

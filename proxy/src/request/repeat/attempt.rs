@@ -81,7 +81,9 @@ impl Unsent {
             // Five minutes were enough.
             Unsent::Broken { error: Error::Silent, .. } => None,
             Unsent::Broken { error: Error::NotProcessed, .. } => Some(Happened::NotProcessed),
-            Unsent::Broken { error: Error::UpstreamClosed, reused: true } => Some(Happened::Stale),
+            // A lost one too: what may be repeated should not wait for `retryOn` to name it.
+            Unsent::Broken { error: Error::UpstreamClosed, reused: true }
+            | Unsent::Broken { error: Error::UpstreamLost, .. } => Some(Happened::Stale),
             Unsent::Broken { .. } => Some(Happened::Reset),
             Unsent::TimedOut(_) => Some(Happened::TimedOut),
         }
@@ -91,6 +93,9 @@ impl Unsent {
     pub fn outcome(&self) -> Option<Outcome> {
         if let Unsent::Broken { error: Error::Silent, .. } | Unsent::Overdue(..) = self {
             return Some(Outcome::TimedOut);
+        }
+        if let Unsent::Broken { error: Error::UpstreamLost, .. } = self {
+            return Some(Outcome::Unreachable);
         }
         match self.happened()? {
             Happened::NotConnected => Some(Outcome::Unreachable),
