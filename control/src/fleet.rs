@@ -11,6 +11,7 @@
 //! away the numbers go on locally; digests say what a sidecar holds in any case.
 
 mod agents;
+mod busy;
 mod class;
 mod demand;
 mod documents;
@@ -219,6 +220,7 @@ impl Fleet {
             tokio::spawn(portion::run(shared.clone())),
             tokio::spawn(replicas::run(shared.clone())),
             tokio::spawn(demand::run(shared.clone())),
+            tokio::spawn(busy::run(shared.clone())),
         ];
         Ok(Arc::new(Fleet { shared, tasks }))
     }

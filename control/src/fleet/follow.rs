@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::{Duration, sleep};
 
 use super::registration::{Record, Registration};
-use super::{Shared, demand, peers, record, replicas, share};
+use super::{Shared, busy, demand, peers, record, replicas, share};
 use crate::log;
 use crate::store::{Change, Entry, Revision, StoreError, Watch};
 
@@ -22,6 +22,7 @@ enum What {
     Silence,
     Asked,
     NotStarted,
+    Busy,
 }
 
 impl What {
@@ -33,6 +34,7 @@ impl What {
             What::Silence => replicas::SILENT,
             What::Asked => demand::ASKED,
             What::NotStarted => demand::NOT_STARTED,
+            What::Busy => busy::PREFIX,
         }
     }
 }
@@ -50,7 +52,7 @@ pub(super) struct Follow {
 /// The store cannot be read.
 pub(super) async fn start(shared: &Arc<Shared>) -> Result<Follow, StoreError> {
     let mut watches = Vec::new();
-    let all = [What::Signs, What::Registrations, What::Ranks, What::Silence, What::Asked, What::NotStarted];
+    let all = [What::Signs, What::Registrations, What::Ranks, What::Silence, What::Asked, What::NotStarted, What::Busy];
     for what in all {
         let (entries, watch) = open(shared, what).await?;
         match what {
@@ -121,6 +123,7 @@ fn changed(shared: &Shared, what: What, change: Change) {
         What::Ranks => share::heard(shared, &change),
         What::Asked => shared.heard_asked(&change),
         What::NotStarted => shared.heard_not_started(&change),
+        What::Busy => busy::heard(shared, &change),
         What::Silence => {
             if let Some(node) = change.key.strip_prefix(replicas::SILENT) {
                 shared.heard_silence(node, change.value.is_some());

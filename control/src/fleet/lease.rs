@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 
 use super::peers::{PREFIX, SIGN_EVERY};
 use super::registration::Registration;
-use super::{Shared, share};
+use super::{Shared, busy, share};
 use crate::log;
 use crate::store::Batch;
 
@@ -77,6 +77,7 @@ async fn sign(shared: &Shared) {
             let delete = vec![format!("{PREFIX}{id}")];
             let _ = shared.store.batch(Batch { delete, ..Batch::default() }).await;
             share::clear(shared, &id).await;
+            busy::clear(shared, &id).await;
         }
     }
 }

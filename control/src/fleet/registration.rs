@@ -67,6 +67,14 @@ pub(super) struct Live {
     pub(super) certificate_expires: Option<u64>,
 }
 
+impl Live {
+    /// Milliseconds without a call, as was said, and the time since.
+    pub(super) fn idle_at(&self, now: u64) -> Option<u64> {
+        let (idle, said) = self.idle?;
+        Some(if self.in_flight > 0 { 0 } else { idle.saturating_add(now.saturating_sub(said)) })
+    }
+}
+
 /// One instance of an agent.
 #[derive(Debug)]
 pub(super) struct Registration {

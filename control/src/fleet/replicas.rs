@@ -3,7 +3,7 @@
 //! A replica is a registration whose label says which one it is. Which nodes are silent is said by the control plane that leads
 //! placement; the others of the store learn it there, so that all render the same endpoints.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pilotfish_config::wire::Status;
@@ -11,7 +11,8 @@ use pilotfish_config::wire::node::Usage;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, sleep};
 
-use super::registration::{Live, Registration};
+use super::busy::Word;
+use super::registration::Registration;
 use super::registry::Urgency;
 use super::{Fleet, Shared};
 use crate::store::Batch;
@@ -24,6 +25,8 @@ pub const NODE: &str = "pilotfish.dev/node";
 pub(super) const SILENT: &str = "placement/silent/";
 /// At most this many in a batch; the store takes 100 operations.
 const MOST: usize = 64;
+/// Replicas of other control planes, at most.
+const MOST_ELSEWHERE: usize = 100_000;
 /// How long a store that failed is left alone.
 const REST: Duration = Duration::from_secs(1);
 
@@ -52,6 +55,8 @@ pub struct ReplicaPresence {
 #[derive(Debug, Default)]
 pub(super) struct Replicas {
     silence: Mutex<Silence>,
+    /// What other control planes say of those at them, by replica.
+    elsewhere: Mutex<HashMap<String, Word>>,
     /// Silence is to be written into the store.
     to_store: Notify,
 }
@@ -68,6 +73,7 @@ impl Fleet {
     /// Every replica that is registered, by id, wherever its sidecar is connected. One whose label does not fit its own agent is none.
     pub fn replicas(&self) -> Vec<ReplicaPresence> {
         let (registry, now) = (&self.shared.registry, self.shared.now());
+        let elsewhere = self.shared.replicas.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut found = Vec::new();
         registry.each(|registration| {
             let Some(replica) = replica(registration) else { return };
@@ -79,7 +85,7 @@ impl Fleet {
                 status,
                 detail: live.detail.clone(),
                 in_flight: live.in_flight,
-                idle_ms: idle(&live, now),
+                idle_ms: live.idle_at(now).or_else(|| elsewhere.get(replica).map(|word| word.idle(now))),
                 usage: live.usage,
                 heard_ms: now.saturating_sub(registration.heard()),
             });
@@ -109,12 +115,6 @@ impl Fleet {
     }
 }
 
-/// Milliseconds without a call: what was said, and the time since.
-fn idle(live: &Live, now: u64) -> Option<u64> {
-    let (idle, said) = live.idle?;
-    Some(if live.in_flight > 0 { 0 } else { idle.saturating_add(now.saturating_sub(said)) })
-}
-
 /// Which replica a registration is.
 pub(super) fn replica(registration: &Registration) -> Option<&str> {
     let facts = &registration.facts;
@@ -129,6 +129,18 @@ impl Replicas {
     pub(super) fn is_silent(&self, registration: &Registration) -> bool {
         let Some(node) = registration.facts.labels.get(NODE) else { return false };
         self.silence().nodes.contains(node)
+    }
+
+    /// What another control plane says of a replica; `None`: nothing any more.
+    pub(super) fn elsewhere(&self, replica: &str, word: Option<Word>) {
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        match word {
+            Some(word) if elsewhere.len() < MOST_ELSEWHERE || elsewhere.contains_key(replica) => {
+                elsewhere.insert(replica.to_owned(), word);
+            }
+            Some(_) => {}
+            None => drop(elsewhere.remove(replica)),
+        }
     }
 
     fn silence(&self) -> MutexGuard<'_, Silence> {

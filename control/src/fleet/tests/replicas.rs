@@ -1,18 +1,16 @@
 //! What placement sees of registrations, whose node is silent, and what calls wait for.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use pilotfish_config::model::{Deployment, OnDemand};
 use pilotfish_config::wire::node::{Asked, AskedAgent, NotStarted, Usage};
 use pilotfish_config::wire::{Heartbeat, Hello, Status, ToControl, ToSidecar};
 
 use super::world::*;
 use crate::fleet::{NODE, REPLICA};
 
-const AGENTS: &str = r#"{"agents":[{"name":"ocr","capabilities":["ocr"]},
-    {"name":"chat","capabilities":["chat"]}]}"#;
+const AGENTS: &str = r#"{"agents":[{"name":"ocr","capabilities":["ocr"],"replicas":9,"command":["ocr"],"deployment":"just_in_time"},
+    {"name":"chat","capabilities":["chat"],"replicas":1,"command":["chat"]}]}"#;
 
 fn labelled(agent: &str, number: u32, labels: &[(&str, &str)]) -> Hello {
     let labels: BTreeMap<_, _> = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
@@ -124,10 +122,7 @@ async fn a_silent_nodes_endpoints_are_gone_at_every_control_plane_and_come_back(
 #[tokio::test(start_paused = true)]
 async fn what_calls_wait_for_is_known_at_every_control_plane_while_they_wait() {
     let world = World::new();
-    let mut documents = committed(1, &[("AgentCluster.a", AGENTS)]);
-    let model = Arc::get_mut(&mut documents.model).unwrap();
-    model.agent_clusters[0].agents[0].rules.deployment = Deployment::JustInTime(OnDemand::default());
-    world.documents.send_replace(Arc::new(documents));
+    world.apply(&[("AgentCluster.a", AGENTS)]);
     let (first, second) = (world.control("c1").await, world.control("c2").await);
     let mut one = Sidecar::connect(&first, "one", 1).await;
     let mut two = Sidecar::connect(&second, "two", 2).await;
@@ -159,4 +154,32 @@ async fn what_calls_wait_for_is_known_at_every_control_plane_while_they_wait() {
     assert_eq!(first.demand(), demand(&[("default/ocr", 3)]));
     pass(Duration::from_secs(4)).await;
     assert_eq!(first.demand(), vec![]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_a_replica_is_idle_is_known_at_the_other_control_plane_too() {
+    let world = World::new();
+    world.apply(&[("AgentCluster.a", AGENTS)]);
+    let (first, second) = (world.control("c1").await, world.control("c2").await);
+    let mut sidecar =
+        Sidecar::open(&second, peer("ocr"), labelled("ocr", 1, &[(REPLICA, "default/ocr/aaaaaaaaaa")])).await;
+    let beats = async |sidecar: &mut Sidecar, idle_ms: u64, seconds: u64| {
+        for second in 0..seconds {
+            let idle_ms = Some(idle_ms + second * 1000);
+            sidecar.send(ToControl::Heartbeat(Heartbeat { idle_ms, ..beat(Status::Ready) })).await;
+            while sidecar.now().await.is_some() {}
+            pass(Duration::from_secs(1)).await;
+        }
+    };
+    beats(&mut sidecar, 0, 12).await;
+    assert_eq!(first.replicas()[0].idle_ms, Some(0), "it had a call a moment ago");
+    beats(&mut sidecar, 12_000, 40).await;
+    let (there, here) = (first.replicas()[0].idle_ms.unwrap(), second.replicas()[0].idle_ms.unwrap());
+    assert!(here > 50_000 && here.abs_diff(there) < 2_000, "{here} {there}");
+    beats(&mut sidecar, 0, 7).await;
+    assert_eq!(first.replicas()[0].idle_ms, Some(0));
+    sidecar.beat(Status::Draining).await;
+    drop(sidecar);
+    pass(Duration::from_secs(10)).await;
+    assert!(crate::store::Store::list(&*world.store, "placement/").await.unwrap().entries.is_empty());
 }
