@@ -90,14 +90,17 @@ async fn callers_of_a_lost_machine_go_elsewhere_within_seconds() {
     // The other one runs in the namespace; its agent is this process, which it reaches by the cable.
     let script = mesh.folder.path().join("there.sh");
     let binary = env!("CARGO_BIN_EXE_pilotfish-proxy");
-    std::fs::write(&script, format!("#!/bin/sh\nexec ip netns exec {} {binary} \"$@\"\n", machine.name)).unwrap();
+    std::fs::write(&script, format!("#!/bin/sh\nexec ip netns exec {} {binary} \"$@\"\n", machine.name))
+        .unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let files = mesh.folder.path().join("lost");
     std::fs::create_dir(&files).unwrap();
     let (issued, bundle) = (mesh.issue("ocr"), mesh.ca.write_bundle(&files));
     let address = std::net::Ipv4Addr::from(machine.there);
     let lost = pilotfish_testkit::Sidecar::builder(&script).agent("ocr").app(far.addr());
-    let lost = with_identity(lost, &issued.write(&files, "own"), &bundle).args(&["--inbound", &format!("{address}:0")]).start();
+    let lost = with_identity(lost, &issued.write(&files, "own"), &bundle)
+        .args(&["--inbound", &format!("{address}:0")])
+        .start();
     let endpoint = |at: SocketAddr| {
         format!(
             "  - address: {}\n    ports: {{ web: {} }}\n    labels: {{ pilotfish.dev/agent: ocr, pilotfish.dev/mesh: \"true\" }}\n",
@@ -122,9 +125,11 @@ async fn callers_of_a_lost_machine_go_elsewhere_within_seconds() {
             while !stop.load(Ordering::Relaxed) {
                 let began = Instant::now();
                 let method = if safe { "GET" } else { "POST" };
-                let request = format!("{method} /delay/30 HTTP/1.1\r\nhost: ocr.test\r\ncontent-length: 0\r\n\r\n");
+                let request =
+                    format!("{method} /delay/30 HTTP/1.1\r\nhost: ocr.test\r\ncontent-length: 0\r\n\r\n");
                 let answer = client.ask(request).await.expect("an answer, whatever it says");
-                let (status, reason) = (answer.status(), answer.header("pilotfish-reason").unwrap_or_default());
+                let (status, reason) =
+                    (answer.status(), answer.header("pilotfish-reason").unwrap_or_default());
                 calls.lock().unwrap().push(Call { safe, began, took: began.elapsed(), status, reason });
             }
         });
@@ -141,11 +146,18 @@ async fn callers_of_a_lost_machine_go_elsewhere_within_seconds() {
     while callers.join_next().await.is_some() {}
 
     let calls = calls.lock().unwrap();
-    assert!(calls.iter().filter(|call| call.began < cut).filter(|call| call.status != 200).all(|call| call.began + call.took > cut));
+    assert!(
+        calls
+            .iter()
+            .filter(|call| call.began < cut)
+            .filter(|call| call.status != 200)
+            .all(|call| call.began + call.took > cut)
+    );
     let failed: Vec<&Call> = calls.iter().filter(|call| call.status != 200).collect();
     let after = |call: &&Call| call.began.saturating_duration_since(cut);
     let last = failed.iter().map(after).max().unwrap_or_default();
-    let longest = calls.iter().filter(|call| call.began + call.took > cut).map(|call| call.took).max().unwrap();
+    let longest =
+        calls.iter().filter(|call| call.began + call.took > cut).map(|call| call.took).max().unwrap();
     let late = calls.iter().filter(|call| call.began > cut + Duration::from_secs(3)).count();
     eprintln!(
         "{} calls, {} failed; the last that failed began {last:?} after the cut; the longest took {longest:?}; {late} began 3 s after it or later",

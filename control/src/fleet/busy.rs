@@ -54,7 +54,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 changes.push((replica.clone(), Some(*idle)));
             }
         }
-        changes.extend(told.keys().filter(|known| !here.contains_key(*known)).map(|gone| (gone.clone(), None)));
+        changes
+            .extend(told.keys().filter(|known| !here.contains_key(*known)).map(|gone| (gone.clone(), None)));
         for some in changes.chunks(MOST) {
             let mut batch = Batch::default();
             for (replica, idle) in some {
@@ -100,7 +101,8 @@ fn here(shared: &Shared) -> BTreeMap<String, u64> {
 
 /// Another control plane says something.
 pub(super) fn heard(shared: &Shared, change: &Change) {
-    let Some((control, replica)) = change.key.strip_prefix(PREFIX).and_then(|rest| rest.split_once('/')) else {
+    let Some((control, replica)) = change.key.strip_prefix(PREFIX).and_then(|rest| rest.split_once('/'))
+    else {
         return;
     };
     if *control == *shared.id {

@@ -52,7 +52,15 @@ pub(super) struct Follow {
 /// The store cannot be read.
 pub(super) async fn start(shared: &Arc<Shared>) -> Result<Follow, StoreError> {
     let mut watches = Vec::new();
-    let all = [What::Signs, What::Registrations, What::Ranks, What::Silence, What::Asked, What::NotStarted, What::Busy];
+    let all = [
+        What::Signs,
+        What::Registrations,
+        What::Ranks,
+        What::Silence,
+        What::Asked,
+        What::NotStarted,
+        What::Busy,
+    ];
     for what in all {
         let (entries, watch) = open(shared, what).await?;
         match what {

@@ -129,9 +129,9 @@ impl fmt::Display for Error {
             Error::BodyTimeout => f.write_str("the request body stalled"),
             Error::NotProcessed => f.write_str("the upstream refused the stream"),
             Error::UpstreamClosed => f.write_str("the upstream closed before it answered"),
-            Error::UpstreamLost => {
-                f.write_str("the upstream does not answer any more, and nobody can say whether it did the call")
-            }
+            Error::UpstreamLost => f.write_str(
+                "the upstream does not answer any more, and nobody can say whether it did the call",
+            ),
             Error::UpstreamReset => f.write_str("the upstream broke off"),
             Error::BadAnswer(bad) => write!(f, "bad upstream answer: {bad}"),
             Error::UpstreamTimeout => f.write_str("the upstream stalled"),

@@ -57,7 +57,11 @@ impl Transport {
         match self.out.poll_flush(&mut self.io, cx) {
             Poll::Ready(done) => {
                 self.stall.clear();
-                Poll::Ready(done.map_err(|error| if is_silence(&error) { WriteError::Lost } else { WriteError::Broken }))
+                Poll::Ready(
+                    done.map_err(
+                        |error| if is_silence(&error) { WriteError::Lost } else { WriteError::Broken },
+                    ),
+                )
             }
             Poll::Pending => {
                 if self.stalled_at != self.out.len() {

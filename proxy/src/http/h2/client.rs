@@ -108,7 +108,10 @@ impl ClientConn {
             }
             ended.set(true);
         });
-        Ok(ClientConn { send, shared: Rc::new(Shared { limits, seen, open: Cell::new(0), closed, silent: silence }) })
+        Ok(ClientConn {
+            send,
+            shared: Rc::new(Shared { limits, seen, open: Cell::new(0), closed, silent: silence }),
+        })
     }
 
     /// Whether the connection takes no new streams any more (GOAWAY, or it ended).
