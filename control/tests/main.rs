@@ -17,6 +17,7 @@ mod mesh_limits;
 mod mesh_traces;
 mod orchestrator;
 mod placement;
+mod node;
 mod resources;
 mod server;
 mod server_backup;

@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "shared by tests that each need a part")]
 
 pub mod http;
+pub mod leader;
 pub mod node;
+pub mod node_process;
 pub mod serve;
 pub mod sidecar;
 

@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep};
 
 /// The variable that every process of a replica has: its id.
 pub(super) const MARK: &str = "PILOTFISH_REPLICA";
+/// How long an end that was seen may take until it can be taken in.
+const TAKEN_IN: Duration = Duration::from_secs(1);
 /// How soon what was killed is looked for again.
 const LOOK: Duration = Duration::from_millis(20);
 /// After so long a process that was killed is left to the kernel: it waits for a device.
@@ -167,14 +169,21 @@ impl Reaper {
         Ok(pid)
     }
 
-    /// How a child ended; `None` for one that is not ours, or has not.
-    pub(super) fn exit(&self, pid: u32) -> Option<Exit> {
-        let mut known = self.lock();
-        self.reap(&mut known);
+    /// How a child that has ended did so; `None` for one that is not ours.
+    pub(super) async fn exit(&self, pid: u32) -> Option<Exit> {
         let pid = i32::try_from(pid).ok()?;
-        match known.get(&pid)? {
-            Some(_) => known.remove(&pid)?,
-            None => None,
+        let until = Instant::now() + TAKEN_IN;
+        loop {
+            {
+                let mut known = self.lock();
+                self.reap(&mut known);
+                match known.get(&pid)? {
+                    None if Instant::now() < until => {}
+                    _ => return known.remove(&pid)?,
+                }
+            }
+            // Its descriptor may tell of the end before the parent can take it in.
+            sleep(Duration::from_millis(1)).await;
         }
     }
 

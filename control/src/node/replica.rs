@@ -191,7 +191,7 @@ impl Replica {
     /// A sidecar has ended without being told to: waits before the next one.
     async fn ended(&mut self, process: &Process) {
         self.place.drop_token();
-        let exit = self.host.reaper.exit(process.which.pid);
+        let exit = self.host.reaper.exit(process.which.pid).await;
         let how = exit.map(|exit| format!(" {exit}")).unwrap_or_default();
         let said = self.place.last_words().map(|said| format!(": {said}")).unwrap_or_default();
         let reason = format!("its sidecar ended{how}{said}");
@@ -294,11 +294,14 @@ impl Replica {
         let phase = if lives { self.state.phase } else { ReplicaPhase::Starting };
         self.say(phase, moved.or_else(|| lives.then(|| self.state.reason.clone()).flatten()));
         let found = Which::of(pid).map(|which| Process::find(&which)).transpose()?.flatten();
-        found.ok_or_else(|| {
-            let how = self.host.reaper.exit(pid).map(|exit| format!(" {exit}")).unwrap_or_default();
-            let said = self.place.last_words().map(|said| format!(": {said}")).unwrap_or_default();
-            NotStarted::Failed(format!("its sidecar ended at once{how}{said}"))
-        })
+        match found {
+            Some(process) => Ok(process),
+            None => {
+                let how = self.host.reaper.exit(pid).await.map(|exit| format!(" {exit}")).unwrap_or_default();
+                let said = self.place.last_words().map(|said| format!(": {said}")).unwrap_or_default();
+                Err(NotStarted::Failed(format!("its sidecar ended at once{how}{said}")))
+            }
+        }
     }
 
     /// Asks the control plane for the replica's identity.
@@ -346,7 +349,7 @@ impl Replica {
                 process.signal(Signal::KILL);
                 process.ended().await;
             }
-            self.host.reaper.exit(process.which.pid);
+            self.host.reaper.exit(process.which.pid).await;
         }
         let find = || self.processes();
         if !find().is_empty() {

@@ -92,8 +92,6 @@ impl Node {
                     if welcomed {
                         backoff.reset();
                         said = None;
-                        // The one that led a moment ago is asked first.
-                        pointed = Some(address.clone());
                     }
                     why
                 }

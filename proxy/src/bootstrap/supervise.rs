@@ -46,7 +46,7 @@ pub struct SuperviseSettings {
     pub agent_log_otlp: bool,
 
     /// Calls that the agent takes at a time, as other sidecars are told; 0: no limit.
-    #[arg(long, env = "PILOTFISH_AGENT_CAPACITY", value_name = "N", default_value_t = 0)]
+    #[arg(long = "agent-capacity", env = "PILOTFISH_AGENT_CAPACITY", value_name = "N", default_value_t = 0)]
     pub capacity: u32,
 }
 
