@@ -31,7 +31,7 @@ use crate::node::{self, Address, CgroupWanted, Settings};
 ///     slices:                  # MIG instances, if any
 ///     - {id: mig-0, profile: 1g.6gb, memory: 6Gi}
 ///
-/// The file may be YAML or JSON. It is read again when it changes: a card whose health is not `ok` is reported within a second, and
+/// The file may be YAML or JSON, and a whole Node document too (examples/node.yaml). It is read again when it changes: a card whose health is not `ok` is reported within a second, and
 /// the control plane moves its agents away.
 ///
 /// Ends with 0 after a signal, with 1 when it cannot start or the join is refused (one sentence on standard error says why),

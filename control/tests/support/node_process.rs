@@ -27,6 +27,8 @@ echo "$all" >>"$state/starts"
 [ -z "$token" ] || ls -l "$token" | cut -c 1-10 >>"$state/token-mode"
 echo $$ >"$state/sidecar.pid"
 pid=$(cat "$state/agent.pid" 2>/dev/null)
+# One that has ended and is not taken in yet is none.
+[ -r "/proc/$pid/exe" ] && [ -e "/proc/$pid/exe" ] || pid=
 if [ -z "$pid" ] || ! kill -0 "$pid" 2>/dev/null; then
     env >"$state/env"
     setsid "$@" >"$state/agent.log" 2>&1 &
