@@ -94,6 +94,12 @@ async fn what_is_applied_arrives_at_a_node_and_follows_the_number() {
     let lines: TailLines = Http::socket(&serve).await.get(&path).await.ok();
     assert_eq!(lines.lines, [format!("the last line of {replica}")]);
 
+    // Without its document nothing of it is left.
+    let gone = Http::socket(&serve).await.ask("DELETE", "/v1/resources/AgentCluster/default/work", "").await;
+    assert_eq!(gone.status, 200, "{}", gone.text());
+    node.until_has(0).await;
+    until(&serve, "nothing is left", |view| view.replicas.is_empty() && view.agents.is_empty()).await;
+
     // Sequences count up within the term.
     let sets = node.seen().sets;
     assert!(sets.windows(2).all(|pair| pair[0].sequence < pair[1].sequence && pair[0].term == pair[1].term));

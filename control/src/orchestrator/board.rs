@@ -60,6 +60,8 @@ pub struct Board {
     pub since: HashMap<Arc<str>, Instant>,
     /// When this control plane took the lead.
     pub led_since: Instant,
+    /// Nobody was silent before: this process did not listen.
+    excused: Instant,
     /// Something changed that placement looks at.
     pub replan: bool,
 }
@@ -206,6 +208,7 @@ impl Board {
             escaping: HashSet::new(),
             since: HashMap::new(),
             led_since: now,
+            excused: now,
             replan: true,
         }
     }
@@ -309,13 +312,18 @@ impl Board {
         Some((parts.next()?.to_owned(), parts.next()?.to_owned()))
     }
 
+    /// This process was stopped until now, or had no time: what nodes said meanwhile is not read yet.
+    pub fn excuse(&mut self, now: Instant) {
+        self.excused = now;
+    }
+
     /// Looks over all leases, and forgets nodes that are lost for long: it is said of those too.
     pub fn look(&mut self, now: Instant, grace: Duration) -> Vec<Turned> {
         let mut turned = Vec::new();
         let mut forgotten = Vec::new();
         for (name, node) in &mut self.nodes {
             let Some(heard) = node.heard() else { continue };
-            let silent = now.saturating_duration_since(heard);
+            let silent = now.saturating_duration_since(heard.max(self.excused));
             let life = match silent {
                 silent if silent <= NODE_LEASE => Life::Here,
                 silent if silent <= NODE_LEASE + grace => Life::Silent,

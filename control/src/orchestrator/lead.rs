@@ -25,6 +25,8 @@ const TOGETHER: Duration = Duration::from_millis(5);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often leases are looked at.
 const LEASES_EVERY: Duration = Duration::from_millis(200);
+/// A look that comes this late was not held up by nodes: they get a full lease.
+const STALLED: Duration = Duration::from_secs(1);
 /// How long a new leader waits for the documents that the one before acted on.
 const DOCUMENTS_WITHIN: Duration = Duration::from_secs(10);
 /// How long a store that failed is left alone.
@@ -90,10 +92,18 @@ fn word(role: &Role) -> String {
 pub async fn leases(shared: Arc<Shared>) {
     let mut ticks = interval(LEASES_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Instant::now();
     loop {
         ticks.tick().await;
+        let now = Instant::now();
+        let stalled = now.duration_since(std::mem::replace(&mut last, now)) > STALLED;
         let turned = match shared.board().as_mut() {
-            Some(board) => board.look(Instant::now(), shared.settings.grace),
+            Some(board) => {
+                if stalled {
+                    board.excuse(now);
+                }
+                board.look(now, shared.settings.grace)
+            }
             None => continue,
         };
         for turn in &turned {
