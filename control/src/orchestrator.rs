@@ -232,7 +232,7 @@ impl Orchestrator {
     /// # Errors
     /// This control plane does not lead.
     pub fn view(&self) -> Result<PlacementView, NotDone> {
-        let observed = self.shared.observed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let observed = self.observed();
         self.led(|board| board.view(&self.shared.settings.id, &*self.shared.executor, &observed))
     }
 
@@ -241,7 +241,9 @@ impl Orchestrator {
     /// # Errors
     /// It is not known; this control plane does not lead.
     pub fn explain(&self, agent: &str) -> Result<Explanation, NotDone> {
-        self.led(|board| board.explain(agent, &*self.shared.executor))?.ok_or_else(|| self.unknown(agent))
+        let observed = self.observed();
+        self.led(|board| board.explain(agent, &*self.shared.executor, &observed))?
+            .ok_or_else(|| self.unknown(agent))
     }
 
     /// Sets how many replicas of an agent there should be; `None`: as its documents say.
@@ -340,6 +342,10 @@ impl Orchestrator {
         counts.deciding_seconds = measures.deciding_us.load(Relaxed) as f64 / 1e6;
         counts.last_seconds = measures.last_us.load(Relaxed) as f64 / 1e6;
         counts
+    }
+
+    fn observed(&self) -> Vec<Observed> {
+        self.shared.observed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn led<T>(&self, read: impl FnOnce(&Board) -> T) -> Result<T, NotDone> {

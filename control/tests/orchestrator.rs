@@ -7,7 +7,9 @@ mod failing;
 use std::time::Duration;
 
 use pilotfish_config::wire::node::FromNode;
-use pilotfish_control::api::types::{Applied, Done, Mark, MarkNode, PlacementView, Scale, TailLines};
+use pilotfish_control::api::types::{
+    Applied, Done, Explanation, Mark, MarkNode, PlacementView, Scale, TailLines,
+};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -88,6 +90,17 @@ async fn what_is_applied_arrives_at_a_node_and_follows_the_number() {
     let why = Http::socket(&serve).await.post("/v1/placement/scale", &unknown).await.refused(404);
     assert!(why.contains("did you mean `default/planner`?"), "{why}");
 
+    let mut status = Http::plain(serve.status.unwrap()).await;
+    let metrics = status.get("/metrics").await.text();
+    for line in [
+        "pilotfish_control_placement_leader 1",
+        "pilotfish_control_nodes{status=\"ready\"} 1",
+        "pilotfish_control_replicas_unplaced 0",
+    ] {
+        assert!(metrics.lines().any(|own| own == line), "{line} is not in\n{metrics}");
+    }
+    assert!(metrics.contains("\npilotfish_control_placement_duration_seconds_count "), "{metrics}");
+
     // The node answers for lines of its replicas.
     let replica = &node.seen().replicas()[0].id;
     let path = format!("/v1/replicas/tail?replica={replica}");
@@ -152,6 +165,29 @@ async fn a_new_generation_rolls_out_one_by_one() {
         assert!(set.replicas.len() < 3 || there + old_there >= 2, "{set:#?}");
     }
     assert!(seen.replicas().iter().all(|order| order.env["MODEL"] == "new"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asked_for_too_much_is_told_what_there_is() {
+    let serve = Serve::start(&[]);
+    let node = Node::start(&serve, "n1").await;
+    apply(&serve, &cluster(2, "    resources: { gpu: \"1\" }\n")).await;
+    let view =
+        until(&serve, "it has no place", |view| view.agents.iter().any(|row| row.reason.is_some())).await;
+    assert_eq!((view.agents[0].wanted, view.agents[0].placed), (2, 0), "{view:#?}");
+    let explained: Explanation =
+        Http::socket(&serve).await.get("/v1/placement/explain?agent=default/planner").await.ok();
+    assert!(explained.need.contains("1 GPU"), "{explained:#?}");
+    assert!(
+        explained.obstacles.iter().any(|(nodes, why)| *nodes == 1 && why.contains("GPU")),
+        "{explained:#?}"
+    );
+    // A card comes, and it is placed at once.
+    node.say(FromNode::Inventory(inventory(1)));
+    node.until_has(1).await;
+    let why =
+        Http::socket(&serve).await.get("/v1/placement/explain?agent=default/plannner").await.refused(404);
+    assert!(why.contains("did you mean `default/planner`?"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

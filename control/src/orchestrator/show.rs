@@ -58,13 +58,18 @@ impl Board {
             executor: executor.name().to_owned(),
             nodes: self.nodes.iter().map(|(name, node)| self.node_row(name, node, now)).collect(),
             replicas,
-            agents: self.groups(|_| true, executor),
+            agents: self.groups(|_| true, executor, observed),
             notes: self.demand.notes.iter().cloned().chain(executor.notes()).collect(),
         }
     }
 
     /// Why an agent's replicas are where they are. `agent` is `namespace/name`, a group, or a replica's id.
-    pub fn explain(&self, agent: &str, executor: &dyn Executor) -> Option<Explanation> {
+    pub fn explain(
+        &self,
+        agent: &str,
+        executor: &dyn Executor,
+        observed: &[Observed],
+    ) -> Option<Explanation> {
         let of = |wanted: &Wanted| {
             let group = &wanted.group;
             let name = format!("{}/{}", group.namespace, group.agent);
@@ -90,7 +95,7 @@ impl Board {
         Some(Explanation {
             agent: agent.to_owned(),
             need: need(&first.group.need),
-            groups: self.groups(|wanted| ids.contains(&wanted.group.id), executor),
+            groups: self.groups(|wanted| ids.contains(&wanted.group.id), executor, observed),
             obstacles,
             hint: unplaced.iter().find_map(|one| one.hint.clone()),
             replicas,
@@ -196,7 +201,12 @@ impl Board {
         }
     }
 
-    fn groups(&self, which: impl Fn(&Wanted) -> bool, executor: &dyn Executor) -> Vec<AgentPlacement> {
+    fn groups(
+        &self,
+        which: impl Fn(&Wanted) -> bool,
+        executor: &dyn Executor,
+        observed: &[Observed],
+    ) -> Vec<AgentPlacement> {
         let (mut placed, mut ready): (HashMap<&str, u32>, HashMap<&str, u32>) =
             (HashMap::new(), HashMap::new());
         for (_, node, assigned) in self.assigned().filter(|(.., assigned)| assigned.replaces.is_none()) {
@@ -205,6 +215,11 @@ impl Board {
             let serves =
                 node.life == Life::Here && sidecar.is_some_and(|sidecar| sidecar.ready_since.is_some());
             *ready.entry(&assigned.group).or_default() += u32::from(serves);
+        }
+        for one in observed {
+            let Some(group) = one.group.as_deref() else { continue };
+            *placed.entry(group).or_default() += u32::from(one.phase != ReplicaPhase::Gone);
+            *ready.entry(group).or_default() += u32::from(one.phase == ReplicaPhase::Running);
         }
         let row = |wanted: &Arc<Wanted>| {
             let group = &wanted.group;
