@@ -7,9 +7,7 @@ mod failing;
 use std::time::Duration;
 
 use pilotfish_config::wire::node::FromNode;
-use pilotfish_control::api::types::{
-    Applied, Done, Explanation, Mark, MarkNode, PlacementView, Scale, TailLines,
-};
+use pilotfish_control::api::types::{Applied, Done, Mark, MarkNode, PlacementView, Scale, TailLines};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -175,7 +173,7 @@ async fn who_asked_for_too_much_is_told_what_there_is() {
     let view =
         until(&serve, "it has no place", |view| view.agents.iter().any(|row| row.reason.is_some())).await;
     assert_eq!((view.agents[0].wanted, view.agents[0].placed), (2, 0), "{view:#?}");
-    let explained: Explanation =
+    let explained: pilotfish_control::orchestrator::Explanation =
         Http::socket(&serve).await.get("/v1/placement/explain?agent=default/planner").await.ok();
     assert!(explained.need.contains("1 GPU"), "{explained:#?}");
     assert!(
