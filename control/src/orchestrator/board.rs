@@ -58,6 +58,8 @@ pub struct Board {
     pub escaping: HashSet<Arc<str>>,
     /// Since when something of a replica is waited for.
     pub since: HashMap<Arc<str>, Instant>,
+    /// Replicas that were ordered in this term.
+    pub begun: HashSet<Arc<str>>,
     /// When this control plane took the lead.
     pub led_since: Instant,
     /// Nobody was silent before: this process did not listen.
@@ -207,6 +209,7 @@ impl Board {
             stuck: Stuck::default(),
             escaping: HashSet::new(),
             since: HashMap::new(),
+            begun: HashSet::new(),
             led_since: now,
             excused: now,
             replan: true,
@@ -378,6 +381,7 @@ impl Board {
             self.dirty.insert(name.to_owned());
             self.stuck.forget(replica);
             self.since.remove(replica);
+            self.begun.remove(replica);
         }
         stopped
     }
@@ -387,6 +391,7 @@ impl Board {
         let Some(node) = self.nodes.get_mut(name).filter(|node| node.life != Life::Lost) else {
             return false;
         };
+        self.begun.insert(assigned.replica.clone());
         node.record.assignments.push(assigned);
         self.dirty.insert(name.to_owned());
         true

@@ -301,7 +301,7 @@ impl Board {
         let idle = self.wanted.get(&assigned.group).is_some_and(|wanted| wanted.waiting.is_some());
         match self.sidecars.get(&*assigned.replica) {
             Some(sidecar) => sidecar.ready_since.is_some(),
-            None => idle || fresh,
+            None => idle || (fresh && !self.begun.contains(&assigned.replica)),
         }
     }
 
