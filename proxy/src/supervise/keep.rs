@@ -26,7 +26,7 @@ use super::launch::{self, NotLaunched, Order};
 use super::output::Output;
 use super::place::{Agent, Copy, Place, is_free};
 use super::process::{End, Process};
-use super::processes::{Id, Stat, Traits, signal_group};
+use super::processes::{Id, Stat, Traits, listener, signal_group};
 use super::usage::Meter;
 use super::{Run, Supervised, Wanted};
 use crate::bootstrap::OnSidecarLoss;
@@ -213,7 +213,10 @@ impl Keeper {
         let settings = &self.shared.settings.supervise;
         let app = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.place.app());
         if !is_free(app) {
-            return Err(NotLaunched::Cannot(format!("port {} is taken by another process", app.port())));
+            let port = app.port();
+            let taker = tokio::task::spawn_blocking(move || listener(port)).await.ok().flatten();
+            let who = taker.map(|stat| format!(" ({}, pid {})", stat.name, stat.id.pid)).unwrap_or_default();
+            return Err(NotLaunched::Cannot(format!("port {port} is taken by another process{who}")));
         }
         let order = Order {
             dir: self.place.dir.path().to_owned(),

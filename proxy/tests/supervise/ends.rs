@@ -38,7 +38,10 @@ async fn a_taken_port_is_not_the_agents() {
     let app = other.addr().to_string();
     let sidecar = place.sidecar_with("serve", &["--app", &app]).start();
     let state = place.state_is(|state| state["phase"] == "failed").await;
-    assert!(reason(&state).contains(&format!("port {} is taken", other.port())), "{state}");
+    assert!(
+        reason(&state).contains(&format!("port {} is taken by another process (", other.port())),
+        "{state}"
+    );
     let ready = h1::get(sidecar.admin, "x", "/ready", &[]).await.unwrap();
     assert_eq!(ready.status(), 503, "somebody else's answers are believed");
     assert_eq!(place.starts(), 0);
