@@ -200,6 +200,24 @@ impl Drop for Children {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
+        kill_strays(&self.logs);
+    }
+}
+
+/// Kills what a node started: it outlives its node on purpose. Known by the demo's own folder, which is in its environment or its
+/// arguments; nothing else has a sidecar's name and that folder.
+fn kill_strays(logs: &Path) {
+    let Some(folder) = logs.parent().and_then(Path::to_str).filter(|folder| folder.len() > 1) else { return };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        let (arguments, environment) = (read("cmdline"), read("environ"));
+        let named = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(folder);
+        let program = arguments.split(|byte| *byte == 0).next().unwrap_or_default();
+        let ours = program.ends_with(b"pilotfish-proxy") || program.ends_with(b"demo-agent");
+        if ours && (named(&arguments) || named(&environment)) {
+            Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL).ok());
+        }
     }
 }
 

@@ -137,6 +137,19 @@ impl Control {
         Ok(self.cli(&arguments).await?.trim().to_owned())
     }
 
+    /// A join token for a node.
+    ///
+    /// # Errors
+    /// As [`Control::cli`].
+    pub async fn node_token(&self, node: &str) -> Result<String, Failure> {
+        Ok(self.cli(&["token", "create", "--node", node]).await?.trim().to_owned())
+    }
+
+    /// `pilotfish`, to be started as something else.
+    pub fn command(&self) -> Command {
+        Command::new(&self.program)
+    }
+
     /// Every sidecar as the control plane knows it.
     ///
     /// # Errors

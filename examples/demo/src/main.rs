@@ -94,6 +94,8 @@ async fn show(programs: &Programs, folder: &Path, logs: &Path, keep: bool) -> Re
             mesh.children.all_alive()?;
         }
     }
+    progress("the agents that the control plane started are dismissed");
+    mesh.dismiss().await?;
     progress(&format!("asking all {} processes to end", mesh.children.count()));
     mesh.children.stop().await?;
     progress("done: every sidecar drained and exited with 0, the control plane too");

@@ -15,7 +15,15 @@ use crate::job::{Job, Report};
 const RULES: &str = include_str!("../../agent-service-mesh.yaml");
 const SERVICES: &str = include_str!("../mesh/services.yaml");
 const CAPABILITIES: &str = include_str!("../mesh/capabilities.yaml");
+const PLACED: &str = include_str!("../mesh/placed.yaml");
+const GPUS: &str = include_str!("../mesh/gpus.yaml");
 const RULES_FILE: &str = "agent-service-mesh.yaml";
+
+const PLACED_FILE: &str = "placed.yaml";
+/// The node's name, and that of its process.
+const NODE: &str = "demo-node";
+/// Sidecars go on for 2 s after SIGTERM, then the agents end.
+const DISMISSED: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// The name of the calling agent.
 pub const CALLER: &str = "caller";
@@ -99,6 +107,7 @@ pub struct Mesh {
     sidecar: Sidecar,
     /// The agents' program, and where each of them listens.
     program: PathBuf,
+    proxy: PathBuf,
     agents: BTreeMap<&'static str, String>,
 }
 
@@ -136,8 +145,8 @@ impl Mesh {
         let Start { children, control, agents, .. } = start;
         let log = AccessLog::new(folder.join("access.log"));
         let folder = folder.to_path_buf();
-        let program = programs.agent.clone();
-        let mut mesh = Mesh { children, control, log, folder, caller, sidecar, program, agents };
+        let (program, proxy) = (programs.agent.clone(), programs.proxy.clone());
+        let mut mesh = Mesh { children, control, log, folder, caller, sidecar, program, proxy, agents };
         progress("pilotfish apply: the rules, the services, who can do what");
         mesh.apply_all().await?;
         let outbound = mesh.sidecar.outbound;
@@ -235,6 +244,52 @@ impl Mesh {
         Ok(())
     }
 
+    /// Makes this machine a node with two cards, on which the control plane may start agents.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn start_node(&mut self) -> Result<(), Failure> {
+        let token = self.control.node_token(NODE).await?;
+        let mut command = self.control.command();
+        command.args(["node", "--name", NODE, "--no-nvml", "--advertise", "127.0.0.1", "--cgroup", "off"]);
+        command.arg("--control").arg(format!("https://{}", self.control.address));
+        command.arg("--data").arg(self.folder.join(NODE)).arg("--proxy").arg(&self.proxy);
+        command.arg("--gpu-file").arg(self.write("gpus.yaml", GPUS)?).env("PILOTFISH_TOKEN", token);
+        self.children.start(NODE, command, "pilotfish: node ").await?;
+        Ok(())
+    }
+
+    /// Asks for agents that the control plane starts.
+    ///
+    /// # Errors
+    /// They are refused.
+    pub async fn apply_placed(&self) -> Result<(), Failure> {
+        let program = std::path::absolute(&self.program)?;
+        let file = self.write(PLACED_FILE, &PLACED.replace("PROGRAM,", &format!("{},", program.display())))?;
+        self.control.cli(&["apply", "-f", &file]).await?;
+        Ok(())
+    }
+
+    /// Lets the agents go that the control plane started: they do not end with their node.
+    ///
+    /// # Errors
+    /// They do not end.
+    pub async fn dismiss(&self) -> Result<(), Failure> {
+        let file = self.folder.join(PLACED_FILE).display().to_string();
+        self.control.cli(&["delete", "-f", &file, "--ignore-not-found"]).await?;
+        let begin = std::time::Instant::now();
+        loop {
+            let text = self.control.cli(&["placement", "-o", "json"]).await?;
+            if text.contains("\"replicas\": []") {
+                return Ok(());
+            }
+            if begin.elapsed() > DISMISSED {
+                return Err(Failure::of(NODE, format!("not all agents ended that were started there: {text}")));
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
     /// The file of the rules, with a mistake in it.
     ///
     /// # Errors
@@ -266,6 +321,7 @@ impl Mesh {
              export PILOTFISH_DATA={data}\n  \
              target/release/pilotfish status --watch\n  \
              target/release/pilotfish agents --capability natural_language_understanding\n  \
+             target/release/pilotfish placement explain painter\n  \
              ${{EDITOR:-vi}} {rules} && target/release/pilotfish apply -f {rules} --wait\n  \
              target/release/pilotfish ui\n\n\
              Ctrl-C ends it.",

@@ -1,6 +1,7 @@
 //! What is shown, one function a row of the table. Each checks what it claims: a row that would be untrue is a failure.
 
 mod operate;
+mod placed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -86,6 +87,10 @@ pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<Show, Failu
     commands.extend(stage.commands().await?);
     progress("one question that two agents work on, and its trace");
     commands.push(stage.trace().await?);
+    progress("a node with two cards, agents that the control plane starts there, one of them when it is asked for");
+    let (placed, said) = stage.placed().await?;
+    rows.extend(placed);
+    commands.extend(said);
     stage.mesh.children.all_alive()?;
     let cells = |row: Row| [row.asked, row.rule, row.went_to, row.status, row.time];
     let headings = ["ASKED", "RULE", "WENT TO", "STATUS", "TIME"];

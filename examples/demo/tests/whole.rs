@@ -53,6 +53,12 @@ fn it_shows_every_row_and_ends_by_itself() {
         "all 6 sidecars connected again",
         "$ pilotfish status",
         "$ pilotfish agents --capability natural_language_understanding",
+        "the same, from agents that the control plane started",
+        "agent-capability: archive_search, which waits for its agent",
+        "$ pilotfish nodes",
+        "0/2 L4",
+        "$ pilotfish placement --replicas",
+        "default/archivist/",
         "through all of this, and 0 were lost",
         "every sidecar drained and exited with 0",
     ] {

@@ -16,9 +16,9 @@ struct Flags {
     /// Which version it says it is.
     #[arg(long, default_value = "v1")]
     version: String,
-    /// Where it listens; port 0 takes a free one, printed on stderr.
-    #[arg(long, default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
+    /// Where it listens; port 0 takes a free one, printed on stderr. [default: 127.0.0.1:$PORT, which a supervisor sets; else a free one]
+    #[arg(long)]
+    listen: Option<SocketAddr>,
     /// Read jobs (JSON lines) on stdin, carry them out through its sidecar, report on stdout.
     #[arg(long)]
     jobs: bool,
@@ -33,7 +33,9 @@ struct Flags {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
     let flags = Flags::parse();
-    let (listener, address) = agent::bind(flags.listen).await?;
+    let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(0);
+    let listen = flags.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
+    let (listener, address) = agent::bind(listen).await?;
     eprintln!("demo-agent: listening {address} name={} version={}", flags.name, flags.version);
     let who = Whoami { agent: flags.name, version: flags.version };
     let server = agent::serve(listener, agent::Serving { who, sidecar_file: flags.sidecar_file });
