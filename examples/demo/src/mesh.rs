@@ -244,7 +244,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Makes this machine a node with two cards, on which the control plane may start agents.
+    /// Makes this machine a node (with two cards, it says), on which the control plane may start agents.
     ///
     /// # Errors
     /// It does not get ready.

@@ -87,7 +87,7 @@ pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<Show, Failu
     commands.extend(stage.commands().await?);
     progress("one question that two agents work on, and its trace");
     commands.push(stage.trace().await?);
-    progress("a node with two cards, agents that the control plane starts there, one of them when it is asked for");
+    progress("a node, agents that the control plane starts there, one of them when it is asked for");
     let (placed, said) = stage.placed().await?;
     rows.extend(placed);
     commands.extend(said);

@@ -56,7 +56,7 @@ fn it_shows_every_row_and_ends_by_itself() {
         "the same, from agents that the control plane started",
         "agent-capability: archive_search, which waits for its agent",
         "$ pilotfish nodes",
-        "0/2 L4",
+        "demo-node",
         "$ pilotfish placement --replicas",
         "default/archivist/",
         "through all of this, and 0 were lost",

@@ -1,4 +1,4 @@
-//! Agents that the control plane starts: a machine joins, its cards are given out, one agent comes when it is asked for.
+//! Agents that the control plane starts: a machine joins, agents run there, one comes when it is asked for.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ struct Agent {
 }
 
 impl Stage<'_> {
-    /// A node with two cards, two agents on it, and what the control plane says of them.
+    /// A node, agents on it, and what the control plane says of them.
     pub(super) async fn placed(&mut self) -> Result<(Vec<Row>, Vec<Shown>), Failure> {
         self.mesh.start_node().await?;
         let begin = Instant::now();
