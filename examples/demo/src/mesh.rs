@@ -265,7 +265,8 @@ impl Mesh {
     /// They are refused.
     pub async fn apply_placed(&self) -> Result<(), Failure> {
         let program = std::path::absolute(&self.program)?;
-        let file = self.write(PLACED_FILE, &PLACED.replace("PROGRAM,", &format!("{},", program.display())))?;
+        let file =
+            self.write(PLACED_FILE, &PLACED.replace("PROGRAM,", &format!("{},", program.display())))?;
         self.control.cli(&["apply", "-f", &file]).await?;
         Ok(())
     }
@@ -284,7 +285,10 @@ impl Mesh {
                 return Ok(());
             }
             if begin.elapsed() > DISMISSED {
-                return Err(Failure::of(NODE, format!("not all agents ended that were started there: {text}")));
+                return Err(Failure::of(
+                    NODE,
+                    format!("not all agents ended that were started there: {text}"),
+                ));
             }
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }

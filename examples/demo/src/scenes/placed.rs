@@ -61,8 +61,8 @@ impl Stage<'_> {
         let begin = Instant::now();
         loop {
             let text = self.mesh.control.cli(&["placement", "-o", "json"]).await?;
-            let seen: Placement =
-                serde_json::from_str(&text).map_err(|error| Failure::of(CONTROL, format!("{error}: {text}")))?;
+            let seen: Placement = serde_json::from_str(&text)
+                .map_err(|error| Failure::of(CONTROL, format!("{error}: {text}")))?;
             let own = seen.agents.iter().find(|agent| agent.group == group);
             if own.is_some_and(&holds) {
                 return Ok(());
