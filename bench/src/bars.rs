@@ -44,7 +44,7 @@ const fn absolute(work: Work, ours: Peer, value: &'static str, words: &'static s
 const CPU: &str = "CPU per request";
 
 /// All of them.
-pub const BARS: [Bar; 45] = [
+pub const BARS: [Bar; 50] = [
     Bar { aim: Some(0.85), ..ratio(Work::H1, "cpu_us", CPU, Peer::Haproxy, 1.05) },
     ratio(Work::H1, "cpu_us", CPU, Peer::Envoy, 0.35),
     ratio(Work::H1, "cpu_us", CPU, Peer::Pingora, 0.6),
@@ -114,6 +114,23 @@ pub const BARS: [Bar; 45] = [
         300.0,
     ),
     absolute(Work::Nodes, Peer::Control, "errors", "streams of nodes that ended", 0.0),
+    absolute(
+        Work::Placement,
+        Peer::Control,
+        "all_ms",
+        "10,000 replicas on 1,000 nodes from nothing, ms",
+        2000.0,
+    ),
+    absolute(Work::Placement, Peer::Control, "apart_all_ms", "the same, 1,000 of them apart, ms", 2000.0),
+    absolute(Work::Placement, Peer::Control, "one_ms", "one more replica, ms", 5.0),
+    absolute(Work::Placement, Peer::Control, "exact_lost_pct", "below an exact solver, %", 5.0),
+    absolute(
+        Work::Placement,
+        Peer::Control,
+        "rival_over_ours",
+        "the better of best-fit and first-fit ÷ ours",
+        1.0,
+    ),
     absolute(Work::Spans, Peer::Control, "cores", "50,000 spans/s, cores", 1.0),
     absolute(Work::Spans, Peer::Control, "rate_missed_pct", "below 50,000 spans/s, %", 2.0),
     absolute(Work::Spans, Peer::Control, "errors", "batches refused at 50,000 spans/s", 0.0),

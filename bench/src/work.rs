@@ -14,6 +14,7 @@ use crate::fleet;
 use crate::machine::Since;
 use crate::peers::mesh::{self, Ports, Side};
 use crate::peers::{BIG_RING, BIG_TABLE, Peer, SMALL_TABLE, Setup};
+use crate::placement;
 use crate::policies;
 use crate::process::{Place, Process, pinned};
 use crate::reload;
@@ -52,6 +53,8 @@ pub enum Work {
     Nodes,
     /// From `pilotfish apply` to the first answer of a new process agent.
     Start,
+    /// Where replicas go.
+    Placement,
     /// Every policy of resilience on a route that needs none of them.
     Policies,
     /// Telling nothing, a trace in a hundred, every trace.
@@ -107,7 +110,7 @@ const IDLE_CONNS: usize = 5000;
 
 impl Work {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::H1,
         Self::Table,
         Self::Body,
@@ -122,6 +125,7 @@ impl Work {
         Self::Fleet,
         Self::Nodes,
         Self::Start,
+        Self::Placement,
         Self::Policies,
         Self::Telemetry,
         Self::Spans,
@@ -148,6 +152,7 @@ impl Work {
             Self::Fleet => "fleet",
             Self::Nodes => "nodes",
             Self::Start => "start",
+            Self::Placement => "placement",
             Self::Policies => "policies",
             Self::Telemetry => "telemetry",
             Self::Spans => "spans",
@@ -191,6 +196,9 @@ impl Work {
             Self::Start => {
                 "from `pilotfish apply` to the first answer of an agent that it starts; an agent started by a call"
             }
+            Self::Placement => {
+                "control plane: where 10,000 replicas go on 1,000 nodes with 4,000 cards; how full cards get (`placement --help`)"
+            }
             Self::Policies => {
                 "HTTP/1.1 keep-alive, 64 connections, 1 KiB: every policy of resilience against none"
             }
@@ -222,7 +230,7 @@ impl Work {
             Self::Latency | Self::Events => &[Direct, Pilotfish, Haproxy, Nginx, Pingora, Envoy],
             Self::Reload => &[PilotfishBig],
             Self::Mesh => &[Pilotfish, Haproxy, HaproxyH2, Nginx, Envoy],
-            Self::Fleet | Self::Nodes | Self::Spans | Self::Start => &[Peer::Control],
+            Self::Fleet | Self::Nodes | Self::Spans | Self::Start | Self::Placement => &[Peer::Control],
             Self::Policies => &[Pilotfish, Peer::PilotfishPolicies],
             Self::Telemetry => {
                 &[Peer::PilotfishOff, Pilotfish, Peer::PilotfishTraced, Envoy, Peer::EnvoyTraced]
@@ -239,7 +247,7 @@ impl Work {
         match self {
             Self::Latency => 7,
             // Two minutes each.
-            Self::Fleet | Self::Nodes | Self::Spans | Self::Start => 1,
+            Self::Fleet | Self::Nodes | Self::Spans | Self::Start | Self::Placement => 1,
             _ => 3,
         }
     }
@@ -434,7 +442,7 @@ impl Bench {
             Work::Failing | Work::Slow | Work::Storm | Work::Overload => self.policies(work, &bed),
             Work::Idle => self.idle(&bed).map(plain),
             // They have no proxy, and were run above.
-            Work::Fleet | Work::Nodes | Work::Start | Work::Spans => Ok(Vec::new()),
+            Work::Fleet | Work::Nodes | Work::Start | Work::Placement | Work::Spans => Ok(Vec::new()),
             Work::Reload => {
                 let load = |flags: &str| {
                     let command = self.load("rate", port, flags);
@@ -455,6 +463,7 @@ impl Bench {
             Work::Fleet => fleet::run(binary, dir, self.port, place, core),
             Work::Nodes => fleet::nodes::run(binary, dir, self.port, place, core),
             Work::Start => start::run(binary, &self.exe, dir, self.port, self.quick),
+            Work::Placement => placement::measure(&self.exe, self.quick),
             Work::Spans => traces::run(binary, dir, self.port, place, core),
             _ => return None,
         })
