@@ -115,7 +115,7 @@ impl<'w> Books<'w> {
                 }
             }
         }
-        let card_size = if count == 0 { 1.0 } else { (bytes / count).max(1) as f64 };
+        let card_size = bytes.checked_div(count).unwrap_or(1).max(1) as f64;
         let mut books = Books {
             world,
             sites,

@@ -28,9 +28,9 @@ pub(super) fn unplaced(books: &mut Books<'_>, lack: &Lack, limits: &Limits) -> U
 fn count(books: &mut Books<'_>, ctx: &Ctx<'_>) -> (Vec<Same>, Vec<bool>) {
     let mut found: Vec<Same> = Vec::new();
     let mut busy = vec![false; books.sites.len()];
-    for at in 0..books.sites.len() {
+    for (at, busy) in busy.iter_mut().enumerate() {
         let (verdict, number) = verdict::of(books, ctx, at);
-        busy[at] = verdict >= Verdict::Full;
+        *busy = verdict >= Verdict::Full;
         match found.iter_mut().find(|same| same.verdict == verdict) {
             Some(same) => {
                 same.nodes += 1;

@@ -104,12 +104,11 @@ fn talks(books: &Books<'_>, own: &str) -> Vec<(usize, f64)> {
             _ => continue,
         };
         let rate = if pair.rate.is_finite() && pair.rate > 0.0 { pair.rate } else { 0.0 };
-        match books.slot(other) {
-            Some(slot) => match talks.iter_mut().find(|known| known.0 == slot) {
+        if let Some(slot) = books.slot(other) {
+            match talks.iter_mut().find(|known| known.0 == slot) {
                 Some(known) => known.1 += rate,
                 None => talks.push((slot, rate)),
-            },
-            None => {}
+            }
         }
     }
     let all: f64 = talks.iter().map(|talk| talk.1).sum();
