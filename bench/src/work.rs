@@ -177,9 +177,7 @@ impl Work {
             Self::Events => {
                 "event streams, 500 at once, 200-byte events (a request is an event; latency is write to read)"
             }
-            Self::Idle => {
-                "memory: at the start, and for each of 5,000 connections that made a request and went idle"
-            }
+            Self::Idle => "memory: at the start, and for each of 5,000 connections that went idle",
             Self::Reload => "a table of 10,000 rules rewritten under 2,000 requests/s",
             Self::Mesh => {
                 "client, sidecar, mutual TLS 1.3, sidecar, agent: HTTP/1.1 keep-alive, 64 connections, 1 KiB (CPU of both processes)"
@@ -196,12 +194,8 @@ impl Work {
             Self::Start => {
                 "from `pilotfish apply` to the first answer of an agent that it starts; an agent started by a call"
             }
-            Self::Placement => {
-                "control plane: where 10,000 replicas go on 1,000 nodes with 4,000 cards; how full cards get (`placement --help`)"
-            }
-            Self::Policies => {
-                "HTTP/1.1 keep-alive, 64 connections, 1 KiB: every policy of resilience against none"
-            }
+            Self::Placement => "where 10,000 replicas go, and how full cards get (`placement --help`)",
+            Self::Policies => "HTTP/1.1 keep-alive, 64 connections, 1 KiB: every policy against none",
             Self::Telemetry => {
                 "HTTP/1.1 keep-alive, 64 connections, 1 KiB: metrics and 1 % of traces, every trace, against nothing told"
             }

@@ -87,6 +87,29 @@ fn preferred_affinity_and_taints_are_followed_where_that_is_possible() {
 }
 
 #[test]
+fn replicas_with_cards_spread_too() {
+    let mut agent = group("agent", 4);
+    agent.need.gpus = 1;
+    let nodes: Vec<_> = (0..4).map(|index| node(&format!("n{index}"), 64, 256, 4)).collect();
+    let outcome = decided(&world(nodes, vec![agent]));
+    assert!((0..4).all(|index| on(&outcome, &format!("n{index}")) == 1), "{outcome:?}");
+}
+
+#[test]
+fn a_card_outside_a_reserve_is_found_beside_one_inside() {
+    let mut agent = group("agent", 1);
+    agent.need.gpu_memory = 10 * GIB;
+    let mut machine = node("n1", 64, 256, 2);
+    machine.gpus[0] = card("gpu-0", 16);
+    machine.gpus[0].model = "NVIDIA T4".to_owned();
+    let mut world = world(vec![machine], vec![agent]);
+    world.pools = vec![pool("kept", GpuSharing::Fractional), pool("open", GpuSharing::Fractional)];
+    (world.pools[0].models, world.pools[0].reserved_percent) = (vec!["t4".to_owned()], 100);
+    world.pools[0].reserve_priority = 10;
+    assert_eq!(decided(&world).starts[0].gpus[0].gpu, "gpu-1");
+}
+
+#[test]
 fn a_gang_starts_together_or_not_at_all() {
     let mut gang = group("gang", 3);
     (gang.gang, gang.need.gpus) = (true, 1);
