@@ -110,7 +110,8 @@ fn placement_is_typed() {
     };
     assert_eq!(agents[2].rules.tolerations, [tolerates]);
     let nodes = example("node.yaml").nodes;
-    assert_eq!(nodes.len(), 6);
+    assert_eq!(nodes.len(), 7);
+    assert_eq!(nodes[6].taints[0].to_string(), "dedicated=research:NoSchedule");
     assert_eq!(
         (nodes[3].meta.name(), nodes[3].gpus.len(), nodes[3].gpus[7].id.as_str()),
         ("us-east-gpu-4", 8, "7")
