@@ -18,6 +18,7 @@ mod mesh_traces;
 mod node;
 mod orchestrator;
 mod placement;
+mod placement_inputs;
 mod resources;
 mod server;
 mod server_backup;
