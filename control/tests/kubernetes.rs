@@ -13,6 +13,7 @@ use pilotfish_config::model::{
     AgentAffinity, Deployment, Disruption, Runtime, TaintEffect, Toleration, Topology,
 };
 use pilotfish_config::wire::node::ReplicaPhase;
+use pilotfish_control::api::types::{PlacementView, Scale};
 use pilotfish_control::ca::Authority;
 use pilotfish_control::ca::tokens::Tokens;
 use pilotfish_control::orchestrator::executor::kubernetes::{Kubernetes, Settings};
@@ -21,6 +22,10 @@ use pilotfish_control::placement::demand::Wanted;
 use pilotfish_control::placement::world::{Group, Need};
 use pilotfish_control::store::memory::Memory;
 use serde_json::{Value, json};
+
+use crate::orchestrator;
+use crate::support::serve::start_to_fail;
+use crate::support::{Http, Serve};
 
 use cluster::{Cluster, Illness};
 
@@ -285,7 +290,8 @@ async fn missing_permissions_and_namespaces_are_said() {
     }
     bench.cluster.ill(None);
     // One group's trouble is not the other's.
-    bench.until(7, &both, |bench| bench.cluster.of("poddisruptionbudgets").len() == 1).await;
+    let good = |bench: &Bench| bench.executor.waiting(&both[0].wanted).is_none();
+    bench.until(7, &both, |bench| bench.cluster.of("poddisruptionbudgets").len() == 1 && good(bench)).await;
     let why = bench.fails(7, &both, "nowhere").await;
     assert_eq!(
         why,
@@ -523,6 +529,63 @@ async fn all_agents_can_be_in_one_namespace() {
     bench.cluster.ill(Some(Illness::Denies("list", "deployments")));
     let why = bench.fails(7, &both, "forbidden").await;
     assert!(why.contains("in the namespace \"production\""), "{why}");
+}
+
+/// From documents to Deployments and back: the real control plane.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_starts_agents_as_pods() {
+    let cluster = Cluster::start().await;
+    let folder = crate::support::serve::folder();
+    let kubeconfig = folder.path().join("kubeconfig").display().to_string();
+    let flags = ["--executor", "kubernetes", "--kubeconfig", &kubeconfig];
+    let (status, said) = start_to_fail(&folder.path().join("data"), &flags);
+    assert!(!status.success() && said.contains("--kubernetes-control https://HOST:PORT"), "{said}");
+    let flags = [&flags[..], &["--kubernetes-control", "https://control.example:15012"]].concat();
+    let (status, said) = start_to_fail(&folder.path().join("data"), &flags);
+    assert!(!status.success() && said.contains("--kubeconfig "), "{said}");
+    std::fs::write(&kubeconfig, cluster.kubeconfig()).unwrap();
+    let serve = Serve::start_in(folder, &flags);
+    let text = "apiVersion: pilotfish.dev/v1\nkind: AgentCluster\nmetadata: {name: work, namespace: production}\nspec:\n  agents:\n  \
+                - {name: planner, replicas: 2, image: \"registry.example/planner:1\"}\n  - {name: coder, replicas: 1, command: run}\n";
+    orchestrator::apply(&serve, &json!({ "files": [{ "name": "agents.yaml", "text": text }] })).await;
+    let of = |view: &PlacementView, group: &str| {
+        view.agents.iter().find(|agent| agent.group == group).cloned().unwrap_or_default()
+    };
+    let view = orchestrator::until(&serve, "without an image", |view| {
+        of(view, "production/coder").reason.is_some_and(|why| why.starts_with("no image: "))
+    });
+    assert_eq!(view.await.executor, "kubernetes");
+    let since = Instant::now();
+    while cluster.of("secrets").is_empty() {
+        assert!(since.elapsed() < SOON);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(replicas(&cluster, "planner-"), Some(2));
+    // What is in the Secret lets the agent in, and nobody else.
+    let token = cluster.only("secrets", "planner-")["data"]["token"].as_str().unwrap().to_owned();
+    let token = String::from_utf8(data_encoding::BASE64.decode(token.as_bytes()).unwrap()).unwrap();
+    assert_eq!(token.split('.').count(), 4, "a join token");
+    let mut ready = pod(
+        &cluster,
+        "planner-",
+        "planner-1",
+        json!({ "phase": "Running",
+        "conditions": [{ "type": "Ready", "status": "True" }] }),
+    );
+    ready["metadata"]["namespace"] = json!("production");
+    cluster.put("pods", ready);
+    let view = orchestrator::until(&serve, "ready", |view| of(view, "production/planner").ready == 1).await;
+    let agent = of(&view, "production/planner");
+    assert_eq!((agent.wanted, agent.placed, agent.reason), (2, 1, None));
+    let row = view.replicas.iter().find(|row| row.group == "production/planner").unwrap();
+    assert_eq!((row.id.as_str(), row.status.as_str()), ("production/planner/planner-1", "ready"));
+    let scale = Scale { agent: "production/planner".into(), region: None, replicas: Some(4) };
+    Http::socket(&serve).await.post("/v1/placement/scale", &scale).await.ok::<Value>();
+    let since = Instant::now();
+    while replicas(&cluster, "planner-") != Some(4) {
+        assert!(since.elapsed() < SOON);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// What is in the cluster, as a file; secrets and what differs from run to run left out.

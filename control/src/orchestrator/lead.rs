@@ -145,7 +145,8 @@ pub async fn run(shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
         };
         if let Some(board) = begin(&shared, term).await {
             *shared.board() = Some(board);
-            let lead = Leading { shared: shared.clone(), term, unsaved: false, pause: TOGETHER };
+            let lead =
+                Leading { shared: shared.clone(), term, unsaved: false, refused: None, pause: TOGETHER };
             lead.run(&mut commands).await;
         }
         let board = shared.board().take();
@@ -184,6 +185,8 @@ struct Leading {
     term: u64,
     /// Something that was decided is not in the store yet.
     unsaved: bool,
+    /// Why the executor did not do it the last time.
+    refused: Option<String>,
     pause: Duration,
 }
 
@@ -315,7 +318,7 @@ impl Leading {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn order(&self) {
+    async fn order(&mut self) {
         let desired = match self.shared.board().as_ref() {
             Some(board) => board.desired(),
             None => return,
@@ -324,9 +327,11 @@ impl Leading {
         if self.shared.leads() != Some(self.term) {
             return;
         }
-        if let Err(error) = self.shared.executor.reconcile(self.term, &desired).await {
-            log::warn!("what was decided cannot be ordered; it is tried again", why = error.0);
+        let refused = self.shared.executor.reconcile(self.term, &desired).await.err().map(|error| error.0);
+        if let Some(why) = refused.as_ref().filter(|_| refused != self.refused) {
+            log::warn!("what was decided cannot be ordered; it is tried again", why = why);
         }
+        self.refused = refused;
         if !self.shared.executor.places()
             && let Ok(observed) = self.shared.executor.observe().await
         {

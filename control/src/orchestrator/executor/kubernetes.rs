@@ -237,15 +237,8 @@ impl Shared {
                 continue;
             }
             let done = self.pass(&wish, &mut known).await;
-            let failed = {
-                let mut told = lock(&self.told);
-                let before = std::mem::replace(&mut *told, done);
-                if told.failed.is_some() && told.failed != before.failed {
-                    let why = told.failed.as_deref().unwrap_or_default();
-                    crate::log::warn!("Kubernetes does not do as wished", why = why);
-                }
-                told.failed.is_some()
-            };
+            let failed = done.failed.is_some();
+            *lock(&self.told) = done;
             if failed {
                 tokio::time::sleep(self.settings.pause()).await;
             }
