@@ -22,6 +22,9 @@ type Body = BoxBody<Bytes, Infallible>;
 /// Kind in the path, namespace, name.
 type Key = (String, String, String);
 
+/// A change by somebody else.
+type Meanwhile = Box<dyn FnOnce(&mut Value) + Send>;
+
 /// What the server does instead of its work.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Illness {
@@ -47,13 +50,13 @@ struct State {
     changes: Vec<String>,
     reads: usize,
     /// Called before the next apply of this kind of object.
-    meanwhile: Option<(String, Box<dyn FnOnce(&mut Value) + Send>)>,
+    meanwhile: Option<(String, Meanwhile)>,
 }
 
 /// The server.
 pub struct Cluster {
     state: Arc<Mutex<State>>,
-    /// Wakes watches; they end when the number is odd no more.
+    /// Wakes watches.
     news: watch::Sender<u64>,
     pub address: SocketAddr,
     serving: Option<JoinHandle<()>>,
@@ -225,10 +228,11 @@ impl State {
     }
 
     /// What is applied, on top of what others set.
-    fn apply(&mut self, kind: &str, said: &Value) -> Result<Value, Response<Body>> {
+    fn apply(&mut self, kind: &str, said: &Value) -> Result<Value, Box<Response<Body>>> {
         let key = key(kind, said);
         if !self.namespaces.contains(&key.1) {
-            return Err(status(404, "NotFound", &format!("namespaces \"{}\" not found", key.1)));
+            let why = format!("namespaces \"{}\" not found", key.1);
+            return Err(Box::new(status(404, "NotFound", &why)));
         }
         if let Some((of, change)) = self.meanwhile.take() {
             match (of == kind, self.objects.get(&key).cloned()) {
@@ -247,7 +251,7 @@ impl State {
                 "Operation cannot be fulfilled on {kind} \"{}\": the object has been modified",
                 key.2
             );
-            return Err(status(409, "Conflict", &why));
+            return Err(Box::new(status(409, "Conflict", &why)));
         }
         let mut object = live.unwrap_or_else(|| json!({ "metadata": {} }));
         for (field, value) in said.as_object().unwrap().iter().filter(|(field, _)| *field != "metadata") {
@@ -378,7 +382,7 @@ async fn answer(
                     news.send_modify(|news| *news += 1);
                     Response::new(full(&object))
                 }
-                Err(refused) => refused,
+                Err(refused) => *refused,
             }
         }
         ("delete", Some(key)) => {
