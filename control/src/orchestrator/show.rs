@@ -47,7 +47,8 @@ impl Board {
             id: one.replica.clone(),
             group: one.group.as_deref().unwrap_or_default().to_owned(),
             node: one.node.clone(),
-            status: one.phase.word().to_owned(),
+            // Its own probe says so: such an executor has no other word for it.
+            status: if one.phase == ReplicaPhase::Running { "ready" } else { one.phase.word() }.to_owned(),
             reason: one.reason.clone(),
             ..ReplicaRow::default()
         }));
@@ -218,7 +219,8 @@ impl Board {
         }
         for one in observed {
             let Some(group) = one.group.as_deref() else { continue };
-            *placed.entry(group).or_default() += u32::from(one.phase != ReplicaPhase::Gone);
+            let there = one.node.is_some() && one.phase != ReplicaPhase::Gone;
+            *placed.entry(group).or_default() += u32::from(there);
             *ready.entry(group).or_default() += u32::from(one.phase == ReplicaPhase::Running);
         }
         let row = |wanted: &Arc<Wanted>| {
