@@ -91,7 +91,10 @@ impl Scale {
             }
             if settled >= 2 {
                 progress(&terminal, "");
-                return Ok(if self.output.is_data() { () } else { terminal::print(&said(&last)) });
+                if !self.output.is_data() {
+                    terminal::print(&said(&last));
+                }
+                return Ok(());
             }
             let left = limit.saturating_sub(started.elapsed());
             if left.is_zero() {

@@ -64,10 +64,9 @@ impl Cgroups {
         let mut enforces = Vec::new();
         for controller in CONTROLLERS {
             let there = offered.split_whitespace().any(|offered| offered == controller);
-            if there && (enable(base, controller).is_ok() || move_away(base, controller).is_ok()) {
-                if enable(&agents, controller).is_ok() {
-                    enforces.push(controller.to_owned());
-                }
+            let base_has = there && (enable(base, controller).is_ok() || move_away(base, controller).is_ok());
+            if base_has && enable(&agents, controller).is_ok() {
+                enforces.push(controller.to_owned());
             }
         }
         Ok(Cgroups { agents, enforces })

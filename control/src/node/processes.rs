@@ -162,7 +162,6 @@ impl Reaper {
     pub(super) fn spawn(&self, command: &mut Command) -> io::Result<u32> {
         // Held over the start: nobody else may take in a child that is not known yet.
         let mut known = self.lock();
-        #[expect(clippy::zombie_processes, reason = "`reap` waits for it")]
         let child = command.spawn()?;
         let pid = child.id();
         known.insert(i32::try_from(pid).unwrap_or_default(), None);

@@ -101,7 +101,6 @@ fn view() -> PlacementView {
                 replicas: 2,
                 most_replicas: 110,
                 troubles: vec!["the data folder is full".into()],
-                ..NodeRow::default()
             },
         ],
         replicas: vec![other, waits, ready, crashes],

@@ -103,7 +103,7 @@ async fn a_silent_nodes_endpoints_are_gone_at_every_control_plane_and_come_back(
     first.silence("n1", true);
     for sidecar in [&mut caller, &mut other] {
         let update = sidecar.update().await;
-        assert_eq!(update.endpoints_gone, [lost.id.clone()]);
+        assert_eq!(update.endpoints_gone, std::slice::from_ref(&lost.id));
         assert!(sidecar.endpoints().contains(&well.id.as_str()));
     }
     assert_eq!(caller.held.resume, other.held.resume, "both render the same");
