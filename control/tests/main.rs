@@ -16,6 +16,7 @@ mod mesh;
 mod mesh_limits;
 mod mesh_traces;
 mod node;
+mod node_matrix;
 mod orchestrator;
 mod placement;
 mod placement_inputs;
