@@ -126,6 +126,8 @@ fn units_are_what_systemd_takes() {
         let unit = unit.to_str().unwrap();
         let verified = Command::new("systemd-analyze").args(["verify", "--man=no", unit]).output().unwrap();
         let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+        // Of systemd 254; an older one goes without, as the unit says.
+        let said: String = said.lines().filter(|line| !line.contains("'DelegateSubgroup'")).collect();
         assert!(verified.status.success() && !said.contains("pilotfish"), "{said}");
         // Of 10; what a network service of an unprivileged user can reach is about 1.
         if exec.ends_with(" node") {
