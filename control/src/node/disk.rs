@@ -210,7 +210,7 @@ mod tests {
             .write(true)
             .open(&path)
             .unwrap()
-            .write_all_at(b"0000000000000000001", newest)
+            .write_all_at(b"00000000000000000013", newest)
             .unwrap();
         assert_eq!(Term::open(&path).unwrap().seen(), 9);
     }
