@@ -20,7 +20,7 @@ pub use access_log::{AccessLogFormat, AccessLogSettings};
 pub use control::{ControlAddress, ControlSettings, Secret};
 pub use explain::ExplainCallers;
 pub use probe::ProbeKind;
-pub use supervise::{AgentLog, OnSidecarLoss, SuperviseSettings};
+pub use supervise::{AgentLog, Duty, OnSidecarLoss, SuperviseSettings};
 pub use telemetry::{Slow, Switch, TelemetrySettings};
 
 /// What the command line and the environment say. A flag wins over its environment variable.

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::bootstrap::{HostPort, ProbeKind, Settings};
+use crate::bootstrap::{Duty, HostPort, ProbeKind, Settings};
 use crate::resolve::Dns;
 use crate::server::Shared;
 use crate::supervise::{Run, Supervised};
@@ -205,6 +205,11 @@ pub async fn run(shared: Arc<Shared>) {
         if process.is_another().await {
             (judge, delayed) = (Judge::new(), false);
         }
+        if !shared.settings.supervise.does(Duty::TaskCoordination) {
+            say(&shared, Health { status: Status::Ready, detail: None });
+            process.over().await;
+            continue;
+        }
         let Some(plan) = current_plan(&shared) else { return };
         if !delayed {
             delayed = true;
@@ -265,10 +270,19 @@ impl Process {
 
     /// Waits, but not beyond its end.
     async fn wait(&mut self, pause: Duration) {
-        let Some(runs) = &mut self.runs else { return tokio::time::sleep(pause).await };
+        if self.runs.is_none() {
+            return tokio::time::sleep(pause).await;
+        }
+        let _ = tokio::time::timeout(pause, self.over()).await;
+    }
+
+    /// Waits for its end; for ever when it is nobody's.
+    async fn over(&mut self) {
         let number = self.number;
-        let over = runs.wait_for(|run| *run != Run { number, lives: true });
-        let _ = tokio::time::timeout(pause, over).await;
+        match &mut self.runs {
+            Some(runs) => drop(runs.wait_for(|run| *run != Run { number, lives: true }).await),
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What happens to a request, from top to bottom. One function calls the stages in their order; one file per stage.
 //!
-//! listen (the caller of [`Service`]) -> identify -> decode -> guard -> trace -> explain -> route -> cors -> admit -> fault -> (select -> dial -> repeat) -> respond
+//! listen (the caller of [`Service`]) -> identify -> decode -> guard -> trace -> explain -> route -> cors -> admit -> fault -> (select -> start -> dial -> repeat) -> respond
 //! -> record. `ARCHITECTURE.md`, "Life of a request", has the same names.
 
 pub mod admit;

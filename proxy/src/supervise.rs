@@ -6,7 +6,6 @@
 //! | [`environment`] | what the agent is told |
 //! | [`launch`] | the small program between the sidecar and the agent, which takes the agent's lock |
 //! | [`guard`] | for `--on-sidecar-loss kill`: what ends the agent's children with the sidecar |
-//! | [`relay`] | where its own spans go when the control plane keeps traces |
 //! | [`keep`] | from one process of the agent to the next: start, readiness, end, pause, crash loop, stop |
 //! | [`process`] | one process of the agent, started or adopted, and how it ended |
 //! | [`processes`] | all processes that are the agent's, and their end |
@@ -21,7 +20,6 @@ mod output;
 pub mod place;
 mod process;
 mod processes;
-mod relay;
 mod usage;
 
 use std::ffi::OsString;
@@ -38,6 +36,7 @@ use tokio::task::JoinHandle;
 
 use crate::server::{Listening, Shared};
 use crate::telemetry::log;
+use crate::telemetry::otlp::relay::Relay;
 use place::Place;
 
 /// What this program does when the sidecar started it as something else; `None`: it is the sidecar.
@@ -154,7 +153,7 @@ pub fn start(
     listening: &Listening,
 ) -> io::Result<Option<Supervisor>> {
     let Some(mut place) = place else { return Ok(None) };
-    let relay = relay::Relay::open(shared, place.otlp())?;
+    let relay = Relay::open(shared, place.otlp())?;
     let otlp = relay.as_ref().map(|relay| relay.address);
     relay.map(|relay| relay.start(shared)).transpose()?;
     if let Err(error) = place.keep(listening, otlp) {

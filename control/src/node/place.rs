@@ -293,6 +293,14 @@ impl Place {
         let stop = format!("{}ms", order.stop_timeout_ms);
         let start = format!("{}ms", order.start_timeout_ms);
         command.args(["--agent-stop", &stop, "--agent-start", &start]);
+        for duty in ["task_coordination", "failure_recovery", "performance_optimization"] {
+            if order.without.iter().any(|without| without == duty) {
+                command.args(["--agent-without", &duty.replace('_', "-")]);
+            }
+        }
+        if order.without.iter().any(|without| without == "task_coordination") {
+            command.args(["--drain", "0s", "--drain-delay", "0s"]);
+        }
         command.arg("--").args(&order.command);
     }
 }

@@ -45,6 +45,12 @@ pub struct SuperviseSettings {
     #[arg(long, env = "PILOTFISH_AGENT_LOG_OTLP")]
     pub agent_log_otlp: bool,
 
+    /// A duty that the sidecar does not have, as an AgentCluster's `responsibilities` leave it out: `task-coordination` (no probes:
+    /// the agent is ready as soon as it runs), `failure-recovery` (it is not started anew), `performance-optimization` (what it
+    /// uses is not measured). Repeat it, or separate several by commas.
+    #[arg(long, env = "PILOTFISH_AGENT_WITHOUT", value_name = "DUTY", value_delimiter = ',')]
+    pub agent_without: Vec<Duty>,
+
     /// Calls that the agent takes at a time, as other sidecars are told; 0: no limit.
     #[arg(long = "agent-capacity", env = "PILOTFISH_AGENT_CAPACITY", value_name = "N", default_value_t = 0)]
     pub capacity: u32,
@@ -55,6 +61,22 @@ impl SuperviseSettings {
     pub fn is_on(&self) -> bool {
         !self.command.is_empty()
     }
+
+    /// Whether the sidecar has a duty.
+    pub fn does(&self, duty: Duty) -> bool {
+        !self.agent_without.contains(&duty)
+    }
+}
+
+/// What a sidecar does for the agent that it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Duty {
+    /// Probes say when it is ready.
+    TaskCoordination,
+    /// It is started anew when it ends.
+    FailureRecovery,
+    /// What it uses is measured.
+    PerformanceOptimization,
 }
 
 /// Where the agent's output goes.

@@ -29,7 +29,7 @@ use super::process::{End, Process};
 use super::processes::{Id, Stat, Traits, listener, signal_group};
 use super::usage::Meter;
 use super::{Run, Supervised, Wanted};
-use crate::bootstrap::OnSidecarLoss;
+use crate::bootstrap::{Duty, OnSidecarLoss};
 use crate::control::backoff::Backoff;
 use crate::health::Health;
 use crate::server::Shared;
@@ -250,6 +250,7 @@ impl Keeper {
         let mut ready: Option<Instant> = None;
         let mut meter = Meter::new(self.traits(Some(process.id)));
         let mut measure = tokio::time::interval_at(Instant::now() + MEASURE, MEASURE);
+        let measures = shared.settings.supervise.does(Duty::PerformanceOptimization);
         measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let why = loop {
             let event = tokio::select! {
@@ -259,7 +260,7 @@ impl Keeper {
                 signal = self.forwarded.next() => Event::Signal(signal),
                 Ok(()) = health.changed() => Event::Health(health.borrow_and_update().clone()),
                 () = tokio::time::sleep_until(deadline), if ready.is_none() => Event::Late,
-                _ = measure.tick() => Event::Measure,
+                _ = measure.tick(), if measures => Event::Measure,
             };
             match event {
                 Event::Asked => {
@@ -333,6 +334,9 @@ impl Keeper {
                 self.fell(&why);
                 (ReplicaPhase::Failed, why)
             }
+            Trouble::Ended(why) if !self.recovers() => {
+                (ReplicaPhase::Failed, format!("{why} (it is not started anew: failure_recovery is off)"))
+            }
             Trouble::Ended(why) if self.quick >= CRASH_LOOP => (ReplicaPhase::CrashLoop, why),
             Trouble::Ended(why) => (ReplicaPhase::Starting, why),
         };
@@ -349,8 +353,12 @@ impl Keeper {
         tokio::select! {
             biased;
             () = asked(&mut self.asked, Wanted::Stop) => false,
-            () = tokio::time::sleep(pause) => true,
+            () = tokio::time::sleep(pause), if self.recovers() => true,
         }
+    }
+
+    fn recovers(&self) -> bool {
+        self.shared.settings.supervise.does(Duty::FailureRecovery)
     }
 
     /// There is no process that could serve: nobody chooses the agent.

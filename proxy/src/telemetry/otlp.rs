@@ -8,6 +8,7 @@
 //! | [`target`] | where telemetry goes, and how |
 //! | [`send`] | one exchange with a target, and what its answer means |
 //! | [`control`] | the control plane as a target |
+//! | [`relay`] | the agent's own spans, taken on the loopback and passed on |
 //! | [`lane`] | batches that wait for a target; patience with one that is away |
 //!
 //! Spans are not made by the SDK's exporters (`opentelemetry-otlp` 0.33): those take log records and metrics only from the
@@ -18,6 +19,7 @@
 pub mod control;
 pub mod lane;
 pub mod pb;
+pub mod relay;
 pub mod resource;
 pub mod send;
 pub mod spans;

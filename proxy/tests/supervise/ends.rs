@@ -116,3 +116,28 @@ async fn who_is_stopped_is_degraded_and_goes_on_where_it_was() {
     assert_eq!(place.ready(&sidecar).await, pid);
     assert_eq!(place.starts(), 1);
 }
+
+#[tokio::test]
+async fn duties_that_are_off_are_not_done() {
+    let place = Place::new();
+    let flags = ["--agent-without", "failure-recovery,performance-optimization"];
+    let sidecar = place.sidecar_with("say=no model,exit-first=1,serve", &flags).start();
+    let state = place.state_is(|state| state["phase"] == "failed").await;
+    assert!(
+        reason(&state).ends_with("no model (it is not started anew: failure_recovery is off)"),
+        "{state}"
+    );
+    // The first pause would have been over ten times.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(place.starts(), 1);
+    let ready = h1::get(sidecar.admin, "x", "/ready", &[]).await.unwrap();
+    assert_eq!(ready.status(), 503);
+
+    let place = Place::new();
+    let flags = ["--agent-without", "task-coordination"];
+    let sidecar = place.sidecar_with("slow=600000,serve", &flags).start();
+    // Nobody asks it whether it is ready: it never listens.
+    place.state_is(|state| state["phase"] == "running").await;
+    let ready = h1::get(sidecar.admin, "x", "/ready", &[]).await.unwrap();
+    assert_eq!(ready.status(), 200);
+}
