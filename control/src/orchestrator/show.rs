@@ -210,11 +210,19 @@ impl Board {
     ) -> Vec<AgentPlacement> {
         let (mut placed, mut ready): (HashMap<&str, u32>, HashMap<&str, u32>) =
             (HashMap::new(), HashMap::new());
+        let mut failing: HashMap<&str, String> = HashMap::new();
         for (_, node, assigned) in self.assigned().filter(|(.., assigned)| assigned.replaces.is_none()) {
             *placed.entry(&assigned.group).or_default() += 1;
             let sidecar = self.sidecars.get(&*assigned.replica);
             let serves =
                 node.life == Life::Here && sidecar.is_some_and(|sidecar| sidecar.ready_since.is_some());
+            let state = node.states.get(&*assigned.replica);
+            let fails = |phase| matches!(phase, ReplicaPhase::CrashLoop | ReplicaPhase::Failed);
+            if let Some(state) = state.filter(|state| fails(state.phase))
+                && let Some(why) = &state.reason
+            {
+                failing.entry(&assigned.group).or_insert_with(|| format!("{}: {why}", state.phase.word()));
+            }
             *ready.entry(&assigned.group).or_default() += u32::from(serves);
         }
         for one in observed {
@@ -233,7 +241,8 @@ impl Board {
                 wanted: self.count(wanted),
                 placed: placed.get(&*group.id).copied().unwrap_or(0),
                 ready: ready.get(&*group.id).copied().unwrap_or(0),
-                reason: unplaced.map(reason).or_else(|| executor.waiting(wanted)),
+                reason: (unplaced.map(reason).or_else(|| executor.waiting(wanted)))
+                    .or_else(|| failing.get(&*group.id).cloned()),
             }
         };
         let mut rows: Vec<AgentPlacement> = self.wanted.values().filter(|w| which(w)).map(row).collect();
