@@ -389,10 +389,11 @@ async fn stop_agent(agent: &mut Option<Supervisor>, signals: &mut Signals) -> Re
 /// Takes the identity that files give, and follows them. The first has to be good: without it nothing could be verified.
 fn start_identity(shared: &Shared) -> Result<(), Failure> {
     let Some(files) = IdentityFiles::of(&shared.settings) else { return Ok(()) };
+    let looks = files.looks();
     files
         .take(&shared.tls.live)
         .map_err(|why| Failure::Io(io::Error::other(format!("no identity: {why}"))))?;
-    files.follow(shared.tls.live.clone())?;
+    files.follow(shared.tls.live.clone(), looks)?;
     Ok(())
 }
 

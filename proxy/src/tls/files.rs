@@ -46,7 +46,8 @@ impl IdentityFiles {
         [&self.certificate, &self.key, &self.bundle]
     }
 
-    fn looks(&self) -> [Fingerprint; 3] {
+    /// What tells these files from others; taken before they are read, so that no change in between is missed.
+    pub fn looks(&self) -> [Fingerprint; 3] {
         self.paths().map(fingerprint)
     }
 
@@ -83,22 +84,22 @@ impl IdentityFiles {
         Ok(())
     }
 
-    /// Follows the files on a thread of its own, for the life of the process.
+    /// Follows the files on a thread of its own, for the life of the process. `taken` is how those looked that are in force.
     ///
     /// # Errors
     /// No thread.
-    pub fn follow(self, live: Arc<LiveIdentity>) -> std::io::Result<()> {
-        std::thread::Builder::new().name("identity".into()).spawn(move || self.run(&live))?;
+    pub fn follow(self, live: Arc<LiveIdentity>, taken: [Fingerprint; 3]) -> std::io::Result<()> {
+        std::thread::Builder::new().name("identity".into()).spawn(move || self.run(&live, taken))?;
         Ok(())
     }
 
-    fn run(self, live: &LiveIdentity) {
+    fn run(self, live: &LiveIdentity, mut taken: [Fingerprint; 3]) {
         let (bell, events) = channel();
         let _watchers = self.watch(&bell);
         let mut debounce = Debounce::default();
-        let mut taken = self.looks();
         let mut seen = taken;
-        let mut look = Instant::now() + LOOK;
+        // At once: something may have changed before anybody watched.
+        let mut look = Instant::now();
         loop {
             let until = debounce.due().map_or(look, |due| due.min(look));
             match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
