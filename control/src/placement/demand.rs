@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use aws_lc_rs::digest::{Context, SHA256};
 use data_encoding::HEXLOWER;
 use pilotfish_config::model::{
-    self, Agent, AgentCluster, AgentTemplate, Deployment, GpuPool, Model, Node, Resources, Runtime,
+    self, Agent, AgentCluster, AgentTemplate, Deployment, Disruption, GpuPool, Model, Node, Resources,
+    Runtime,
 };
 
 use super::world::{Card, Group, Machine, MachineState, Need, Pool};
@@ -98,8 +99,17 @@ fn groups(
         template.map_or_else(|| agent.runtime.clone(), |template| agent.runtime.or(&template.runtime));
     let resources =
         template.map_or_else(|| agent.resources.clone(), |one| agent.resources.or(&one.resources));
-    let need = need(&resources);
+    let mut need = need(&resources);
+    if !cluster.duties.resource_allocation {
+        // Cards are given out all the same: two replicas on one would both fail.
+        (need.cpu_milli, need.memory) = (0, 0);
+    }
     let rules = &agent.rules;
+    // Who may use a pool is decided all the same: what is off must not give anybody a right.
+    let (priority, disruption) = match cluster.duties.policy_enforcement {
+        true => (rules.priority, rules.disruption),
+        false => (0, Disruption::Percent(100)),
+    };
     let without: Vec<String> = cluster.duties.off().into_iter().map(str::to_owned).collect();
     let pool = rules.pool.as_ref().map(|name| match named.pools.get(namespace, name) {
         Some(pool) => format!("{}/{}", pool.meta.namespace(), pool.meta.name()),
@@ -117,14 +127,14 @@ fn groups(
             region,
             wanted,
             need: need.clone(),
-            priority: rules.priority,
+            priority,
             pool: pool.clone(),
             node_selector: rules.node_selector.clone(),
             tolerations: rules.tolerations.clone(),
             affinity: rules.affinity.clone(),
             anti_affinity: rules.anti_affinity.clone(),
             gang: rules.gang && rules.deployment == Deployment::Static,
-            disruption: rules.disruption,
+            disruption,
             runtime: runtime.clone(),
             labels: agent.labels.clone(),
             generation: generation.clone(),

@@ -162,6 +162,11 @@ fn levels_switch_duties_off() {
     assert_eq!(demand.groups[0].without, ["agent_placement", "failure_recovery"]);
     let before = of(HIERARCHY).groups[0].group.generation.clone();
     assert_ne!(demand.groups[0].group.generation, before, "the supervisor is started without a duty");
+    let text = HIERARCHY
+        .replace("          - resource_allocation\n", "")
+        .replace("          - policy_enforcement\n", "");
+    let need = &of(&text).groups[0].group.need;
+    assert_eq!((need.cpu_milli, need.memory, need.gpus), (0, 0, 1), "cards are given out all the same");
 }
 
 #[test]
