@@ -7,9 +7,10 @@ use crate::kinds::{Dispatch, KindInfo, dispatch, kind_info, kind_names};
 use crate::model::{Kind, Meta, ResourceKey, StringMap};
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AgentTemplateSpec, AlertRuleSpec, AuthorizationPolicySpec,
-    DestinationRuleSpec, GpuPoolSpec, Metadata, NodeSpec, PeerAuthenticationSpec, RateLimitSpec, Raw, Reader,
-    RequestAuthenticationSpec, ServiceEntrySpec, ServiceEntryStatusSpec, SidecarSpec, TelemetryProviderSpec,
-    TelemetrySpec, TextMap, TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec, nearest,
+    AuthorizationProviderSpec, DestinationRuleSpec, GpuPoolSpec, Metadata, NodeSpec, OutboundCredentialSpec,
+    PeerAuthenticationSpec, RateLimitSpec, Raw, Reader, RequestAuthenticationSpec, RoleBindingSpec,
+    ServiceEntrySpec, ServiceEntryStatusSpec, SidecarSpec, TelemetryProviderSpec, TelemetrySpec, TextMap,
+    TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec, nearest,
 };
 use crate::validate::check::is_dns_label;
 use crate::yaml::{Node, Type, clip_text};
@@ -44,6 +45,9 @@ pub(crate) enum Spec<'n> {
     RateLimit(RateLimitSpec<'n>),
     AlertRule(AlertRuleSpec<'n>),
     TelemetryProvider(TelemetryProviderSpec<'n>),
+    RoleBinding(RoleBindingSpec<'n>),
+    AuthorizationProvider(AuthorizationProviderSpec<'n>),
+    OutboundCredential(OutboundCredentialSpec<'n>),
 }
 
 /// Reads a document, or the items of a List, into `out`.
@@ -172,6 +176,9 @@ fn read_spec<'n>(node: Node<'n>, kind: Kind, diagnose: &mut Diagnose) -> Option<
         Kind::RateLimit => Spec::RateLimit(Raw::read(node, reader)?),
         Kind::AlertRule => Spec::AlertRule(Raw::read(node, reader)?),
         Kind::TelemetryProvider => Spec::TelemetryProvider(Raw::read(node, reader)?),
+        Kind::RoleBinding => Spec::RoleBinding(Raw::read(node, reader)?),
+        Kind::AuthorizationProvider => Spec::AuthorizationProvider(Raw::read(node, reader)?),
+        Kind::OutboundCredential => Spec::OutboundCredential(Raw::read(node, reader)?),
     })
 }
 

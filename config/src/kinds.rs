@@ -3,9 +3,10 @@
 use crate::model::Kind;
 use crate::raw::{
     AgentClusterSpec, AgentSecurityPolicySpec, AgentTemplateSpec, AlertRuleSpec, AuthorizationPolicySpec,
-    DestinationRuleSpec, GpuPoolSpec, NodeSpec, Object, PeerAuthenticationSpec, RateLimitSpec, Raw,
-    RequestAuthenticationSpec, ServiceEntrySpec, Shape, SidecarSpec, TelemetryProviderSpec, TelemetrySpec,
-    TrustDomainSpec, VirtualServiceSpec, WorkloadGroupSpec, WorkloadSpec,
+    AuthorizationProviderSpec, DestinationRuleSpec, GpuPoolSpec, NodeSpec, Object, OutboundCredentialSpec,
+    PeerAuthenticationSpec, RateLimitSpec, Raw, RequestAuthenticationSpec, RoleBindingSpec, ServiceEntrySpec,
+    Shape, SidecarSpec, TelemetryProviderSpec, TelemetrySpec, TrustDomainSpec, VirtualServiceSpec,
+    WorkloadGroupSpec, WorkloadSpec,
 };
 
 /// What is known of a kind.
@@ -51,16 +52,19 @@ pub static KINDS: &[KindInfo] = &[
     info::<AgentTemplateSpec>(Kind::AgentTemplate, OURS_ONLY, true, true),
     info::<GpuPoolSpec>(Kind::GpuPool, OURS_ONLY, true, true),
     info::<NodeSpec>(Kind::Node, OURS_ONLY, true, true),
-    info::<AgentSecurityPolicySpec>(Kind::AgentSecurityPolicy, OURS, true, false),
+    info::<AgentSecurityPolicySpec>(Kind::AgentSecurityPolicy, OURS, true, true),
     info::<SidecarSpec>(Kind::Sidecar, NETWORKING, false, true),
     info::<PeerAuthenticationSpec>(Kind::PeerAuthentication, SECURITY, false, true),
-    info::<AuthorizationPolicySpec>(Kind::AuthorizationPolicy, SECURITY, false, false),
-    info::<RequestAuthenticationSpec>(Kind::RequestAuthentication, SECURITY, false, false),
+    info::<AuthorizationPolicySpec>(Kind::AuthorizationPolicy, SECURITY, false, true),
+    info::<RequestAuthenticationSpec>(Kind::RequestAuthentication, SECURITY, false, true),
     info::<TelemetrySpec>(Kind::Telemetry, TELEMETRY, false, true),
     info::<TrustDomainSpec>(Kind::TrustDomain, OURS_ONLY, true, true),
     info::<RateLimitSpec>(Kind::RateLimit, OURS_ONLY, true, true),
     info::<AlertRuleSpec>(Kind::AlertRule, OURS_ONLY, true, true),
     info::<TelemetryProviderSpec>(Kind::TelemetryProvider, OURS_ONLY, true, true),
+    info::<RoleBindingSpec>(Kind::RoleBinding, OURS_ONLY, true, true),
+    info::<AuthorizationProviderSpec>(Kind::AuthorizationProvider, OURS_ONLY, true, true),
+    info::<OutboundCredentialSpec>(Kind::OutboundCredential, OURS_ONLY, true, true),
 ];
 
 /// What is known of `kind`.

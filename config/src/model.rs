@@ -5,7 +5,9 @@
 //! additions to Istio (undefined subsets, lent policies) are spelled out as ordinary subsets and policies.
 
 mod agent;
+mod agent_security_policy;
 mod alert_rule;
+mod authorization_provider;
 pub mod concurrency;
 mod destination_rule;
 mod health;
@@ -15,6 +17,7 @@ mod lookup;
 mod matching;
 mod meta;
 mod observe;
+mod outbound_credential;
 mod placement;
 mod policy;
 mod rate_limit;
@@ -28,7 +31,9 @@ mod trust;
 mod virtual_service;
 
 pub use agent::*;
+pub use agent_security_policy::*;
 pub use alert_rule::*;
+pub use authorization_provider::*;
 pub use concurrency::{AdaptiveConcurrency, Concurrency, QueueLimits};
 pub use destination_rule::*;
 pub use health::*;
@@ -38,6 +43,7 @@ pub use lookup::*;
 pub use matching::*;
 pub use meta::*;
 pub use observe::*;
+pub use outbound_credential::*;
 pub use placement::*;
 pub use policy::*;
 pub use rate_limit::*;
@@ -67,15 +73,15 @@ pub struct Model {
     pub workload_groups: Vec<WorkloadGroup>,
     /// Agents and what they are able to do.
     pub agent_clusters: Vec<AgentCluster>,
-    /// Governance of agents (not enforced yet).
+    /// Governance of agents.
     pub agent_security_policies: Vec<AgentSecurityPolicy>,
     /// What a sidecar may reach.
     pub sidecars: Vec<Sidecar>,
     /// Who must speak mTLS.
     pub peer_authentications: Vec<PeerAuthentication>,
-    /// Who may call what (not enforced yet).
+    /// Who may call what.
     pub authorization_policies: Vec<AuthorizationPolicy>,
-    /// Whose tokens are valid (not enforced yet).
+    /// Whose tokens are valid.
     pub request_authentications: Vec<RequestAuthentication>,
     /// Tracing, metrics and access logs.
     pub telemetries: Vec<Telemetry>,
@@ -93,4 +99,10 @@ pub struct Model {
     pub agent_templates: Vec<AgentTemplate>,
     /// Where telemetry goes.
     pub telemetry_providers: Vec<TelemetryProvider>,
+    /// Who has which role.
+    pub role_bindings: Vec<RoleBinding>,
+    /// Who is asked by the action CUSTOM.
+    pub authorization_providers: Vec<AuthorizationProvider>,
+    /// What sidecars show to hosts on their agents' behalf.
+    pub outbound_credentials: Vec<OutboundCredential>,
 }

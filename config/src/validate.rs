@@ -6,6 +6,7 @@ mod agent;
 mod agent_security_policy;
 mod alert_rule;
 pub mod annotations;
+mod authorization_provider;
 mod base64;
 pub(crate) mod check;
 mod cors;
@@ -23,12 +24,14 @@ mod merge;
 mod mirrors;
 mod node;
 mod observe;
+mod outbound_credential;
 mod placement;
 mod pool;
 mod rate_limit;
 mod references;
 mod regions;
 mod retry;
+mod role_binding;
 mod runtime;
 mod security;
 mod service;
@@ -142,6 +145,14 @@ fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &
         }
         Spec::TelemetryProvider(spec) => {
             model.telemetry_providers.extend(telemetry_provider::telemetry_provider(cx, meta, &spec));
+        }
+        Spec::RoleBinding(spec) => model.role_bindings.push(role_binding::role_binding(cx, meta, &spec)),
+        Spec::AuthorizationProvider(spec) => {
+            let provider = authorization_provider::authorization_provider(cx, meta, &spec);
+            model.authorization_providers.extend(provider);
+        }
+        Spec::OutboundCredential(spec) => {
+            model.outbound_credentials.extend(outbound_credential::outbound_credential(cx, meta, &spec));
         }
         Spec::RateLimit(spec) => {
             drafts.rate_limits.extend(rate_limit::rate_limit(cx, meta, &spec));

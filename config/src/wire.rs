@@ -4,6 +4,8 @@
 //! length (big-endian), then one JSON object. A reader ignores fields and message types that it does not know, so
 //! minor versions mix; another major version is refused by the hello.
 
+mod action;
+mod audit;
 mod frames;
 pub mod node;
 mod telemetry;
@@ -16,6 +18,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+pub use action::{Action, Actions, Hold};
+pub use audit::{AuditBatch, AuditRecord, AuditTaken, AuditWhat};
 pub use frames::{Frames, WireError, frame};
 use frames::{Tagged, read};
 pub use telemetry::{
@@ -29,7 +33,7 @@ pub use why::{
 /// The version of the protocol; one that differs is refused.
 pub const MAJOR: u16 = 1;
 /// Counts up with each addition; any other is served.
-pub const MINOR: u16 = 3;
+pub const MINOR: u16 = 4;
 /// The longest frame that a control plane takes from a sidecar, in bytes.
 pub const LONGEST_TO_CONTROL: usize = 4 << 20;
 /// The longest frame that a sidecar takes from its control plane, in bytes.
@@ -53,6 +57,8 @@ pub enum ToControl {
     Answered(Answered),
     /// Calls wait for agents that are started on demand.
     Asked(node::Asked),
+    /// Records of the audit log; answered by [`ToSidecar::AuditTaken`].
+    Audit(AuditBatch),
     /// Something of a later minor version.
     #[serde(other)]
     Unknown,
@@ -78,6 +84,8 @@ pub enum ToSidecar {
     Why(Why),
     /// An agent that calls wait for will not come soon.
     NotStarted(node::NotStarted),
+    /// Records of the audit log are stored.
+    AuditTaken(AuditTaken),
     /// No sidecar chooses this one any more: the answer to the status [`Status::Draining`].
     Drained {},
     /// Not served; the stream ends.
@@ -100,6 +108,7 @@ impl<'de> Deserialize<'de> for ToSidecar {
             "taps" => ToSidecar::Taps(read(text)?),
             "why" => ToSidecar::Why(read(text)?),
             "not-started" => ToSidecar::NotStarted(read(text)?),
+            "audit-taken" => ToSidecar::AuditTaken(read(text)?),
             "drained" => ToSidecar::Drained {},
             "refused" => ToSidecar::Refused(read(text)?),
             _ => ToSidecar::Unknown,
@@ -356,6 +365,9 @@ pub struct Update {
     /// Whom to trust, and whom no more; whole whenever it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<Trust>,
+    /// Agents that are held to something; whole whenever it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions: Option<Actions>,
 }
 
 /// What makes a document unique.
@@ -552,6 +564,7 @@ mod tests {
             endpoints: Vec::new(),
             endpoints_gone: vec!["e".into()],
             trust: None,
+            actions: None,
         };
         let sent = frame(&ToSidecar::Update(Box::new(update))).unwrap();
         let Some(ToSidecar::Update(read)) = self::read(&sent).unwrap() else { panic!("no update") };

@@ -6,6 +6,8 @@ pub mod agents;
 pub mod alerts;
 pub mod analyze;
 pub mod apply;
+pub mod audit;
+pub mod authz;
 pub mod backup;
 pub mod ca;
 mod changes;
@@ -22,6 +24,7 @@ pub mod failed;
 pub mod files;
 pub mod get;
 pub mod history;
+pub mod hold;
 pub mod human;
 pub mod kinds;
 pub mod logs;
@@ -32,6 +35,7 @@ pub mod node;
 pub mod nodes;
 pub mod output;
 pub mod placement;
+pub mod policy;
 pub mod restore;
 pub mod scale;
 pub mod schema;
@@ -96,6 +100,12 @@ enum Command {
     Traces(traces::Traces),
     Trace(trace::Trace),
     Ui(ui::Ui),
+    Authz(authz::Authz),
+    Policy(policy::Policy),
+    Audit(audit::Audit),
+    Quarantine(hold::Quarantine),
+    Restrict(hold::Restrict),
+    Release(hold::Release),
     Token(token::Token),
     Revoke(members::Revoke),
     Readmit(members::Readmit),
@@ -126,6 +136,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "ui",
         ],
     ),
+    ("Who may do what", &["authz", "policy", "audit", "quarantine", "restrict", "release"]),
     ("Who belongs to it", &["token", "revoke", "readmit", "trust", "admin"]),
     ("Without a control plane", &["check", "schema", "dashboards", "completion", "version"]),
 ];
@@ -218,6 +229,12 @@ fn ask(command: Command) -> Result<(), Failed> {
             Command::Traces(it) => it.run().await,
             Command::Trace(it) => it.run().await,
             Command::Ui(it) => it.run().await,
+            Command::Authz(it) => it.run().await,
+            Command::Policy(it) => it.run().await,
+            Command::Audit(it) => it.run().await,
+            Command::Quarantine(it) => it.run().await,
+            Command::Restrict(it) => it.run().await,
+            Command::Release(it) => it.run().await,
             Command::Token(it) => it.run().await,
             Command::Revoke(it) => it.run().await,
             Command::Readmit(it) => it.run().await,

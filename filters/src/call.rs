@@ -54,6 +54,20 @@ impl Protocol {
     }
 }
 
+/// How much of a body was understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Understood {
+    /// There is none.
+    #[default]
+    Empty,
+    /// It was not read: nothing hangs on it, or it is of a kind that says nothing of agents' protocols.
+    Unread,
+    /// All that decisions hang on.
+    Whole,
+    /// It could mean several things, or is too long or coded in a way that cannot be read: what hangs on it is refused.
+    Doubtful,
+}
+
 /// What `decode` learned. Everything unknown is `None`; that is never an error.
 #[derive(Debug, Clone, Default)]
 pub struct Call {
@@ -83,6 +97,10 @@ pub struct Call {
     pub user: Option<Box<str>>,
     /// Whether the caller asked for a stream (`stream: true`, `Accept: text/event-stream`, `message/stream`).
     pub streaming: bool,
+    /// The capability of an A2A agent that a message asks for: `params.metadata.skillId` or `params.message.metadata.skillId`.
+    pub skill: Option<Box<str>>,
+    /// How much of the body was understood.
+    pub body: Understood,
     /// What the body says of the trace (MCP `params._meta`).
     pub meta: Option<Box<TraceMeta>>,
 }

@@ -2,11 +2,15 @@
 //! The only place where configuration types turn into runtime types.
 
 mod action;
+mod authorizers;
+mod authz;
 mod block;
 mod catalogue;
 pub mod cluster;
+mod credentials;
 mod destination;
 mod egress;
+mod governance;
 mod inbound;
 mod on_demand;
 mod rate_limit;
@@ -15,6 +19,7 @@ mod retry;
 mod route;
 mod telemetry;
 mod to_agent;
+mod tokens;
 
 use std::fmt;
 
@@ -23,6 +28,7 @@ use pilotfish_config::model::{Host, Locality, Model, MtlsMode, OutboundMode, Sou
 use crate::affinity::hash_bytes;
 use crate::balance::locality::Place;
 use crate::clock::Micros;
+use crate::normalize::Normalization;
 use crate::on_demand::OnDemand;
 use crate::plan::{Own, Plan, Registered};
 use crate::state::State;
@@ -52,6 +58,10 @@ pub struct CompileOptions {
     pub alone: bool,
     /// Calls that the agent takes at a time (`--agent-capacity`), when its Sidecar document says nothing; 0: no limit.
     pub capacity: u32,
+    /// Whether nobody may call the workload whom no ALLOW policy lets in (`--default-deny`); Istio's default is that everybody may.
+    pub default_deny: bool,
+    /// How far paths are normalised.
+    pub normalization: Normalization,
     /// Looks up variables of the process's environment; `None`: there are none, as in the control plane, which checks for others.
     pub environment: Option<fn(&str) -> Option<String>>,
 }
@@ -114,11 +124,19 @@ pub fn compile(
     let (inbound, mut warnings) = inbound::compile(model, options);
     warnings.extend(routes.warnings);
     let telemetry = telemetry::compile(model, options, &mut warnings)?;
+    let authz = authz::compile(model, options, &mut warnings);
+    let tokens = tokens::compile(model, options, &mut warnings);
+    let credentials = credentials::compile(model, options, &mut warnings);
+    let authorizers = authorizers::compile(model, options, &mut warnings);
     Ok(Plan {
         routes: routes.table,
         by_capability: routes.by_capability,
         warnings: warnings.into(),
         inbound,
+        authz,
+        tokens,
+        credentials,
+        authorizers,
         telemetry: telemetry.policies,
         telemetry_providers: telemetry.providers,
         own: model.sidecar(&options.namespace, &options.labels).map(Own::of).unwrap_or_default(),

@@ -9,6 +9,10 @@
 //! | is there room | [`inflight`] | select, dial |
 //! | what to change in a head | [`headers`], [`rewrite`] | dial, respond |
 //! | may it go on: hops, cycles, deadline, priority | [`call_path`], [`deadline`], [`correlate`] | guard |
+//! | which path is meant | [`normalize`] | normalize |
+//! | whose tokens are valid | [`tokens`] | authenticate |
+//! | may this caller do this | [`authz`], [`authorizer`] | admit |
+//! | what is shown on the agent's behalf | [`credentials`] | dial |
 //! | is it too often | [`rate_limit`] | admit |
 //! | is there too much | [`concurrency`], [`shed`] | admit, select |
 //! | is it answered here, or spoilt on purpose | [`cors`], [`fault`] | route |
@@ -26,6 +30,8 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may wait and measure"))]
 
 pub mod affinity;
+pub mod authorizer;
+pub mod authz;
 pub mod balance;
 pub mod breaker;
 pub mod budget;
@@ -38,6 +44,7 @@ pub mod compile;
 pub mod concurrency;
 pub mod correlate;
 pub mod cors;
+pub mod credentials;
 pub mod deadline;
 pub mod dedup;
 pub mod endpoint;
@@ -52,6 +59,7 @@ pub mod headers;
 pub mod hedge;
 pub mod inflight;
 pub mod mirror;
+pub mod normalize;
 pub mod on_demand;
 pub mod outlier;
 pub mod plan;
@@ -67,6 +75,7 @@ pub mod shed;
 pub mod state;
 pub mod telemetry;
 pub mod text;
+pub mod tokens;
 pub mod trace;
 pub mod verdict;
 mod view;

@@ -14,10 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::affinity::{Affinity, split_hash};
+use crate::authorizer::Authorizers;
+use crate::authz::Authz;
 use crate::call::{Call, Caller, Head};
 use crate::capability::{Catalogue, Demand, Wanted, host_capability};
 use crate::cluster::Cluster;
 pub use crate::cluster::ClusterId;
+use crate::credentials::Credentials;
 use crate::endpoint::Labels;
 use crate::headers::HeaderEditsPair;
 use crate::on_demand::OnDemand;
@@ -25,6 +28,7 @@ use crate::rewrite::{PathRewrite, Redirect, Rewrite};
 use crate::route::block::{Block, PathMatch};
 use crate::route::{RouteTable, VirtualHost};
 use crate::telemetry::{Collector, TelemetryPolicy};
+use crate::tokens::TokenRules;
 use crate::verdict::{Deny, Reason};
 
 pub use egress::Egress;
@@ -47,6 +51,10 @@ pub struct Plan {
     pub(crate) egress: Egress,
     pub(crate) registered: Registered,
     pub(crate) inbound: InboundMtls,
+    pub(crate) authz: Authz,
+    pub(crate) tokens: TokenRules,
+    pub(crate) credentials: Credentials,
+    pub(crate) authorizers: Authorizers,
     pub(crate) own: Own,
     /// Of calls of the agent itself, and of calls to it.
     pub(crate) telemetry: [TelemetryPolicy; 2],
@@ -281,6 +289,10 @@ impl Default for Plan {
             egress: Egress::default(),
             registered: Registered::default(),
             inbound: InboundMtls::default(),
+            authz: Authz::default(),
+            tokens: TokenRules::default(),
+            credentials: Credentials::default(),
+            authorizers: Authorizers::default(),
             own: Own::default(),
             telemetry: Default::default(),
             telemetry_providers: Box::default(),
@@ -391,6 +403,21 @@ impl Plan {
     /// What Telemetry documents say of calls to the agent (Istio's SERVER side).
     pub fn server_telemetry(&self) -> &TelemetryPolicy {
         &self.telemetry[1]
+    }
+
+    /// Whose tokens are valid here.
+    pub fn tokens(&self) -> &TokenRules {
+        &self.tokens
+    }
+
+    /// What the sidecar shows to hosts on its agent's behalf.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Who is asked by the action CUSTOM.
+    pub fn authorizers(&self) -> &Authorizers {
+        &self.authorizers
     }
 
     /// The TelemetryProviders that [`Plan::client_telemetry`] and [`Plan::server_telemetry`] name, sorted by name.

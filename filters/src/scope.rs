@@ -196,6 +196,9 @@ impl<'m> Scope<'m> {
             .chain(model.rate_limits.iter().map(|limit| &limit.meta))
             .chain(model.telemetries.iter().map(|telemetry| &telemetry.meta))
             .chain(model.telemetry_providers.iter().map(|provider| &provider.meta))
+            .chain(model.role_bindings.iter().map(|binding| &binding.meta))
+            .chain(model.authorization_providers.iter().map(|provider| &provider.meta))
+            .chain(model.outbound_credentials.iter().map(|credential| &credential.meta))
             .filter(|meta| own(meta) || root(meta));
         for meta in groups.chain(sidecars.map(|sidecar| &sidecar.meta)).chain(security) {
             self.see(meta);

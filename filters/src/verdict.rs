@@ -50,6 +50,30 @@ reasons! {
     TransferCoding = "transfer-coding-unknown", 501, Caller;
     /// The caller does not show the local agent's secret (`--local-secret-file`).
     LocalSecret = "local-secret-required", 407, Caller;
+    /// The caller shows no token where one is needed, or one that is not valid (RFC 6750 section 3.1).
+    Unauthenticated = "unauthenticated", 401, Caller;
+    /// A policy does not let this caller do this.
+    AccessDenied = "access-denied", 403, Caller;
+    /// Policies hang on what the body says, and it cannot be understood without doubt.
+    NotDecidable = "not-decidable", 403, Caller;
+    /// The caller, or who is called, is quarantined.
+    Quarantined = "quarantined", 403, Caller;
+    /// The caller is restricted to other capabilities.
+    Restricted = "restricted", 403, Caller;
+    /// The chain of who asked whom is not proved.
+    BadDelegation = "bad-delegation", 403, Caller;
+    /// The external authorizer cannot be asked, and its provider does not say that calls go on then.
+    AuthorizerUnavailable = "authorizer-unavailable", 403, Mesh;
+    /// The answer is of a higher class than the caller may get.
+    Classified = "classified", 403, Caller;
+    /// The policy wants encryption, and there is none.
+    EncryptionRequired = "encryption-required", 403, Caller;
+    /// The record of this call cannot be kept, and the policy does not let it go on without.
+    AuditUnavailable = "audit-unavailable", 503, Mesh;
+    /// The token or key that the sidecar has to show on its agent's behalf cannot be had.
+    CredentialUnavailable = "credential-unavailable", 503, Mesh;
+    /// A list has to be narrowed to what the caller may see, and cannot be.
+    ListUnreadable = "list-unreadable", 502, Upstream;
     /// No host or rule matches.
     NoRoute = "no-route", 404, Caller;
     /// The destination is not allowed by the egress rules.

@@ -2,10 +2,15 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may wait and measure"))]
 
+pub mod actions;
 pub mod admin;
+pub mod ask;
+pub mod audit;
+pub mod authorizers;
 pub mod bootstrap;
 pub mod clock;
 pub mod control;
+pub mod credentials;
 pub mod health;
 pub mod http;
 pub mod listen;
@@ -21,5 +26,6 @@ pub mod starts;
 pub mod supervise;
 pub mod telemetry;
 pub mod tls;
+pub mod tokens;
 pub mod upstream;
 pub mod worker;

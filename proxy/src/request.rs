@@ -1,14 +1,16 @@
 //! What happens to a request, from top to bottom. One function calls the stages in their order; one file per stage.
 //!
-//! listen (the caller of [`Service`]) -> identify -> decode -> guard -> trace -> explain -> route -> cors -> admit -> fault -> (select -> start -> dial -> repeat) -> respond
+//! listen (the caller of [`Service`]) -> identify -> normalize -> decode -> guard -> trace -> authenticate -> delegation -> explain -> route -> cors -> admit -> fault -> (select -> start -> dial -> repeat) -> respond
 //! -> record. `ARCHITECTURE.md`, "Life of a request", has the same names.
 
 pub mod admit;
 pub mod answer;
+pub mod authenticate;
 pub mod cors;
 pub mod ctx;
 pub mod decode;
 pub mod dedup;
+pub mod delegation;
 pub mod dial;
 pub mod egress;
 pub mod explain;
@@ -18,6 +20,7 @@ pub mod guard;
 pub mod identify;
 pub mod local_secret;
 pub mod mirror;
+pub mod normalize;
 pub mod record;
 pub mod repeat;
 pub mod replay;
@@ -99,10 +102,13 @@ async fn serve<'p>(
     let plan = &snapshot.plan;
     local_secret::check(worker.shared.local_secret.as_ref(), ctx.direction, &mut head)?;
     let caller = identify::identify(ctx, &mut head);
+    normalize::normalize(worker, &mut head)?;
     let call = decode::decode(ctx, &head, down, plan).await;
     trace::decoded(ctx, &call);
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
     trace::enter(worker, plan, ctx, &call, &mut head);
+    authenticate::authenticate(worker, plan, ctx, &mut head).await?;
+    delegation::enter(worker, ctx, &mut head)?;
     explain::enter(worker, plan, ctx, &caller, &mut head);
     guard::remember(worker, ctx, &call, &head);
     ctx.agentic = agentic::asked(&head, &call);
@@ -134,12 +140,15 @@ async fn follow<'p>(
     ctx: &mut Ctx<'p>,
     way: Way<'p>,
     Asker { call, caller }: Asker<'_>,
-    head: RequestHead,
+    mut head: RequestHead,
     down: &mut Downstream<'_>,
 ) -> Result<(), Failed> {
     let plan = &snapshot.plan;
     let asked = admit::Asked { snapshot, caller, call, way: &way, head: &head };
     let permit = down.unless_gone(pin!(admit::admit(worker, ctx, &asked))).await??;
+    for (name, value) in std::mem::take(&mut ctx.due.to_upstream) {
+        head.headers.set(&name, &value);
+    }
     trace::admitted(worker, ctx);
     let matched = match way {
         Way::Agent => return dedup::to_agent(worker, plan.own().dedup, ctx, permit, head, down).await,

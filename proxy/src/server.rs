@@ -16,10 +16,14 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 
+use crate::actions::Actions;
 use crate::admin::Admin;
+use crate::audit::Audit;
+use crate::authorizers::Authorizers;
 use crate::bootstrap::{Secret, Settings, otlp};
 use crate::clock::Clock;
 use crate::control::{self, NoMember, workload_api};
+use crate::credentials::Credentials;
 use crate::health::{self, Health};
 use crate::listen::callers::Callers;
 use crate::listen::{self, Direction, Slots};
@@ -50,6 +54,7 @@ use crate::telemetry::text::push_sentence;
 use crate::telemetry::tracing::Tracing;
 use crate::tls::Tls;
 use crate::tls::files::IdentityFiles;
+use crate::tokens::Tokens;
 use crate::worker::Worker;
 
 /// How long the end of the process waits for the access log's reader, and for whoever takes telemetry.
@@ -91,6 +96,16 @@ pub struct Shared {
     pub recalls: Recalls,
     /// Who the sidecar is, and whom it trusts.
     pub tls: Tls,
+    /// Which agents are held to something.
+    pub actions: Actions,
+    /// Keys of token issuers.
+    pub tokens: Tokens,
+    /// What is shown on the agent's behalf.
+    pub credentials: Credentials,
+    /// External authorizers.
+    pub authorizers: Authorizers,
+    /// What was decided.
+    pub audit: Audit,
     /// Names to addresses.
     pub dns: Arc<Dns>,
     /// What outbound calls have to show, when that is asked for.
@@ -174,6 +189,11 @@ impl Shared {
             tracing: Tracing::new(&settings.telemetry),
             recalls: Recalls::default(),
             tls: Tls::new()?,
+            actions: Actions::default(),
+            tokens: Tokens::default(),
+            credentials: Credentials::default(),
+            authorizers: Authorizers::default(),
+            audit: Audit::default(),
             dns: Arc::new(dns),
             local_secret,
             health,

@@ -20,8 +20,9 @@ use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 
+use pilotfish_filters::authz::Principal;
 use pilotfish_identity::tls::{ClientAuth, client_config, server_config};
-use pilotfish_identity::{Credentials, Identity, LiveIdentity, Peer, hex};
+use pilotfish_identity::{Credentials, Identity, LiveIdentity, Peer, SpiffeId, hex};
 use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::Notify;
 
@@ -88,6 +89,8 @@ pub struct MeshPeer {
     pub forwarded: Box<str>,
     /// `namespace/name`, when its identity is an agent's.
     pub agent: Option<Box<str>>,
+    /// The same as policies see it.
+    pub principal: Principal,
 }
 
 impl MeshPeer {
@@ -99,6 +102,18 @@ impl MeshPeer {
         }
         let _ = write!(forwarded, "Hash={};Subject=\"\";URI={}", hex(&peer.leaf), peer.id);
         let agent = peer.id.as_agent().map(|(namespace, name)| format!("{namespace}/{name}").into());
-        MeshPeer { peer, forwarded: forwarded.into(), agent }
+        let principal = principal(&peer.id);
+        MeshPeer { peer, forwarded: forwarded.into(), agent, principal }
+    }
+}
+
+/// A SPIFFE ID as policies see it.
+pub fn principal(id: &SpiffeId) -> Principal {
+    let named = id.as_agent().or_else(|| id.as_service_account());
+    Principal {
+        id: id.as_str().trim_start_matches("spiffe://").into(),
+        trust_domain: id.trust_domain().as_str().into(),
+        namespace: named.map(|(namespace, _)| namespace.into()),
+        name: named.map(|(_, name)| name.into()),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
 
 use super::{CircuitBreaker, Duties, HealthCheck, Meta, PlacementRules, Runtime, StringMap, Wish};
 
@@ -201,50 +200,4 @@ pub struct AutoScaling {
     pub scale_up_threshold: Option<f64>,
     /// Fewer below this, in percent.
     pub scale_down_threshold: Option<f64>,
-}
-
-/// How agents are governed (not enforced yet).
-#[derive(Debug, Clone)]
-pub struct AgentSecurityPolicy {
-    /// Key, labels, annotations, place.
-    pub meta: Meta,
-    /// Callers have to say who they are.
-    pub authentication_required: bool,
-    /// How they may (`certificate`, `oauth2`, ...).
-    pub authentication_methods: Vec<String>,
-    /// How long a token is valid.
-    pub token_lifetime: Option<Duration>,
-    /// `rbac` or another word.
-    pub authorization_model: Option<String>,
-    /// Who may do what.
-    pub roles: Vec<AgentRole>,
-    /// `required`, `preferred` or `disabled`.
-    pub encryption: Option<String>,
-    /// Protocols that are allowed.
-    pub protocols: Vec<String>,
-    /// Data has to be classified.
-    pub classification_required: bool,
-    /// Classes, from the least to the most secret.
-    pub access_levels: Vec<String>,
-    /// Log every action.
-    pub audit_all_actions: bool,
-    /// Log data access.
-    pub log_data_access: bool,
-    /// Raise an alert on anomalies.
-    pub alert_on_anomalies: bool,
-    /// Frameworks to comply with.
-    pub frameworks: Vec<String>,
-    /// How long records are kept.
-    pub retention: Option<Duration>,
-}
-
-/// Who may do what.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentRole {
-    /// The agent that has the role.
-    pub name: String,
-    /// `area:verb`, `*` allowed.
-    pub permissions: Vec<String>,
-    /// Paths, `*` allowed.
-    pub resources: Vec<String>,
 }

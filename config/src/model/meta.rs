@@ -60,6 +60,12 @@ kinds! {
     AlertRule,
     /// Where telemetry goes.
     TelemetryProvider,
+    /// Who has a role of an AgentSecurityPolicy.
+    RoleBinding,
+    /// Who is asked by AuthorizationPolicies with the action CUSTOM.
+    AuthorizationProvider,
+    /// What the sidecar shows to a host on its agent's behalf.
+    OutboundCredential,
 }
 
 impl fmt::Display for Kind {
@@ -77,6 +83,9 @@ impl Kind {
                 | Kind::PeerAuthentication
                 | Kind::AuthorizationPolicy
                 | Kind::RequestAuthentication
+                | Kind::RoleBinding
+                | Kind::AuthorizationProvider
+                | Kind::OutboundCredential
         )
     }
 }

@@ -29,6 +29,9 @@ const SHORT: &[(&str, &str)] = &[
     ("rl", "RateLimit"),
     ("alr", "AlertRule"),
     ("tp", "TelemetryProvider"),
+    ("rb", "RoleBinding"),
+    ("azp", "AuthorizationProvider"),
+    ("oc", "OutboundCredential"),
 ];
 
 /// What is asked for.

@@ -384,6 +384,7 @@ impl Open {
                 }
                 ControlFlow::Continue(())
             }
+            Some(Ok(ToControl::Audit(_batch))) => ControlFlow::Continue(()),
             Some(Ok(ToControl::Unknown)) => ControlFlow::Continue(()),
         }
     }

@@ -1,7 +1,10 @@
 //! One request: its row, its caller, its body, its answer; and a line in the log for each write.
 
+mod actions;
 mod alerts;
 mod analysis;
+mod audit;
+mod authz;
 mod documents;
 mod fleet;
 mod graph;
@@ -158,6 +161,13 @@ async fn dispatch(control: &Arc<Control>, asks: Asks, asked: &Asked) -> Result<A
         Asks::Mark => placement::mark(control, asked).await,
         Asks::Rebalance => placement::rebalance(control, asked).await,
         Asks::Tail => placement::tail(control, asked).await,
+        Asks::Audit => audit::list(control, asked).await,
+        Asks::AuditVerify => audit::verify(control, asked).await,
+        Asks::AuthzExplain => authz::explain(control, asked),
+        Asks::AuthzMatrix => authz::matrix(control, asked),
+        Asks::PolicyReport => authz::report(control, asked),
+        Asks::Actions => actions::list(control, asked),
+        Asks::Act => actions::act(control, asked).await,
         Asks::Stream | Asks::Spans | Asks::NodeStream => {
             Err(Denied::forbidden("this needs a sidecar's certificate, over TLS"))
         }

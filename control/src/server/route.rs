@@ -62,6 +62,20 @@ pub(super) enum Asks {
     Tail,
     /// A node's stream.
     NodeStream,
+    /// Records of the audit log.
+    Audit,
+    /// Whether the audit log is whole.
+    AuditVerify,
+    /// Whether a call would be allowed, and by which rule.
+    AuthzExplain,
+    /// Who may call whom.
+    AuthzMatrix,
+    /// What policies say and what of it is enforced.
+    PolicyReport,
+    /// Agents that are held to something.
+    Actions,
+    /// Hold an agent, or let it go.
+    Act,
 }
 
 /// Who may make a request.
@@ -145,6 +159,13 @@ const ROUTES: &[Route] = &[
     post("/v1/placement/rebalance", Asks::Rebalance, SMALL),
     post("/v1/nodes/mark", Asks::Mark, SMALL),
     get("/v1/replicas/tail", Asks::Tail),
+    get("/v1/audit", Asks::Audit),
+    get("/v1/audit/verify", Asks::AuditVerify),
+    post("/v1/authz/explain", Asks::AuthzExplain, QUESTION),
+    get("/v1/authz/matrix", Asks::AuthzMatrix),
+    get("/v1/policies/report", Asks::PolicyReport),
+    get("/v1/actions", Asks::Actions),
+    post("/v1/actions", Asks::Act, SMALL),
     Route {
         method: Method::POST,
         path: "/v1/otlp/traces",

@@ -104,6 +104,7 @@ impl Set {
             endpoints: self.endpoints().cloned().collect(),
             endpoints_gone: Vec::new(),
             trust: self.trust().cloned(),
+            actions: None,
         }
     }
 }

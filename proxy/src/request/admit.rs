@@ -12,6 +12,9 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::call::Acted;
 use crate::worker::Worker;
 
+pub mod action;
+pub mod authorize;
+pub mod custom;
 pub mod rate;
 pub mod shed;
 
@@ -50,12 +53,13 @@ impl Permit {
     }
 }
 
-/// Asks the policies in their order: rate limits first, since a call that may not be made should not wait for a place.
+/// Asks the policies in their order: first whether the caller may at all, then rate limits, since a call that may not be made should not wait for a place.
 ///
 /// # Errors
-/// `rate-limited`, `overloaded`, `memory-pressure`, `deadline-exceeded` while it waited.
+/// Those of [`authorize::authorize`], `rate-limited`, `overloaded`, `memory-pressure`, `deadline-exceeded` while it waited.
 pub async fn admit(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) -> Result<Permit, Deny> {
     worker.shared.memory.check(ctx.priority)?;
+    authorize::authorize(worker, ctx, asked).await?;
     if rate::check(worker, ctx, asked)? {
         ctx.call.acted.add(Acted::RATE_LIMIT);
     }

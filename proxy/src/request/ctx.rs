@@ -13,6 +13,8 @@ use pilotfish_filters::verdict::Reason;
 
 use crate::http::{ConnContext, RequestHead};
 use crate::listen::Direction;
+use crate::request::admit::authorize::Due;
+use crate::request::authenticate::Proven;
 use crate::request::guard::Standing;
 use crate::request::serving::Begun;
 use crate::request::start::Later;
@@ -52,6 +54,10 @@ pub struct Ctx<'p> {
     pub overdue: Reason,
     /// guard: how important it is.
     pub priority: Priority,
+    /// authenticate, delegation: who is behind it, besides the peer.
+    pub proven: Proven,
+    /// admit: what it still owes although it is allowed.
+    pub due: Due,
     /// identify: the inbound call that the agent says it belongs to.
     pub said: Option<CallId>,
     /// guard: where it stands in its chain of calls.
@@ -119,6 +125,8 @@ impl<'p> Ctx<'p> {
             deadline: None,
             overdue: Reason::Timeout,
             priority: Priority::default(),
+            proven: Proven::default(),
+            due: Due::default(),
             said: None,
             standing: Standing::default(),
             serving: None,

@@ -89,6 +89,7 @@ impl Inner {
             endpoints: Vec::new(),
             endpoints_gone: Vec::new(),
             trust: None,
+            actions: None,
         }
     }
 }

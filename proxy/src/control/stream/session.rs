@@ -339,6 +339,7 @@ impl Stream {
                 self.member.shared.taps.look(&taps.taps);
                 Ok(())
             }
+            ToSidecar::AuditTaken(_taken) => Ok(()),
             ToSidecar::Why(why) => {
                 self.asked.ask(&self.member.shared, why);
                 Ok(())

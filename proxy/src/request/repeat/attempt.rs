@@ -12,10 +12,10 @@ use pilotfish_filters::verdict::{Deny, Fault, Reason};
 use crate::http::{Downstream, Error, Frame, Pump, RequestHead, ResponseHead, Source, exchange};
 use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Dialed, Protocol};
-use crate::request::guard;
 use crate::request::repeat::course;
 use crate::request::respond::{self, Failed};
 use crate::request::time;
+use crate::request::{delegation, guard};
 use crate::worker::Worker;
 
 /// How much of an answer that nobody will see is read so that its connection can be kept.
@@ -133,6 +133,7 @@ pub async fn try_way(
         let dialed = down.unless_gone(pin!(dial::dial(worker, way))).await;
         let dialed = dialed.map_err(Unsent::gone)?.map_err(Unsent::NotConnected)?;
         guard::leave(worker, ctx, head, way.hop(ctx.direction)).map_err(Unsent::Refused)?;
+        delegation::leave(worker, ctx, head, way.hop(ctx.direction)).map_err(Unsent::Refused)?;
         send(head, down, dialed).await
     };
     // What the rule gives the call is enforced here too, so that the endpoint is remembered for it.
