@@ -24,7 +24,7 @@ mod machine;
 mod nvml;
 mod place;
 mod ports;
-mod processes;
+mod reaper;
 mod replica;
 mod replicas;
 mod session;
@@ -121,7 +121,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
         common: common(&settings, locality.clone()),
         ports: ports::Pool::new(settings.ports.clone()),
         cgroups,
-        reaper: processes::Reaper::start().map_err(said)?,
+        reaper: reaper::Reaper::start().map_err(said)?,
         states: states::States::new(),
     };
     let replicas = replicas::Replicas::open(Arc::new(host)).map_err(said)?;

@@ -8,7 +8,6 @@
 //! | [`guard`] | for `--on-sidecar-loss kill`: what ends the agent's children with the sidecar |
 //! | [`keep`] | from one process of the agent to the next: start, readiness, end, pause, crash loop, stop |
 //! | [`process`] | one process of the agent, started or adopted, and how it ended |
-//! | [`processes`] | all processes that are the agent's, and their end |
 //! | [`usage`] | time and memory that they use |
 //! | [`output`] | what it writes: lines, bounded, to where they go |
 
@@ -19,7 +18,6 @@ mod launch;
 mod output;
 pub mod place;
 mod process;
-mod processes;
 mod usage;
 
 use std::ffi::OsString;

@@ -115,19 +115,9 @@ impl Cgroup {
         self.0.join("agent")
     }
 
-    /// Every process in it.
-    pub(super) fn processes(&self) -> Vec<u32> {
-        let mut pids = Vec::new();
-        for folder in folders(&self.0) {
-            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-            pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
-        }
-        pids
-    }
-
-    /// Kills everything in it at once, where the kernel can (5.14).
-    pub(super) fn kill(&self) {
-        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+    /// All of it.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Removes it; it has to be empty.

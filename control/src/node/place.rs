@@ -20,6 +20,7 @@ use std::time::SystemTime;
 
 use pilotfish_config::wire::node::{ReplicaOrder, ReplicaState};
 use pilotfish_identity::Credentials;
+use pilotfish_processes::{MARK, Which};
 use rustix::fs::FlockOperation;
 use rustix::io::FdFlags;
 use serde::Deserialize;
@@ -28,7 +29,6 @@ use zeroize::Zeroizing;
 use super::cgroups::Cgroup;
 use super::disk;
 use super::ports::Ports;
-use super::processes::{MARK, Which};
 
 /// The hidden command that becomes the sidecar.
 pub const LAUNCH: &str = "launch-sidecar";

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pilotfish_config::wire::node::{ReplicaOrder, ReplicaPhase, ReplicaState};
+use pilotfish_processes::{Ending, Exit, LOOK, Stat, Traits, Watched};
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -13,7 +14,7 @@ use super::backoff::Backoff;
 use super::cgroups::{Cgroup, Cgroups};
 use super::place::{Common, Place};
 use super::ports::Pool;
-use super::processes::{self, Process, Reaper, Which};
+use super::reaper::Reaper;
 use super::replicas;
 use super::states::{States, now_ms};
 use crate::log;
@@ -24,6 +25,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const LIVED: Duration = Duration::from_secs(60);
 /// How long a sidecar may take beyond its agent's time to stop: its own drain (45 s and 2 s) and some more.
 const DRAIN: Duration = Duration::from_secs(50);
+/// After so long a process that was killed is left to the kernel: it waits for a device.
+const GONE: Duration = Duration::from_secs(10);
 /// How often the supervisor's file is read: while it starts, and then.
 const READ: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
@@ -134,7 +137,7 @@ impl Replica {
                 (Wish::Run(order), None) => self.start(&order).await,
                 (Wish::Unknown, None) => match self.place.order() {
                     // Its agent lives: it needs a sidecar now, whoever leads.
-                    Some(order) if !self.processes().is_empty() => self.start(&order).await,
+                    Some(order) if self.lives() => self.start(&order).await,
                     _ => {
                         self.changed().await;
                         None
@@ -145,12 +148,12 @@ impl Replica {
     }
 
     /// The sidecar that an earlier node started.
-    fn adopt(&mut self) -> Option<Process> {
+    fn adopt(&mut self) -> Option<Watched> {
         if let Some(ports) = self.place.ports() {
             self.host.ports.keep(&self.state.id, ports);
         }
         let which = self.place.sidecar()?;
-        let process = Process::find(&which).ok().flatten()?;
+        let process = Watched::find(which.id()?).ok().flatten()?;
         log::info!("a replica was adopted", replica = self.state.id, sidecar = which.pid);
         self.started = true;
         self.read_supervisor();
@@ -166,7 +169,7 @@ impl Replica {
     }
 
     /// Watches a sidecar. Gives it back when something else is wished, none when it has ended.
-    async fn look_after(&mut self, process: Process) -> Option<Process> {
+    async fn look_after(&mut self, process: Watched) -> Option<Watched> {
         let slow = READ.1;
         loop {
             let every = if self.state.phase == ReplicaPhase::Starting { READ.0 } else { slow };
@@ -189,13 +192,13 @@ impl Replica {
     }
 
     /// A sidecar has ended without being told to: waits before the next one.
-    async fn ended(&mut self, process: &Process) {
+    async fn ended(&mut self, process: &Watched) {
         self.place.drop_token();
-        let exit = self.host.reaper.exit(process.which.pid).await;
+        let exit = self.host.reaper.exit(process.id.pid).await;
         let how = exit.map(|exit| format!(" {exit}")).unwrap_or_default();
         let said = self.place.last_words().map(|said| format!(": {said}")).unwrap_or_default();
         let reason = format!("its sidecar ended{how}{said}");
-        let lives = !self.processes().is_empty();
+        let lives = self.lives();
         log::warn!("a sidecar ended", replica = self.state.id, why = reason, agent_lives = lives);
         if !lives {
             self.state.pid = None;
@@ -215,8 +218,8 @@ impl Replica {
         // An agent that lives goes on with its work meanwhile.
         let phase = match exit {
             _ if lives => self.state.phase,
-            Some(processes::Exit::Code(0) | processes::Exit::Signal(_)) | None => ReplicaPhase::Starting,
-            Some(processes::Exit::Code(_)) => ReplicaPhase::Failed,
+            Some(Exit::Code(0) | Exit::Signal(_)) | None => ReplicaPhase::Starting,
+            Some(Exit::Code(_)) => ReplicaPhase::Failed,
         };
         self.say(phase, Some(reason));
         self.pause(again).await;
@@ -228,7 +231,7 @@ impl Replica {
     }
 
     /// Starts the sidecar. `None`: not now; the reason is told, and it was waited.
-    async fn start(&mut self, order: &ReplicaOrder) -> Option<Process> {
+    async fn start(&mut self, order: &ReplicaOrder) -> Option<Watched> {
         match self.try_start(order).await {
             Ok(process) => {
                 self.since = Instant::now();
@@ -245,8 +248,8 @@ impl Replica {
         }
     }
 
-    async fn try_start(&mut self, order: &ReplicaOrder) -> Result<Process, NotStarted> {
-        let mut lives = !self.processes().is_empty();
+    async fn try_start(&mut self, order: &ReplicaOrder) -> Result<Watched, NotStarted> {
+        let mut lives = self.lives();
         if lives && order.generation != self.state.generation {
             self.end(None).await;
             lives = false;
@@ -293,7 +296,7 @@ impl Replica {
         self.started = true;
         let phase = if lives { self.state.phase } else { ReplicaPhase::Starting };
         self.say(phase, moved.or_else(|| lives.then(|| self.state.reason.clone()).flatten()));
-        let found = Which::of(pid).map(|which| Process::find(&which)).transpose()?.flatten();
+        let found = Stat::of(pid).map(|stat| Watched::find(stat.id)).transpose()?.flatten();
         match found {
             Some(process) => Ok(process),
             None => {
@@ -338,7 +341,7 @@ impl Replica {
     }
 
     /// Ends the sidecar, which ends its agent; then whatever is left of both.
-    async fn end(&mut self, sidecar: Option<&Process>) {
+    async fn end(&mut self, sidecar: Option<&Watched>) {
         let patience =
             Duration::from_millis(self.place.order().map_or(10_000, |order| order.stop_timeout_ms));
         self.place.drop_token();
@@ -349,21 +352,14 @@ impl Replica {
                 process.signal(Signal::KILL);
                 process.ended().await;
             }
-            self.host.reaper.exit(process.which.pid).await;
+            self.host.reaper.exit(process.id.pid).await;
         }
-        let find = || self.processes();
-        if !find().is_empty() {
+        if self.lives() {
             let why = "some of its processes outlived its sidecar";
             log::warn!("ending what a replica left behind", replica = self.state.id, why = why);
-            if sidecar.is_some() {
-                // The sidecar has given them their time.
-                if let Some(cgroup) = self.own_cgroup() {
-                    cgroup.kill();
-                }
-                processes::end_all(find, Duration::ZERO).await;
-            } else {
-                processes::end_all(find, patience).await;
-            }
+            // A sidecar has given them their time.
+            let grace = if sidecar.is_some() { Duration::ZERO } else { patience };
+            self.end_left(grace).await;
         }
         if let Some(cgroup) = self.own_cgroup() {
             cgroup.remove();
@@ -375,10 +371,35 @@ impl Replica {
         self.host.cgroups.as_ref().map(|cgroups| cgroups.of(&self.state.id))
     }
 
-    /// Every process of the replica but its sidecar that is watched.
-    fn processes(&self) -> Vec<u32> {
-        let cgroup = self.own_cgroup().map(|cgroup| cgroup.processes()).unwrap_or_default();
-        processes::of_replica(&self.state.id, &cgroup)
+    /// Ends what there is of the replica, by SIGTERM, and after `grace` by SIGKILL.
+    async fn end_left(&self, grace: Duration) {
+        let mut ending = Ending::begin(self.traits(), None, grace);
+        let left = loop {
+            match ending.look() {
+                Some(left) => break left,
+                None => sleep(LOOK).await,
+            }
+        };
+        if let Some(left) = left.first() {
+            let (pid, name) = (left.id.pid, &left.name);
+            log::error!("a process cannot be ended", replica = self.state.id, pid = pid, name = name);
+        }
+    }
+
+    /// What is the replica's, its sidecar too: that has the mark.
+    fn traits(&self) -> Traits {
+        Traits {
+            root: None,
+            cgroup: self.own_cgroup().map(|cgroup| cgroup.path().to_owned()),
+            mark: self.state.id.clone(),
+            orphans: false,
+            gone: GONE,
+        }
+    }
+
+    /// Whether a process of the replica is there.
+    fn lives(&self) -> bool {
+        !self.traits().find().is_empty()
     }
 
     fn without(&self, duty: &str) -> bool {

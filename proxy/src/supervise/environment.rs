@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
+use pilotfish_processes::MARK;
 
-use super::processes::MARK;
 use crate::bootstrap::{Secret, Settings};
 
 /// Where calls go that the sidecar should not see: the agent's own machine.

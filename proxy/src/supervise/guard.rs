@@ -7,11 +7,11 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use pilotfish_processes::Traits;
 use serde::{Deserialize, Serialize};
 
 use super::environment;
-use super::place::{Agent, Place, read_agent};
-use super::processes::Traits;
+use super::place::{Agent, GONE, Place, read_agent};
 
 /// The first argument of the guard.
 pub const WORD: &str = "guard-agent";
@@ -59,6 +59,7 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // Nothing ever comes but the end.
     let _ = io::stdin().lock().read(&mut [0]);
     let root = read_agent(&order.dir).as_ref().and_then(Agent::id);
-    let left = Traits { root, cgroup: order.cgroup, mark: order.mark }.kill();
+    let Order { cgroup, mark, .. } = order;
+    let left = Traits { root, cgroup, mark, orphans: false, gone: GONE }.kill();
     if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use pilotfish_config::wire::Status;
 use pilotfish_config::wire::node::{ReplicaPhase, ReplicaState};
+use pilotfish_processes::{Exit, Id, Stat, Traits, listener, signal_group};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -24,9 +25,8 @@ use super::environment::{self, Environment};
 use super::guard::Guard;
 use super::launch::{self, NotLaunched, Order};
 use super::output::Output;
-use super::place::{Agent, Copy, Place, is_free};
+use super::place::{Agent, Copy, GONE, Place, is_free};
 use super::process::{End, Process};
-use super::processes::{Id, Stat, Traits, listener, signal_group};
 use super::usage::Meter;
 use super::{Run, Supervised, Wanted};
 use crate::bootstrap::{Duty, OnSidecarLoss};
@@ -185,7 +185,10 @@ impl Keeper {
                 Copy::None => {}
                 Copy::Alive(agent) => {
                     if let Some(process) = agent.id().and_then(Process::adopt) {
-                        log::info!("another start of the agent was quicker, it is adopted", pid = agent.pid);
+                        log::info!(
+                            "another start of the agent was quicker, it is adopted",
+                            pid = agent.which.pid
+                        );
                         return Ok(process);
                     }
                 }
@@ -314,7 +317,7 @@ impl Keeper {
     async fn why(&mut self, end: End, id: Id) -> String {
         self.output.settle().await;
         let last = self.output.take_last();
-        if end == End::Code(0)
+        if end == End::How(Exit::Code(0))
             && let Some(child) = self.find(Some(id)).await.first()
         {
             return format!(
@@ -406,7 +409,7 @@ impl Keeper {
 
     fn traits(&self, root: Option<Id>) -> Traits {
         let cgroup = self.shared.settings.supervise.agent_cgroup.clone();
-        Traits { root, cgroup, mark: self.place.mark().to_owned() }
+        Traits { root, cgroup, mark: self.place.mark().to_owned(), orphans: true, gone: GONE }
     }
 
     async fn find(&self, root: Option<Id>) -> Vec<Stat> {

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use pilotfish_processes::{Id, Stat, Which};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal, setsid};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
 use super::environment::{self, Environment};
-use super::place::{Agent, boot, lock_agent, write_agent};
-use super::processes::{Id, Stat};
+use super::place::{Agent, lock_agent, write_agent};
 use crate::control::disk::StateDir;
 
 /// The first argument of the launcher.
@@ -144,11 +144,9 @@ fn become_agent(order: &Order, command: &[OsString]) -> Result<std::convert::Inf
             false
         }
     });
-    let own = Stat::of(std::process::id()).ok_or_else(|| cannot("/proc cannot be read".into()))?;
+    let which = Which::of(std::process::id()).ok_or_else(|| cannot("/proc cannot be read".into()))?;
     let agent = Agent {
-        pid: own.id.pid,
-        start: own.id.start,
-        boot: boot(),
+        which,
         cgroup: cgroup.map(Path::to_owned),
         app: order.app,
         outbound: order.outbound,

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
+use pilotfish_processes::{Id, Stat, Which};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::set_child_subreaper;
 use serde::{Deserialize, Serialize};
 
-use super::processes::{Id, Stat};
 use crate::bootstrap::{HostPort, Settings};
 use crate::control::disk::StateDir;
 use crate::net::fill_unique;
@@ -30,7 +30,9 @@ const KEPT: &str = "supervise.json";
 const AGENT: &str = "agent.json";
 /// The generated secret.
 const SECRET: &str = "agent-secret";
-/// How long a sidecar that is about to end, or its guard, is waited for.
+/// How long killed processes may take to be gone: the kernel frees their memory first.
+pub const GONE: Duration = Duration::from_secs(5);
+/// How long a sidecar that is about to end, or its guard, is waited for: longer than [`GONE`].
 const BEFORE_US: Duration = Duration::from_secs(6);
 /// The label that a node gives its replicas' sidecars.
 const REPLICA: &str = "pilotfish.dev/replica";
@@ -60,12 +62,9 @@ struct Kept {
 /// The agent's process, as the launcher wrote it down before it became it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agent {
-    /// Its number.
-    pub pid: u32,
-    /// When it started, in the kernel's ticks.
-    pub start: u64,
-    /// Which start of the machine that is of.
-    pub boot: String,
+    /// Which process.
+    #[serde(flatten)]
+    pub which: Which,
     /// The cgroup that it joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
@@ -80,13 +79,8 @@ pub struct Agent {
 impl Agent {
     /// Which process that was, if it was since the machine started.
     pub fn id(&self) -> Option<Id> {
-        (self.boot == boot()).then_some(Id { pid: self.pid, start: self.start })
+        self.which.id()
     }
-}
-
-/// This start of the machine.
-pub fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// What there is of an agent that an earlier sidecar started.

@@ -7,9 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pilotfish_config::wire::node::Usage;
+use pilotfish_processes::{Id, Orphans, Stat, Traits, members};
 use rustix::param::{clock_ticks_per_second, page_size};
-
-use super::processes::{Id, Orphans, Stat, Traits, members};
 
 /// How often the agent's processes are looked for among all of the machine; those that are known are asked each time.
 const SEARCH: Duration = Duration::from_secs(30);
@@ -114,7 +113,8 @@ mod tests {
     #[test]
     fn a_busy_process_uses_a_core() {
         let root = Stat::of(std::process::id()).map(|stat| stat.id);
-        let traits = Traits { root, cgroup: None, mark: "nobody's".into() };
+        let traits =
+            Traits { root, cgroup: None, mark: "nobody's".into(), orphans: true, gone: Duration::ZERO };
         let mut meter = Meter::new(traits);
         let begun = Instant::now();
         let mut waste = 0_u64;
