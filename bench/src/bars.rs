@@ -44,7 +44,7 @@ const fn absolute(work: Work, ours: Peer, value: &'static str, words: &'static s
 const CPU: &str = "CPU per request";
 
 /// All of them.
-pub const BARS: [Bar; 50] = [
+pub const BARS: [Bar; 53] = [
     Bar { aim: Some(0.85), ..ratio(Work::H1, "cpu_us", CPU, Peer::Haproxy, 1.05) },
     ratio(Work::H1, "cpu_us", CPU, Peer::Envoy, 0.35),
     ratio(Work::H1, "cpu_us", CPU, Peer::Pingora, 0.6),
@@ -149,6 +149,12 @@ pub const BARS: [Bar; 50] = [
         ours: Peer::PilotfishTraced,
         ..ratio(Work::Telemetry, "cpu_us", "CPU per request, every trace", Peer::EnvoyTraced, 1.0)
     },
+    ratio(Work::Authz, "cpu_us", "CPU per request, 1,000 rules ÷ none", Peer::PilotfishOpen, 1.03),
+    Bar {
+        ours: Peer::PilotfishAudited,
+        ..ratio(Work::Authz, "cpu_us", "CPU per request, every call audited ÷ not", Peer::Pilotfish, 1.05)
+    },
+    absolute(Work::Roles, Peer::Control, "roles_ms", "10,000 roles pushed, ms", 200.0),
     absolute(Work::Failing, Peer::Pilotfish, "failed_early_pct", "callers' errors in the first 2 s, %", 0.5),
     Bar {
         at: "one slow",

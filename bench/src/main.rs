@@ -1,6 +1,8 @@
 //! `make bench`: pilotfish-proxy beside its rivals, and the load tools that measure them.
 
+mod authz;
 mod bars;
+mod bed;
 mod clock;
 mod fleet;
 mod load;

@@ -22,6 +22,10 @@ pub enum Peer {
     PilotfishOff,
     /// Ours, with every call traced.
     PilotfishTraced,
+    /// Ours, with nothing to decide about callers.
+    PilotfishOpen,
+    /// Ours, with a thousand rules about callers, and a record of each decision.
+    PilotfishAudited,
     /// Ours, with [`BIG_TABLE`] rules and 1,000 endpoints.
     PilotfishBig,
     /// HAProxy.
@@ -140,12 +144,14 @@ pub fn mesh_yaml(setup: &Setup) -> String {
 
 impl Peer {
     /// All of them, in the order in which a round runs.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Direct,
         Self::Pilotfish,
         Self::PilotfishPolicies,
         Self::PilotfishOff,
         Self::PilotfishTraced,
+        Self::PilotfishOpen,
+        Self::PilotfishAudited,
         Self::PilotfishBig,
         Self::Haproxy,
         Self::HaproxySplice,
@@ -165,6 +171,8 @@ impl Peer {
                 | Self::PilotfishPolicies
                 | Self::PilotfishOff
                 | Self::PilotfishTraced
+                | Self::PilotfishOpen
+                | Self::PilotfishAudited
                 | Self::PilotfishBig
         )
     }
@@ -177,6 +185,8 @@ impl Peer {
             Self::PilotfishPolicies => "pilotfish-policies",
             Self::PilotfishOff => "pilotfish-off",
             Self::PilotfishTraced => "pilotfish-traced",
+            Self::PilotfishOpen => "pilotfish-open",
+            Self::PilotfishAudited => "pilotfish-audited",
             Self::PilotfishBig => "pilotfish-10k",
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "haproxy-splice",
@@ -197,6 +207,8 @@ impl Peer {
             | Self::PilotfishPolicies
             | Self::PilotfishOff
             | Self::PilotfishTraced
+            | Self::PilotfishOpen
+            | Self::PilotfishAudited
             | Self::PilotfishBig => ("PILOTFISH_PROXY", "target/release/pilotfish-proxy", &[]),
             Self::Control => ("PILOTFISH_CONTROL_BINARY", "target/release/pilotfish", &[]),
             Self::Haproxy | Self::HaproxySplice | Self::HaproxyH2 => ("HAPROXY", "", &["haproxy"]),

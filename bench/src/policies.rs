@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::bed::{Bed, Bench};
 use crate::peers::{Mesh, Peer};
 use crate::process::pinned;
-use crate::work::{Bed, Bench, Values, Work};
+use crate::work::{Values, Work};
 
 /// Endpoints of the workloads with one bad endpoint among good ones.
 pub const ENDPOINTS: usize = 10;

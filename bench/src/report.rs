@@ -67,6 +67,9 @@ fn columns(work: Work) -> Vec<Column> {
             ("started by a call ms", "called_ms", 0, true),
             ("beyond its own ms", "called_beyond_ms", 0, true),
         ],
+        Work::Roles => {
+            vec![("10,000 roles ms", "roles_ms", 0, true), ("slowest ms", "roles_max_ms", 0, true)]
+        }
         Work::Placement => vec![
             ("10,000 ms", "all_ms", 1, true),
             ("some apart ms", "apart_all_ms", 1, true),
@@ -163,6 +166,7 @@ fn compared(work: Work) -> &'static str {
         Work::Nodes => "ordered_s",
         Work::Start => "beyond_ms",
         Work::Placement => "all_ms",
+        Work::Roles => "roles_ms",
         Work::Spans => "search_ms",
         Work::Latency => "added_p50",
         Work::Slow => "p99",

@@ -8,17 +8,18 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::bed::Bench;
 use crate::machine;
 use crate::peers::Peer;
 use crate::record::{Record, add_added};
 use crate::report;
-use crate::work::{Bench, Values, Work};
+use crate::work::{Values, Work};
 
 /// What `make bench` can be asked for.
 #[derive(Args)]
 pub struct RunArgs {
     /// Workloads, separated by commas: h1 table body h2c hash latency events idle reload mesh handshakes fleet
-    /// nodes start placement policies telemetry spans failing slow storm overload
+    /// nodes start placement policies telemetry authz roles spans failing slow storm overload
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
     /// Peers, separated by commas: pilotfish haproxy haproxy-splice haproxy-h2 nginx pingora envoy pilotfish-control
@@ -91,7 +92,7 @@ pub fn run(args: &RunArgs) -> io::Result<()> {
         peers.insert(0, Peer::Direct);
     }
     if peers.contains(&Peer::Pilotfish) {
-        for ours in [Peer::PilotfishBig, Peer::PilotfishPolicies, Peer::PilotfishOff, Peer::PilotfishTraced] {
+        for ours in Peer::ALL.into_iter().filter(|peer| peer.is_sidecar()) {
             if !peers.contains(&ours) {
                 peers.push(ours);
             }

@@ -5,7 +5,10 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::process::{Place, Process};
@@ -99,6 +102,26 @@ impl Control {
         let file = self.dir.join("apply.yaml");
         fs::write(&file, text)?;
         self.command(&["apply", "-f", &file.display().to_string(), "--wait", "30s"]).await.map(drop)
+    }
+
+    /// Applies documents; how long it takes from their being stored until everybody serves them.
+    pub(crate) async fn push(&self, text: &str) -> io::Result<Duration> {
+        let file = self.dir.join("apply.yaml");
+        fs::write(&file, text)?;
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["apply", "--wait", "30s", "-f"])
+            .arg(&file)
+            .env("PILOTFISH_DATA", self.dir.join("data"));
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut said = BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
+        // It says what it has stored before it waits.
+        said.next_line().await?;
+        let stored = Instant::now();
+        while said.next_line().await?.is_some() {}
+        let done = child.wait().await?;
+        let took = stored.elapsed();
+        if done.success() { Ok(took) } else { Err(io::Error::other("the sidecar does not serve it")) }
     }
 
     async fn command(&self, args: &[&str]) -> io::Result<String> {

@@ -114,7 +114,7 @@ pub fn prepare(
         Peer::Envoy => {
             (ENVOY, format!("-c {} --concurrency 1 --disable-hot-restart -l error", conf.display()))
         }
-        Peer::Pilotfish => (PILOTFISH, pilotfish(side, ports, &place.to_string(), certs)),
+        ours if ours.is_sidecar() => (PILOTFISH, pilotfish(side, ports, &place.to_string(), certs)),
         _ => return Err(io::Error::other(format!("{} is in no mesh here", peer.name()))),
     };
     fs::write(&conf, text(templates))?;
