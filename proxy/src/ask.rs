@@ -1,18 +1,36 @@
 //! Requests of the sidecar's own to services outside of the mesh: key sets, token endpoints, external authorizers. Bounded in time and
 //! size; TLS by the system's roots or a file; no redirects.
+//!
+//! They are asked on the background's runtime, from any thread: so connections are kept for the whole process, and no worker waits
+//! for a handshake of theirs. Nothing is allocated before the first question.
 
-use std::sync::Arc;
+pub mod connection;
+mod kept;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::uri::Scheme;
+use http::{HeaderValue, Request, Response, Version, header};
+use http_body_util::{BodyExt, Full, Limited};
+use rustls::pki_types::ServerName;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::server::Shared;
+use crate::tls::client::{TlsFiles, tls};
+use connection::{Connection, Service, USER_AGENT, cause};
+use kept::{Files, IDLE, Kept, Key};
+
+/// Questions under way at a time, of the whole process.
+const AT_ONCE: usize = 64;
 
 /// One question.
 #[derive(Debug)]
 pub struct Question {
-    /// Method, absolute URI (`http` or `https`), headers, body.
+    /// Method, absolute URI (`http` or `https`), headers, body. It may be sent twice: when a kept connection turns out to be closed.
     pub request: Request<Bytes>,
     /// HTTP/2 with prior knowledge (gRPC), else HTTP/1.1.
     pub h2: bool,
@@ -20,16 +38,200 @@ pub struct Question {
     pub timeout: Duration,
     /// The longest answer, bytes.
     pub longest: usize,
-    /// A file with the roots to trust (PEM) instead of the system's.
+    /// A file with the roots to trust (PEM) instead of the system's. Read when a connection is made, as `client`.
     pub roots: Option<std::path::PathBuf>,
     /// Files with a client certificate and its key (PEM).
     pub client: Option<(std::path::PathBuf, std::path::PathBuf)>,
 }
 
-/// Asks, on a kept connection if there is one.
+/// Whence questions are asked.
+#[derive(Debug)]
+pub struct Asks {
+    background: OnceLock<Handle>,
+    places: Semaphore,
+    kept: Mutex<Kept>,
+}
+
+impl Default for Asks {
+    fn default() -> Self {
+        Asks { background: OnceLock::new(), places: Semaphore::const_new(AT_ONCE), kept: Mutex::default() }
+    }
+}
+
+impl Asks {
+    /// From now on questions are asked on this runtime.
+    pub fn start(&self, background: Handle) {
+        let _ = self.background.set(background);
+    }
+
+    /// The runtime that outlives every worker's; none in a simulation.
+    pub fn background(&self) -> Option<&Handle> {
+        self.background.get()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks, on a kept connection if there is one. Whatever the status, an answer is an answer; its trailers are among its headers.
+/// Dropping the future gives the question up.
 ///
 /// # Errors
 /// There is no answer, in words without secrets.
-pub async fn ask(_shared: &Arc<Shared>, _question: Question) -> Result<Response<Bytes>, String> {
-    Err("not there yet".into())
+pub async fn ask(shared: &Arc<Shared>, question: Question) -> Result<Response<Bytes>, String> {
+    let Some(background) = shared.asks.background() else {
+        return Err("there is no network for questions of the sidecar's own".into());
+    };
+    let limit = question.timeout;
+    let shared = shared.clone();
+    let task = background.spawn(async move {
+        let _place = shared.asks.places.try_acquire().map_err(|_| {
+            format!("{AT_ONCE} questions to services outside of the mesh are under way already")
+        })?;
+        let (key, request) = prepare(&question)?;
+        let answer = tokio::time::timeout(limit, answer(&shared, &key, request, question.longest)).await;
+        answer.unwrap_or_else(|_| {
+            // The other end may have gone without a word.
+            shared.asks.kept().forget(&key);
+            Err(format!("no answer within {limit:?}"))
+        })
+    });
+    let mut task = Abandoned(task);
+    (&mut task.0).await.unwrap_or_else(|_| Err("the sidecar ends".into()))
 }
+
+/// Ends the task of a question that nobody waits for any more.
+struct Abandoned<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Abandoned<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    key: &Key,
+    request: Request<Full<Bytes>>,
+    longest: usize,
+) -> Result<Response<Bytes>, String> {
+    let asks = &shared.asks;
+    let kept = asks.kept().take(key);
+    if let Some(mut connection) = kept
+        && connection.is_ready().await
+    {
+        match connection.send(request.clone()).await {
+            Ok(response) => return finish(shared, key, connection, response, longest).await,
+            // The service may have closed it before it saw the question.
+            Err(_) => asks.kept().forget(key),
+        }
+    }
+    let service = Service { host: &key.host, port: key.port, tls: secure(key)?, h2: key.h2 };
+    let mut connection = Connection::open(&shared.dns, &service).await?;
+    let response = connection.send(request).await.map_err(|error| cause(&error))?;
+    finish(shared, key, connection, response, longest).await
+}
+
+/// Reads the answer's body; keeps the connection if it can be used again.
+async fn finish(
+    shared: &Arc<Shared>,
+    key: &Key,
+    mut connection: Connection,
+    response: Response<hyper::body::Incoming>,
+    longest: usize,
+) -> Result<Response<Bytes>, String> {
+    let (mut head, body) = response.into_parts();
+    let collected = Limited::new(body, longest).collect().await.map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            format!("its answer is longer than {longest} bytes")
+        } else {
+            error.downcast_ref::<hyper::Error>().map_or_else(|| error.to_string(), cause)
+        }
+    })?;
+    if let Some(trailers) = collected.trailers() {
+        for (name, value) in trailers {
+            head.headers.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+    // After `connection: close` it never is.
+    if tokio::time::timeout(Duration::from_millis(100), connection.is_ready()).await == Ok(true) {
+        keep(shared, key.clone(), connection);
+    }
+    Ok(Response::from_parts(head, collected.to_bytes()))
+}
+
+fn keep(shared: &Arc<Shared>, key: Key, connection: Connection) {
+    let mut kept = shared.asks.kept();
+    kept.put(key, connection);
+    if !std::mem::replace(&mut kept.swept, true) {
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(IDLE / 2).await;
+                let mut kept = shared.asks.kept();
+                if !kept.sweep() {
+                    kept.swept = false;
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Where a question goes, and how it is written there.
+fn prepare(question: &Question) -> Result<(Key, Request<Full<Bytes>>), String> {
+    let uri = question.request.uri();
+    let https = match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTPS => true,
+        Some(scheme) if *scheme == Scheme::HTTP => false,
+        _ => return Err(format!("{} begins neither with https:// nor with http://", shown(uri))),
+    };
+    let authority = uri.authority().ok_or("it names no host")?;
+    let host = authority.host();
+    let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() || authority.as_str().contains('@') {
+        return Err("its URI has to have a host, and no user".into());
+    }
+    let files = Files { roots: question.roots.clone(), client: question.client.clone() };
+    let key = Key {
+        host: host.to_ascii_lowercase().into(),
+        port: authority.port_u16().unwrap_or(if https { 443 } else { 80 }),
+        h2: question.h2,
+        secure: https.then_some(files),
+    };
+    let mut request = question.request.clone().map(Full::new);
+    request.headers_mut().entry(header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
+    if question.h2 {
+        *request.version_mut() = Version::HTTP_2;
+    } else {
+        *request.version_mut() = Version::HTTP_11;
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
+        request.headers_mut().entry(header::HOST).or_insert(host);
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() = path.parse().map_err(|_| "its path is no path of a URI".to_owned())?;
+    }
+    Ok((key, request))
+}
+
+/// A URI without its query, which may be secret.
+fn shown(uri: &http::Uri) -> String {
+    uri.to_string().split('?').next().unwrap_or_default().to_owned()
+}
+
+fn secure(key: &Key) -> Result<Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>, String> {
+    let Some(files) = &key.secure else { return Ok(None) };
+    let name = ServerName::try_from(String::from(&*key.host))
+        .map_err(|_| format!("{:?} is no name that a certificate could have", key.host))?;
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let files = TlsFiles {
+        certificate: files.roots.as_deref().map(text),
+        client_certificate: files.client.as_ref().map(|(chain, _)| text(chain)),
+        client_key: files.client.as_ref().map(|(_, key)| text(key)),
+    };
+    let config = tls(&files, key.h2).map_err(|(_, why)| why)?;
+    Ok(Some((config, name)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::actions::Actions;
 use crate::admin::Admin;
+use crate::ask::Asks;
 use crate::audit::Audit;
 use crate::authorizers::Authorizers;
 use crate::bootstrap::{Secret, Settings, otlp};
@@ -98,6 +99,8 @@ pub struct Shared {
     pub tls: Tls,
     /// Which agents are held to something.
     pub actions: Actions,
+    /// Whence the sidecar's own questions are asked.
+    pub asks: Asks,
     /// Keys of token issuers.
     pub tokens: Tokens,
     /// What is shown on the agent's behalf.
@@ -190,6 +193,7 @@ impl Shared {
             recalls: Recalls::default(),
             tls: Tls::new()?,
             actions: Actions::default(),
+            asks: Asks::default(),
             tokens: Tokens::default(),
             credentials: Credentials::default(),
             authorizers: Authorizers::default(),
@@ -303,6 +307,7 @@ async fn serve(
     place: Option<Place>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::take()?;
+    shared.asks.start(tokio::runtime::Handle::current());
     let (configuration, events) = mpsc::channel();
     start_identity(&shared)?;
     tokio::select! {

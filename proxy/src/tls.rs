@@ -6,11 +6,13 @@
 //! | [`accept`] | the inbound port: mTLS, or plaintext as far as the policy allows it |
 //! | [`dial`] | what a new upstream connection has to prove before a byte of a request is sent on it |
 //! | [`check`] | the same for a health check, off the workers |
+//! | [`client`] | the sidecar's own connections to services outside of the mesh |
 //! | [`outside`] | TLS to hosts outside of the mesh, as a DestinationRule asks for it |
 //! | [`peers`] | open connections by peer, to be closed when it is not trusted any more |
 
 pub mod accept;
 pub mod check;
+pub mod client;
 pub mod dial;
 pub mod files;
 pub mod outside;

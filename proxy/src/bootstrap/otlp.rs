@@ -12,7 +12,8 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::{Secret, parse_duration};
-use crate::telemetry::otlp::target::{Collector, Protocol, Signal, TlsFile, TlsFiles, tls};
+use crate::telemetry::otlp::target::{Collector, Protocol, Signal};
+use crate::tls::client::{TlsFile, TlsFiles, tls};
 
 /// Where spans, metrics and log records go. Each flag stands for the variable of OpenTelemetry that it names; the variables of
 /// one signal (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, say) are for that signal stronger than both.
@@ -313,7 +314,7 @@ impl Said<'_> {
             client_certificate: path(&client_certificate),
             client_key: path(&client_key),
         };
-        let config = tls(&files, protocol).map_err(|(file, why)| {
+        let config = tls(&files, protocol == Protocol::Grpc).map_err(|(file, why)| {
             let said = match file {
                 Some(TlsFile::Certificate) => &certificate,
                 Some(TlsFile::ClientCertificate) => &client_certificate,

@@ -5,7 +5,8 @@ use pilotfish_filters::telemetry::Collector as Provider;
 use rustls::pki_types::ServerName;
 
 use super::Address;
-use crate::telemetry::otlp::target::{Collector, Protocol, Signal, TlsFiles, tls};
+use crate::telemetry::otlp::target::{Collector, Protocol, Signal};
+use crate::tls::client::{TlsFiles, tls};
 
 /// Where the signal goes. `env` looks the values of headers up.
 ///
@@ -28,7 +29,7 @@ pub fn collector(
     let tls = if address.tls {
         let name = ServerName::try_from(address.host.clone());
         let name = name.map_err(|_| "otlp.endpoint: its host is no name that a certificate could have")?;
-        Some((tls(&files, protocol).map_err(|(_, why)| format!("otlp: {why}"))?, name))
+        Some((tls(&files, protocol == Protocol::Grpc).map_err(|(_, why)| format!("otlp: {why}"))?, name))
     } else {
         None
     };

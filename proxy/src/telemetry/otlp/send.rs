@@ -7,28 +7,19 @@ use bytes::{BufMut, Bytes, BytesMut};
 use data_encoding::{BASE64, BASE64_NOPAD};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::{HeaderMap, Method, Request, Response, Version, header};
+use http::{HeaderMap, Method, Request, Version, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::control::Control;
 use super::target::{Collector, Protocol, Signal, Target};
+use crate::ask::connection::{Connection, Service, USER_AGENT, cause};
 use crate::server::Shared;
 
-/// For each address of a collector; part of the whole request's time.
-const CONNECT: Duration = Duration::from_secs(3);
 /// The longest answer that is read.
 const LONGEST_ANSWER: usize = 64 * 1024;
 /// The longest wait that a target may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Who sends, as the target sees it.
-const USER_AGENT: &str = concat!("pilotfish-proxy/", env!("CARGO_PKG_VERSION"));
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,28 +45,6 @@ pub struct Sender {
 enum Way {
     Collector { collector: Box<Collector>, connection: Option<Connection> },
     Control(Control),
-}
-
-enum Connection {
-    Http(http1::SendRequest<Full<Bytes>>),
-    Grpc(http2::SendRequest<Full<Bytes>>),
-}
-
-impl Connection {
-    /// Whether another request can be sent on it.
-    async fn is_ready(&mut self) -> bool {
-        match self {
-            Connection::Http(requests) => requests.ready().await.is_ok(),
-            Connection::Grpc(requests) => requests.ready().await.is_ok(),
-        }
-    }
-
-    async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
-        match self {
-            Connection::Http(requests) => requests.send_request(request).await,
-            Connection::Grpc(requests) => requests.send_request(request).await,
-        }
-    }
 }
 
 impl std::fmt::Debug for Sender {
@@ -143,7 +112,7 @@ async fn to_collector(
     };
     let mut opened = match known {
         Some(known) => known,
-        None => connect(shared, collector).await?,
+        None => Connection::open(&shared.dns, &service(collector)).await?,
     };
     let response = opened.send(request(collector, body)?).await.map_err(|error| cause(&error))?;
     let (head, body) = response.into_parts();
@@ -157,64 +126,9 @@ async fn to_collector(
     })
 }
 
-/// hyper's errors say what went wrong only in their causes.
-fn cause(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
-}
-
-async fn connect(shared: &Shared, collector: &Collector) -> Result<Connection, String> {
-    let addresses = shared.dns.lookup(&collector.host).await;
-    let addresses = addresses.map_err(|why| format!("cannot resolve {}: {}", collector.host, why.0))?;
-    let mut last = "its name has no address".to_owned();
-    for ip in addresses.iter() {
-        match tokio::time::timeout(CONNECT, TcpStream::connect((*ip, collector.port))).await {
-            Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true);
-                return secure(stream, collector).await;
-            }
-            Ok(Err(error)) => last = error.to_string(),
-            Err(_) => last = format!("no connection within {CONNECT:?}"),
-        }
-    }
-    Err(last)
-}
-
-async fn secure(stream: TcpStream, collector: &Collector) -> Result<Connection, String> {
-    let Some((config, name)) = &collector.tls else { return speak(stream, collector.protocol).await };
-    let tls = TlsConnector::from(config.clone()).connect(name.clone(), stream).await;
-    let tls = tls.map_err(|error| format!("TLS: {error}"))?;
-    if collector.protocol == Protocol::Grpc && tls.get_ref().1.alpn_protocol() != Some(b"h2") {
-        return Err("it does not speak HTTP/2, so no gRPC".into());
-    }
-    speak(tls, collector.protocol).await
-}
-
-async fn speak<S>(stream: S, protocol: Protocol) -> Result<Connection, String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let text = |error: hyper::Error| cause(&error);
-    let io = TokioIo::new(stream);
-    // Whoever waits for an answer gets the connection's error too.
-    Ok(match protocol {
-        Protocol::Http => {
-            let (requests, connection) = http1::handshake(io).await.map_err(text)?;
-            tokio::spawn(async move { drop(connection.await) });
-            Connection::Http(requests)
-        }
-        Protocol::Grpc => {
-            let builder = http2::Builder::new(TokioExecutor::new());
-            let (requests, connection) = builder.handshake(io).await.map_err(text)?;
-            tokio::spawn(async move { drop(connection.await) });
-            Connection::Grpc(requests)
-        }
-    })
+fn service(collector: &Collector) -> Service<'_> {
+    let (host, port) = (&*collector.host, collector.port);
+    Service { host, port, tls: collector.tls.clone(), h2: collector.protocol == Protocol::Grpc }
 }
 
 /// The body of a request: compressed as was asked for, and for gRPC behind five bytes that say so.
