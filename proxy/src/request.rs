@@ -103,7 +103,7 @@ async fn serve<'p>(
     local_secret::check(worker.shared.local_secret.as_ref(), ctx.direction, &mut head)?;
     let caller = identify::identify(ctx, &mut head);
     normalize::normalize(worker, &mut head)?;
-    let call = decode::decode(ctx, &head, down, plan).await;
+    let call = decode::decode(worker, ctx, &head, down, plan).await;
     trace::decoded(ctx, &call);
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
     trace::enter(worker, plan, ctx, &call, &mut head);

@@ -14,6 +14,7 @@ use crate::http::{self, Closing, Io, Limits, Timers};
 use crate::listen::Direction;
 use crate::listen::callers::{Caller, Held};
 use crate::memory::Level;
+use crate::request::decode::whole::Reading;
 use crate::request::dedup::Executions;
 use crate::request::{Service, explain, mirror};
 use crate::server::Shared;
@@ -64,6 +65,8 @@ pub struct Worker {
     pub calls: Calls,
     /// How often calls are explained.
     pub explaining: explain::Pace,
+    /// Bodies that are read before a decision.
+    pub reading: Reading,
     /// Copies of calls under way.
     pub mirrors: mirror::UnderWay,
     this: Weak<Worker>,
@@ -118,6 +121,7 @@ impl Worker {
             executions: Executions::default(),
             calls: Calls::new(shared.settings.telemetry.ring),
             explaining: explain::Pace::default(),
+            reading: Reading::default(),
             mirrors: mirror::UnderWay::default(),
             this: this.clone(),
             closing: Closing::new(),

@@ -1,17 +1,19 @@
 //! decode: what a call is, from its headers first, and only then from the first bytes of its body.
 
 pub mod json;
+pub mod whole;
 
 use std::future::poll_fn;
 use std::time::Duration;
 
-use pilotfish_filters::call::{Call, Protocol};
+use pilotfish_filters::call::{Call, Protocol, Understood};
 use pilotfish_filters::capability::host_capability;
 use pilotfish_filters::plan::Plan;
 
 use crate::http::{Downstream, Frame, Framing, RequestHead, Source};
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
+use crate::worker::Worker;
 
 /// How much of a body is looked at, in bytes.
 pub const PEEK_LIMIT: usize = 64 * 1024;
@@ -20,8 +22,22 @@ pub const PEEK_LIMIT: usize = 64 * 1024;
 const PEEK_TIME: Duration = Duration::from_secs(10);
 
 /// Learns what the call is. What cannot be told stays unknown; nothing here refuses a request.
-pub async fn decode(ctx: &Ctx<'_>, head: &RequestHead, down: &mut Downstream<'_>, plan: &Plan) -> Call {
+pub async fn decode(
+    worker: &Worker,
+    ctx: &Ctx<'_>,
+    head: &RequestHead,
+    down: &mut Downstream<'_>,
+    plan: &Plan,
+) -> Call {
     let mut call = from_head(head);
+    if ctx.direction == Direction::Inbound && plan.authz_reads_body() {
+        // On the heap, as whatever is rare here: the future of every call is as large as its largest branch.
+        call.body = Box::pin(whole::understand(&worker.reading, head, down, &mut call)).await;
+        return call;
+    }
+    if !down.framing().is_empty() {
+        call.body = Understood::Unread;
+    }
     let wanted = plan.own().reads_conversations()
         || (ctx.direction == Direction::Outbound
             // A2A: its `messageId` says which calls are the same.
@@ -131,7 +147,13 @@ fn from_body(frames: &[Frame], call: &mut Call) {
         }
     }
     let fields = json::read(&whole);
-    if fields.is_json_rpc {
+    let is_rpc = fields.is_json_rpc;
+    fill(fields, is_rpc, call);
+}
+
+/// What a body says, where the head says nothing.
+fn fill(fields: json::Fields, is_rpc: bool, call: &mut Call) {
+    if is_rpc {
         call.rpc_id = fields.id;
         if call.protocol == Protocol::Http {
             call.protocol = json_rpc_protocol(fields.method.as_deref().unwrap_or_default());
@@ -142,12 +164,13 @@ fn from_body(frames: &[Frame], call: &mut Call) {
     } else if fields.model.is_some() && call.protocol == Protocol::Http {
         call.protocol = Protocol::OpenAi;
     }
-    call.meta = fields.meta.filter(|_| fields.is_json_rpc);
+    call.meta = fields.meta.filter(|_| is_rpc);
     call.message_id = fields.message_id;
     call.context_id = fields.context_id;
     call.task_id = fields.task_id;
     call.model = fields.model;
     call.user = fields.user;
+    call.skill = fields.skill.filter(|_| call.protocol == Protocol::A2a);
     let streams = matches!(call.rpc_method.as_deref(), Some("message/stream" | "SendStreamingMessage"));
     call.streaming |= fields.stream || streams;
 }

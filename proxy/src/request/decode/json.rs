@@ -11,6 +11,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 /// Longest string that is kept from a body, in bytes; a longer one is unknown.
 const MAX_FIELD: usize = 256;
+/// The same for names of tools and addresses of resources that a decision hangs on.
+const MAX_NAME: usize = 4096;
 
 /// A value seen so far under one key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,11 +25,15 @@ enum Seen {
 }
 
 impl Seen {
-    fn put(&mut self, value: Option<Box<str>>) {
+    fn put(&mut self, value: Option<Box<str>>, limit: usize) {
         *self = match (&*self, value) {
-            (Seen::Nothing, Some(text)) if text.len() <= MAX_FIELD => Seen::Once(text),
+            (Seen::Nothing, Some(text)) if text.len() <= limit => Seen::Once(text),
             _ => Seen::Unusable,
         };
+    }
+
+    fn is_nothing(&self) -> bool {
+        *self == Seen::Nothing
     }
 
     fn take(&mut self) -> Option<Box<str>> {
@@ -47,8 +53,12 @@ pub struct Fields {
     pub method: Option<Box<str>>,
     /// JSON-RPC `id` as JSON text.
     pub id: Option<Box<str>>,
-    /// MCP `params.name` or `params.uri`.
+    /// MCP `params.name`, or `params.uri` where that is what the method is about.
     pub name: Option<Box<str>>,
+    /// A2A `metadata.skillId` or `metadata.skill`, of the parameters or of the message.
+    pub skill: Option<Box<str>>,
+    /// The same of a body that has no `params`: a message by A2A's HTTP binding.
+    pub rest_skill: Option<Box<str>>,
     /// A2A `messageId`.
     pub message_id: Option<Box<str>>,
     /// A2A `contextId`.
@@ -63,14 +73,29 @@ pub struct Fields {
     pub stream: bool,
     /// MCP `params._meta`, when it has a `traceparent`.
     pub meta: Option<Box<TraceMeta>>,
+    /// `params` is no object, or has members that some parsers would take for those that matter to MCP.
+    pub odd_params: bool,
+    /// The same for `message` and `metadata`, which matter to A2A.
+    pub odd_message: bool,
 }
 
 #[derive(Default)]
 struct Found {
+    /// Two parsers could disagree about what holds.
+    doubt: bool,
+    odd_params: bool,
+    odd_message: bool,
+    /// The objects that were seen, a bit for each place.
+    objects: u8,
+    /// Longest name or address.
+    max_name: usize,
     jsonrpc: Seen,
     method: Seen,
     id: Seen,
     name: Seen,
+    uri: Seen,
+    skill: Seen,
+    rest_skill: Seen,
     params_id: Seen,
     message_id: Seen,
     context_id: Seen,
@@ -88,33 +113,126 @@ pub fn read(bytes: &[u8]) -> Fields {
     // A number at the very end may go on after the cut, so it is not read.
     let part_of_number = |b: &u8| matches!(b, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E');
     let end = bytes.len() - bytes.iter().rev().take_while(|b| part_of_number(b)).count();
-    let bytes = &bytes[..end];
-    let mut found = Found::default();
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let outcome = Level { found: &mut found, at: At::Top }.deserialize(&mut json);
-    match outcome {
-        Ok(()) if json.end().is_ok() => {}
-        Err(error) if error.is_eof() => {}
-        _ => return Fields::default(),
+    let mut found = Found { max_name: MAX_FIELD, ..Found::default() };
+    match found.read(&bytes[..end]) {
+        Ok(()) => found.into_fields(),
+        Err(error) if error.is_eof() => found.into_fields(),
+        Err(_) => Fields::default(),
     }
-    let method = found.method.take();
-    let is_task_method = method.as_deref().is_some_and(|m| m.starts_with("tasks/") || m.ends_with("Task"));
-    Fields {
-        is_json_rpc: found.jsonrpc.take().as_deref() == Some("2.0"),
-        id: found.id.take(),
-        name: found.name.take(),
-        message_id: found.message_id.take(),
-        context_id: found.context_id.take(),
-        task_id: found.task_id.take().or(found.params_id.take().filter(|_| is_task_method)),
-        model: found.model.take(),
-        user: found.user.take(),
-        stream: found.stream.take().as_deref() == Some("true"),
-        meta: found.traceparent.take().map(|traceparent| {
-            let (tracestate, baggage) = (found.tracestate.take(), found.baggage.take());
-            Box::new(TraceMeta { traceparent, tracestate, baggage })
-        }),
-        method,
+}
+
+/// Reads a whole body that decisions hang on. `None`: two parsers could read different things out of it.
+///
+/// Besides what the grammar of JSON forbids, that is so for a batch, for a member that matters and is given twice, and for one that
+/// matters to parsers that do not care about case (Go's `encoding/json` among them).
+pub fn read_whole(bytes: &[u8]) -> Option<Fields> {
+    // `serde_json` does not look at the encoding of what it skips.
+    std::str::from_utf8(bytes).ok()?;
+    let mut found = Found { max_name: MAX_NAME, ..Found::default() };
+    found.read(bytes).ok()?;
+    (!found.doubt).then(|| found.into_fields())
+}
+
+impl Found {
+    fn read(&mut self, bytes: &[u8]) -> Result<(), serde_json::Error> {
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        Level { found: self, at: At::Top, in_params: false }.deserialize(&mut json)?;
+        json.end()
     }
+
+    fn into_fields(mut self) -> Fields {
+        let method = self.method.take();
+        let is_task_method = method.as_deref().is_some_and(|m| m.starts_with("tasks/") || m.ends_with("Task"));
+        let is_about_resource = method.as_deref().is_some_and(|m| m.starts_with("resources/"));
+        let (name, uri) = (self.name.take(), self.uri.take());
+        Fields {
+            is_json_rpc: self.jsonrpc.take().as_deref() == Some("2.0"),
+            id: self.id.take(),
+            name: if is_about_resource { uri } else { name },
+            skill: self.skill.take(),
+            rest_skill: self.rest_skill.take(),
+            message_id: self.message_id.take(),
+            context_id: self.context_id.take(),
+            task_id: self.task_id.take().or(self.params_id.take().filter(|_| is_task_method)),
+            model: self.model.take(),
+            user: self.user.take(),
+            stream: self.stream.take().as_deref() == Some("true"),
+            meta: self.traceparent.take().map(|traceparent| {
+                let (tracestate, baggage) = (self.tracestate.take(), self.baggage.take());
+                Box::new(TraceMeta { traceparent, tracestate, baggage })
+            }),
+            method,
+            odd_params: self.odd_params,
+            odd_message: self.odd_message,
+        }
+    }
+
+    /// An object begins; each place has at most one.
+    fn enter(&mut self, from: At, to: At) {
+        let bit = match (from, to) {
+            (At::Top, At::Params) => 1,
+            (At::Top, At::Message) => 2,
+            (_, At::Message) => 4,
+            (At::Top, At::Metadata) => 8,
+            (At::Params, At::Metadata) => 16,
+            (_, At::Metadata) => 32,
+            _ => 0,
+        };
+        self.doubt |= self.objects & bit != 0;
+        self.objects |= bit;
+    }
+
+    /// A key that means nothing here, but could to a parser that does not care about case.
+    fn ignore(&mut self, at: At, key: &str) {
+        let near = |names: &[&str]| names.iter().any(|name| folds_to(key, name));
+        match at {
+            At::Top => {
+                self.doubt |= near(&["jsonrpc", "method", "params", "model"]);
+                self.odd_message |= near(&["message", "metadata"]);
+            }
+            At::Params => {
+                self.odd_params |= near(&["name", "uri"]);
+                self.odd_message |= near(&["message", "metadata"]);
+            }
+            At::Message => self.odd_message |= near(&["metadata"]),
+            At::Metadata => self.odd_message |= near(&["skillId", "skill"]),
+            At::Meta => {}
+        }
+    }
+
+    /// A skill, which may be said in several places as long as it is the same.
+    fn put_skill(&mut self, in_params: bool, value: Scalar) {
+        let slot = if in_params { &mut self.skill } else { &mut self.rest_skill };
+        match (&*slot, value.text) {
+            (Seen::Once(before), Some(again)) if *before == again => {}
+            (Seen::Nothing, Some(text)) if value.string && text.len() <= MAX_FIELD => {
+                *slot = Seen::Once(text);
+            }
+            _ => {
+                *slot = Seen::Unusable;
+                self.odd_message = true;
+            }
+        }
+    }
+
+    /// What stands where an object is expected.
+    fn odd(&mut self, at: At) {
+        match at {
+            At::Params => self.odd_params = true,
+            At::Message | At::Metadata => self.odd_message = true,
+            At::Top | At::Meta => {}
+        }
+    }
+}
+
+/// Whether two keys are the same to a parser that folds case, as Unicode does it (`\u{17f}` is an s, `\u{212a}` a k).
+fn folds_to(key: &str, name: &str) -> bool {
+    let fold = |c: char| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    key.chars().map(fold).eq(name.chars().map(fold))
 }
 
 /// Which object of the body is being read.
@@ -123,12 +241,14 @@ enum At {
     Top,
     Params,
     Message,
+    Metadata,
     Meta,
 }
 
 struct Level<'a> {
     found: &'a mut Found,
     at: At,
+    in_params: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for Level<'_> {
@@ -146,65 +266,86 @@ impl<'de> Visitor<'de> for Level<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Level { found, at } = self;
+        let Level { found, at, in_params } = self;
         while let Some(key) = map.next_key::<Key>()? {
-            let slot = match (at, key.0.as_ref()) {
-                (At::Top, "params") => {
-                    map.next_value_seed(Level { found, at: At::Params })?;
+            let inner = match (at, key.0.as_ref()) {
+                (At::Top, "params") => Some(At::Params),
+                (At::Top | At::Params, "message") => Some(At::Message),
+                (At::Top | At::Params | At::Message, "metadata") => Some(At::Metadata),
+                (At::Params, "_meta") => Some(At::Meta),
+                _ => None,
+            };
+            if let Some(inner) = inner {
+                found.enter(at, inner);
+                let in_params = in_params || inner == At::Params;
+                map.next_value_seed(Level { found, at: inner, in_params })?;
+                continue;
+            }
+            // Whether a decision may hang on it, and how long it may be.
+            let max_name = found.max_name;
+            let (slot, matters, limit) = match (at, key.0.as_ref()) {
+                (At::Metadata, "skillId" | "skill") => {
+                    let value = map.next_value::<Scalar>()?;
+                    found.put_skill(in_params, value);
                     continue;
                 }
-                (At::Top | At::Params, "message") => {
-                    map.next_value_seed(Level { found, at: At::Message })?;
-                    continue;
-                }
-                (At::Params, "_meta") => {
-                    map.next_value_seed(Level { found, at: At::Meta })?;
-                    continue;
-                }
-                (At::Meta, "traceparent") => &mut found.traceparent,
-                (At::Meta, "tracestate") => &mut found.tracestate,
-                (At::Meta, "baggage") => &mut found.baggage,
-                (At::Top, "jsonrpc") => &mut found.jsonrpc,
-                (At::Top, "method") => &mut found.method,
-                (At::Top, "id") => &mut found.id,
-                (At::Top, "model") => &mut found.model,
-                (At::Top, "user") => &mut found.user,
-                (At::Top, "stream") => &mut found.stream,
-                (At::Params, "name" | "uri") => &mut found.name,
-                (At::Params, "id") => &mut found.params_id,
-                (At::Message, "messageId") => &mut found.message_id,
-                (At::Message | At::Params, "contextId") => &mut found.context_id,
-                (At::Message | At::Params, "taskId") => &mut found.task_id,
-                _ => {
+                (At::Meta, "traceparent") => (&mut found.traceparent, false, MAX_FIELD),
+                (At::Meta, "tracestate") => (&mut found.tracestate, false, MAX_FIELD),
+                (At::Meta, "baggage") => (&mut found.baggage, false, MAX_FIELD),
+                (At::Top, "jsonrpc") => (&mut found.jsonrpc, true, MAX_FIELD),
+                (At::Top, "method") => (&mut found.method, true, MAX_FIELD),
+                (At::Top, "id") => (&mut found.id, false, MAX_FIELD),
+                (At::Top, "model") => (&mut found.model, true, MAX_FIELD),
+                (At::Top, "user") => (&mut found.user, false, MAX_FIELD),
+                (At::Top, "stream") => (&mut found.stream, false, MAX_FIELD),
+                (At::Params, "name") => (&mut found.name, true, max_name),
+                (At::Params, "uri") => (&mut found.uri, true, max_name),
+                (At::Params, "id") => (&mut found.params_id, false, MAX_FIELD),
+                (At::Message, "messageId") => (&mut found.message_id, false, MAX_FIELD),
+                (At::Message | At::Params, "contextId") => (&mut found.context_id, false, MAX_FIELD),
+                (At::Message | At::Params, "taskId") => (&mut found.task_id, false, MAX_FIELD),
+                (_, other) => {
+                    found.ignore(at, other);
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
             };
-            let value = map.next_value::<Scalar>()?;
-            slot.put(value.0);
+            let again = !slot.is_nothing();
+            let Scalar { text, string, long } = map.next_value()?;
+            // A number or a truth value: some parsers make text of it, as this one does.
+            let odd = text.as_ref().is_some_and(|text| !string || text.len() > limit);
+            slot.put(text, limit);
+            found.doubt |= matters && (again || long || odd);
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         // A JSON-RPC batch has no one method: it stays unknown.
+        self.found.doubt |= self.at == At::Top;
+        self.found.odd(self.at);
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }
 
     fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        self.found.odd(self.at);
         Ok(())
     }
     fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        self.found.odd(self.at);
         Ok(())
     }
     fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        self.found.odd(self.at);
         Ok(())
     }
     fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        self.found.odd(self.at);
         Ok(())
     }
     fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        self.found.odd(self.at);
         Ok(())
     }
     fn visit_unit<E>(self) -> Result<(), E> {
@@ -234,8 +375,21 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
     }
 }
 
-/// The text of a string, number or boolean; `None` for anything else.
-struct Scalar(Option<Box<str>>);
+/// The text of a string, number or boolean; none for anything else.
+#[derive(Default)]
+struct Scalar {
+    text: Option<Box<str>>,
+    /// It is a string.
+    string: bool,
+    /// There is one that is longer than any that is kept.
+    long: bool,
+}
+
+impl Scalar {
+    fn of(text: impl Into<Box<str>>) -> Scalar {
+        Scalar { text: Some(text.into()), ..Scalar::default() }
+    }
+}
 
 impl<'de> serde::Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -246,30 +400,31 @@ impl<'de> serde::Deserialize<'de> for Scalar {
                 f.write_str("a value")
             }
             fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar((text.len() <= MAX_FIELD).then(|| text.into())))
+                let long = text.len() > MAX_NAME;
+                Ok(Scalar { text: (!long).then(|| text.into()), string: true, long })
             }
             fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
-                Ok(Scalar(Some(value.to_string().into())))
+                Ok(Scalar::of(value.to_string()))
             }
             fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
-                Ok(Scalar(Some(value.to_string().into())))
+                Ok(Scalar::of(value.to_string()))
             }
             fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
-                Ok(Scalar(Some(value.to_string().into())))
+                Ok(Scalar::of(value.to_string()))
             }
             fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
-                Ok(Scalar(Some(value.to_string().into())))
+                Ok(Scalar::of(value.to_string()))
             }
             fn visit_unit<E>(self) -> Result<Scalar, E> {
-                Ok(Scalar(None))
+                Ok(Scalar::default())
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Scalar(None))
+                Ok(Scalar::default())
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar, A::Error> {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Scalar(None))
+                Ok(Scalar::default())
             }
         }
         deserializer.deserialize_any(ScalarVisitor)
