@@ -142,7 +142,8 @@ impl Found {
 
     fn into_fields(mut self) -> Fields {
         let method = self.method.take();
-        let is_task_method = method.as_deref().is_some_and(|m| m.starts_with("tasks/") || m.ends_with("Task"));
+        let is_task_method =
+            method.as_deref().is_some_and(|m| m.starts_with("tasks/") || m.ends_with("Task"));
         let is_about_resource = method.as_deref().is_some_and(|m| m.starts_with("resources/"));
         let (name, uri) = (self.name.take(), self.uri.take());
         Fields {

@@ -339,7 +339,8 @@ fn rest_method(path: &str) -> Option<&'static str> {
 
 /// Whether the path is one of those of OpenAI's API where a form says which model is meant.
 fn names_model(path: &str) -> bool {
-    const PATHS: [&str; 4] = ["/audio/transcriptions", "/audio/translations", "/images/edits", "/images/variations"];
+    const PATHS: [&str; 4] =
+        ["/audio/transcriptions", "/audio/translations", "/images/edits", "/images/variations"];
     let path = path.trim_end_matches('/');
     PATHS.iter().any(|end| path.ends_with(end))
 }

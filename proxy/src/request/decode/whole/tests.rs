@@ -41,7 +41,8 @@ fn calls_of_agents_are_understood() {
         r#" {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","uri":"x","arguments":{"name":"a","name":"b"}}} "#,
     );
     assert_eq!((call.protocol, call.tool.as_deref()), (Protocol::Mcp, Some("search")));
-    let call = whole(&[], r#"{"jsonrpc":"2.0","method":"resources/read","params":{"uri":"file:///a","name":"b"}}"#);
+    let call =
+        whole(&[], r#"{"jsonrpc":"2.0","method":"resources/read","params":{"uri":"file:///a","name":"b"}}"#);
     assert_eq!(call.tool.as_deref(), Some("file:///a"));
     let call = whole(
         &[("a2a-version", "1.0"), ("agent-capability", "Plan@^1")],
@@ -115,7 +116,8 @@ fn the_http_binding_of_a2a_has_its_method_in_the_path() {
     assert_eq!(rest_method("/v1/message:send"), Some("SendMessage"));
     assert_eq!(rest_method("/tasks/7:cancel"), Some("CancelTask"));
     assert_eq!((rest_method("/tasks/7"), rest_method("/x/7:cancel")), (None, None));
-    let begin = || Call { protocol: Protocol::A2a, rpc_method: Some("SendMessage".into()), ..Call::default() };
+    let begin =
+        || Call { protocol: Protocol::A2a, rpc_method: Some("SendMessage".into()), ..Call::default() };
     let mut call = begin();
     let body = br#"{"message":{"metadata":{"skillId":"plan"}},"params":{"metadata":{"skill":"other"}}}"#;
     assert_eq!(from_whole(&head(&[]), body, true, &mut call), Understood::Whole);
@@ -191,17 +193,38 @@ enum Tree {
 }
 
 const KEYS: [&str; 17] = [
-    "jsonrpc", "method", "params", "model", "name", "uri", "message", "metadata", "skillId", "skill", "id", "x",
-    "Method", "NAME", "Model", "\\u006dethod", "s\u{212a}ill",
+    "jsonrpc",
+    "method",
+    "params",
+    "model",
+    "name",
+    "uri",
+    "message",
+    "metadata",
+    "skillId",
+    "skill",
+    "id",
+    "x",
+    "Method",
+    "NAME",
+    "Model",
+    "\\u006dethod",
+    "s\u{212a}ill",
 ];
 
 impl Tree {
     fn random(random: &mut Rng, depth: usize) -> Tree {
         match random.u8(0..10) {
             0..=3 if depth < 4 => Tree::object(random, depth),
-            4 if depth < 4 => Tree::Array((0..random.usize(0..3)).map(|_| Tree::random(random, depth + 1)).collect()),
+            4 if depth < 4 => {
+                Tree::Array((0..random.usize(0..3)).map(|_| Tree::random(random, depth + 1)).collect())
+            }
             5 => Tree::Other(random.choice(["1", "null", "true", "-1.5e3"]).unwrap_or("1")),
-            _ => Tree::Text(random.choice(["2.0", "tools/call", "SendMessage", "resources/read", "a", "b"]).unwrap_or("a")),
+            _ => Tree::Text(
+                random
+                    .choice(["2.0", "tools/call", "SendMessage", "resources/read", "a", "b"])
+                    .unwrap_or("a"),
+            ),
         }
     }
 
@@ -219,7 +242,10 @@ impl Tree {
         let Tree::Object(params) = Tree::object(random, 1) else { unreachable!() };
         top.truncate(random.usize(0..3));
         top.push(("jsonrpc", Tree::Text("2.0")));
-        top.push(("method", Tree::Text(random.choice(["tools/call", "SendMessage", "resources/read"]).unwrap_or("x"))));
+        top.push((
+            "method",
+            Tree::Text(random.choice(["tools/call", "SendMessage", "resources/read"]).unwrap_or("x")),
+        ));
         top.push(("params", Tree::Object(params)));
         random.shuffle(&mut top);
         Tree::Object(top)
@@ -260,7 +286,8 @@ impl Tree {
                 let mut object = Map::new();
                 for (key, value) in members {
                     let key = key.replace("\\u006d", "m");
-                    let key = if by == Parser::Folding { key.replace('\u{212a}', "k").to_lowercase() } else { key };
+                    let key =
+                        if by == Parser::Folding { key.replace('\u{212a}', "k").to_lowercase() } else { key };
                     if by != Parser::First || !object.contains_key(&key) {
                         object.insert(key, value.read(by));
                     }
@@ -306,7 +333,8 @@ fn what_is_certain_is_what_every_parser_reads() {
         certain += 1;
         for by in [Parser::First, Parser::Last, Parser::Folding] {
             let (method, name, skill, model) = done(&tree.read(by), by);
-            let known = method.filter(|method| ["tools/call", "SendMessage", "resources/read"].contains(&&**method));
+            let known =
+                method.filter(|method| ["tools/call", "SendMessage", "resources/read"].contains(&&**method));
             if known.is_some() {
                 assert_eq!(call.rpc_method.as_deref(), known.as_deref(), "{by:?} {body}");
                 assert_eq!(call.skill, skill.map(Into::into), "{by:?} {body}");
