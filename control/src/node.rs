@@ -13,7 +13,6 @@
 //! Nothing here is a parent that replicas depend on: each sidecar lives in a session of its own, writes its log itself, and is found
 //! again by what is on the disk. A node that is killed and started again goes on with what runs.
 
-mod backoff;
 mod cgroups;
 mod connect;
 mod disk;
@@ -40,7 +39,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 pub use cgroups::Wanted as CgroupWanted;
-pub use connect::Address;
+pub use pilotfish_client::Address;
 pub use place::{LAUNCH, launch};
 
 use crate::log;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 pub const SOCKET: &str = "pilotfish.sock";
 
 /// The TCP port of `serve --listen`.
-pub const PORT: u16 = 15012;
+pub const PORT: u16 = pilotfish_client::PORT;
 
 /// The data folder when neither `--data` nor `PILOTFISH_DATA` names one: `/var/lib/pilotfish` for root, else
 /// `$XDG_DATA_HOME/pilotfish`, by default `~/.local/share/pilotfish` (XDG Base Directory specification).

@@ -17,7 +17,7 @@ mod supervise;
 mod telemetry;
 
 pub use access_log::{AccessLogFormat, AccessLogSettings};
-pub use control::{ControlAddress, ControlSettings, Secret};
+pub use control::{ControlSettings, Secret};
 pub use explain::ExplainCallers;
 pub use probe::ProbeKind;
 pub use supervise::{AgentLog, Duty, OnSidecarLoss, SuperviseSettings};

@@ -10,7 +10,6 @@
 //! | [`disk`] | what outlives the process |
 //! | [`workload_api`] | an identity from elsewhere: SPIRE |
 
-pub mod backoff;
 pub mod connect;
 pub mod disk;
 pub mod idle;

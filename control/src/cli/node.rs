@@ -49,7 +49,7 @@ Examples:
 )]
 pub struct Node {
     /// Control planes, https://HOST[:15012]; several, separated by commas. The one that leads is found among them
-    #[arg(long, env = "PILOTFISH_CONTROL", value_name = "URL", value_delimiter = ',', required = true, value_parser = Address::parse)]
+    #[arg(long, env = "PILOTFISH_CONTROL", value_name = "URL", value_delimiter = ',', required = true)]
     control: Vec<Address>,
 
     /// A file whose only line is the join token; needed once

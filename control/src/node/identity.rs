@@ -1,20 +1,15 @@
 //! The node's identity: the first certificate for a token, each further one for the one before.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use pilotfish_config::wire::{Join, Joined, Renew};
-use pilotfish_identity::{
-    Bundles, Credentials, Identity, IdentityError, JoinToken, KeyAndRequest, LiveIdentity, SpiffeId,
-};
-use serde::{Deserialize, Serialize};
+use pilotfish_client::{Address, Backoff, Issued, Owner, Problem, Proof, Stored, expired, renewal};
+use pilotfish_identity::{Bundles, Credentials, Identity, JoinToken, LiveIdentity};
 use tokio::time::{Instant, sleep};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::backoff::Backoff;
-use super::connect::{Address, Problem, Proof, connect};
+use super::connect::connect;
 use super::disk;
 use crate::log;
 
@@ -22,28 +17,6 @@ use crate::log;
 const FILE: &str = "identity.json";
 /// How often a wait that goes on is mentioned in the log.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// How far authorities put the beginning of a certificate back.
-const BACKDATED: Duration = Duration::from_secs(300);
-/// The longest that a wait is trusted: clocks are set, machines sleep.
-const LOOK: Duration = Duration::from_secs(30);
-
-/// What is kept.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    /// The private key, PEM.
-    key: String,
-    /// The leaf and its intermediates, PEM.
-    chain: String,
-    /// Roots by trust domain, PEM.
-    bundles: BTreeMap<String, String>,
-}
-
-impl Drop for Stored {
-    fn drop(&mut self) {
-        self.key.zeroize();
-    }
-}
-
 /// The node as a member of the mesh.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -97,13 +70,13 @@ impl Member {
         let named = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
         let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| named(&error))?;
         let credentials = Credentials::from_pem(&stored.chain, &stored.key).map_err(|error| named(&error))?;
-        if credentials.id.as_node() != Some(&self.name) {
+        if !self.owner().is(&credentials.id) {
             return Err(named(&format!(
                 "it is of {}, not of the node {}: give each node a --data of its own, or that --name",
                 credentials.id, self.name
             )));
         }
-        if credentials.not_after <= SystemTime::now() {
+        if credentials.not_after <= self.live.now() {
             return Err(named(&"its certificate has expired"));
         }
         let bundles = Bundles::from_wire(&stored.bundles).map_err(|error| named(&error))?;
@@ -113,7 +86,7 @@ impl Member {
 
     async fn join(&self, token: &str) -> Result<(), String> {
         let proof = Proof::Pinned(JoinToken::parse(token).map_err(|why| why.to_string())?.root);
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        let (mut rng, mut backoff) = (fastrand::Rng::new(), Backoff::default());
         let mut said: Option<Instant> = None;
         loop {
             for address in &self.controls {
@@ -140,57 +113,37 @@ impl Member {
                     }
                 }
             }
-            sleep(backoff.next()).await;
+            sleep(backoff.next(&mut rng)).await;
         }
     }
 
     async fn join_at(&self, address: &Address, proof: &Proof, token: &str) -> Result<(), Problem> {
         let mut connection = connect(address, proof).await?;
-        let request = self.request(&connection.peer)?;
-        let message = Join {
-            token: token.to_owned(),
-            agent: self.name.clone(),
-            namespace: String::new(),
-            csr: request.csr_pem.clone(),
-            node: true,
-        };
-        let joined: Joined = connection.post("/v1/join", &message).await?;
-        self.take(joined, &request)
+        let issued = self.owner().join(&mut connection, token, &self.live).await?;
+        self.take(issued);
+        Ok(())
     }
 
     /// A new certificate for a new key, by the current certificate.
     async fn renew_at(&self, address: &Address) -> Result<(), Problem> {
         let mut connection = connect(address, &Proof::Live(self.live.clone())).await?;
-        let request = self.request(&connection.peer)?;
-        let message = Renew { csr: request.csr_pem.clone() };
-        let joined: Joined = connection.post("/v1/renew", &message).await?;
-        self.take(joined, &request)
+        let issued = self.owner().renew(&mut connection, &self.live).await?;
+        self.take(issued);
+        Ok(())
     }
 
-    fn request(&self, control: &SpiffeId) -> Result<KeyAndRequest, Problem> {
-        let id = SpiffeId::node(control.trust_domain(), &self.name);
-        let id = id.map_err(|error| Problem::Refused(error.to_string()))?;
-        KeyAndRequest::new(&id).map_err(|error| Problem::Away(error.to_string()))
+    fn owner(&self) -> Owner {
+        Owner::Node(self.name.clone())
     }
 
-    /// Checks an answer, keeps it on the disk, puts it in force.
-    fn take(&self, joined: Joined, request: &KeyAndRequest) -> Result<(), Problem> {
-        let bad = |why: String| Problem::Away(format!("what it issued is no use: {why}"));
-        let unusable = |error: IdentityError| bad(error.to_string());
-        let credentials = Credentials::from_pem(&joined.chain, &request.key_pem).map_err(unusable)?;
-        if credentials.id.as_node() != Some(&self.name) {
-            return Err(bad(format!("it is for {}", credentials.id)));
-        }
-        let bundles = Bundles::from_wire(&joined.bundles).map_err(unusable)?;
-        credentials.self_check(&bundles, SystemTime::now()).map_err(|why| bad(why.to_string()))?;
-        let stored =
-            Stored { key: request.key_pem.to_string(), chain: joined.chain, bundles: joined.bundles };
+    /// Keeps what was issued on the disk, and puts it in force.
+    fn take(&self, issued: Issued) {
+        let Issued { credentials, bundles, stored } = issued;
         let kept = serde_json::to_vec(&stored).map(Zeroizing::new).map_err(std::io::Error::other);
         if let Err(error) = kept.and_then(|bytes| disk::replace(&self.path, &bytes)) {
             log::error!("the identity is not kept on disk, a restart needs a new token", error = error);
         }
         self.put_in_force(credentials, bundles);
-        Ok(())
     }
 
     fn put_in_force(&self, credentials: Credentials, bundles: Bundles) {
@@ -201,34 +154,16 @@ impl Member {
         });
     }
 
-    /// Renews the certificate for the life of the process, at 50 to 70 % of its life.
+    /// Renews the certificate for the life of the process.
     pub(super) async fn keep_fresh(self: Arc<Member>) {
-        loop {
-            let Some((from, until)) = self.validity() else { return };
-            let life = until.duration_since(from).unwrap_or_default();
-            let due = from + life.mul_f64(0.5 + 0.2 * fastrand::f64());
-            while let Ok(left) = due.duration_since(SystemTime::now()) {
-                if left.is_zero() {
-                    break;
-                }
-                sleep(left.clamp(Duration::from_millis(100), LOOK)).await;
-            }
+        while renewal(&self.live, fastrand::f64()).await {
             self.renew().await;
         }
     }
 
-    /// Since when the certificate is good as far as renewing goes, and until when.
-    fn validity(&self) -> Option<(SystemTime, SystemTime)> {
-        let identity = self.live.load();
-        let own = identity.credentials.as_ref()?;
-        // Authorities put the beginning back for slow clocks: a new certificate's life begins now.
-        let now = SystemTime::now();
-        let young = now.duration_since(own.not_before).is_ok_and(|age| age < BACKDATED * 2);
-        Some((if young { now } else { own.not_before }, own.not_after))
-    }
-
     /// Renews once, however long that takes.
     async fn renew(&self) {
+        let mut rng = fastrand::Rng::new();
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         loop {
             for address in &self.controls {
@@ -237,12 +172,12 @@ impl Member {
                     Err(why) => log::warn!("cannot renew the certificate", control = address, why = why),
                 }
             }
-            if self.validity().is_none_or(|(_, until)| until <= SystemTime::now()) {
+            if expired(&self.live) {
                 log::error!(
                     "the certificate has expired, no order can come: start again with a new --token-file; what runs goes on"
                 );
             }
-            sleep(backoff.next()).await;
+            sleep(backoff.next(&mut rng)).await;
         }
     }
 }

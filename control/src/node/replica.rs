@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pilotfish_client::Backoff;
 use pilotfish_config::wire::node::{ReplicaOrder, ReplicaPhase, ReplicaState};
 use pilotfish_processes::{Ending, Exit, LOOK, Stat, Traits, Watched};
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backoff::Backoff;
 use super::cgroups::{Cgroup, Cgroups};
 use super::place::{Common, Place};
 use super::ports::Pool;
@@ -214,7 +214,7 @@ impl Replica {
             );
             return self.changed().await;
         }
-        let again = self.backoff.next();
+        let again = self.backoff.next(&mut fastrand::Rng::new());
         // An agent that lives goes on with its work meanwhile.
         let phase = match exit {
             _ if lives => self.state.phase,
@@ -241,7 +241,7 @@ impl Replica {
             Err(NotStarted::Failed(why)) => {
                 log::warn!("a replica cannot be started", replica = self.state.id, why = why);
                 self.say(ReplicaPhase::Failed, Some(why));
-                let again = self.backoff.next();
+                let again = self.backoff.next(&mut fastrand::Rng::new());
                 self.pause(again).await;
                 None
             }

@@ -4,20 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::BodyExt;
-use http_body_util::channel::Sender;
-use hyper::body::Incoming;
+use pilotfish_client::{Address, Backoff, Cut, Messages, Problem, Proof};
+use pilotfish_config::wire::Versions;
 use pilotfish_config::wire::node::{
     FromNode, Inventory, LONGEST_TO_NODE, Lines, NeedToken, NodeBeat, NodeHello, NodeWelcome, ReplicaSet,
     ReplicaStates, Stale, Tail, ToNode,
 };
-use pilotfish_config::wire::{Frames, Versions, frame};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use super::backoff::Backoff;
-use super::connect::{Address, Problem, Proof, connect};
+use super::connect::connect;
 use super::disk::Term;
 use super::identity::Member;
 use super::replicas::Replicas;
@@ -70,7 +66,7 @@ fn lost(why: impl std::fmt::Display) -> End {
 impl Node {
     /// Follows the leader for the life of the process.
     pub(super) async fn follow(self: Arc<Node>) {
-        let mut backoff = Backoff::new(AGAIN.0, AGAIN.1);
+        let (mut rng, mut backoff) = (fastrand::Rng::new(), Backoff::new(AGAIN.0, AGAIN.1));
         let mut said: Option<Instant> = None;
         let mut next = 0;
         let mut pointed: Option<Address> = None;
@@ -106,7 +102,7 @@ impl Node {
                 );
             }
             // All of them are asked before a longer pause.
-            let pause = if next == 0 { backoff.next() } else { AGAIN.0 };
+            let pause = if next == 0 { backoff.next(&mut rng) } else { AGAIN.0 };
             sleep(pause).await;
         }
     }
@@ -117,12 +113,6 @@ impl Node {
             Ok(connection) => connection,
             Err(why) => return lost(why),
         };
-        let (sender, body) = match connection.stream().await {
-            Ok(stream) => stream,
-            Err(Problem::Refused(why)) => return lost(format!("it refuses: {why}")),
-            Err(why) => return lost(why),
-        };
-        let mut stream = Stream { sender, body, frames: Frames::new(LONGEST_TO_NODE) };
         let inventory = self.inventory.clone();
         let changes = self.replicas.states().changes();
         let (states, told) = self.replicas.states().all();
@@ -134,14 +124,18 @@ impl Node {
             inventory: (**inventory.borrow()).clone(),
             replicas: states,
         };
-        if let Err(why) = stream.say(&FromNode::Hello(Box::new(hello)), WELCOME).await {
-            return lost(why);
-        }
+        let hello = FromNode::Hello(Box::new(hello));
+        let opened = timeout(WELCOME, connection.messages("/v1/nodes/stream", &hello, LONGEST_TO_NODE)).await;
+        let mut stream = match opened.unwrap_or_else(|_| Err(Problem::Away("it does not answer".into()))) {
+            Ok(stream) => stream,
+            Err(Problem::Refused(why)) => return lost(format!("it refuses: {why}")),
+            Err(why) => return lost(why),
+        };
         let first = timeout(WELCOME, stream.next()).await;
-        let welcome = match first.unwrap_or_else(|_| Err("it does not answer".into())) {
+        let welcome = match first.unwrap_or_else(|_| Err(Cut::Away("it does not answer".into()))) {
             Ok(ToNode::Welcome(welcome)) => welcome,
             Ok(ToNode::Elsewhere(elsewhere)) => {
-                return End::Elsewhere(elsewhere.address.and_then(|at| Address::parse(&at).ok()));
+                return End::Elsewhere(elsewhere.address.and_then(|at| at.parse().ok()));
             }
             Ok(ToNode::Refused(refused)) => return lost(format!("it refuses: {}", refused.reason)),
             Ok(_) => return lost("it does not begin with a welcome"),
@@ -165,13 +159,11 @@ impl Node {
     }
 
     /// Tells an old leader that it is none any more.
-    async fn stale(&self, mut stream: Stream, term: u64) {
+    async fn stale(&self, mut stream: Messages<ToNode>, term: u64) {
         let seen = self.seen();
         log::warn!("a control plane that does not lead any more was refused", term = term, seen = seen);
         let _ = stream.say(&FromNode::Stale(Stale { term, seen }), LAST_WORD).await;
-        let Stream { sender, mut body, .. } = stream;
-        drop(sender);
-        let _ = timeout(LAST_WORD, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+        stream.finish(LAST_WORD).await;
     }
 
     fn seen(&self) -> u64 {
@@ -203,7 +195,7 @@ enum Why {
 /// A stream that was welcomed.
 struct Session<'n> {
     node: &'n Node,
-    stream: Stream,
+    stream: Messages<ToNode>,
     /// States are told up to this count.
     told: u64,
     /// Since when tokens are asked for.
@@ -242,9 +234,11 @@ impl Session<'_> {
                         Ok(())
                     }
                     Ok(ToNode::Elsewhere(elsewhere)) => {
-                        return Why::Elsewhere(elsewhere.address.and_then(|at| Address::parse(&at).ok()));
+                        return Why::Elsewhere(elsewhere.address.and_then(|at| at.parse().ok()));
                     }
-                    Ok(ToNode::Refused(refused)) => Err(format!("it refuses: {}", refused.reason)),
+                    Ok(ToNode::Refused(refused)) => {
+                        return Why::Broken(format!("it refuses: {}", refused.reason));
+                    }
                     Ok(ToNode::Welcome(_) | ToNode::Unknown) => Ok(()),
                     Err(why) => Err(why),
                 },
@@ -264,7 +258,7 @@ impl Session<'_> {
                 Some(lines) = answers.recv() => self.stream.say(&FromNode::Lines(lines), lease).await,
             };
             if let Err(why) = step {
-                return Why::Broken(why);
+                return Why::Broken(why.to_string());
             }
         }
     }
@@ -282,7 +276,7 @@ impl Session<'_> {
     }
 
     /// Tells what changed, and asks for what is needed.
-    async fn tell(&mut self, lease: Duration) -> Result<(), String> {
+    async fn tell(&mut self, lease: Duration) -> Result<(), Cut> {
         self.changes.borrow_and_update();
         let (states, told) = self.node.replicas.states().since(self.told);
         self.told = told;
@@ -294,7 +288,7 @@ impl Session<'_> {
     }
 
     /// Asks for identities that were not asked for, or did not come.
-    async fn ask(&mut self, lease: Duration) -> Result<(), String> {
+    async fn ask(&mut self, lease: Duration) -> Result<(), Cut> {
         let needing = self.node.replicas.states().needing();
         self.asked.retain(|id, since| needing.contains(id) && since.elapsed() < ASK_AGAIN);
         for replica in needing {
@@ -315,42 +309,5 @@ impl Session<'_> {
             let lines = Lines { number: asked.number, lines: replicas.tail(&asked.replica, many) };
             let _ = answers.blocking_send(lines);
         });
-    }
-}
-
-/// Frames both ways.
-struct Stream {
-    sender: Sender<Bytes>,
-    body: Incoming,
-    frames: Frames<ToNode>,
-}
-
-impl Stream {
-    /// Sends a message; a control plane that takes none for so long is as good as gone.
-    async fn say(&mut self, message: &FromNode, within: Duration) -> Result<(), String> {
-        let bytes = frame(message).map_err(|error| error.to_string())?;
-        match timeout(within, self.sender.send_data(bytes.into())).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err("the stream ended".into()),
-            Err(_) => Err("it takes no messages".into()),
-        }
-    }
-
-    /// The next message. Cancelling it loses nothing.
-    async fn next(&mut self) -> Result<ToNode, String> {
-        loop {
-            if let Some(message) = self.frames.next().map_err(|error| error.to_string())? {
-                return Ok(message);
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.frames.push(&data);
-                    }
-                }
-                Some(Err(error)) => return Err(format!("the stream broke: {error}")),
-                None => return Err("the stream ended".into()),
-            }
-        }
     }
 }

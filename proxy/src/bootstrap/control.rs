@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use pilotfish_client::Address;
 use zeroize::Zeroizing;
 
 use super::probe::ProbeKind;
@@ -26,7 +27,7 @@ pub struct ControlSettings {
         value_delimiter = ',',
         conflicts_with = "config"
     )]
-    pub addresses: Vec<ControlAddress>,
+    pub addresses: Vec<Address>,
 
     /// A join token, as `pilotfish token create` prints it; needed once, since the identity is kept in --state-dir.
     /// Everyone on this machine can read the arguments of a process: better give it by --token-file or the environment.
@@ -173,44 +174,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a control plane is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ControlAddress(pub HostPort);
-
-/// The port of a control plane that names none.
-const CONTROL_PORT: u16 = 15012;
-
-impl FromStr for ControlAddress {
-    type Err = String;
-
-    /// `https://host:port`, or without scheme or port.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        if text.starts_with("http://") {
-            return Err("a control plane speaks TLS: https://HOST:15012".into());
-        }
-        let text = text.strip_prefix("https://").unwrap_or(text);
-        let text = text.strip_suffix('/').unwrap_or(text);
-        let has_port = text.rsplit_once(':').is_some_and(|(host, port)| {
-            port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']'))
-        });
-        let parsed = if has_port {
-            text.parse()
-        } else if text.contains(':') && !text.starts_with('[') {
-            return Err("expected https://HOST:15012".into());
-        } else {
-            format!("{text}:{CONTROL_PORT}").parse()
-        };
-        parsed.map(ControlAddress).map_err(|why: String| format!("expected https://HOST:15012 ({why})"))
-    }
-}
-
-impl fmt::Display for ControlAddress {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "https://{}", self.0)
-    }
-}
-
 fn parse_fingerprint(text: &str) -> Result<[u8; 32], String> {
     let bare: String = text.chars().filter(|c| *c != ':').collect();
     let bare = bare.strip_prefix("sha256").unwrap_or(&bare);
@@ -246,19 +209,6 @@ fn parse_unix(text: &str) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_control_plane_is_an_https_address() {
-        let show = |text: &str| text.parse::<ControlAddress>().map(|parsed| parsed.to_string());
-        assert_eq!(show("https://c.test:1"), Ok("https://c.test:1".into()));
-        assert_eq!(show("https://c.test/"), Ok("https://c.test:15012".into()));
-        assert_eq!(show("10.0.0.1"), Ok("https://10.0.0.1:15012".into()));
-        assert_eq!(show("https://[::1]:7"), Ok("https://[::1]:7".into()));
-        assert_eq!(show("https://[::1]"), Ok("https://[::1]:15012".into()));
-        for bad in ["http://c.test:1", "https://", "https://c.test:0", "https://c.test/x", "::1", "c:x"] {
-            assert!(show(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn fingerprints_in_every_spelling() {

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
+use pilotfish_client::Stored;
 use pilotfish_config::wire::Update;
-use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::set::Set;
 
@@ -24,31 +24,6 @@ const LONGEST: u64 = 320 << 20;
 /// The folder.
 #[derive(Debug, Clone)]
 pub struct StateDir(PathBuf);
-
-/// What is kept of an identity.
-#[derive(Serialize, Deserialize)]
-pub struct StoredIdentity {
-    /// The SPIFFE ID.
-    pub id: String,
-    /// The private key, PEM.
-    pub key: String,
-    /// The leaf and its intermediates, PEM.
-    pub chain: String,
-    /// Roots by trust domain, PEM.
-    pub bundles: std::collections::BTreeMap<String, String>,
-}
-
-impl Drop for StoredIdentity {
-    fn drop(&mut self) {
-        self.key.zeroize();
-    }
-}
-
-impl std::fmt::Debug for StoredIdentity {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("StoredIdentity").field("id", &self.id).finish_non_exhaustive()
-    }
-}
 
 impl StateDir {
     /// Makes the folder, and sees that nobody else can read it.
@@ -86,7 +61,7 @@ impl StateDir {
     ///
     /// # Errors
     /// It cannot be read, or is no identity.
-    pub fn identity(&self) -> io::Result<Option<StoredIdentity>> {
+    pub fn identity(&self) -> io::Result<Option<Stored>> {
         let Some(bytes) = self.read(IDENTITY)? else { return Ok(None) };
         let bytes = Zeroizing::new(bytes);
         serde_json::from_slice(&bytes).map(Some).map_err(|error| self.corrupt(IDENTITY, &error.to_string()))
@@ -96,7 +71,7 @@ impl StateDir {
     ///
     /// # Errors
     /// The disk's; what was there before is still there.
-    pub fn keep_identity(&self, identity: &StoredIdentity) -> io::Result<()> {
+    pub fn keep_identity(&self, identity: &Stored) -> io::Result<()> {
         let bytes = Zeroizing::new(serde_json::to_vec(identity).map_err(io::Error::other)?);
         self.replace(IDENTITY, &[&bytes])
     }
@@ -201,7 +176,7 @@ mod tests {
         state.keep_state(&set).unwrap();
         state.keep_state(&set).unwrap();
         assert_eq!(state.state().unwrap().unwrap().resume(), set.resume());
-        let identity = StoredIdentity {
+        let identity = Stored {
             id: "spiffe://d/ns/n/agent/a".into(),
             key: "key".into(),
             chain: "chain".into(),

@@ -1,18 +1,14 @@
 //! An identity from the control plane: the first one for a token, each further one for the one before.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use pilotfish_config::wire::{Join, Joined, Renew};
-use pilotfish_identity::{
-    Bundles, Credentials, Fingerprint, Identity, IdentityError, JoinToken, KeyAndRequest, SpiffeId,
-};
+use pilotfish_client::{Address, Backoff, Issued, Problem, Proof, expired, renewal};
+use pilotfish_identity::{Bundles, Credentials, Fingerprint, Identity, JoinToken};
 
-use super::backoff::Backoff;
-use super::connect::{Connection, Problem, Proof, connect};
-use super::disk::StoredIdentity;
+use super::connect::connect;
 use super::member::Member;
-use crate::bootstrap::{ControlAddress, Secret};
+use crate::bootstrap::Secret;
 use crate::telemetry::log;
 
 /// How often a wait that goes on is mentioned in the log.
@@ -20,9 +16,6 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Retries of a renewal: there are hours left.
 const RENEW_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// The longest that a wait is trusted: clocks are set, machines sleep.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// Why a sidecar has no identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +53,7 @@ fn restore(member: &Member) -> Result<bool, String> {
     let Some(stored) = member.disk.identity().map_err(|error| error.to_string())? else { return Ok(false) };
     let credentials = Credentials::from_pem(&stored.chain, &stored.key).map_err(|error| error.to_string())?;
     let settings = &member.shared.settings;
-    if credentials.id.as_agent() != Some((&settings.namespace, &settings.agent)) {
+    if !member.owner().is(&credentials.id) {
         let path = member.disk.path().display();
         return Err(format!(
             "{path} is the state of {}, not of {}/{}: give each agent a --state-dir of its own",
@@ -116,68 +109,33 @@ pub async fn join(member: &Member, token: &Secret) -> Result<(), NoIdentity> {
 
 async fn join_at(
     member: &Member,
-    address: &ControlAddress,
+    address: &Address,
     token: &Secret,
     root: Fingerprint,
 ) -> Result<(), Problem> {
     let mut connection = connect(&member.shared, address, &Proof::Pinned(root)).await?;
-    let settings = &member.shared.settings;
-    let request = key_and_request(member, connection.peer.trust_domain())?;
-    let message = Join {
-        token: token.expose().to_owned(),
-        agent: settings.agent.clone(),
-        namespace: settings.namespace.clone(),
-        csr: request.csr_pem.clone(),
-        node: false,
-    };
-    let joined: Joined = connection.post("/v1/join", &message).await?;
-    take(member, joined, request, true)?;
+    let issued = member.owner().join(&mut connection, token.expose(), member.identity()).await?;
+    take(member, issued, true);
     log::info!("joined", control = address, identity = own_id(member));
     Ok(())
 }
 
 /// A new certificate for a new key, by the current certificate.
-async fn renew_at(member: &Member, address: &ControlAddress) -> Result<(), Problem> {
+async fn renew_at(member: &Member, address: &Address) -> Result<(), Problem> {
     let proof = Proof::Live(member.identity().clone());
-    let mut connection: Connection = connect(&member.shared, address, &proof).await?;
-    let request = key_and_request(member, connection.peer.trust_domain())?;
-    let message = Renew { csr: request.csr_pem.clone() };
-    let joined: Joined = connection.post("/v1/renew", &message).await?;
-    take(member, joined, request, false)
+    let mut connection = connect(&member.shared, address, &proof).await?;
+    let issued = member.owner().renew(&mut connection, member.identity()).await?;
+    take(member, issued, false);
+    Ok(())
 }
 
-fn key_and_request(
-    member: &Member,
-    domain: &pilotfish_identity::TrustDomain,
-) -> Result<KeyAndRequest, Problem> {
-    let settings = &member.shared.settings;
-    let id = SpiffeId::agent(domain, &settings.namespace, &settings.agent);
-    let id = id.map_err(|error| Problem::Refused(error.to_string()))?;
-    KeyAndRequest::new(&id).map_err(|error| Problem::Away(error.to_string()))
-}
-
-/// Checks an answer, keeps it on the disk, puts it in force. `first`: whom to trust comes with it.
-fn take(member: &Member, joined: Joined, request: KeyAndRequest, first: bool) -> Result<(), Problem> {
-    let bad = |why: String| Problem::Away(format!("what it issued is no use: {why}"));
-    let unusable = |error: IdentityError| bad(error.to_string());
-    let credentials = Credentials::from_pem(&joined.chain, &request.key_pem).map_err(unusable)?;
-    let settings = &member.shared.settings;
-    if credentials.id.as_agent() != Some((&settings.namespace, &settings.agent)) {
-        return Err(bad(format!("it is for {}", credentials.id)));
-    }
-    let bundles = Bundles::from_wire(&joined.bundles).map_err(unusable)?;
-    credentials.self_check(&bundles, member.identity().now()).map_err(|why| bad(why.to_string()))?;
-    let stored = StoredIdentity {
-        id: joined.id,
-        key: request.key_pem.to_string(),
-        chain: joined.chain,
-        bundles: joined.bundles,
-    };
+/// Keeps what was issued on the disk, and puts it in force. `first`: whom to trust comes with it.
+fn take(member: &Member, issued: Issued, first: bool) {
+    let Issued { credentials, bundles, stored } = issued;
     if let Err(error) = member.disk.keep_identity(&stored) {
         log::error!("the identity is not kept on disk, a restart needs a new token", error = error);
     }
     put_in_force(member, credentials, first.then_some(bundles));
-    Ok(())
 }
 
 fn put_in_force(member: &Member, credentials: Credentials, bundles: Option<Bundles>) {
@@ -197,39 +155,8 @@ fn own_id(member: &Member) -> String {
 /// Renews the certificate for the life of the process.
 pub async fn keep_fresh(member: Arc<Member>) {
     let mut rng = fastrand::Rng::new();
-    loop {
-        let Some((from, until)) = validity(&member) else { return };
-        let due = renewal(from, until, rng.f64());
-        wait_until(&member, due).await;
+    while renewal(member.identity(), rng.f64()).await {
         renew(&member, &mut rng).await;
-    }
-}
-
-/// Since when the certificate is good as far as renewing goes, and until when.
-fn validity(member: &Member) -> Option<(SystemTime, SystemTime)> {
-    let identity = member.identity().load();
-    let own = identity.credentials.as_ref()?;
-    // Authorities put the beginning back for slow clocks: a new certificate's life begins now.
-    let now = member.identity().now();
-    let young = now.duration_since(own.not_before).is_ok_and(|age| age < BACKDATED * 2);
-    Some((if young { now } else { own.not_before }, own.not_after))
-}
-
-/// How far authorities put the beginning of a certificate back.
-const BACKDATED: Duration = Duration::from_secs(300);
-
-/// When to renew: at 50 to 70 % of the life, as `random` (0 to 1) says.
-fn renewal(from: SystemTime, until: SystemTime, random: f64) -> SystemTime {
-    let life = until.duration_since(from).unwrap_or_default();
-    from + life.mul_f64(0.5 + 0.2 * random.clamp(0.0, 1.0))
-}
-
-async fn wait_until(member: &Member, due: SystemTime) {
-    while let Ok(left) = due.duration_since(member.identity().now()) {
-        if left.is_zero() {
-            return;
-        }
-        tokio::time::sleep(left.min(LOOK).max(Duration::from_millis(100))).await;
     }
 }
 
@@ -238,8 +165,7 @@ async fn renew(member: &Member, rng: &mut fastrand::Rng) {
     let settings = &member.shared.settings.control;
     let mut backoff = Backoff::new(RENEW_AGAIN.0, RENEW_AGAIN.1);
     loop {
-        let expired = validity(member).is_none_or(|(_, until)| until <= member.identity().now());
-        if expired && join_again(member).await {
+        if expired(member.identity()) && join_again(member).await {
             return;
         }
         for address in &settings.addresses {
@@ -281,25 +207,10 @@ struct Wait {
 }
 
 impl Wait {
-    fn say(&mut self, address: &ControlAddress, why: &str) {
+    fn say(&mut self, address: &Address, why: &str) {
         if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
             self.said = Some(tokio::time::Instant::now());
             log::warn!("the control plane is away, trying again", control = address, why = why);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_certificate_is_renewed_at_50_to_70_percent_of_its_life() {
-        let from = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let until = from + Duration::from_secs(1000);
-        let after = |random| renewal(from, until, random).duration_since(from).unwrap().as_secs();
-        assert_eq!((after(0.0), after(1.0)), (500, 700));
-        assert!(after(0.3) != after(0.6), "sidecars that started together renew apart");
-        assert_eq!(renewal(until, from, 0.5), until, "one that is over is renewed at once");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
+use pilotfish_client::Owner;
 use pilotfish_config::wire::{State, Trust};
 use pilotfish_identity::{Bundles, IdentityError, LiveIdentity, SpiffeId};
 use tokio::sync::watch;
@@ -56,6 +57,12 @@ impl Member {
     /// The identity in force.
     pub fn identity(&self) -> &Arc<LiveIdentity> {
         &self.shared.tls.live
+    }
+
+    /// Whose identity that is.
+    pub fn owner(&self) -> Owner {
+        let settings = &self.shared.settings;
+        Owner::Agent { namespace: settings.namespace.clone(), agent: settings.agent.clone() }
     }
 
     /// When the own certificate ends, seconds since 1970.

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use pilotfish_client::{Address, Backoff};
 use pilotfish_config::wire::{Resume, State};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::idle::Idle;
 use super::member::Member;
-use crate::bootstrap::ControlAddress;
 use crate::control::limits::Uses;
 use crate::source::file::Event;
 use crate::telemetry::log;
@@ -99,7 +98,7 @@ impl Stream {
 struct Said(Option<Instant>);
 
 impl Said {
-    fn ended(&mut self, address: &ControlAddress, ended: &Ended, was_connected: bool) {
+    fn ended(&mut self, address: &Address, ended: &Ended, was_connected: bool) {
         match ended {
             Ended::Refused { reason, retry: false } => {
                 log::error!(

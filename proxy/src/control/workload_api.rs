@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
+use pilotfish_client::Backoff;
 use pilotfish_identity::{Bundles, Credentials, Identity, LiveIdentity, SpiffeId, TrustDomain};
 use prost::Message;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::backoff::Backoff;
 use crate::telemetry::log;
 
 /// The longest message: a chain, a key, and the bundles of federated domains.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use pilotfish_client::Backoff;
 use pilotfish_config::wire::Status;
 use pilotfish_config::wire::node::{ReplicaPhase, ReplicaState};
 use pilotfish_processes::{Exit, Id, Stat, Traits, listener, signal_group};
@@ -30,7 +31,6 @@ use super::process::{End, Process};
 use super::usage::Meter;
 use super::{Run, Supervised, Wanted};
 use crate::bootstrap::{Duty, OnSidecarLoss};
-use crate::control::backoff::Backoff;
 use crate::health::Health;
 use crate::server::Shared;
 use crate::telemetry::log;

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use pilotfish_client::Address;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use zeroize::Zeroizing;
@@ -38,51 +39,22 @@ pub(super) enum Target {
 /// Control planes of one store, and what proves who asks.
 #[derive(Debug)]
 pub(super) struct Remote {
-    places: Vec<Place>,
+    places: Vec<Address>,
     /// Which of them is tried first; counts up.
     first: AtomicUsize,
     tls: Arc<Tls>,
     bearer: Option<HeaderValue>,
 }
 
-/// One address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    host: String,
-    port: u16,
-}
-
-impl Place {
-    /// Reads `https://HOST[:PORT]`.
-    fn parse(url: &str) -> Result<Place, Failed> {
-        let bad = |why: &str| {
-            Failed::usage(format!("`{}` is no address of a control plane: {why}", url.escape_debug()))
-        };
-        let rest = match url.split_once("://") {
-            Some(("https", rest)) => rest,
-            Some(_) => return Err(bad("it has to begin with https://")),
-            None => url,
-        };
-        let authority: http::uri::Authority =
-            rest.trim_end_matches('/').parse().map_err(|_| bad("write https://HOST:15012"))?;
-        if authority.as_str().contains('@') {
-            return Err(bad("credentials do not belong into it; use --admin-token-file"));
-        }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let unread = authority.port_u16().is_none() && authority.as_str().len() > authority.host().len();
-        if host.is_empty() || unread {
-            return Err(bad("write https://HOST:15012"));
-        }
-        Ok(Place { host, port: authority.port_u16().unwrap_or(paths::PORT) })
-    }
-
-    fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
+/// Reads `https://HOST[:PORT]`.
+fn address(url: &str) -> Result<Address, Failed> {
+    let read = match url.contains('@') {
+        true => Err("credentials do not belong into it; use --admin-token-file".to_owned()),
+        false => url.parse(),
+    };
+    read.map_err(|why| {
+        Failed::usage(format!("`{}` is no address of a control plane: {why}", url.escape_debug()))
+    })
 }
 
 impl Target {
@@ -101,7 +73,7 @@ impl Target {
             let data = from_env("PILOTFISH_DATA").map_or_else(paths::default_data, PathBuf::from);
             return Ok(Target::Socket(paths::socket(&data)));
         };
-        let places = control.split(',').map(|url| Place::parse(url.trim())).collect::<Result<_, _>>()?;
+        let places = control.split(',').map(address).collect::<Result<_, _>>()?;
         Ok(Target::Remote(Remote {
             places,
             first: AtomicUsize::new(0),
@@ -115,7 +87,7 @@ impl Target {
         match self {
             Target::Socket(path) => format!("the control plane at {}", path.display()),
             Target::Remote(remote) => {
-                let all: Vec<String> = remote.places.iter().map(Place::authority).collect();
+                let all: Vec<String> = remote.places.iter().map(Address::authority).collect();
                 format!("the control plane at {}", all.join(" or "))
             }
         }
@@ -125,9 +97,7 @@ impl Target {
     pub(super) fn url(&self) -> Option<String> {
         match self {
             Target::Socket(_) => None,
-            Target::Remote(remote) => {
-                remote.places.first().map(|place| format!("https://{}", place.authority()))
-            }
+            Target::Remote(remote) => remote.places.first().map(Address::to_string),
         }
     }
 
@@ -150,7 +120,7 @@ impl Target {
     pub(super) fn host(&self) -> String {
         match self {
             Target::Socket(_) => "localhost".into(),
-            Target::Remote(remote) => remote.places.first().map(Place::authority).unwrap_or_default(),
+            Target::Remote(remote) => remote.places.first().map(Address::authority).unwrap_or_default(),
         }
     }
 
@@ -194,7 +164,7 @@ impl Remote {
         Err(Failed { why, message: messages.join("\n") })
     }
 
-    async fn dial(&self, place: &Place) -> Result<Sender, Failed> {
+    async fn dial(&self, place: &Address) -> Result<Sender, Failed> {
         let stream = TcpStream::connect((place.host.as_str(), place.port))
             .await
             .map_err(|error| no_connection(place, &error))?;
@@ -238,7 +208,7 @@ fn no_socket(path: &Path, error: &io::Error) -> Failed {
     }
 }
 
-fn no_connection(place: &Place, error: &io::Error) -> Failed {
+fn no_connection(place: &Address, error: &io::Error) -> Failed {
     let hint = match error.kind() {
         ErrorKind::ConnectionRefused => {
             ": nothing listens there; is `pilotfish serve` running, with this port in --listen?"
@@ -251,7 +221,7 @@ fn no_connection(place: &Place, error: &io::Error) -> Failed {
     ))
 }
 
-fn late(place: &Place) -> Failed {
+fn late(place: &Address) -> Failed {
     Failed::unreachable(format!(
         "the control plane at {} did not answer within {} s; check --control and what lies between",
         place.authority(),
@@ -288,8 +258,7 @@ mod tests {
 
     #[test]
     fn addresses_of_control_planes() {
-        let place =
-            |url: &str| Place::parse(url).map(|place| place.authority()).map_err(|failed| failed.message);
+        let place = |url: &str| address(url).map(|place| place.authority()).map_err(|failed| failed.message);
         assert_eq!(place("https://mesh.example").as_deref(), Ok("mesh.example:15012"));
         assert_eq!(place("https://10.0.0.1:1/").as_deref(), Ok("10.0.0.1:1"));
         assert_eq!(place("mesh:15").as_deref(), Ok("mesh:15"));

@@ -1,21 +1,19 @@
 //! One stream from its hello to its end.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::client::ResponseFuture;
-use h2::{Ping, PingPong, RecvStream, SendStream};
+use pilotfish_client::{Address, Connection, Cut, Messages, Problem, Proof};
 use pilotfish_config::wire::node::NotStarted;
 use pilotfish_config::wire::{
-    Frames, Heartbeat, Hello, LONGEST_TO_SIDECAR, LimitUse, MAJOR, Rank, Report, Resume, Status, ToControl,
-    ToSidecar, Update, Versions, Welcome, frame,
+    Heartbeat, Hello, LONGEST_TO_SIDECAR, LimitUse, MAJOR, Rank, Report, Resume, Status, ToControl,
+    ToSidecar, Update, Versions, Welcome,
 };
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Stream;
 use super::asked::Asked;
-use crate::bootstrap::ControlAddress;
-use crate::control::connect::{Connection, JSON, Problem, Proof, connect, reachable, refusal, request};
+use crate::control::connect::connect;
 use crate::control::limits::Uses;
 use crate::control::reports::Reports;
 use crate::listen::Direction;
@@ -28,8 +26,6 @@ use crate::telemetry::tap::Looking;
 
 /// From the hello to the welcome.
 const WELCOME: Duration = Duration::from_secs(5);
-/// Between two pings, and for each answer: together, within 2 s a dead control plane is noticed.
-const PING: (Duration, Duration) = (Duration::from_millis(1000), Duration::from_millis(900));
 /// A control plane that takes nothing for so long is dead.
 const TAKES_NOTHING: Duration = Duration::from_secs(5);
 /// Heartbeats come at least this often and at most this rarely, whatever a control plane asks for.
@@ -44,8 +40,6 @@ const LIMITS: Duration = Duration::from_millis(500);
 const TAPPED: Duration = Duration::from_millis(100);
 /// ... and how long each of them takes: a control plane takes a hundred messages within a second.
 const TAPPED_EACH: Duration = Duration::from_millis(25);
-/// The longest answer that is read when a stream is refused.
-const LONGEST_REFUSAL: usize = 64 << 10;
 
 /// Why a stream ended.
 #[derive(Debug)]
@@ -67,15 +61,6 @@ fn lost(error: impl std::fmt::Display) -> Ended {
     Ended::Lost(error.to_string())
 }
 
-/// A connection that broke. One that just ended, as when the control plane was killed, is said so in our own words:
-/// rustls' point to its manual.
-fn cut(error: &h2::Error) -> Ended {
-    match error.get_io() {
-        Some(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => lost("it closed the connection"),
-        _ => lost(error),
-    }
-}
-
 impl From<Problem> for Ended {
     fn from(problem: Problem) -> Self {
         match problem {
@@ -85,29 +70,31 @@ impl From<Problem> for Ended {
     }
 }
 
-/// The two halves of an open stream.
-struct Halves {
-    outgoing: SendStream<Bytes>,
-    incoming: RecvStream,
-    frames: Frames<ToSidecar>,
+impl From<Cut> for Ended {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Away(why) => Ended::Lost(why),
+            Cut::Broken(why) => Ended::Broken(why),
+        }
+    }
 }
 
 impl Stream {
     /// One stream to this control plane.
-    pub(super) async fn session(&mut self, address: &ControlAddress) -> Ended {
+    pub(super) async fn session(&mut self, address: &Address) -> Ended {
         match self.serve(address).await {
             Ok(never) => match never {},
             Err(ended) => ended,
         }
     }
 
-    async fn serve(&mut self, address: &ControlAddress) -> Result<std::convert::Infallible, Ended> {
+    async fn serve(&mut self, address: &Address) -> Result<std::convert::Infallible, Ended> {
         let proof = Proof::Live(self.member.identity().clone());
         let mut connection = connect(&self.member.shared, address, &proof).await?;
         let hello = self.hello(&connection).await?;
-        let ping = connection.ping.take();
-        let opened = open(&mut connection, &hello);
-        let (mut halves, welcome) = tokio::time::timeout(WELCOME, opened)
+        let alive = connection.alive();
+        let opened = open(&mut connection, hello);
+        let (mut messages, welcome) = tokio::time::timeout(WELCOME, opened)
             .await
             .map_err(|_| lost("it did not answer the hello"))??;
         if welcome.versions.major != MAJOR {
@@ -126,8 +113,8 @@ impl Stream {
         );
         tokio::select! {
             biased;
-            ended = self.exchange(&mut halves, &welcome) => ended,
-            ended = alive(ping) => Err(ended),
+            ended = self.exchange(&mut messages, &welcome) => ended,
+            cut = alive => Err(cut.into()),
         }
     }
 
@@ -139,7 +126,7 @@ impl Stream {
                 let addresses = self.member.shared.dns.lookup(&advertise.host).await;
                 let addresses =
                     addresses.map_err(|why| lost(format!("cannot resolve --advertise: {}", why.0)))?;
-                addresses.first().map(|ip| std::net::SocketAddr::new(*ip, advertise.port))
+                addresses.first().map(|ip| SocketAddr::new(*ip, advertise.port))
             }
             None => settings.app.as_ref().map(|_| reachable(self.member.inbound, connection.local)),
         };
@@ -174,7 +161,7 @@ impl Stream {
     /// Everything after the welcome.
     async fn exchange(
         &mut self,
-        halves: &mut Halves,
+        messages: &mut Messages<ToSidecar>,
         welcome: &Welcome,
     ) -> Result<std::convert::Infallible, Ended> {
         let every = Duration::from_millis(welcome.heartbeat_ms.clamp(HEARTBEAT.0, HEARTBEAT.1));
@@ -199,17 +186,6 @@ impl Stream {
         // A new control plane has to be told, whether or not it changed since.
         state.mark_changed();
         loop {
-            while let Some(message) =
-                halves.frames.next().map_err(|error| Ended::Broken(error.to_string()))?
-            {
-                let slices = matches!(message, ToSidecar::Shares(_));
-                self.take(message).await?;
-                if slices {
-                    // What a slice lost is given to others once it is said that it is not used any more.
-                    let used = self.used(false);
-                    send(&mut halves.outgoing, &self.heartbeat(Vec::new(), used)).await?;
-                }
-            }
             if looks != member.shared.taps.count() {
                 looks = member.shared.taps.count();
                 look = tokio::time::interval(TAPPED.max(TAPPED_EACH * u32::try_from(looks).unwrap_or(1)));
@@ -217,41 +193,50 @@ impl Stream {
             }
             tokio::select! {
                 biased;
-                chunk = halves.incoming.data() => receive(halves, chunk)?,
+                message = messages.next() => {
+                    let message = message?;
+                    let slices = matches!(message, ToSidecar::Shares(_));
+                    self.take(message).await?;
+                    if slices {
+                        // What a slice lost is given to others once it is said that it is not used any more.
+                        let used = self.used(false);
+                        send(messages, &self.heartbeat(Vec::new(), used)).await?;
+                    }
+                }
                 Ok(()) = state.changed() => {
                     let now = state.borrow_and_update().clone();
                     if now != pilotfish_config::wire::State::default() {
-                        send(&mut halves.outgoing, &ToControl::State(now)).await?;
+                        send(messages, &ToControl::State(now)).await?;
                     }
                 }
                 Ok(()) = health.changed() => {
-                    send(&mut halves.outgoing, &self.heartbeat(Vec::new(), Vec::new())).await?;
+                    send(messages, &self.heartbeat(Vec::new(), Vec::new())).await?;
                     beat = Instant::now() + every;
                 }
                 Ok(()) = phase.changed(), if !draining => {
                     draining = true;
-                    send(&mut halves.outgoing, &self.heartbeat(Vec::new(), Vec::new())).await?;
+                    send(messages, &self.heartbeat(Vec::new(), Vec::new())).await?;
                 }
                 Some(answered) = self.asked.answer() => {
-                    send(&mut halves.outgoing, &ToControl::Answered(answered)).await?;
+                    send(messages, &ToControl::Answered(answered)).await?;
                 }
                 () = member.shared.starts.asked.notified() => {
-                    self.ask(&mut told, halves).await?;
+                    self.ask(&mut told, messages).await?;
                     asks.reset();
                 }
-                _ = asks.tick() => self.ask(&mut told, halves).await?,
+                _ = asks.tick() => self.ask(&mut told, messages).await?,
                 _ = look.tick(), if looks > 0 => {
                     for tapped in member.shared.taps.take(&member.shared) {
-                        send(&mut halves.outgoing, &ToControl::Tapped(tapped)).await?;
+                        send(messages, &ToControl::Tapped(tapped)).await?;
                     }
                 }
                 traces = member.shared.recalls.next() => {
-                    send(&mut halves.outgoing, &ToControl::Partial(traces)).await?;
+                    send(messages, &ToControl::Partial(traces)).await?;
                 }
                 _ = limits.tick() => {
                     let used = self.used(false);
                     if !used.is_empty() {
-                        send(&mut halves.outgoing, &self.heartbeat(Vec::new(), used)).await?;
+                        send(messages, &self.heartbeat(Vec::new(), used)).await?;
                     }
                 }
                 _ = tick.tick() => {
@@ -266,7 +251,7 @@ impl Stream {
                         if let ToControl::Heartbeat(heartbeat) = &mut message {
                             heartbeat.edges = edges;
                         }
-                        send(&mut halves.outgoing, &message).await?;
+                        send(messages, &message).await?;
                         beat = Instant::now() + every.saturating_sub(TICK.min(every) / 2);
                     }
                 }
@@ -275,9 +260,9 @@ impl Stream {
     }
 
     /// Says for which agents calls wait, and once that they do no more.
-    async fn ask(&self, told: &mut Told, halves: &mut Halves) -> Result<(), Ended> {
+    async fn ask(&self, told: &mut Told, messages: &mut Messages<ToSidecar>) -> Result<(), Ended> {
         match told.next(&self.member.shared.starts) {
-            Some(asked) => send(&mut halves.outgoing, &ToControl::Asked(asked)).await,
+            Some(asked) => send(messages, &ToControl::Asked(asked)).await,
             None => Ok(()),
         }
     }
@@ -378,86 +363,28 @@ impl Stream {
 }
 
 /// Sends the hello and waits for what it comes to.
-async fn open(connection: &mut Connection, hello: &Hello) -> Result<(Halves, Welcome), Ended> {
-    let mut requests = connection.requests.clone().ready().await.map_err(lost)?;
-    let (answer, mut outgoing) = requests.send_request(request("/v1/stream", JSON)?, false).map_err(lost)?;
-    send(&mut outgoing, &ToControl::Hello(Box::new(hello.clone()))).await?;
-    let incoming = answered(answer).await?;
-    let mut halves = Halves { outgoing, incoming, frames: Frames::new(LONGEST_TO_SIDECAR) };
+async fn open(connection: &mut Connection, hello: Hello) -> Result<(Messages<ToSidecar>, Welcome), Ended> {
+    let hello = ToControl::Hello(Box::new(hello));
+    let mut messages = connection.messages("/v1/stream", &hello, LONGEST_TO_SIDECAR).await?;
     loop {
-        match halves.frames.next().map_err(|error| Ended::Broken(error.to_string()))? {
-            Some(ToSidecar::Welcome(welcome)) => return Ok((halves, welcome)),
-            Some(ToSidecar::Refused(refused)) => {
+        match messages.next().await? {
+            ToSidecar::Welcome(welcome) => return Ok((messages, welcome)),
+            ToSidecar::Refused(refused) => {
                 return Err(Ended::Refused { reason: refused.reason, retry: refused.retry });
             }
-            Some(ToSidecar::Unknown) => {}
-            Some(_) => return Err(Ended::Broken("its first message is no welcome".into())),
-            None => {
-                let chunk = halves.incoming.data().await;
-                receive(&mut halves, chunk)?;
-            }
+            ToSidecar::Unknown => {}
+            _ => return Err(Ended::Broken("its first message is no welcome".into())),
         }
-    }
-}
-
-/// The answer's body, when the answer is 200.
-async fn answered(answer: ResponseFuture) -> Result<RecvStream, Ended> {
-    let answer = answer.await.map_err(|error| cut(&error))?;
-    let status = answer.status().as_u16();
-    let mut incoming = answer.into_body();
-    if status == 200 {
-        return Ok(incoming);
-    }
-    let mut said = Vec::new();
-    while let Some(Ok(chunk)) = incoming.data().await {
-        let _ = incoming.flow_control().release_capacity(chunk.len());
-        said.extend_from_slice(&chunk);
-        if said.len() > LONGEST_REFUSAL {
-            break;
-        }
-    }
-    Err(refusal(status, &said).into())
-}
-
-fn receive(halves: &mut Halves, chunk: Option<Result<Bytes, h2::Error>>) -> Result<(), Ended> {
-    match chunk {
-        Some(Ok(chunk)) => {
-            halves.frames.push(&chunk);
-            halves.incoming.flow_control().release_capacity(chunk.len()).map_err(lost)
-        }
-        Some(Err(error)) => Err(cut(&error)),
-        None => Err(match halves.frames.end() {
-            Ok(()) => lost("it ended the stream"),
-            Err(error) => Ended::Broken(error.to_string()),
-        }),
     }
 }
 
 /// Sends one message, as the other end takes it.
-async fn send(outgoing: &mut SendStream<Bytes>, message: &ToControl) -> Result<(), Ended> {
-    let mut bytes = Bytes::from(frame(message).map_err(lost)?);
-    let all = async {
-        while !bytes.is_empty() {
-            outgoing.reserve_capacity(bytes.len());
-            let granted = std::future::poll_fn(|cx| outgoing.poll_capacity(cx)).await;
-            let room = granted.ok_or_else(|| lost("it takes no more"))?.map_err(lost)?;
-            let part = bytes.split_to(room.min(bytes.len()));
-            outgoing.send_data(part, false).map_err(lost)?;
-        }
-        Ok(())
-    };
-    tokio::time::timeout(TAKES_NOTHING, all).await.unwrap_or_else(|_| Err(lost("it takes nothing any more")))
+async fn send(messages: &mut Messages<ToSidecar>, message: &ToControl) -> Result<(), Ended> {
+    Ok(messages.say(message, TAKES_NOTHING).await?)
 }
 
-/// Ends when the control plane does not answer pings any more.
-async fn alive(ping: Option<PingPong>) -> Ended {
-    let Some(mut ping) = ping else { return std::future::pending().await };
-    loop {
-        tokio::time::sleep(PING.0).await;
-        match tokio::time::timeout(PING.1, ping.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return cut(&error),
-            Err(_) => return lost("it does not answer any more"),
-        }
-    }
+/// An address that others can use, for a listener that may be on all addresses.
+fn reachable(listener: SocketAddr, local: IpAddr) -> SocketAddr {
+    let ip = if listener.ip().is_unspecified() { local.to_canonical() } else { listener.ip() };
+    SocketAddr::new(ip, listener.port())
 }

@@ -1,10 +1,11 @@
 //! The control plane as a target: its own port, and the identity of the sidecar.
 
 use bytes::Bytes;
+use pilotfish_client::{Connection, Proof};
 
-use super::send::Verdict;
+use super::send::{Answer, Verdict};
 use super::target::Signal;
-use crate::control::connect::{self, Connection, Proof};
+use crate::control::connect::connect;
 use crate::server::Shared;
 
 /// The way to whichever control plane answers.
@@ -31,7 +32,7 @@ impl Control {
                     return Verdict::Never("there is no control plane (--control)".into());
                 };
                 self.next = self.next.wrapping_add(1);
-                match connect::connect(shared, address, &Proof::Live(live.clone())).await {
+                match connect(shared, address, &Proof::Live(live.clone())).await {
                     Ok(connection) => connection,
                     Err(problem) => return Verdict::Later(None, problem.to_string()),
                 }
@@ -39,6 +40,8 @@ impl Control {
         };
         match connection.post_bytes(&path, "application/x-protobuf", message).await {
             Ok(answer) => {
+                let pilotfish_client::Answer { status, headers, body } = answer;
+                let answer = Answer { status, headers, body };
                 // Another one may have room.
                 if !matches!(answer.status, 429 | 502..=504) {
                     self.connection = Some(connection);

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use pilotfish_client::Backoff;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::send::{Sender, Verdict};
 use super::target::Signal;
-use crate::control::backoff::Backoff;
 use crate::telemetry::log;
 
 /// Batches that wait for a target.

@@ -1,4 +1,4 @@
-//! When to try again: soon at first, then rarer and rarer, never all sidecars at the same moment.
+//! When to try again: soon at first, then rarer and rarer, never all of a mesh at the same moment.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// Waits from `first` up to `longest`.
-    pub fn new(first: Duration, longest: Duration) -> Self {
+    pub const fn new(first: Duration, longest: Duration) -> Self {
         Backoff { step: first, first, longest }
     }
 
