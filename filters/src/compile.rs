@@ -17,6 +17,7 @@ mod rate_limit;
 mod resilience;
 mod retry;
 mod route;
+mod selected;
 mod telemetry;
 mod to_agent;
 mod tokens;

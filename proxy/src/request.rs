@@ -107,7 +107,7 @@ async fn serve<'p>(
     trace::decoded(ctx, &call);
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
     trace::enter(worker, plan, ctx, &call, &mut head);
-    authenticate::authenticate(worker, plan, ctx, &mut head).await?;
+    authenticate::authenticate(worker, snapshot, ctx, &mut head).await?;
     delegation::enter(worker, ctx, &mut head)?;
     explain::enter(worker, plan, ctx, &caller, &mut head);
     guard::remember(worker, ctx, &call, &head);

@@ -55,7 +55,7 @@ use crate::telemetry::text::push_sentence;
 use crate::telemetry::tracing::Tracing;
 use crate::tls::Tls;
 use crate::tls::files::IdentityFiles;
-use crate::tokens::Tokens;
+use crate::tokens::{self, Tokens};
 use crate::worker::Worker;
 
 /// How long the end of the process waits for the access log's reader, and for whoever takes telemetry.
@@ -363,6 +363,7 @@ async fn serve(
     tokio::spawn(health::endpoints::run(shared.clone()));
     tokio::spawn(health::notice::run(shared.clone()));
     tokio::spawn(recall::run(shared.clone()));
+    tokio::spawn(tokens::fetch::run(shared.clone()));
     let mut workers = start_workers(&shared, outbound, inbound)?;
     eprintln!("{announcement}");
 

@@ -15,6 +15,7 @@ use pilotfish_filters::state::State;
 use tokio::sync::Notify;
 
 use crate::tls::outside::OutsideSet;
+use crate::tokens::Issuers;
 
 /// A compiled plan with its version. A request pins one and keeps it to its end.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Snapshot {
     pub plan: Plan,
     /// TLS settings of clusters outside of the mesh.
     pub outside: OutsideSet,
+    /// The issuers that the plan's token rules name.
+    pub issuers: Issuers,
     /// Where the local agent listens (`--app`), when there is one and its name resolves.
     pub agent: Option<SocketAddr>,
     /// How many documents it was made of.
@@ -57,6 +60,7 @@ impl Snapshots {
             version: 0,
             plan,
             outside: OutsideSet::default(),
+            issuers: Issuers::default(),
             agent: None,
             resources: 0,
             published: SystemTime::now(),

@@ -276,7 +276,9 @@ impl Publisher {
         let outside = OutsideSet::of_plan(&plan).map_err(|lines| Refused { lines })?;
         let version = shared.snapshots.version() + 1;
         let agent = self.agent(&answers);
-        let snapshot = Snapshot { version, plan, outside, agent, resources, published: SystemTime::now() };
+        let issuers = shared.tokens.follow(plan.tokens());
+        let snapshot =
+            Snapshot { version, plan, outside, issuers, agent, resources, published: SystemTime::now() };
         snapshot.plan.settle_limits(shared.clock.now());
         shared.exporter.follow(&snapshot.plan);
         self.answers = answers;

@@ -26,6 +26,7 @@ use crate::telemetry::ring::Calls;
 use crate::telemetry::series::{NumberedSlots, Slots};
 use crate::tls::accept::{self, HalfOpen};
 use crate::tls::peers::Peers;
+use crate::tokens::cache;
 use crate::upstream::pool::Pool;
 
 /// How often kept connections are looked through.
@@ -69,6 +70,8 @@ pub struct Worker {
     pub reading: Reading,
     /// Copies of calls under way.
     pub mirrors: mirror::UnderWay,
+    /// Callers' tokens that were looked at before.
+    pub tokens: RefCell<cache::Cache>,
     this: Weak<Worker>,
     closing: Closing,
     services: [Rc<Service>; 2],
@@ -123,6 +126,7 @@ impl Worker {
             explaining: explain::Pace::default(),
             reading: Reading::default(),
             mirrors: mirror::UnderWay::default(),
+            tokens: RefCell::default(),
             this: this.clone(),
             closing: Closing::new(),
             services: Direction::ALL.map(|direction| Rc::new(Service::new(this.clone(), direction))),

@@ -28,6 +28,7 @@ pub(super) fn render(shared: &Shared) -> String {
             "documents": snapshot.resources,
         },
         "identity": identity(shared),
+        "issuers": shared.tokens.describe(shared.clock.epoch()),
         "last_reload": last_reload(shared),
         "plan": plan,
     });

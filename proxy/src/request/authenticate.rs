@@ -1,13 +1,20 @@
 //! authenticate: whose token does the call bring, and is it valid? For inbound calls, by the RequestAuthentications of the agent.
+//!
+//! A call without a token goes on, unless a rule wants one; one whose token is not valid never does.
 
 use std::sync::Arc;
 
 use pilotfish_filters::authz::{Chain, Claims};
-use pilotfish_filters::plan::Plan;
-use pilotfish_filters::verdict::Deny;
+use pilotfish_filters::tokens::{Found, Place, TokenRules, Unclear};
+use pilotfish_filters::verdict::{Deny, Reason};
+use tokio::time::{Instant, timeout_at};
 
 use crate::http::RequestHead;
+use crate::listen::Direction;
 use crate::request::ctx::Ctx;
+use crate::snapshot::Snapshot;
+use crate::tokens::cache::Known;
+use crate::tokens::verify::{Refusal, Verified, parse};
 use crate::worker::Worker;
 
 /// What is proved of who is behind a call, besides the peer's certificate.
@@ -24,10 +31,154 @@ pub struct Proven {
 /// # Errors
 /// `unauthenticated`: a token that is not valid, or none where one is required.
 pub async fn authenticate(
-    _worker: &Worker,
-    _plan: &Plan,
-    _ctx: &mut Ctx<'_>,
-    _head: &mut RequestHead,
+    worker: &Worker,
+    snapshot: &Snapshot,
+    ctx: &mut Ctx<'_>,
+    head: &mut RequestHead,
 ) -> Result<(), Deny> {
+    let rules = snapshot.plan.tokens();
+    if ctx.direction == Direction::Outbound || rules.is_empty() {
+        return Ok(());
+    }
+    let found = rules.find(&*head).map_err(unclear).and_then(|found| match found {
+        None if rules.is_required() => Err(Refusal::Missing),
+        found => Ok(found),
+    });
+    let verified = match found {
+        Ok(None) => Ok(None),
+        Ok(Some(found)) => verify(worker, snapshot, &found).await.map(Some),
+        Err(why) => Err(why),
+    };
+    let verified = verified.map_err(|why| refuse(worker, why))?;
+    // Whatever a caller says in these is not from a rule.
+    for name in rules.written() {
+        head.headers.remove(name);
+    }
+    let Some(verified) = verified else { return Ok(()) };
+    if !rules.rules().get(verified.rule).is_some_and(|rule| rule.forward) {
+        take_out(rules, head);
+    }
+    for (name, value) in &verified.headers {
+        head.headers.set(name, value.as_bytes());
+    }
+    ctx.proven.claims = Some(verified.claims.clone());
     Ok(())
+}
+
+fn unclear(why: Unclear) -> Refusal {
+    match why {
+        Unclear::Several => Refusal::Several,
+        Unclear::TooLong => Refusal::TooLong,
+        Unclear::Malformed => Refusal::Malformed,
+    }
+}
+
+/// RFC 6750, section 3.
+fn refuse(worker: &Worker, why: Refusal) -> Deny {
+    worker.metrics.tokens.refused(why);
+    let realm = &worker.shared.settings.agent;
+    let challenge = match why {
+        Refusal::Missing => format!("Bearer realm=\"{realm}\""),
+        _ => format!(
+            "Bearer realm=\"{realm}\", error=\"invalid_token\", error_description=\"{}\"",
+            why.sentence()
+        ),
+    };
+    Deny::with(Reason::Unauthenticated, why.sentence()).and_header("www-authenticate", challenge)
+}
+
+async fn verify(worker: &Worker, snapshot: &Snapshot, found: &Found<'_>) -> Result<Arc<Verified>, Refusal> {
+    let clock = worker.shared.clock;
+    let now = clock.now();
+    let known = {
+        let mut cache = worker.tokens.borrow_mut();
+        cache.settle(snapshot.version, snapshot.plan.tokens().rules(), worker.shared.tokens.generation());
+        cache.get(&found.token, now)
+    };
+    let verified = match known {
+        Some(Known::Good(verified)) => verified,
+        Some(Known::Bad(why)) => return Err(why),
+        // On the heap: it is rare, and the future of every call is as large as its largest branch.
+        None => Box::pin(look(worker, snapshot, found)).await?,
+    };
+    verified.at((clock.epoch().nanos(clock.now()) / 1_000_000_000) as i64)?;
+    worker.metrics.tokens.good.add(1);
+    Ok(verified)
+}
+
+/// A token that was not seen before. Waits for its issuer's keys when they are not here, as long as one look at them takes.
+async fn look(worker: &Worker, snapshot: &Snapshot, found: &Found<'_>) -> Result<Arc<Verified>, Refusal> {
+    let rules = snapshot.plan.tokens();
+    let at = |number: usize| rules.rules().get(number).is_some_and(|rule| rules.looks_at(rule, found));
+    let (mut waiting, mut last) = (None, false);
+    let (result, generation) = loop {
+        let generation = worker.shared.tokens.generation();
+        let judged = parse(&found.token)
+            .map_err(|why| (why, None))
+            .and_then(|parsed| snapshot.issuers.judge(rules, &parsed, at));
+        let (why, rule) = match judged {
+            Ok(verified) => break (Ok(Arc::new(verified)), generation),
+            Err(why) => why,
+        };
+        let refused = (Err(why), generation);
+        let Some(issuer) = rule.and_then(|rule| snapshot.issuers.of(rule)).filter(|_| !last) else {
+            break refused;
+        };
+        if waiting.is_none() {
+            waiting = issuer.wait().map(|one| (Instant::now() + issuer.patience(), one));
+        }
+        let Some((deadline, waiting)) = &mut waiting else { break refused };
+        match timeout_at(*deadline, waiting.look()).await {
+            // The look that this request asked for has ended: once more with what it brought.
+            Ok(more) => last = !more,
+            Err(_) => break refused,
+        }
+    };
+    let known = match &result {
+        Ok(verified) => Known::Good(verified.clone()),
+        Err(why) => Known::Bad(*why),
+    };
+    worker.metrics.tokens.looked_at.add(1);
+    worker.tokens.borrow_mut().put(&found.token, known, generation, worker.shared.clock.now());
+    result
+}
+
+/// Takes the token out of the head, wherever a rule would look for one.
+fn take_out(rules: &TokenRules, head: &mut RequestHead) {
+    for place in rules.places() {
+        match place {
+            Place::Header(name, prefix) => head.headers.retain(|own, value| {
+                let start = value.get(..prefix.len());
+                !own.eq_ignore_ascii_case(name.as_bytes())
+                    || !start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+            }),
+            Place::Parameter(name) => without_parameter(head, name),
+            Place::Cookie(name) => without_cookie(head, name),
+        }
+    }
+}
+
+fn without_parameter(head: &mut RequestHead, name: &str) {
+    let is = |pair: &&str| pair.split_once('=').map_or(*pair, |(own, _)| own) == name;
+    let Some(query) = head.query().filter(|query| query.split('&').any(|pair| is(&pair))) else { return };
+    let rest: Vec<&str> = query.split('&').filter(|pair| !is(pair)).collect();
+    let path = head.path();
+    let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) };
+    head.set_path_and_query(&target);
+}
+
+fn without_cookie(head: &mut RequestHead, name: &str) {
+    let is = |pair: &&[u8]| pair.trim_ascii().split(|byte| *byte == b'=').next() == Some(name.as_bytes());
+    let Some(all) = head.headers.joined("cookie") else { return };
+    if !all.split(|byte| *byte == b';').any(|pair| is(&pair)) {
+        return;
+    }
+    let rest: Vec<&[u8]> =
+        all.split(|byte| *byte == b';').filter(|pair| !is(pair)).map(<[u8]>::trim_ascii).collect();
+    let rest = rest.join(&b"; "[..]);
+    if rest.is_empty() {
+        head.headers.remove("cookie");
+    } else {
+        head.headers.set("cookie", &rest);
+    }
 }

@@ -22,6 +22,7 @@ use pilotfish_filters::verdict::Reason;
 use super::call::{Acted, CallRecord};
 use super::series::{SLOTS, Slot};
 use crate::listen::Direction;
+use crate::tokens::verify::Refusal;
 use family::{Distribution, Unit};
 use table::Table;
 
@@ -231,6 +232,8 @@ pub struct WorkerMetrics {
     pub retries: RetryMetrics,
     /// Tries beside the first.
     pub hedges: HedgeMetrics,
+    /// Tokens of callers.
+    pub tokens: TokenMetrics,
 }
 
 /// Tries after the first, by what became of them.
@@ -257,6 +260,24 @@ pub struct HedgeMetrics {
     pub won: Counter,
     /// Were not sent: the cluster's retry budget is exhausted.
     pub over_budget: Counter,
+}
+
+/// Tokens of callers.
+#[derive(Debug, Default)]
+pub struct TokenMetrics {
+    /// Were valid.
+    pub good: Counter,
+    /// Had not been seen lately, so that a signature was checked.
+    pub looked_at: Counter,
+    /// Were refused, or were missing.
+    refused: [Counter; Refusal::ALL.len()],
+}
+
+impl TokenMetrics {
+    /// Counts a call that is refused for its token.
+    pub fn refused(&self, why: Refusal) {
+        self.refused[why as usize].add(1);
+    }
 }
 
 /// Copies of requests, by what became of them.
@@ -300,6 +321,7 @@ impl Default for WorkerMetrics {
             mirrors: MirrorMetrics::default(),
             retries: RetryMetrics::default(),
             hedges: HedgeMetrics::default(),
+            tokens: TokenMetrics::default(),
         }
     }
 }

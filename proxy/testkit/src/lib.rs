@@ -15,6 +15,7 @@
 //! | a raw HTTP/1 client | [`h1`] |
 //! | a raw HTTP/2 client and origin: frames and HPACK by hand | [`h2`] |
 //! | a SPIFFE Workload API | [`workload_api`] |
+//! | signers of JSON Web Tokens | [`tokens`] |
 //! | the judge: a parser that refuses whatever two parsers could read differently | [`strict`] |
 //! | Python clients (gRPC, WebSocket) in a virtual environment made on demand | [`python`] |
 
@@ -34,6 +35,7 @@ pub mod python;
 pub mod relay;
 pub mod sidecar;
 pub mod strict;
+pub mod tokens;
 pub mod workload_api;
 
 pub use agent::Agent;

@@ -6,6 +6,7 @@ mod endpoints;
 mod export;
 mod overload;
 mod starts;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub fn collect(shared: &Shared) -> Vec<Family> {
     clusters::collect(&mut page, shared);
     deduplication(&mut page, shared);
     rate_limits(&mut page, shared);
+    tokens::collect(&mut page, shared);
     overload::collect(&mut page, shared);
     starts::collect(&mut page, shared);
     endpoints::collect(&mut page, shared);
