@@ -14,7 +14,6 @@ use super::records::Assigned;
 use super::view::{AgentPlacement, Explanation, GpuRow, NodeRow, PlacementView, ReplicaRow};
 use crate::placement::demand::Wanted;
 use crate::placement::place::Unplaced;
-use crate::placement::world::Need;
 
 /// What is counted, for a scraper.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -95,7 +94,7 @@ impl Board {
         }
         Some(Explanation {
             agent: agent.to_owned(),
-            need: need(&first.group.need),
+            need: first.group.need.to_string(),
             groups: self.groups(|wanted| ids.contains(&wanted.group.id), executor, observed),
             obstacles,
             hint: unplaced.iter().find_map(|one| one.hint.clone()),
@@ -327,21 +326,4 @@ fn reason(unplaced: &Unplaced) -> String {
         true => unplaced.hint.clone().unwrap_or_else(|| "no node has a place".into()),
         false => reasons.join("; "),
     }
-}
-
-/// What a replica needs, in words.
-fn need(need: &Need) -> String {
-    let gib = crate::cli::human::size;
-    let mut words =
-        vec![format!("{} CPU", need.cpu_milli as f64 / 1000.0), format!("{} memory", gib(need.memory))];
-    match (need.gpus, need.gpu_memory, &need.gpu_slice) {
-        (_, _, Some(slice)) => words.push(format!("a GPU slice {slice}")),
-        (0, 0, None) => {}
-        (0, memory, None) => words.push(format!("{} of a GPU's memory", gib(memory))),
-        (gpus, 0, None) => words.push(format!("{gpus} GPU{}", if gpus == 1 { "" } else { "s" })),
-        (gpus, memory, None) => {
-            words.push(format!("{gpus} GPU{} of at least {}", if gpus == 1 { "" } else { "s" }, gib(memory)));
-        }
-    }
-    words.join(", ")
 }

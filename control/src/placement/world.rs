@@ -1,10 +1,13 @@
 //! What placement decides over: machines, pools, what is wanted, what is there.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use pilotfish_config::model::{AgentAffinity, Disruption, GpuSharing, Runtime, Taint, Toleration};
 pub use pilotfish_config::wire::node::GpuShare;
+
+use crate::cli::human;
 
 /// Everything that a decision depends on.
 #[derive(Debug, Clone, Default)]
@@ -152,6 +155,29 @@ pub struct Need {
     pub gpu_memory: u64,
     /// One MIG instance of this profile.
     pub gpu_slice: Option<String>,
+}
+
+/// In words: `2 cores, 4 GiB of memory, 1 GPU`.
+impl fmt::Display for Need {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if self.cpu_milli > 0 {
+            let noun = if self.cpu_milli == 1000 { "core" } else { "cores" };
+            parts.push(format!("{} {noun}", human::cores(self.cpu_milli)));
+        }
+        if self.memory > 0 {
+            parts.push(format!("{} of memory", human::size(self.memory)));
+        }
+        let cards = human::count(self.gpus as usize, "GPU");
+        match (self.gpus, self.gpu_memory, &self.gpu_slice) {
+            (_, _, Some(profile)) => parts.push(format!("a GPU slice {profile}")),
+            (0, 0, None) => {}
+            (0, memory, None) => parts.push(format!("{} of a GPU's memory", human::size(memory))),
+            (_, 0, None) => parts.push(cards),
+            (_, memory, None) => parts.push(format!("{cards} with at least {}", human::size(memory))),
+        }
+        out.write_str(&if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") })
+    }
 }
 
 impl Need {

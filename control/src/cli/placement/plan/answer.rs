@@ -110,8 +110,8 @@ impl Planned {
                 group: one.group.to_string(),
                 count: one.count,
                 wanted: group.map_or(0, |group| group.wanted),
-                need: group.map(|group| words(&group.need)).unwrap_or_default(),
-                together: group.map(|group| words(&times(&group.need, one.count))).unwrap_or_default(),
+                need: group.map(|group| group.need.to_string()).unwrap_or_default(),
+                together: group.map(|group| times(&group.need, one.count).to_string()).unwrap_or_default(),
                 obstacles: one.reasons.iter().map(|reason| (reason.nodes, reason.why.clone())).collect(),
                 hint: one.hint.clone(),
             }
@@ -300,27 +300,6 @@ fn agent(wanted: &Wanted, missing: u32) -> AgentPlan {
 
 fn start(start: &Start) -> StartPlan {
     StartPlan { group: start.group.to_string(), node: start.node.clone(), gpus: start.gpus.clone() }
-}
-
-/// What a replica takes, in words: `2 cores, 4 GiB of memory, 1 GPU`.
-fn words(need: &Need) -> String {
-    let mut parts = Vec::new();
-    if need.cpu_milli > 0 {
-        let noun = if need.cpu_milli == 1000 { "core" } else { "cores" };
-        parts.push(format!("{} {noun}", human::cores(need.cpu_milli)));
-    }
-    if need.memory > 0 {
-        parts.push(format!("{} of memory", human::size(need.memory)));
-    }
-    let of_each = |memory: u64| format!(" with at least {}", human::size(memory));
-    match (need.gpus, need.gpu_memory, &need.gpu_slice) {
-        (_, _, Some(profile)) => parts.push(format!("a GPU slice {profile}")),
-        (0, 0, None) => {}
-        (0, memory, None) => parts.push(format!("{} of a GPU's memory", human::size(memory))),
-        (gpus, 0, None) => parts.push(count(gpus as usize, "GPU")),
-        (gpus, memory, None) => parts.push(count(gpus as usize, "GPU") + &of_each(memory)),
-    }
-    if parts.is_empty() { "nothing".into() } else { parts.join(", ") }
 }
 
 /// What so many replicas take. Of memory that each of several cards has to have there is no sum.
