@@ -1,7 +1,7 @@
 //! The fleet: which agents are registered, what their sidecars are given, and what became of it.
 //!
 //! It speaks messages and frames over channels; [`crate::server`] carries them over HTTP/2. One task renders: it
-//! gathers changes of documents, endpoints and trust until there is a moment of quiet, and moves each class of
+//! gathers changes of documents, endpoints, trust and response actions until there is a moment of quiet, and moves each class of
 //! sidecars (those that see the same) on by one step. One task for each stream sends what is missing there: the newest
 //! state, whenever its reader has room for it. One task keeps leases, one stores, one follows what other control
 //! planes of the same store do.
@@ -54,7 +54,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pilotfish_config::wire::{ToControl, Trust, WireError};
+use pilotfish_config::wire::{Actions, ToControl, Trust, WireError};
 use pilotfish_filters::scope::ScopeClass;
 use pilotfish_identity::{SpiffeId, TrustDomain};
 use tokio::sync::{mpsc, watch};
@@ -170,9 +170,10 @@ impl Fleet {
         store: Arc<dyn Store>,
         resources: &Resources,
         trust: watch::Receiver<Arc<Trust>>,
+        actions: watch::Receiver<Arc<Actions>>,
         settings: Settings,
     ) -> Result<Arc<Fleet>, StoreError> {
-        Fleet::follow(store, resources.watch(), trust, settings).await
+        Fleet::follow(store, resources.watch(), trust, actions, settings).await
     }
 
     /// As [`Fleet::start`], with documents from anywhere.
@@ -183,9 +184,14 @@ impl Fleet {
         store: Arc<dyn Store>,
         mut documents: watch::Receiver<Arc<Committed>>,
         mut trust: watch::Receiver<Arc<Trust>>,
+        mut actions: watch::Receiver<Arc<Actions>>,
         settings: Settings,
     ) -> Result<Arc<Fleet>, StoreError> {
-        let view = View::new(documents.borrow_and_update().clone(), trust.borrow_and_update().clone());
+        let view = View::new(
+            documents.borrow_and_update().clone(),
+            trust.borrow_and_update().clone(),
+            actions.borrow_and_update().clone(),
+        );
         let shared = Arc::new(Shared {
             id: settings.id.as_str().into(),
             store,
@@ -209,7 +215,7 @@ impl Fleet {
             settings,
         });
         let follow = follow::start(&shared).await?;
-        let mut render = render::Renderer::new(shared.clone(), documents, trust);
+        let mut render = render::Renderer::new(shared.clone(), documents, trust, actions);
         render.render().await;
         let tasks = vec![
             tokio::spawn(render.run()),

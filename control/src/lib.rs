@@ -1,5 +1,6 @@
 //! The control plane (`pilotfish serve`) and the command line that talks to it.
 
+pub mod actions;
 pub mod alerts;
 pub mod api;
 pub mod backup;

@@ -32,12 +32,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pilotfish_identity::{Bundles, Identity, LiveIdentity, TrustDomain};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
+use crate::actions::Actions;
 use crate::alerts::Alerts;
 use crate::ca::Authority;
 use crate::ca::tokens::Tokens;
@@ -96,6 +97,7 @@ struct Control {
     authority: Authority,
     tokens: Tokens,
     trust: Arc<Trust>,
+    actions: Arc<Actions>,
     resources: Arc<Resources>,
     fleet: Arc<Fleet>,
     traces: Arc<TraceStore>,
@@ -223,7 +225,9 @@ async fn start(
     tokio::spawn(trusted::follow_documents(resources.clone(), Arc::downgrade(&trust)));
     let mut fleet = fleet::Settings::new(id.clone(), trust_domain.clone());
     fleet.lease = settings.lease;
-    let fleet = Fleet::start(store.clone(), &resources, trust.watch(), fleet).await.map_err(unusable)?;
+    let actions = Actions::open(store.clone(), Arc::new(SystemTime::now)).await.map_err(unusable)?;
+    let fleet = Fleet::start(store.clone(), &resources, trust.watch(), actions.watch(), fleet);
+    let fleet = fleet.await.map_err(unusable)?;
     let token =
         |path: &Option<PathBuf>, flag| path.as_ref().map(|path| FileToken::read(path, flag)).transpose();
     let otlp_token = token(&settings.traces.otlp_token_file, "--otlp-token-file")?;
@@ -253,6 +257,7 @@ async fn start(
         store_calls,
         authority,
         trust,
+        actions,
         resources,
         fleet,
         traces: Arc::new(traces),

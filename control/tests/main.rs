@@ -10,6 +10,7 @@ mod deploy;
 #[cfg(feature = "etcd")]
 mod fleet_etcd;
 mod graph;
+mod holds;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod mesh;

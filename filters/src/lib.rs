@@ -12,6 +12,7 @@
 //! | which path is meant | [`normalize`] | normalize |
 //! | whose tokens are valid | [`tokens`] | authenticate |
 //! | may this caller do this | [`authz`], [`authorizer`] | admit |
+//! | is anybody quarantined or restricted | [`held`] | admit, dial |
 //! | what is shown on the agent's behalf | [`credentials`] | dial |
 //! | is it too often | [`rate_limit`] | admit |
 //! | is there too much | [`concurrency`], [`shed`] | admit, select |
@@ -57,6 +58,7 @@ mod fuzzing;
 pub mod grpc;
 pub mod headers;
 pub mod hedge;
+pub mod held;
 pub mod inflight;
 pub mod mirror;
 pub mod normalize;

@@ -1,20 +1,54 @@
 //! Response actions in force, as the control plane gave them; read by each call, without a lock.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use pilotfish_config::wire;
+use pilotfish_filters::held::Held;
+use tokio::sync::watch;
+
+use crate::server::Shared;
 
 /// Those in force.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Actions {
-    newest: ArcSwapOption<wire::Actions>,
+    newest: ArcSwapOption<Held>,
+    changes: watch::Sender<()>,
+}
+
+impl Default for Actions {
+    fn default() -> Self {
+        Actions { newest: ArcSwapOption::empty(), changes: watch::Sender::new(()) }
+    }
 }
 
 impl Actions {
     /// From now on these.
-    pub fn replace(&self, actions: wire::Actions) {
-        let any = !actions.actions.is_empty();
-        self.newest.store(any.then(|| Arc::new(actions)));
+    pub fn replace(&self, shared: &Shared, actions: &wire::Actions) {
+        let own = shared.tls.own();
+        let domain = own.as_ref().map(|own| own.id.trust_domain().as_str());
+        // Both clocks at one moment: what comes later goes by the process's own, which nobody sets.
+        let (wall, now) = (shared.tls.live.now(), shared.clock.now());
+        let at = |seconds: u64| {
+            let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+            let left = at.map_or(Duration::MAX, |at| at.duration_since(wall).unwrap_or_default());
+            now.after(left)
+        };
+        let held = Held::new(actions, domain, shared.serving.own(), at);
+        self.newest.store(held.map(Arc::new));
+        self.changes.send_replace(());
+    }
+
+    /// Who is held; `None`: nobody, as nearly always.
+    #[inline]
+    pub fn held(&self) -> Option<Arc<Held>> {
+        // Cloned only when somebody is held.
+        self.newest.load().as_ref().map(Arc::clone)
+    }
+
+    /// Rings when they change.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 }

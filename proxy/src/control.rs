@@ -111,6 +111,9 @@ pub fn kept(member: &Member) -> Option<Set> {
         log::error!("the last good configuration on disk is ignored", error = why);
         return None;
     }
+    if let Some(actions) = set.actions() {
+        member.hold(actions);
+    }
     Some(set)
 }
 

@@ -1,6 +1,7 @@
 //! The accept loops: one listener per worker and direction, so that a connection is accepted where it is served.
 
 pub mod callers;
+pub mod plain;
 
 use std::cell::Cell;
 use std::io;

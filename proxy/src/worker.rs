@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use pilotfish_config::model::MtlsMode;
 use pilotfish_filters::cluster::ClusterSettings;
+use pilotfish_filters::held::Held;
 use pilotfish_filters::retry::RetryPolicy;
 
 use crate::http::{self, Closing, Io, Limits, Timers};
 use crate::listen::Direction;
-use crate::listen::callers::{Caller, Held};
+use crate::listen::callers::{self, Caller};
+use crate::listen::plain::{self, Plain};
 use crate::memory::Level;
 use crate::request::decode::whole::Reading;
 use crate::request::dedup::Executions;
@@ -20,6 +22,7 @@ use crate::request::{Service, explain, mirror};
 use crate::server::Shared;
 use crate::shutdown::Phase;
 use crate::snapshot::Snapshot;
+use crate::telemetry::log;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::metrics::agentic::{KnownWords, Vocabulary};
 use crate::telemetry::ring::Calls;
@@ -56,6 +59,8 @@ pub struct Worker {
     pub plain_retries: RetryPolicy,
     /// Open connections within the mesh.
     pub peers: Peers,
+    /// Open connections of the own agent.
+    pub plain: Plain,
     /// Handshakes under way on the inbound port.
     pub half_open: HalfOpen,
     /// Timers of calls.
@@ -76,6 +81,8 @@ pub struct Worker {
     closing: Closing,
     services: [Rc<Service>; 2],
     rng: RefCell<fastrand::Rng>,
+    /// Who is held, as far as connections were cut for it.
+    held: RefCell<Option<Arc<Held>>>,
     pinned: RefCell<Rc<Pinned>>,
     version: Cell<u64>,
 }
@@ -119,6 +126,7 @@ impl Worker {
             plain_settings: ClusterSettings::default(),
             plain_retries: RetryPolicy::default(),
             peers: Peers::default(),
+            plain: Plain::default(),
             half_open: HalfOpen::default(),
             timers: Timers::default(),
             executions: Executions::default(),
@@ -131,6 +139,7 @@ impl Worker {
             closing: Closing::new(),
             services: Direction::ALL.map(|direction| Rc::new(Service::new(this.clone(), direction))),
             rng: RefCell::new(fastrand::Rng::new()),
+            held: RefCell::default(),
             pinned,
             version,
             shared,
@@ -163,6 +172,8 @@ impl Worker {
     /// Looks through kept connections once a second, and whenever a request of some worker waits for a place; runs
     /// for the life of the worker.
     pub async fn keep_house(self: Rc<Self>) {
+        let mut actions = self.shared.actions.watch();
+        self.cut_held();
         let mut tick = tokio::time::interval(SWEEP);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -170,6 +181,7 @@ impl Worker {
                 biased;
                 () = self.shared.pressure.notified() => {}
                 () = self.shared.tls.changed.notified() => {}
+                Ok(()) = actions.changed() => self.cut_held(),
                 () = self.shared.snapshots.nudged() => {
                     drop(self.pin());
                     continue;
@@ -181,6 +193,22 @@ impl Worker {
                 self.pool.close();
             }
             self.pool.sweep(self.shared.clock.now());
+        }
+    }
+
+    /// Cuts the connections of agents that are held since it looked last.
+    fn cut_held(&self) {
+        let held = self.shared.actions.held();
+        let before = self.held.replace(held.clone());
+        let Some(held) = held else { return };
+        let now = self.shared.clock.now();
+        let mut cut = self.peers.cut(&held, before.as_deref(), now);
+        if let Some(grip) = held.own_since(before.as_deref(), now) {
+            cut += self.plain.cut(grip);
+            self.pool.close();
+        }
+        if cut > 0 {
+            log::warn!("connections cut", connections = cut, reason = "an agent is held");
         }
     }
 
@@ -215,7 +243,7 @@ impl Worker {
     }
 
     /// Serves one accepted connection to its end. `caller`: as whose it is counted until it proves who it is.
-    pub async fn serve(self: Rc<Self>, io: Io, direction: Direction, mut caller: Option<Held>) {
+    pub async fn serve(self: Rc<Self>, io: Io, direction: Direction, mut caller: Option<callers::Held>) {
         let service = Rc::clone(&self.services[direction as usize]);
         let limits = Rc::clone(&self.limits);
         let mut closing = self.closing.clone();
@@ -239,8 +267,9 @@ impl Worker {
             }
             self.peers.add(Rc::clone(peer), fuse, Some(closing.clone()));
         }
+        let plain = accepted.mesh.is_none().then(|| self.plain.add(direction));
         drop(self);
-        http::serve(accepted, limits, service, closing).await;
+        plain::until_cut(plain, http::serve(accepted, limits, service, closing)).await;
         drop(caller);
     }
 }

@@ -28,6 +28,8 @@
 //! | `GET /v1/changes?window=1h&since=24h` | | [`super::analysis::Comparison`] |
 //! | `POST /v1/revoke` | [`AgentName`] | [`Done`] |
 //! | `POST /v1/readmit` | [`AgentName`] | [`Done`] |
+//! | `GET /v1/actions` | | [`Actions`]: who is quarantined or restricted |
+//! | `POST /v1/actions` | [`Act`] | [`Done`] |
 //! | `GET /v1/trust` | | [`TrustStatus`] |
 //! | `POST /v1/trust/roots` | [`Pem`] | [`TrustStatus`]: trusts one more root |
 //! | `DELETE /v1/trust/roots/{fingerprint}` | | [`TrustStatus`] |
@@ -41,14 +43,16 @@
 //!
 //! Every refusal is a [`Failure`]. Sidecars' requests need their certificate, `join` a token, the rest an administrator.
 
+mod actions;
 mod graph;
 mod placement;
 
 use std::collections::BTreeMap;
 
+pub use actions::Act;
 pub use graph::{CapabilityTraffic, Graph, GraphEdge, GraphNode, GraphTraffic};
 use pilotfish_config::wire::node::Usage;
-pub use pilotfish_config::wire::{Failure, Join, Joined, Renew};
+pub use pilotfish_config::wire::{Action as Held, Actions, Failure, Hold, Join, Joined, Renew};
 use pilotfish_config::wire::{Key, RefusedVersion, Status};
 pub use placement::{
     AgentPlacement, Explanation as Placed, GpuRow, Mark, MarkNode, Moved, NodeRow, PlacementView, Rebalance,
@@ -260,6 +264,9 @@ pub struct FleetStatus {
     pub documents: u64,
     /// The newest version of the whole state (documents, endpoints, trust) that was rendered.
     pub version: u64,
+    /// Who is quarantined or restricted, by agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<Held>,
     /// Sidecars, by namespace, agent and instance.
     pub sidecars: Vec<SidecarStatus>,
 }
@@ -321,6 +328,9 @@ pub struct Agents {
     /// Those who cannot, and why, when something was asked for.
     #[serde(default)]
     pub others: Vec<AgentRow>,
+    /// Who is quarantined or restricted, by agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<Held>,
 }
 
 /// One instance of an agent.

@@ -4,13 +4,14 @@ use clap::Args;
 
 use super::client::{Client, Connection, query};
 use super::failed::Failed;
+use super::hold;
 use super::human;
 use super::output::Output;
 use super::status::status_tone;
 use super::table::{Cell, Table};
 use super::terminal::{Terminal, Tone};
 use super::wait::short;
-use crate::api::types::{AgentRow, Agents as Answer};
+use crate::api::types::{AgentRow, Agents as Answer, Held};
 
 /// Show who is able to do something, the best first.
 ///
@@ -63,6 +64,8 @@ impl Agents {
         let here = |row: &AgentRow| self.namespace.as_ref().is_none_or(|name| *name == row.namespace);
         answer.agents.retain(here);
         answer.others.retain(here);
+        let own = self.namespace.as_ref().map(|name| format!("{name}/"));
+        answer.actions.retain(|held| own.as_ref().is_none_or(|own| held.agent.starts_with(own)));
         if answer.agents.is_empty() && !self.output.is_data() {
             eprintln!(
                 "{}",
@@ -73,18 +76,32 @@ impl Agents {
     }
 }
 
+/// How it is, in a word.
+fn condition(row: &AgentRow, actions: &[Held]) -> Cell {
+    match hold::of(actions, &row.namespace, &row.agent) {
+        Some(held) => hold::cell(held),
+        None => Cell::toned(row.status.word(), status_tone(row.status)),
+    }
+}
+
 fn tables(answer: &Answer, wide: bool, terminal: &Terminal) -> String {
-    let (able, others) = (able(&answer.agents, wide), others(&answer.others));
+    let (able, others) =
+        (able(&answer.agents, &answer.actions, wide), others(&answer.others, &answer.actions));
     let mut parts = Vec::new();
     for table in [able, others] {
         if !table.is_empty() {
             parts.push(table.print(terminal));
         }
     }
+    let now = human::now();
+    let held: String = answer.actions.iter().map(|held| format!("{}\n", hold::line(held, now))).collect();
+    if !held.is_empty() {
+        parts.push(held);
+    }
     parts.join("\n")
 }
 
-fn able(rows: &[AgentRow], wide: bool) -> Table {
+fn able(rows: &[AgentRow], actions: &[Held], wide: bool) -> Table {
     let mut heads =
         vec![">RANK", "AGENT", "NAMESPACE", "STATUS", "CAPABILITIES", ">LATENCY", ">SUCCESS", ">IN-FLIGHT"];
     // Most of the time there is nothing to say.
@@ -101,7 +118,7 @@ fn able(rows: &[AgentRow], wide: bool) -> Table {
             row.rank.map(|rank| rank.to_string()).unwrap_or_default().into(),
             row.agent.as_str().into(),
             row.namespace.as_str().into(),
-            Cell::toned(row.status.word(), status_tone(row.status)),
+            condition(row, actions),
             row.capabilities.join(",").into(),
             row.latency_us.map(human::latency).unwrap_or_default().into(),
             success(row.success),
@@ -135,13 +152,13 @@ fn success(share: Option<f32>) -> Cell {
     }
 }
 
-fn others(rows: &[AgentRow]) -> Table {
+fn others(rows: &[AgentRow], actions: &[Held]) -> Table {
     let mut table = Table::new(&["AGENT", "NAMESPACE", "STATUS", "WHY NOT"]);
     for row in rows {
         table.row([
             row.agent.as_str().into(),
             row.namespace.as_str().into(),
-            Cell::toned(row.status.word(), status_tone(row.status)),
+            condition(row, actions),
             row.why_not.as_deref().unwrap_or_default().into(),
         ]);
     }

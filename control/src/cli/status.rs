@@ -8,13 +8,14 @@ use clap::Args;
 
 use super::client::{Client, Connection};
 use super::failed::Failed;
+use super::hold;
 use super::human::{self, count};
 use super::output::Output;
 use super::placement::rows;
 use super::table::{Cell, Table};
 use super::terminal::{Terminal, Tone, harmless};
 use super::wait::short;
-use crate::api::types::{FleetStatus, PlacementView, SidecarStatus};
+use crate::api::types::{FleetStatus, Held, PlacementView, SidecarStatus};
 use pilotfish_config::wire::Status as AgentStatus;
 
 /// Show every sidecar and the version that it serves.
@@ -35,6 +36,8 @@ Prints:
 
   production/web refused version 7:
     routes.yaml:12:9: error: ...
+
+  production/chat is quarantined, for 3 min so far, until 2026-11-21 13:20:05 UTC (in 7 min), by admin: asks for every customer
 
   2 sidecars, documents version 7, 1 behind
   4 nodes, 38 of 40 GPUs used; 48 of 60 replicas are ready; see pilotfish placement --problems, pilotfish nodes")]
@@ -88,6 +91,8 @@ async fn placement(client: &Client) -> String {
 async fn fetch(client: &Client, namespace: Option<&str>) -> Result<FleetStatus, Failed> {
     let mut status: FleetStatus = client.get("/v1/status").await?;
     status.sidecars.retain(|sidecar| namespace.is_none_or(|name| name == sidecar.namespace));
+    let own = namespace.map(|name| format!("{name}/"));
+    status.actions.retain(|held| own.as_ref().is_none_or(|own| held.agent.starts_with(own)));
     Ok(status)
 }
 
@@ -97,7 +102,7 @@ fn screen(status: &FleetStatus, wide: bool, now: u64, terminal: &Terminal) -> St
     if !status.sidecars.is_empty() {
         text.push_str(&table(status, wide, now).print(terminal));
     }
-    text.push_str(&remarks(status, terminal));
+    text.push_str(&remarks(status, now, terminal));
     let behind = status.sidecars.iter().filter(|sidecar| sidecar.serving < sidecar.rendered).count();
     let _ =
         write!(text, "{}, documents version {}", count(status.sidecars.len(), "sidecar"), status.documents);
@@ -125,7 +130,7 @@ fn table(status: &FleetStatus, wide: bool, now: u64) -> Table {
     }
     let mut table = Table::new(&heads);
     for sidecar in &status.sidecars {
-        let mut cells = row(sidecar, now);
+        let mut cells = row(sidecar, &status.actions, now);
         if wide {
             cells.push(short(&sidecar.instance).into());
             cells.push(sidecar.address.as_deref().unwrap_or_default().into());
@@ -136,7 +141,7 @@ fn table(status: &FleetStatus, wide: bool, now: u64) -> Table {
     table
 }
 
-fn row(sidecar: &SidecarStatus, now: u64) -> Vec<Cell> {
+fn row(sidecar: &SidecarStatus, actions: &[Held], now: u64) -> Vec<Cell> {
     let step = |version: u64| {
         let text = version.to_string();
         if version < sidecar.rendered { Cell::toned(text, Tone::Warn) } else { text.into() }
@@ -149,7 +154,7 @@ fn row(sidecar: &SidecarStatus, now: u64) -> Vec<Cell> {
     vec![
         sidecar.agent.as_str().into(),
         sidecar.namespace.as_str().into(),
-        condition(sidecar),
+        condition(sidecar, actions),
         step(sidecar.rendered),
         step(sidecar.distributed),
         step(sidecar.accepted),
@@ -160,11 +165,14 @@ fn row(sidecar: &SidecarStatus, now: u64) -> Vec<Cell> {
 }
 
 /// How it is, in a word.
-fn condition(sidecar: &SidecarStatus) -> Cell {
+fn condition(sidecar: &SidecarStatus, actions: &[Held]) -> Cell {
     if !sidecar.connected {
         return Cell::toned("away", Tone::Bad);
     }
-    Cell::toned(sidecar.status.word(), status_tone(sidecar.status))
+    match hold::of(actions, &sidecar.namespace, &sidecar.agent) {
+        Some(held) => hold::cell(held),
+        None => Cell::toned(sidecar.status.word(), status_tone(sidecar.status)),
+    }
 }
 
 /// The colour of a status.
@@ -176,9 +184,12 @@ pub fn status_tone(status: AgentStatus) -> Tone {
     }
 }
 
-/// Refusals with reasons, and why agents are not well.
-fn remarks(status: &FleetStatus, terminal: &Terminal) -> String {
+/// Who is held to what, refusals with reasons, and why agents are not well.
+fn remarks(status: &FleetStatus, now: u64, terminal: &Terminal) -> String {
     let mut text = String::new();
+    for held in &status.actions {
+        let _ = writeln!(text, "{}", terminal.paint(Tone::Bad, &hold::line(held, now)));
+    }
     for sidecar in &status.sidecars {
         let name = harmless(&format!("{}/{}", sidecar.namespace, sidecar.agent), false);
         if let Some(refused) = &sidecar.refused {
@@ -192,5 +203,9 @@ fn remarks(status: &FleetStatus, terminal: &Terminal) -> String {
             let _ = writeln!(text, "{name} is {}: {}", sidecar.status.word(), harmless(detail, false));
         }
     }
-    if text.is_empty() || status.sidecars.is_empty() { text } else { format!("\n{text}\n") }
+    if text.is_empty() || (status.sidecars.is_empty() && status.actions.is_empty()) {
+        text
+    } else {
+        format!("\n{text}\n")
+    }
 }

@@ -44,7 +44,8 @@ impl Fleet {
         {
             return Err(said(deny));
         }
-        Ok(ranked(instances, &demand, now))
+        let actions = self.shared.view().actions.actions.clone();
+        Ok(Agents { actions, ..ranked(instances, &demand, now) })
     }
 }
 
@@ -72,7 +73,7 @@ fn ranked(instances: Vec<Instance>, demand: &Demand, now: Micros) -> Agents {
     // Instances come in the order of their ids, which is what equal ones keep.
     able.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let place = |(at, (_, _, row)): (usize, (bool, f32, AgentRow))| AgentRow { rank: Some(at + 1), ..row };
-    Agents { agents: able.into_iter().enumerate().map(place).collect(), others }
+    Agents { agents: able.into_iter().enumerate().map(place).collect(), others, actions: Vec::new() }
 }
 
 fn row_weight(candidate: &Candidate) -> f32 {

@@ -72,6 +72,7 @@ struct Step {
     keys: Vec<Key>,
     ids: Vec<Arc<str>>,
     trust: bool,
+    actions: bool,
 }
 
 /// Versions of the documents in a step.
@@ -106,6 +107,7 @@ impl Class {
             keys: Vec::new(),
             ids: Vec::new(),
             trust: false,
+            actions: false,
         };
         let inner = Inner {
             scope: scope.clone(),
@@ -126,7 +128,7 @@ impl Class {
     pub(super) fn advance(&self, view: &Arc<View>, dirty: &Dirty, scope: Option<Arc<Scope>>) -> bool {
         let mut inner = self.lock();
         let step = inner.step(view, dirty, scope);
-        let different = !step.keys.is_empty() || !step.ids.is_empty() || step.trust;
+        let different = !step.keys.is_empty() || !step.ids.is_empty() || step.trust || step.actions;
         if different {
             inner.push(step);
         } else if let Some(last) = inner.steps.back_mut() {
@@ -236,6 +238,7 @@ impl Class {
 fn whole(scope: &Scope, view: &View) -> Sum {
     let mut sum = Sum::default();
     sum.add(&view.trust_item);
+    view.actions_item.iter().for_each(|item| sum.add(item));
     for (key, stored) in view.committed.documents.iter().filter(|(key, _)| scope.document(key)) {
         sum.add(&documents::item(key, stored));
     }
@@ -257,10 +260,14 @@ impl Inner {
     /// The step to a view that differs by `dirty`, seen by another scope if there is one; goes there.
     fn step(&mut self, view: &Arc<View>, dirty: &Dirty, scope: Option<Arc<Scope>>) -> Step {
         let new = scope.unwrap_or_else(|| self.scope.clone());
-        let mut step = self.empty_step(view, dirty.trust);
+        let mut step = self.empty_step(view, dirty);
         if dirty.trust {
             self.sum.remove(&self.view.trust_item);
             self.sum.add(&view.trust_item);
+        }
+        if dirty.actions {
+            self.view.actions_item.iter().for_each(|item| self.sum.remove(item));
+            view.actions_item.iter().for_each(|item| self.sum.add(item));
         }
         step.keys = self.step_documents(view, dirty, &new);
         step.ids = self.step_endpoints(view, dirty, &new);
@@ -311,7 +318,7 @@ impl Inner {
         touched
     }
 
-    fn empty_step(&self, view: &View, trust: bool) -> Step {
+    fn empty_step(&self, view: &View, dirty: &Dirty) -> Step {
         let before = self.steps.back().map_or(0, |step| step.documents.newest);
         let documents = view.committed.version;
         Step {
@@ -320,7 +327,8 @@ impl Inner {
             documents: Span { first: before + 1, brought: documents, newest: documents },
             keys: Vec::new(),
             ids: Vec::new(),
-            trust,
+            trust: dirty.trust,
+            actions: dirty.actions,
         }
     }
 

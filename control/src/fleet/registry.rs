@@ -27,6 +27,8 @@ pub(super) struct Registry {
     known: RwLock<BTreeMap<Arc<str>, Arc<Registration>>>,
     /// `<namespace>/<agent>` of those whose certificates are not taken any more.
     revoked: RwLock<HashSet<String>>,
+    /// The same of those that are quarantined.
+    quarantined: RwLock<HashSet<String>>,
     unrendered: Mutex<Unrendered>,
     /// Something is to be rendered.
     pub(super) to_render: Notify,
@@ -176,25 +178,33 @@ impl Registry {
         taken
     }
 
-    /// How it is, revocation included.
+    /// How it is, revocation and quarantine included.
     pub(super) fn status(&self, registration: &Registration) -> Status {
         let status = registration.live().status;
-        if self.is_revoked(registration) { Status::Quarantined } else { status }
+        let out = self.is_revoked(registration) || has(&self.quarantined, registration);
+        if out { Status::Quarantined } else { status }
     }
 
     /// Whether its certificate is not taken any more.
     pub(super) fn is_revoked(&self, registration: &Registration) -> bool {
-        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
-        let facts = &registration.facts;
-        !revoked.is_empty() && revoked.contains(&format!("{}/{}", facts.namespace, facts.agent))
+        has(&self.revoked, registration)
     }
 
     /// Replaces who is revoked, as `<namespace>/<agent>`; what that changes is to be rendered.
     pub(super) fn revoke(&self, agents: HashSet<String>) {
-        let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
-        let changed: Vec<String> = revoked.symmetric_difference(&agents).cloned().collect();
-        *revoked = agents;
-        drop(revoked);
+        self.take_out(&self.revoked, agents);
+    }
+
+    /// Replaces who is quarantined, as `<namespace>/<agent>`; what that changes is to be rendered.
+    pub(super) fn quarantine(&self, agents: HashSet<String>) {
+        self.take_out(&self.quarantined, agents);
+    }
+
+    fn take_out(&self, out: &RwLock<HashSet<String>>, agents: HashSet<String>) {
+        let mut out = out.write().unwrap_or_else(PoisonError::into_inner);
+        let changed: Vec<String> = out.symmetric_difference(&agents).cloned().collect();
+        *out = agents;
+        drop(out);
         for agent in changed {
             for own in self.instances(&agent) {
                 self.to_be_rendered(&own.id, Urgency::Now);
@@ -210,6 +220,13 @@ impl Registry {
     fn unrendered(&self) -> MutexGuard<'_, Unrendered> {
         self.unrendered.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a registration's agent is in a set of `<namespace>/<agent>`.
+fn has(agents: &RwLock<HashSet<String>>, registration: &Registration) -> bool {
+    let agents = agents.read().unwrap_or_else(PoisonError::into_inner);
+    let facts = &registration.facts;
+    !agents.is_empty() && agents.contains(&format!("{}/{}", facts.namespace, facts.agent))
 }
 
 fn instances<'k>(

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use pilotfish_config::wire::Trust;
+use pilotfish_config::wire::{Actions, Hold, Trust};
 use pilotfish_filters::scope::ScopeClass;
 use pilotfish_identity::{SpiffeId, TrustDomain};
 use tokio::sync::watch;
@@ -30,10 +30,11 @@ pub(super) struct Renderer {
     shared: Arc<Shared>,
     documents: watch::Receiver<Arc<Committed>>,
     trust: watch::Receiver<Arc<Trust>>,
+    actions: watch::Receiver<Arc<Actions>>,
     counter: Counter,
     view: View,
-    /// Whether the senders of documents and trust are gone.
-    closed: (bool, bool),
+    /// Whether the senders of documents, trust and actions are gone.
+    closed: (bool, bool, bool),
 }
 
 impl Renderer {
@@ -41,10 +42,11 @@ impl Renderer {
         shared: Arc<Shared>,
         documents: watch::Receiver<Arc<Committed>>,
         trust: watch::Receiver<Arc<Trust>>,
+        actions: watch::Receiver<Arc<Actions>>,
     ) -> Renderer {
         let view = (*shared.view()).clone();
         let counter = Counter::new(shared.store.clone());
-        Renderer { shared, documents, trust, counter, view, closed: (false, false) }
+        Renderer { shared, documents, trust, actions, counter, view, closed: (false, false, false) }
     }
 
     /// Renders whenever there is something to render, until the task is aborted.
@@ -89,6 +91,11 @@ impl Renderer {
                     Ok(()) => return Urgency::Now,
                     Err(_) => self.closed.1 = true,
                 },
+                // Nor does what somebody holds an agent to.
+                changed = self.actions.changed(), if !self.closed.2 => match changed {
+                    Ok(()) => return Urgency::Now,
+                    Err(_) => self.closed.2 = true,
+                },
                 () = self.shared.registry.to_render.notified() => {
                     if let Some(urgency) = self.shared.registry.urgency() {
                         return urgency;
@@ -102,10 +109,12 @@ impl Renderer {
     pub(super) async fn render(&mut self) {
         let committed = self.documents.borrow_and_update().clone();
         let trust = self.trust.borrow_and_update().clone();
+        let actions = self.actions.borrow_and_update().clone();
         let rescope = !Arc::ptr_eq(&committed, &self.view.committed);
         self.shared.registry.revoke(revoked(&trust, &self.shared.settings.trust_domain));
+        self.shared.registry.quarantine(quarantined(&actions));
         let given = self.view.given.clone();
-        let mut dirty = self.view.advance(committed, trust);
+        let mut dirty = self.view.advance(committed, trust, actions);
         let mut ids = self.shared.registry.take_unrendered();
         for agent in documents::agents_differing(&given, &self.view.given) {
             ids.extend(self.shared.registry.instances(&agent).iter().map(|own| own.id.clone()));
@@ -190,4 +199,10 @@ fn revoked(trust: &Trust, own: &TrustDomain) -> HashSet<String> {
     let ids = trust.revoked.iter().filter_map(|text| SpiffeId::parse(text).ok());
     let own = ids.filter(|id| id.trust_domain() == own);
     own.filter_map(|id| id.as_agent().map(|(namespace, name)| format!("{namespace}/{name}"))).collect()
+}
+
+/// Agents that are quarantined, as `<namespace>/<agent>`.
+fn quarantined(actions: &Actions) -> HashSet<String> {
+    let all = actions.actions.iter().filter(|action| action.hold == Hold::Quarantine);
+    all.map(|action| action.agent.clone()).collect()
 }

@@ -23,6 +23,7 @@ impl Fleet {
         FleetStatus {
             documents: view.committed.version,
             version: view.version,
+            actions: view.actions.actions.clone(),
             sidecars: self.shared.registry.all().iter().map(row).collect(),
         }
     }

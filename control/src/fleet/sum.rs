@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Endpoint = 2,
     /// Whom to trust.
     Trust = 3,
+    /// Who is held to something.
+    Actions = 4,
 }
 
 impl Item {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pilotfish_config::wire::{Endpoint, Trust};
+use pilotfish_config::wire::{Actions, Endpoint, Trust};
 
 use super::demand::{self, OnDemand};
 use super::documents::{self, Differing, Given};
@@ -82,12 +82,13 @@ pub(super) struct Dirty {
     pub(super) documents: Vec<Differing>,
     pub(super) endpoints: Vec<Moved>,
     pub(super) trust: bool,
+    pub(super) actions: bool,
 }
 
 impl Dirty {
     /// Whether nothing differs.
     pub(super) fn is_empty(&self) -> bool {
-        self.documents.is_empty() && self.endpoints.is_empty() && !self.trust
+        self.documents.is_empty() && self.endpoints.is_empty() && !self.trust && !self.actions
     }
 }
 
@@ -99,6 +100,9 @@ pub(super) struct View {
     pub(super) endpoints: Endpoints,
     pub(super) trust: Arc<Trust>,
     pub(super) trust_item: Item,
+    pub(super) actions: Arc<Actions>,
+    /// None while nobody is held: a control plane that knows no actions has the same sum then.
+    pub(super) actions_item: Option<Item>,
     /// Capabilities that documents give.
     pub(super) given: Arc<Given>,
     /// Agents that documents start on demand.
@@ -111,24 +115,53 @@ fn trust_item(trust: &Trust) -> Item {
     Item::of(Kind::Trust, &[&serde_json::to_vec(trust).unwrap_or_default()])
 }
 
+fn actions_item(actions: &Actions) -> Option<Item> {
+    let item = || Item::of(Kind::Actions, &[&serde_json::to_vec(actions).unwrap_or_default()]);
+    (!actions.actions.is_empty()).then(item)
+}
+
 impl View {
     /// A view without endpoints; its version is not known yet.
-    pub(super) fn new(committed: Arc<Committed>, trust: Arc<Trust>) -> View {
-        let trust_item = trust_item(&trust);
+    pub(super) fn new(committed: Arc<Committed>, trust: Arc<Trust>, actions: Arc<Actions>) -> View {
+        let (trust_item, actions_item) = (trust_item(&trust), actions_item(&actions));
         let mut sum = Sum::default();
         sum.add(&trust_item);
+        actions_item.iter().for_each(|item| sum.add(item));
         for (key, stored) in committed.documents.iter() {
             sum.add(&documents::item(key, stored));
         }
         let given = Arc::new(documents::given(&committed.model));
         let on_demand = Arc::new(demand::on_demand(&committed.model));
         let endpoints = Endpoints::default();
-        View { version: 0, committed, endpoints, trust, trust_item, given, on_demand, sum }
+        View {
+            version: 0,
+            committed,
+            endpoints,
+            trust,
+            trust_item,
+            actions,
+            actions_item,
+            given,
+            on_demand,
+            sum,
+        }
     }
 
-    /// Goes on to other documents and trust; gives what differs.
-    pub(super) fn advance(&mut self, committed: Arc<Committed>, trust: Arc<Trust>) -> Dirty {
-        let mut dirty = Dirty { trust: trust != self.trust, ..Dirty::default() };
+    /// Goes on to other documents, trust and actions; gives what differs.
+    pub(super) fn advance(
+        &mut self,
+        committed: Arc<Committed>,
+        trust: Arc<Trust>,
+        actions: Arc<Actions>,
+    ) -> Dirty {
+        let (trusts, acts) = (trust != self.trust, actions != self.actions);
+        let mut dirty = Dirty { trust: trusts, actions: acts, ..Dirty::default() };
+        if dirty.actions {
+            self.actions_item.iter().for_each(|item| self.sum.remove(item));
+            self.actions_item = actions_item(&actions);
+            self.actions_item.iter().for_each(|item| self.sum.add(item));
+            self.actions = actions;
+        }
         if dirty.trust {
             self.sum.remove(&self.trust_item);
             self.trust_item = trust_item(&trust);

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use pilotfish_config::wire::node::Usage;
 use pilotfish_config::wire::{Key, RefusedVersion, Status};
 use pilotfish_control::api::types::{
-    AgentRow, Agents, Explanation, FleetStatus, Resource, Root, SidecarStatus, Token, TrustStatus,
+    AgentRow, Agents, Explanation, FleetStatus, Held, Hold, Resource, Root, SidecarStatus, Token, TrustStatus,
 };
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -112,7 +112,12 @@ fn fleet() -> FleetStatus {
         ..sidecar("slow")
     };
     let away = SidecarStatus { namespace: "staging".into(), connected: false, ..sidecar("z") };
-    FleetStatus { documents: 7, version: 19, sidecars: vec![sidecar("chat"), web, slow, away] }
+    FleetStatus {
+        documents: 7,
+        version: 19,
+        actions: vec![],
+        sidecars: vec![sidecar("chat"), web, slow, away],
+    }
 }
 
 #[test]
@@ -163,10 +168,14 @@ fn agents_are_ranked_and_the_others_have_reasons() {
     let control = Scripted::on_socket(|asked| match asked.line.as_str() {
         "GET /v1/agents?capability=nlu&constraint=latency%3C10ms%2C%20region%3Deu" => {
             let new = AgentRow { latency_us: None, success: None, in_flight: 0, ..row("nlu-b", Some(2)) };
-            Some(ok(&Agents { agents: vec![row("nlu-a", Some(1)), new], others: vec![row("nlu-c", None)] }))
+            Some(ok(&Agents {
+                agents: vec![row("nlu-a", Some(1)), new],
+                others: vec![row("nlu-c", None)],
+                actions: vec![],
+            }))
         }
         "GET /v1/agents?constraint=bad" => Some(refused(400, "`bad` is no constraint", &[])),
-        "GET /v1/agents" => Some(ok(&Agents { agents: vec![], others: vec![] })),
+        "GET /v1/agents" => Some(ok(&Agents { agents: vec![], others: vec![], actions: vec![] })),
         _ => None,
     });
     control.run(&["agents", "--capability", "nlu", "--constraint", "latency<10ms, region=eu"]).says(
@@ -330,4 +339,51 @@ fn a_backup_is_whole_or_not_there() {
     assert_eq!(std::fs::read(&file).unwrap(), b"older");
     let left = std::fs::read_dir(control.dir.path()).unwrap().count();
     assert_eq!(left, 2, "the socket and the older backup");
+}
+
+#[test]
+fn who_is_held_is_said_and_shown() {
+    let control = Scripted::on_socket(|asked| match (asked.line.as_str(), asked.body["agent"].as_str()) {
+        ("POST /v1/actions", Some("production/chatt")) => {
+            Some(refused(404, "no agent production/chatt is registered; did you mean production/chat?", &[]))
+        }
+        ("POST /v1/actions", _) => {
+            Some(ok(&json!({"message": "done\n`pilotfish release production/chat` undoes it"})))
+        }
+        ("GET /v1/status", _) => {
+            let held = |agent: &str, hold| Held {
+                agent: agent.into(),
+                hold,
+                until: None,
+                since: 0,
+                by: "admin".into(),
+                why: "odd \u{1b}[31m calls".into(),
+            };
+            let restricted = Hold::Restrict(vec!["nlu".into(), "ocr".into()]);
+            let actions = vec![held("production/chat", Hold::Quarantine), held("production/web", restricted)];
+            let sidecars = vec![sidecar("chat"), sidecar("web")];
+            Some(ok(&FleetStatus { documents: 7, version: 19, actions, sidecars }))
+        }
+        _ => None,
+    });
+    let said = "done\n`pilotfish release production/chat` undoes it\n";
+    control.run(&["quarantine", "chat", "-n", "production", "--for", "10m", "--why", "odd"]).says(said);
+    let wanted = json!({"agent": "production/chat", "hold": "quarantine", "for_seconds": 600, "why": "odd", "force": false});
+    assert_eq!(control.asked()[0].body, wanted);
+    control.run(&["restrict", "production/chat", "--to", "nlu,ocr", "--force"]).says(said);
+    let wanted = json!({"agent": "production/chat", "hold": {"restrict": ["nlu", "ocr"]}, "force": true});
+    assert_eq!(control.asked()[1].body, wanted);
+    control.run(&["release", "production/chat"]).says(said);
+    assert_eq!(control.asked()[2].body, json!({"agent": "production/chat", "force": false}));
+    control.run(&["quarantine", "production/chatt"]).fails(1, &["did you mean production/chat?"]);
+    control.run(&["restrict", "chat"]).fails(2, &["--to"]);
+    control.run(&["quarantine", "chat", "--for", "10ms"]).fails(2, &["--for"]);
+    control.run(&["status"]).says(
+        "AGENT  NAMESPACE   STATUS       RENDERED  DISTRIBUTED  ACCEPTED  SERVING  CONTACT    CERTIFICATE\n\
+         chat   production  quarantined         7            7         7        7  3 min ago  in 21 h\n\
+         web    production  restricted          7            7         7        7  3 min ago  in 21 h\n\n\
+         production/chat is quarantined, until somebody releases it, by admin: odd \\u001b[31m calls\n\
+         production/web is restricted to nlu, ocr, until somebody releases it, by admin: odd \\u001b[31m calls\n\n\
+         2 sidecars, documents version 7\n",
+    );
 }

@@ -39,9 +39,10 @@ pub async fn run(world: Rc<World>) -> turmoil::Result {
     let resources = Resources::open(store.clone()).await.map_err(|error| error.to_string())?;
     let trust = Trust { bundles: [(DOMAIN.to_owned(), crate::sidecar::root()?)].into(), revoked: Vec::new() };
     let (_trust, trusted) = watch::channel(Arc::new(trust));
+    let (_actions, held) = watch::channel(Arc::default());
     let settings = Settings::new("control", TrustDomain::parse(DOMAIN)?);
-    let fleet =
-        Fleet::start(store, &resources, trusted, settings).await.map_err(|error| error.to_string())?;
+    let fleet = Fleet::start(store, &resources, trusted, held, settings).await;
+    let fleet = fleet.map_err(|error| error.to_string())?;
     let listener = network::Port::bind(PORT).await?;
     let live = LiveIdentity::new(identity(HOST)?);
     world.note(format_args!("control plane listens"));

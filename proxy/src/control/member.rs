@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
 use pilotfish_client::Owner;
-use pilotfish_config::wire::{State, Trust};
+use pilotfish_config::wire::{Actions, State, Trust};
 use pilotfish_identity::{Bundles, IdentityError, LiveIdentity, SpiffeId};
 use tokio::sync::watch;
 
@@ -88,6 +88,11 @@ impl Member {
             identity.revoked = Arc::clone(&revoked);
         });
         Ok(())
+    }
+
+    /// Puts in force what the control plane says of who is held.
+    pub fn hold(&self, actions: &Actions) {
+        self.shared.actions.replace(&self.shared, actions);
     }
 
     /// Whether a control plane is connected.

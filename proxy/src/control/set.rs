@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pilotfish_config::wire::{Document, Endpoint, Key, Resume, Trust, Update};
+use pilotfish_config::wire::{Actions, Document, Endpoint, Key, Resume, Trust, Update};
 
 /// One version of everything.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,7 @@ pub struct Set {
     documents: BTreeMap<Key, Arc<Document>>,
     endpoints: BTreeMap<String, Arc<Endpoint>>,
     trust: Option<Arc<Trust>>,
+    actions: Option<Arc<Actions>>,
 }
 
 /// What an update touched.
@@ -63,12 +64,17 @@ impl Set {
         if let Some(trust) = update.trust {
             self.trust = Some(Arc::new(trust));
         }
+        if let Some(actions) = update.actions {
+            self.actions = Some(Arc::new(actions));
+        }
         (self.version, self.digest) = (update.version, update.digest);
         if let Some(before) = before {
             touched.documents = !same_documents(&before.documents, &self.documents);
             touched.endpoints = before.endpoints != self.endpoints;
             // Trust that a snapshot does not name is no reason to trust nobody: it is whole whenever it is there.
             self.trust = self.trust.take().or(before.trust);
+            // So are actions; an older control plane, which knows none, lets nobody go.
+            self.actions = self.actions.take().or(before.actions);
         }
         touched
     }
@@ -93,6 +99,11 @@ impl Set {
         self.trust.as_deref()
     }
 
+    /// Who is held to what, once the control plane has said so.
+    pub fn actions(&self) -> Option<&Actions> {
+        self.actions.as_deref()
+    }
+
     /// All of it as one update, for the disk.
     pub fn as_update(&self) -> Update {
         Update {
@@ -104,7 +115,7 @@ impl Set {
             endpoints: self.endpoints().cloned().collect(),
             endpoints_gone: Vec::new(),
             trust: self.trust().cloned(),
-            actions: None,
+            actions: self.actions().cloned(),
         }
     }
 }
@@ -179,10 +190,11 @@ mod tests {
     fn a_full_update_replaces_and_the_same_again_touches_nothing() {
         let mut set = Set::default();
         let trust = Some(Trust::default());
-        set.apply(Update { documents: vec![document("a", "1")], trust, ..update(1, true) });
+        let actions = Some(Actions::default());
+        set.apply(Update { documents: vec![document("a", "1")], trust, actions, ..update(1, true) });
         let again = Update { documents: vec![document("a", "1")], ..update(7, true) };
         assert_eq!(set.apply(again), Touched::default());
-        assert!(set.trust().is_some() && set.version == 7);
+        assert!(set.trust().is_some() && set.actions().is_some() && set.version == 7);
         let touched = set.apply(Update { documents: vec![document("c", "1")], ..update(8, true) });
         assert!(touched.documents && set.documents().len() == 1);
     }

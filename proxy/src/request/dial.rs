@@ -62,7 +62,7 @@ impl<'a> Way<'a> {
     /// The way to an endpoint of a cluster.
     ///
     /// # Errors
-    /// `upstream-identity`: nobody knows who it should be.
+    /// `upstream-identity`: nobody knows who it should be. `quarantined`: its agent is. `restricted`: the own agent is, to others.
     pub fn to_endpoint(
         worker: &Worker,
         outside: &'a OutsideSet,
@@ -70,6 +70,9 @@ impl<'a> Way<'a> {
         endpoint: &'a Endpoint,
         protocol: Protocol,
     ) -> Result<Self, Deny> {
+        if let Some(held) = worker.shared.actions.held() {
+            held.reach(worker.shared.clock.now(), endpoint)?;
+        }
         let secure = Secure::of_endpoint(&worker.shared.tls, outside, cluster, endpoint)?;
         Ok(Way {
             mesh: endpoint.mesh || secure.is_mesh(),

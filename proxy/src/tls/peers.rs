@@ -7,6 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, SystemTime};
 
+use pilotfish_filters::clock::Micros;
+use pilotfish_filters::held::{Grip, Held};
 use pilotfish_identity::{LiveIdentity, Refused};
 
 use super::MeshPeer;
@@ -77,6 +79,27 @@ impl Peers {
             let (peer, reason) = (&peer.peer.id, why.reason());
             log::warn!("connections cut", connections = cut.len(), peer = peer, reason = reason);
         }
+    }
+
+    /// Cuts the connections of those who are held now, and were not `before`: all of them, or of who is restricted those by which it
+    /// calls. Gives how many those are.
+    pub fn cut(&self, held: &Held, before: Option<&Held>, now: Micros) -> usize {
+        let own = held.own_since(before, now);
+        let mut cut = Vec::new();
+        self.open.borrow_mut().retain(|one| {
+            let Some(fuse) = one.fuse.upgrade() else { return false };
+            let peer = held.agent_since(before, &one.peer.principal.id, now);
+            // Of a connection that was accepted the peer is who calls.
+            let caller = if one.closing.is_some() { peer } else { own };
+            if [own, peer].contains(&Some(Grip::Quarantined)) || caller.is_some() {
+                cut.push(fuse);
+                return false;
+            }
+            true
+        });
+        // Outside of the borrow: a woken task may close what it holds.
+        cut.iter().for_each(|fuse| fuse.blow());
+        cut.len()
     }
 
     /// Lets every accepted connection end after its present request: the process drains.

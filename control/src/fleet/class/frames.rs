@@ -26,6 +26,7 @@ impl Inner {
         let ids: BTreeSet<&Arc<str>> = since().flat_map(|step| &step.ids).collect();
         let mut update = self.update(false);
         update.trust = since().any(|step| step.trust).then(|| (*self.view.trust).clone());
+        update.actions = since().any(|step| step.actions).then(|| (*self.view.actions).clone());
         for key in keys {
             let stored = self.view.committed.documents.get(key).filter(|_| self.scope.document(key));
             match stored {
@@ -60,6 +61,7 @@ impl Inner {
         update.endpoints = shown.filter(|endpoint| self.scope.endpoint(endpoint)).cloned().collect();
         update.endpoints.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         update.trust = Some((*self.view.trust).clone());
+        update.actions = Some((*self.view.actions).clone());
         self.full = framed(&ToSidecar::Update(Box::new(update)));
         self.full.clone()
     }

@@ -224,7 +224,8 @@ async fn an_agent_has_a_bounded_number_of_instances() {
         ..crate::fleet::Settings::new("c1", pilotfish_identity::TrustDomain::parse(DOMAIN).unwrap())
     };
     let (documents, trust) = (world.documents.subscribe(), world.trust.subscribe());
-    let fleet = Fleet::follow(world.store.clone(), documents, trust, settings).await.unwrap();
+    let actions = world.actions.subscribe();
+    let fleet = Fleet::follow(world.store.clone(), documents, trust, actions, settings).await.unwrap();
     let _one = Sidecar::connect(&fleet, "planner", 1).await;
     let _two = Sidecar::connect(&fleet, "planner", 2).await;
     let mut three = Sidecar::open(&fleet, peer("planner"), hello("planner", 3)).await;
@@ -310,4 +311,36 @@ async fn a_revoked_agent_is_shown_quarantined_and_chosen_by_nobody() {
     world.revoke(&[]);
     watcher.settle().await;
     assert!(watcher.endpoints().contains(&bad.id.as_str()) && !quarantined(&fleet));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quarantine_waits_for_nothing_and_takes_the_agent_out() {
+    use pilotfish_config::wire::Hold;
+    let world = World::new();
+    let fleet = world.control("c1").await;
+    let planner = Sidecar::connect(&fleet, "planner", 1).await;
+    let mut caller = Sidecar::connect(&fleet, "caller", 2).await;
+    caller.settle().await;
+    assert!(caller.endpoints().contains(&planner.id.as_str()));
+    let before = caller.held.resume.clone();
+    let start = tokio::time::Instant::now();
+    world.hold(&[("planner", Hold::Quarantine)]);
+    let update = caller.update().await;
+    assert!(start.elapsed() < QUIET / 10, "{:?}", start.elapsed());
+    assert!(
+        !update.full && update.actions.is_some_and(|actions| actions.actions[0].agent == "default/planner")
+    );
+    caller.settle().await;
+    assert!(!caller.endpoints().contains(&planner.id.as_str()));
+    let status = fleet.status();
+    let row = status.sidecars.iter().find(|sidecar| sidecar.agent == "planner").unwrap();
+    assert!(row.status == Status::Quarantined && row.connected && status.actions.len() == 1);
+    world.hold(&[("planner", Hold::Restrict(vec!["nlu".into()]))]);
+    caller.settle().await;
+    assert!(caller.endpoints().contains(&planner.id.as_str()), "who is restricted may be called");
+    world.hold(&[]);
+    caller.settle().await;
+    assert_eq!(caller.held.actions, Some(Default::default()));
+    // What nobody is held to leaves no trace: the state is the one before.
+    assert_eq!(caller.held.resume.map(|own| own.digest), before.map(|own| own.digest));
 }

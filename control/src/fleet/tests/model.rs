@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pilotfish_config::wire::{Hello, Status};
+use pilotfish_config::wire::{Hello, Hold, Status};
 
 use super::world::*;
 use crate::fleet::Fleet;
@@ -13,7 +13,7 @@ async fn random_step(
     fleet: &std::sync::Arc<Fleet>,
     all: &mut Vec<Sidecar>,
 ) {
-    match rng.u8(..8) {
+    match rng.u8(..9) {
         0 | 1 => {
             let names = ["ServiceEntry.a", "ServiceEntry.b", "ServiceEntry.c", "ServiceEntry.d"];
             let mut texts: Vec<(&str, String)> = Vec::new();
@@ -43,6 +43,11 @@ async fn random_step(
             all[rng.usize(3..all.len())].beat(status).await;
         }
         6 => world.revoke(if rng.bool() { &["extra"] } else { &[] }),
+        7 => match rng.u8(..3) {
+            0 => world.hold(&[]),
+            1 => world.hold(&[("extra", Hold::Quarantine)]),
+            _ => world.hold(&[("extra", Hold::Restrict(vec!["plan".into()]))]),
+        },
         _ => {
             // One of the three that stay reads something, or comes back with what it has.
             let at = rng.usize(..3);

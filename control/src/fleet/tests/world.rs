@@ -30,6 +30,7 @@ pub(super) struct World {
     pub(super) store: Arc<Memory>,
     pub(super) documents: watch::Sender<Arc<Committed>>,
     pub(super) trust: watch::Sender<Arc<Trust>>,
+    pub(super) actions: watch::Sender<Arc<wire::Actions>>,
 }
 
 impl World {
@@ -38,13 +39,15 @@ impl World {
             store: Arc::new(Memory::new()),
             documents: watch::Sender::new(Arc::new(committed(0, &[]))),
             trust: watch::Sender::new(Arc::default()),
+            actions: watch::Sender::new(Arc::default()),
         }
     }
 
     pub(super) async fn control(&self, id: &str) -> Arc<Fleet> {
         let settings = Settings::new(id, TrustDomain::parse(DOMAIN).unwrap());
         let (documents, trust) = (self.documents.subscribe(), self.trust.subscribe());
-        Fleet::follow(self.store.clone(), documents, trust, settings).await.unwrap()
+        let actions = self.actions.subscribe();
+        Fleet::follow(self.store.clone(), documents, trust, actions, settings).await.unwrap()
     }
 
     /// The next version of the documents.
@@ -58,6 +61,19 @@ impl World {
         let id = |agent: &&str| format!("spiffe://{DOMAIN}/ns/default/agent/{agent}");
         let trust = Trust { bundles: BTreeMap::new(), revoked: agents.iter().map(id).collect() };
         self.trust.send_replace(Arc::new(trust));
+    }
+
+    /// Holds agents of the namespace `default` to something, and no others.
+    pub(super) fn hold(&self, held: &[(&str, wire::Hold)]) {
+        let action = |(agent, hold): &(&str, wire::Hold)| wire::Action {
+            agent: format!("default/{agent}"),
+            hold: hold.clone(),
+            until: None,
+            since: 0,
+            by: String::new(),
+            why: String::new(),
+        };
+        self.actions.send_replace(Arc::new(wire::Actions { actions: held.iter().map(action).collect() }));
     }
 }
 
@@ -152,6 +168,7 @@ pub(super) struct Held {
     pub(super) documents: BTreeMap<Key, String>,
     pub(super) endpoints: BTreeMap<String, Endpoint>,
     pub(super) trust: Option<Trust>,
+    pub(super) actions: Option<wire::Actions>,
 }
 
 impl Held {
@@ -172,6 +189,7 @@ impl Held {
             self.endpoints.insert(endpoint.id.clone(), endpoint);
         }
         self.trust = update.trust.or(self.trust.take());
+        self.actions = update.actions.or(self.actions.take());
         self.resume = Some(Resume { version: update.version, digest: update.digest });
     }
 }

@@ -355,6 +355,10 @@ impl Stream {
         if problem.is_some() {
             update.trust = None;
         }
+        // Nor does who is held.
+        if let Some(actions) = &update.actions {
+            self.member.hold(actions);
+        }
         self.resume = Some(Resume { version: update.version, digest: update.digest.clone() });
         let place = self.places.clone().acquire_owned().await.map_err(lost)?;
         let offer = Offer { update, problem, place };

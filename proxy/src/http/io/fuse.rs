@@ -43,7 +43,7 @@ impl Fuse {
     }
 
     /// Whom to wake when the connection is cut while it is waited for.
-    pub(crate) fn watch_reading(&self, cx: &Context<'_>) {
+    pub fn watch_reading(&self, cx: &Context<'_>) {
         keep(&self.reader, cx);
     }
 

@@ -82,6 +82,9 @@ pub(super) async fn to_original(
     let named = egress::is_host(&head, &cluster.host);
     let addresses =
         down.unless_gone(pin!(egress::resolve(&head, task.plan, &worker.shared, named))).await??;
+    if let Some(held) = worker.shared.actions.held() {
+        held.egress(worker.shared.clock.now())?;
+    }
     let host = egress::host(&head).unwrap_or_default().to_owned();
     let to = Addresses {
         list: &addresses,
