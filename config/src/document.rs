@@ -140,7 +140,6 @@ fn known<'n>(
             None
         }
     };
-    not_enforced(node, info, metadata.as_ref(), default_namespace, diagnose);
     let spec = match node.get("spec") {
         Some(spec) => read_spec(spec, info.kind, diagnose),
         None if info.spec_required => {
@@ -180,33 +179,6 @@ fn read_spec<'n>(node: Node<'n>, kind: Kind, diagnose: &mut Diagnose) -> Option<
         Kind::AuthorizationProvider => Spec::AuthorizationProvider(Raw::read(node, reader)?),
         Kind::OutboundCredential => Spec::OutboundCredential(Raw::read(node, reader)?),
     })
-}
-
-/// Says that a whole kind is not enforced, and notes security kinds.
-fn not_enforced(
-    node: Node<'_>,
-    info: &'static KindInfo,
-    metadata: Option<&Metadata<'_>>,
-    default_namespace: &str,
-    diagnose: &mut Diagnose,
-) {
-    if info.enforced {
-        return;
-    }
-    let kind = info.kind;
-    let hint = kind
-        .is_security()
-        .then(|| "pilotfish-proxy refuses to start with it, unless --allow-unenforced is given".to_owned());
-    diagnose.warn(node, format!("{kind} is not enforced yet: it is checked and not acted on"), hint);
-    if kind.is_security() {
-        let text = |text: Option<crate::raw::Text<'_>>| text.map(|text| text.value.to_owned());
-        let namespace =
-            metadata.and_then(|m| text(m.namespace)).unwrap_or_else(|| default_namespace.to_owned());
-        let name = metadata.and_then(|m| text(m.name)).unwrap_or_default();
-        let name = format!("{namespace}/{name}");
-        let unenforced = crate::report::Unenforced { kind, name, source: node.source() };
-        diagnose.report().unenforced_security.push(unenforced);
-    }
 }
 
 fn meta(

@@ -20,8 +20,6 @@ pub struct KindInfo {
     pub spec: &'static Object,
     /// Without a `spec` it is an error.
     pub spec_required: bool,
-    /// This release acts on it, at least on parts.
-    pub enforced: bool,
 }
 
 const NETWORKING: &[&str] =
@@ -35,36 +33,35 @@ const fn info<'n, S: Raw<'n>>(
     kind: Kind,
     versions: &'static [&'static str],
     spec_required: bool,
-    enforced: bool,
 ) -> KindInfo {
     let Shape::Object(spec) = S::SHAPE else { panic!("a spec is an object") };
-    KindInfo { kind, versions, spec, spec_required, enforced }
+    KindInfo { kind, versions, spec, spec_required }
 }
 
 /// Every kind that is read.
 pub static KINDS: &[KindInfo] = &[
-    info::<VirtualServiceSpec>(Kind::VirtualService, NETWORKING, true, true),
-    info::<DestinationRuleSpec>(Kind::DestinationRule, NETWORKING, true, true),
-    info::<ServiceEntrySpec>(Kind::ServiceEntry, NETWORKING, true, true),
-    info::<WorkloadSpec>(Kind::WorkloadEntry, NETWORKING, true, true),
-    info::<WorkloadGroupSpec>(Kind::WorkloadGroup, NETWORKING, true, true),
-    info::<AgentClusterSpec>(Kind::AgentCluster, OURS, true, true),
-    info::<AgentTemplateSpec>(Kind::AgentTemplate, OURS_ONLY, true, true),
-    info::<GpuPoolSpec>(Kind::GpuPool, OURS_ONLY, true, true),
-    info::<NodeSpec>(Kind::Node, OURS_ONLY, true, true),
-    info::<AgentSecurityPolicySpec>(Kind::AgentSecurityPolicy, OURS, true, true),
-    info::<SidecarSpec>(Kind::Sidecar, NETWORKING, false, true),
-    info::<PeerAuthenticationSpec>(Kind::PeerAuthentication, SECURITY, false, true),
-    info::<AuthorizationPolicySpec>(Kind::AuthorizationPolicy, SECURITY, false, true),
-    info::<RequestAuthenticationSpec>(Kind::RequestAuthentication, SECURITY, false, true),
-    info::<TelemetrySpec>(Kind::Telemetry, TELEMETRY, false, true),
-    info::<TrustDomainSpec>(Kind::TrustDomain, OURS_ONLY, true, true),
-    info::<RateLimitSpec>(Kind::RateLimit, OURS_ONLY, true, true),
-    info::<AlertRuleSpec>(Kind::AlertRule, OURS_ONLY, true, true),
-    info::<TelemetryProviderSpec>(Kind::TelemetryProvider, OURS_ONLY, true, true),
-    info::<RoleBindingSpec>(Kind::RoleBinding, OURS_ONLY, true, true),
-    info::<AuthorizationProviderSpec>(Kind::AuthorizationProvider, OURS_ONLY, true, true),
-    info::<OutboundCredentialSpec>(Kind::OutboundCredential, OURS_ONLY, true, true),
+    info::<VirtualServiceSpec>(Kind::VirtualService, NETWORKING, true),
+    info::<DestinationRuleSpec>(Kind::DestinationRule, NETWORKING, true),
+    info::<ServiceEntrySpec>(Kind::ServiceEntry, NETWORKING, true),
+    info::<WorkloadSpec>(Kind::WorkloadEntry, NETWORKING, true),
+    info::<WorkloadGroupSpec>(Kind::WorkloadGroup, NETWORKING, true),
+    info::<AgentClusterSpec>(Kind::AgentCluster, OURS, true),
+    info::<AgentTemplateSpec>(Kind::AgentTemplate, OURS_ONLY, true),
+    info::<GpuPoolSpec>(Kind::GpuPool, OURS_ONLY, true),
+    info::<NodeSpec>(Kind::Node, OURS_ONLY, true),
+    info::<AgentSecurityPolicySpec>(Kind::AgentSecurityPolicy, OURS, true),
+    info::<SidecarSpec>(Kind::Sidecar, NETWORKING, false),
+    info::<PeerAuthenticationSpec>(Kind::PeerAuthentication, SECURITY, false),
+    info::<AuthorizationPolicySpec>(Kind::AuthorizationPolicy, SECURITY, false),
+    info::<RequestAuthenticationSpec>(Kind::RequestAuthentication, SECURITY, false),
+    info::<TelemetrySpec>(Kind::Telemetry, TELEMETRY, false),
+    info::<TrustDomainSpec>(Kind::TrustDomain, OURS_ONLY, true),
+    info::<RateLimitSpec>(Kind::RateLimit, OURS_ONLY, true),
+    info::<AlertRuleSpec>(Kind::AlertRule, OURS_ONLY, true),
+    info::<TelemetryProviderSpec>(Kind::TelemetryProvider, OURS_ONLY, true),
+    info::<RoleBindingSpec>(Kind::RoleBinding, OURS_ONLY, true),
+    info::<AuthorizationProviderSpec>(Kind::AuthorizationProvider, OURS_ONLY, true),
+    info::<OutboundCredentialSpec>(Kind::OutboundCredential, OURS_ONLY, true),
 ];
 
 /// What is known of `kind`.

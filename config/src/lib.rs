@@ -23,7 +23,7 @@ pub mod yaml;
 pub use canonical::{to_json, to_yaml};
 pub use load::{Admitted, admit, admit_among, load, load_bytes, load_documents, load_texts, read_texts};
 pub use model::Model;
-pub use report::{Diagnostic, Report, Severity, Unenforced};
+pub use report::{Diagnostic, Report, Severity};
 pub use validate::annotations;
 
 /// How documents are understood.

@@ -27,8 +27,7 @@ pub fn markdown() -> String {
 }
 
 fn kind(out: &mut String, info: &KindInfo) {
-    let later = if info.enforced { "" } else { " Checked and not acted on in this release." };
-    let _ = write!(out, "\n## {}\n\n{}{later}\n\n", info.kind, sentence(info.spec.doc));
+    let _ = write!(out, "\n## {}\n\n{}\n\n", info.kind, sentence(info.spec.doc));
     let versions: Vec<String> = info.versions.iter().map(|version| format!("`{version}`")).collect();
     let _ = writeln!(out, "`apiVersion`: {}\n", versions.join(", "));
     out.push_str("| field | what | value |\n|---|---|---|\n");

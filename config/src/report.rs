@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::model::{Kind, Source};
-
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -58,23 +56,6 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// A resource that its author relies on and that this release does not enforce.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Unenforced {
-    /// The kind's name.
-    #[serde(serialize_with = "as_name")]
-    pub kind: Kind,
-    /// `namespace/name`.
-    pub name: String,
-    /// Where it is.
-    #[serde(serialize_with = "as_text")]
-    pub source: Source,
-}
-
-fn as_name<S: serde::Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(kind.name())
-}
-
 fn as_text<T: fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
@@ -84,8 +65,6 @@ fn as_text<T: fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> R
 pub struct Report {
     /// Errors and warnings.
     pub diagnostics: Vec<Diagnostic>,
-    /// Security resources that are not enforced: whoever serves traffic must refuse to, unless told otherwise.
-    pub unenforced_security: Vec<Unenforced>,
     /// Files that were read.
     pub files: usize,
     /// Resources that were read, skipped ones not counted.

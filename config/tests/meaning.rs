@@ -215,23 +215,6 @@ spec: {host: a, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}
 }
 
 #[test]
-fn security_kinds_are_noted_for_whoever_serves_traffic() {
-    let text = "
-apiVersion: security.istio.io/v1
-kind: RequestAuthentication
-metadata: {name: strict, namespace: prod}
----
-apiVersion: telemetry.istio.io/v1
-kind: Telemetry
-metadata: {name: t}
-";
-    let report = load(text).report;
-    assert_eq!(report.errors(), 0, "{report}");
-    let names: Vec<&str> = report.unenforced_security.iter().map(|entry| entry.name.as_str()).collect();
-    assert_eq!(names, ["prod/strict"]);
-}
-
-#[test]
 fn merge_keys_lists_and_byte_order_marks_are_understood() {
     let text = "\u{feff}
 apiVersion: v1

@@ -80,10 +80,6 @@ pub struct Settings {
     )]
     pub outbound_policy: OutboundPolicy,
 
-    /// Start although the configuration holds security kinds that this release does not enforce yet.
-    #[arg(long, env = "PILOTFISH_ALLOW_UNENFORCED")]
-    pub allow_unenforced: bool,
-
     /// Read the documents exactly as Istio does: no subset by `version` label, no trafficPolicy lent by a
     /// DestinationRule whose host is a VirtualService's.
     #[arg(long, env = "PILOTFISH_STRICT_ISTIO")]

@@ -190,17 +190,6 @@ impl Publisher {
             let line = "no document is left; a restart serves without any, if that is meant".to_owned();
             return Err(Refused { lines: vec![line] });
         }
-        if !self.shared.settings.allow_unenforced && !report.unenforced_security.is_empty() {
-            let line = |u: &pilotfish_config::Unenforced| {
-                format!(
-                    "{}: error: {} {} is not enforced by this release; --allow-unenforced serves without it",
-                    u.source,
-                    u.kind.name(),
-                    u.name
-                )
-            };
-            return Err(Refused { lines: report.unenforced_security.iter().map(line).collect() });
-        }
         Ok(model)
     }
 
@@ -265,7 +254,6 @@ impl Publisher {
             .map_err(|errors| Refused { lines: errors.iter().map(ToString::to_string).collect() })?;
         if let Some(strict) = plan.strict_by()
             && options.trust_domain.is_none()
-            && !shared.settings.allow_unenforced
         {
             let line = format!(
                 "{strict}: error: mode STRICT, but this sidecar has no identity: join a control plane, or give \

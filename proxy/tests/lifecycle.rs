@@ -259,13 +259,11 @@ async fn the_admin_listener_tells_little() {
 }
 
 #[test]
-fn security_that_is_not_enforced_is_no_start() {
+fn strict_mtls_without_an_identity_is_no_start() {
     let policy = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: p }\nspec: { mtls: { mode: STRICT } }\n";
     let (status, stderr) = sidecar().yaml("p.yaml", policy).start_to_fail();
     assert!(!status.success());
     assert!(stderr.contains("PeerAuthentication") && stderr.contains("p.yaml"), "{stderr}");
-    let allowed = sidecar().yaml("p.yaml", policy).args(&["--allow-unenforced"]).start();
-    assert!(allowed.pid() > 0);
 }
 
 #[test]

@@ -74,22 +74,6 @@ impl fmt::Display for Kind {
     }
 }
 
-impl Kind {
-    /// Whether leaving this kind unenforced would be less safe than its author believes.
-    pub const fn is_security(self) -> bool {
-        matches!(
-            self,
-            Kind::AgentSecurityPolicy
-                | Kind::PeerAuthentication
-                | Kind::AuthorizationPolicy
-                | Kind::RequestAuthentication
-                | Kind::RoleBinding
-                | Kind::AuthorizationProvider
-                | Kind::OutboundCredential
-        )
-    }
-}
-
 /// What makes a resource unique.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResourceKey {

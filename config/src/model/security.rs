@@ -1,4 +1,4 @@
-//! PeerAuthentication; AuthorizationPolicy and RequestAuthentication, which are not enforced yet.
+//! PeerAuthentication, AuthorizationPolicy and RequestAuthentication.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

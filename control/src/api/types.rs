@@ -125,9 +125,6 @@ pub struct Submission {
     /// Without Pilotfish's additions to Istio.
     #[serde(default)]
     pub strict_istio: bool,
-    /// Store security documents that this release does not enforce; sidecars need `--allow-unenforced` too.
-    #[serde(default)]
-    pub allow_unenforced: bool,
     /// For the history; the command line makes one of the file names.
     #[serde(default)]
     pub summary: String,

@@ -110,7 +110,6 @@ impl Delete {
             paths: self.paths.clone(),
             namespace: None,
             strict_istio: false,
-            allow_unenforced: false,
         }
         .submission()?
         .files;

@@ -27,9 +27,6 @@ pub struct Files {
     #[arg(long)]
     pub strict_istio: bool,
 
-    /// Take security documents that this release does not enforce; sidecars need --allow-unenforced for them too
-    #[arg(long)]
-    pub allow_unenforced: bool,
 }
 
 impl Files {
@@ -44,7 +41,6 @@ impl Files {
             files,
             namespace: self.namespace.clone(),
             strict_istio: self.strict_istio,
-            allow_unenforced: self.allow_unenforced,
             ..Submission::default()
         })
     }

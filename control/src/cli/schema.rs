@@ -41,8 +41,7 @@ impl Schema {
 }
 
 fn line(info: &KindInfo) -> String {
-    let enforced = if info.enforced { "" } else { " (not enforced yet)" };
-    format!("{:<22} {}{enforced}\n", info.kind.name(), info.versions.join(", "))
+    format!("{:<22} {}\n", info.kind.name(), info.versions.join(", "))
 }
 
 fn print(text: &str) -> ExitCode {

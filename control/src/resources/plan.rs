@@ -84,9 +84,6 @@ pub(super) fn submitted(before: &Arc<Committed>, submission: &Submission) -> Res
         let stored = stored(before, one, version)?;
         documents.insert(stored.document.key.clone(), stored);
     }
-    if !submission.allow_unenforced {
-        enforced(&loaded.report, before)?;
-    }
     if submission.strict_istio && loaded.model.is_some() {
         // Strictness is the author's wish for this file; what is stored means the same to everybody.
         loaded.model = load_documents(texts(documents.values()), &Options::default()).model;
@@ -165,27 +162,6 @@ fn stored(before: &Committed, admitted: &Admitted, version: u64) -> Result<Arc<S
     let body = body.map_err(|error| invalid(&format!("{key}: {error}"), Vec::new()))?;
     let document = Document { key, source: admitted.source.clone(), body };
     Ok(Arc::new(Stored { document, digest, version, meta: admitted.meta.clone() }))
-}
-
-/// What a sidecar refuses to serve without enforcing it is refused here, unless it was allowed before.
-fn enforced(report: &Report, before: &Committed) -> Result<(), Refusal> {
-    let is_new = |kind: &str, name: &str| {
-        let (namespace, name) = name.split_once('/').unwrap_or(("", name));
-        let key = Key { kind: kind.into(), namespace: namespace.into(), name: name.into() };
-        !before.documents.contains_key(&key)
-    };
-    let new = report.unenforced_security.iter().filter(|found| is_new(found.kind.name(), &found.name));
-    let lines: Vec<String> = new
-        .map(|found| {
-            format!("{}: error: {} {} is not enforced by this release", found.source, found.kind, found.name)
-        })
-        .collect();
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let why = "a sidecar refuses to serve with a security document that it does not enforce; nothing was stored \
-               (--allow-unenforced, here and for the sidecars, serves without it)";
-    Err(invalid(why, lines))
 }
 
 /// The documents are valid and compile.

@@ -111,26 +111,6 @@ async fn documents_are_valid_together_with_what_is_stored() {
 }
 
 #[tokio::test]
-async fn security_that_is_not_enforced_is_refused_unless_allowed() {
-    let resources = open(&Arc::new(Memory::new())).await;
-    let policy =
-        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: jwt}\nspec: {}\n";
-    let mut asked = submission(&[policy.into()]);
-    match resources.apply(&asked, "ada").await {
-        Err(Refusal::Invalid(failure)) => {
-            assert!(failure.diagnostics[0].starts_with("routes.yaml:1:1: error"), "{failure:?}")
-        }
-        other => panic!("{other:?}"),
-    }
-    asked.allow_unenforced = true;
-    resources.apply(&asked, "ada").await.unwrap();
-    // It is there: what else is applied need not say so again.
-    asked.allow_unenforced = false;
-    asked.files[0].text.push_str(&format!("---\n{}", route("a", 1)));
-    assert_eq!(resources.apply(&asked, "ada").await.unwrap().version, 2);
-}
-
-#[tokio::test]
 async fn prune_removes_within_the_namespaces_that_are_touched() {
     let resources = open(&Arc::new(Memory::new())).await;
     let elsewhere = route("z", 1).replace("{name: z}", "{name: z, namespace: other}");

@@ -94,7 +94,6 @@ fn last_reload(shared: &Shared) -> Value {
         "accepted": last.refused.is_none(),
         "reasons": reasons,
         "warnings": warnings,
-        "not_enforced": last.report.unenforced_security,
         "milliseconds": last.took.as_secs_f64() * 1e3,
         "accepted_total": shared.config.accepted(),
         "rejected_total": shared.config.rejected(),

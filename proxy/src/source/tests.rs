@@ -17,10 +17,6 @@ fn service(host: &str) -> String {
 const INVALID: &str =
     "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  name: x\nspec:\n  hosts: 7\n";
 
-/// A security kind that this release does not enforce.
-const UNENFORCED: &str =
-    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: deny\nspec: {}\n";
-
 fn shared(config: &Path, flags: &[&str]) -> Arc<Shared> {
     let fixed = ["pilotfish-proxy", "--agent", "a", "--config", config.to_str().unwrap()];
     let settings = Settings::try_parse_from(fixed.iter().chain(flags)).unwrap();
@@ -178,15 +174,4 @@ fn what_is_replaced_is_dropped_by_the_publisher_once_no_request_holds_it() {
     assert!(weak.upgrade().is_some(), "a worker dropped a plan");
     assert!(!publisher.bury());
     assert!(weak.upgrade().is_none());
-}
-
-#[test]
-fn an_unenforced_security_kind_is_refused_unless_allowed() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("a.yaml"), UNENFORCED).unwrap();
-    let refused = Publisher::new(shared(dir.path(), &[])).reload().unwrap_err();
-    let line = refused.lines.join("\n");
-    assert!(line.contains("a.yaml:1") && line.contains("AuthorizationPolicy default/deny"), "{line}");
-    assert!(line.contains("--allow-unenforced"), "{line}");
-    Publisher::new(shared(dir.path(), &["--allow-unenforced"])).reload().unwrap();
 }
