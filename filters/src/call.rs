@@ -17,6 +17,8 @@ pub trait Head {
     fn query(&self) -> Option<&str>;
     /// All values of a header joined by `,` (as Envoy matches them); `name` is lower case.
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
+    /// Calls `take` with each value of a header, in order; `name` is lower case.
+    fn each_header(&self, name: &str, take: &mut dyn FnMut(&[u8]));
 }
 
 /// The protocol that an agent speaks in this call, as far as it can be told.
@@ -180,6 +182,9 @@ pub(crate) mod test_head {
             let mut values = self.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_bytes());
             let first = values.next()?;
             Some(values.fold(Cow::Borrowed(first), |all, next| Cow::Owned([&all, &b","[..], next].concat())))
+        }
+        fn each_header(&self, name: &str, take: &mut dyn FnMut(&[u8])) {
+            self.headers.iter().filter(|(n, _)| n == name).for_each(|(_, v)| take(v.as_bytes()));
         }
     }
 

@@ -1,4 +1,14 @@
 //! Path normalisation (Istio's table): what is decided on is what is sent upstream.
+//!
+//! | | `\` | `.`, `..` | `%41` (unreserved) | `//` | `%2F`, `%5C` |
+//! |---|---|---|---|---|---|
+//! | NONE | | | | | |
+//! | BASE | `/` | resolved | decoded | | |
+//! | MERGE_SLASHES | `/` | resolved | decoded | `/` | |
+//! | DECODE_AND_MERGE_SLASHES | `/` | resolved | decoded | `/` | `/` |
+//!
+//! `..` at the root stays at the root (RFC 3986, section 5.2.4). Decoding happens once. `;params` stay as they are. `%00` is refused
+//! always, and `#` by the HTTP engine, as Envoy does.
 
 use std::borrow::Cow;
 
@@ -16,10 +26,153 @@ pub enum Normalization {
     DecodeAndMergeSlashes,
 }
 
-/// The path as decisions and the upstream see it; borrowed when nothing changes.
+/// The path (without its query) as decisions and the upstream see it; borrowed when nothing changes.
 ///
 /// # Errors
-/// It leads out of the root, or has what no path has; in words.
-pub fn normalize(path: &str, _how: Normalization) -> Result<Cow<'_, str>, &'static str> {
-    Ok(Cow::Borrowed(path))
+/// It has `%00`, in words.
+pub fn normalize(path: &str, how: Normalization) -> Result<Cow<'_, str>, &'static str> {
+    let odd = odd(path.as_bytes());
+    if odd == Odd::default() {
+        return Ok(Cow::Borrowed(path));
+    }
+    if odd.percent && path.contains("%00") {
+        return Err("the path has %00");
+    }
+    let merge = matches!(how, Normalization::MergeSlashes | Normalization::DecodeAndMergeSlashes);
+    let works = odd.percent || odd.backslash || odd.dot || (odd.slashes && merge);
+    if how == Normalization::None || !works || !path.starts_with('/') {
+        return Ok(Cow::Borrowed(path));
+    }
+    let decoded = decode(path, how == Normalization::DecodeAndMergeSlashes);
+    let (mut normal, _) = resolve(&decoded);
+    if merge {
+        normal = merged(&normal);
+    }
+    Ok(if normal == path { Cow::Borrowed(path) } else { Cow::Owned(normal) })
 }
+
+/// The path as the most obliging origin would read it: `;params` cut, everything decoded that [`Normalization`] knows, dots resolved,
+/// slashes merged. With it whether it had a `..`. `None`: it is the path itself.
+pub(crate) fn loosest(path: &str) -> Option<(String, bool)> {
+    let odd = odd(path.as_bytes());
+    if odd == Odd::default() || !path.starts_with('/') {
+        return None;
+    }
+    let decoded = decode(path, true);
+    let plain = if odd.semicolon { without_parameters(&decoded) } else { decoded };
+    let (resolved, climbs) = resolve(&plain);
+    let loose = merged(&resolved);
+    (loose != path).then_some((loose, climbs))
+}
+
+/// What a path has that may be read in several ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Odd {
+    percent: bool,
+    backslash: bool,
+    semicolon: bool,
+    /// A segment begins with a dot.
+    dot: bool,
+    slashes: bool,
+}
+
+/// One pass, which finds nothing in nearly every path.
+fn odd(path: &[u8]) -> Odd {
+    let mut odd = Odd::default();
+    let mut before = 0;
+    for byte in path {
+        match byte {
+            b'%' => odd.percent = true,
+            b'\\' => odd.backslash = true,
+            b';' => odd.semicolon = true,
+            b'.' => odd.dot |= matches!(before, b'/' | b'\\'),
+            b'/' => odd.slashes |= before == b'/',
+            _ => {}
+        }
+        before = *byte;
+    }
+    odd
+}
+
+/// Unreserved characters decoded, `\` as `/`; with `slashes` escaped slashes too.
+fn decode(path: &str, slashes: bool) -> String {
+    let mut decoded = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find(['%', '\\']) {
+        decoded.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let (taken, character) = match escaped(rest.as_bytes()) {
+            _ if rest.starts_with('\\') => (1, '/'),
+            Some(b'/' | b'\\') if slashes => (3, '/'),
+            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => (3, char::from(byte)),
+            _ => (1, '%'),
+        };
+        decoded.push(character);
+        rest = &rest[taken..];
+    }
+    decoded.push_str(rest);
+    decoded
+}
+
+/// The byte that an escape at the beginning stands for.
+fn escaped(text: &[u8]) -> Option<u8> {
+    let [b'%', high, low, ..] = text else { return None };
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
+/// Without `.` and `..` (RFC 3986, section 5.2.4), and whether there was a `..`.
+fn resolve(path: &str) -> (String, bool) {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut climbs = false;
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    climbs = true;
+                    kept.pop();
+                }
+                if last {
+                    kept.push("");
+                }
+            }
+            _ => kept.push(segment),
+        }
+    }
+    let mut resolved = String::with_capacity(path.len());
+    for segment in kept {
+        resolved.push('/');
+        resolved.push_str(segment);
+    }
+    if resolved.is_empty() {
+        resolved.push('/');
+    }
+    (resolved, climbs)
+}
+
+fn merged(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !merged.ends_with('/') {
+            merged.push(character);
+        }
+    }
+    merged
+}
+
+/// Each segment to its first `;`.
+fn without_parameters(path: &str) -> String {
+    let mut plain = String::with_capacity(path.len());
+    for (number, segment) in path.split('/').enumerate() {
+        if number > 0 {
+            plain.push('/');
+        }
+        plain.push_str(segment.split(';').next().unwrap_or_default());
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests;

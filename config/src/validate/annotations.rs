@@ -16,6 +16,9 @@ use super::health;
 /// Our prefix.
 pub(super) const PREFIX: &str = "pilotfish.dev/";
 
+/// Istio's annotation of AuthorizationPolicies that are decided and not enforced.
+const DRY_RUN: &str = "istio.io/dry-run";
+
 /// An annotation that means something.
 struct Known {
     /// Its name, without our prefix.
@@ -292,6 +295,10 @@ pub(super) fn number(value: &str, least: u64, most: u64) -> Result<(), Wrong> {
 /// Checks the names and values of our annotations on a resource.
 pub(super) fn check(cx: &mut Cx<'_>, kind: Kind, annotations: Option<&TextMap<'_>>) {
     for (key, value) in annotations.into_iter().flatten() {
+        if key.value == DRY_RUN && kind == Kind::AuthorizationPolicy && !["true", "false"].contains(&value.value) {
+            let message = format!("`{}` is neither \"true\" nor \"false\"", clip_text(value.value));
+            cx.error_hint(value.node, message, "a dry run is decided and recorded, and not enforced");
+        }
         let Some(name) = key.value.strip_prefix(PREFIX) else { continue };
         let (name, rule) = match name.split_once('.') {
             Some((name, rule)) if matches!(kind, Kind::VirtualService | Kind::AgentCluster) => {

@@ -181,6 +181,12 @@ fn source(cx: &mut Cx<'_>, spec: &SourceSpec<'_>, custom: bool) -> Authorization
             }
         }
     }
+    for account in spec.service_accounts.iter().chain(&spec.not_service_accounts).flatten() {
+        if account.value.contains('*') {
+            let message = format!("`{}` is not a service account", clip_text(account.value));
+            cx.error_hint(account.node, message, "NAME or NAMESPACE/NAME, without `*`; `namespaces` takes all of one");
+        }
+    }
     for list in [&spec.ip_blocks, &spec.not_ip_blocks, &spec.remote_ip_blocks, &spec.not_remote_ip_blocks] {
         for block in list.iter().flatten().filter(|block| !is_subnet(block.value)) {
             let message = format!("`{}` is not an IP address or CIDR block", clip_text(block.value));
@@ -245,29 +251,19 @@ fn condition(cx: &mut Cx<'_>, spec: &ConditionSpec<'_>, custom: bool) -> Option<
     if values.any_of.is_empty() && values.none_of.is_empty() {
         cx.error_hint(spec.node, "the condition has no values", "write `values` or `notValues`");
     }
-    const PLAIN: &[&str] = &[
-        "source.ip",
-        "remote.ip",
-        "source.namespace",
-        "source.serviceAccount",
-        "source.trustDomain",
-        "source.principal",
-        "request.auth.principal",
-        "request.auth.audiences",
-        "request.auth.presenter",
-        "destination.ip",
-        "destination.port",
-        "connection.sni",
-    ];
-    let bracketed = ["request.headers[", "request.auth.claims["];
-    let known = PLAIN.contains(&key.value)
-        || bracketed.iter().any(|start| key.value.starts_with(start) && key.value.ends_with(']'))
-        || key.value.starts_with("experimental.envoy.filters.");
-    if !known {
-        let near = crate::raw::nearest(key.value, PLAIN.iter().copied().chain(["request.headers[NAME]"]));
-        let hint = near
-            .map_or_else(|| format!("known: {}", PLAIN.join(", ")), |near| format!("did you mean `{near}`?"));
+    let experimental = key.value.starts_with("experimental.envoy.filters.");
+    if !is_attribute(key.value) && !experimental {
+        let bracketed = ["request.headers[NAME]", "request.auth.claims[NAME]"];
+        let near = crate::raw::nearest(key.value, ATTRIBUTES.iter().copied().chain(bracketed));
+        let hint = near.map_or_else(
+            || format!("known: {}, {}", ATTRIBUTES.join(", "), bracketed.join(", ")),
+            |near| format!("did you mean `{near}`?"),
+        );
         cx.error_hint(key.node, format!("`{}` is not an attribute", clip_text(key.value)), hint);
+    }
+    if experimental {
+        let message = format!("`{}` cannot be decided here: there are no filters of Envoy", clip_text(key.value));
+        cx.warn(key.node, message, "the policy denies its workload");
     }
     let identity = matches!(
         key.value,
@@ -280,13 +276,76 @@ fn condition(cx: &mut Cx<'_>, spec: &ConditionSpec<'_>, custom: bool) -> Option<
         let valid = match key.value {
             "source.ip" | "remote.ip" | "destination.ip" => is_subnet(value.value),
             "destination.port" => value.value.parse::<u16>().is_ok_and(|port| port > 0),
+            "source.serviceAccount" => !value.value.contains('*'),
+            "pilotfish.delegation.depth" => is_bound(value.value),
             _ => true,
         };
         if !valid {
-            cx.error(value.node, format!("`{}` is not a value of {}", clip_text(value.value), key.value));
+            let hint = match key.value {
+                "pilotfish.delegation.depth" => "a number, or `<=N`, `<N`, `>=N`, `>N`",
+                "source.serviceAccount" => "NAME or NAMESPACE/NAME, without `*`",
+                "destination.port" => "ports are 1 to 65535",
+                _ => "an IP address or CIDR block",
+            };
+            let message = format!("`{}` is not a value of {}", clip_text(value.value), key.value);
+            cx.error_hint(value.node, message, hint);
+        }
+        if key.value == "pilotfish.protocol" && !is_protocol_pattern(value.value) {
+            let message = format!("no protocol is called `{}`", clip_text(value.value));
+            cx.warn(value.node, message, format!("known: {}", PROTOCOLS.join(", ")));
         }
     }
     Some(AuthorizationCondition { key: key.value.to_owned(), values })
+}
+
+/// Attributes that `when` may name, besides those with brackets: Istio's, then ours.
+const ATTRIBUTES: &[&str] = &[
+    "source.ip",
+    "remote.ip",
+    "source.namespace",
+    "source.serviceAccount",
+    "source.trustDomain",
+    "source.principal",
+    "request.auth.principal",
+    "request.auth.audiences",
+    "request.auth.presenter",
+    "destination.ip",
+    "destination.port",
+    "connection.sni",
+    "pilotfish.protocol",
+    "pilotfish.capability",
+    "pilotfish.a2a.method",
+    "pilotfish.a2a.skill",
+    "pilotfish.mcp.method",
+    "pilotfish.mcp.tool",
+    "pilotfish.model",
+    "pilotfish.delegation.depth",
+    "pilotfish.delegation.origin",
+    "pilotfish.delegation.agents",
+];
+
+/// What `pilotfish.protocol` may be.
+const PROTOCOLS: &[&str] = &["http", "grpc", "websocket", "jsonrpc", "mcp", "a2a", "openai"];
+
+fn is_attribute(key: &str) -> bool {
+    let within = |start: &str| key.strip_prefix(start)?.strip_suffix(']');
+    let header = within("request.headers[").map(|name| {
+        let name = name.to_ascii_lowercase();
+        is_header_name(&name) || matches!(name.as_str(), ":authority" | ":method")
+    });
+    let is_claim = |name: &str| !name.is_empty() && !name.contains(['[', ']']);
+    let claims = within("request.auth.claims[").map(|names| names.split("][").all(is_claim));
+    ATTRIBUTES.contains(&key) || header.or(claims) == Some(true)
+}
+
+fn is_protocol_pattern(value: &str) -> bool {
+    value.contains('*') || PROTOCOLS.contains(&value)
+}
+
+fn is_bound(text: &str) -> bool {
+    let text = text.trim();
+    let digits = ["<=", ">=", "<", ">"].iter().find_map(|sign| text.strip_prefix(sign)).unwrap_or(text);
+    digits.trim().parse::<u64>().is_ok()
 }
 
 /// Reads a RequestAuthentication.

@@ -124,4 +124,7 @@ impl Head for Asked {
             self.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect();
         (!values.is_empty()).then(|| Cow::Owned(values.join(",").into_bytes()))
     }
+    fn each_header(&self, name: &str, take: &mut dyn FnMut(&[u8])) {
+        self.headers.iter().filter(|(n, _)| n == name).for_each(|(_, v)| take(v.as_bytes()));
+    }
 }

@@ -175,6 +175,10 @@ impl call::Head for RequestHead {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         self.headers.joined(name)
     }
+
+    fn each_header(&self, name: &str, take: &mut dyn FnMut(&[u8])) {
+        self.headers.get_all(name).for_each(take);
+    }
 }
 
 /// A response head, final or interim.

@@ -39,6 +39,7 @@ impl Head for Plain {
     fn header(&self, _: &str) -> Option<Cow<'_, [u8]>> {
         None
     }
+    fn each_header(&self, _: &str, _: &mut dyn FnMut(&[u8])) {}
 }
 
 /// A sidecar with its own clock for reports, as `proxy/src/control/limits.rs` sends them.

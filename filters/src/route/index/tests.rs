@@ -143,6 +143,10 @@ impl Head for Counting {
         self.1.set(self.1.get() + 1);
         self.0.header(name)
     }
+    fn each_header(&self, name: &str, take: &mut dyn FnMut(&[u8])) {
+        self.1.set(self.1.get() + 1);
+        self.0.each_header(name, take);
+    }
 }
 
 /// Questions that the look-up of the last of `n` routes asks; `make` gives the n-th route and a head for it.

@@ -1,0 +1,274 @@
+//! The rules of one action, found by who calls, which path and which method.
+//!
+//! A rule that names principals, namespaces or service accounts, whole paths or beginnings of paths, and methods can only match a
+//! call that has one of each: it lies under each such triple in a map. Which kinds of triples there are is known (a caller may be
+//! named as a whole or by its namespace, a path as a whole or by its first so many segments), so a call asks the map once for each
+//! kind, and then the few rules that it finds. Rules that name nothing lie under the empty triple.
+//!
+//! The index only leaves out what cannot match: what it finds is asked in full.
+
+use crate::route::hash::{Fnv, HashedMap, key};
+
+use super::condition::{Attribute, Condition, Want};
+use super::rule::Rule;
+use super::seen::{Lean, Seen};
+use super::text::Pattern;
+
+/// A rule lies under at most so many triples; what it names less of is left out then.
+const MOST: usize = 256;
+/// Beginnings of paths count up to so many segments.
+const DEEPEST: usize = 7;
+
+/// The rules of one action.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    /// In the order of policies and rules.
+    rules: Box<[Rule]>,
+    kinds: Box<[Kind]>,
+    places: HashedMap<Vec<u32>>,
+    /// Whether a rule lies where its path or method says.
+    by_path: bool,
+    by_method: bool,
+}
+
+/// One kind of triples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    who: Who,
+    path: Path,
+    method: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Anybody,
+    Principal,
+    Namespace,
+    Account,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Any,
+    Whole,
+    /// To the slash of this number, the first one not counted.
+    Start(usize),
+}
+
+/// What a call has, hashed.
+struct Hashes {
+    whole: u64,
+    /// By the number of the slash.
+    starts: [u64; DEEPEST + 1],
+    slashes: usize,
+    method: u64,
+    principal: Option<u64>,
+    namespace: Option<u64>,
+    account: Option<u64>,
+}
+
+impl Table {
+    pub(crate) fn new(rules: Vec<Rule>) -> Table {
+        let mut table = Table::default();
+        let mut kinds = Vec::new();
+        for (number, rule) in rules.iter().enumerate() {
+            for (kind, hash) in triples(rule) {
+                let place = kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
+                    kinds.push(kind);
+                    kinds.len() - 1
+                });
+                table.by_path |= kind.path != Path::Any;
+                table.by_method |= kind.method;
+                let rules = table.places.entry(mix(place, hash)).or_default();
+                if rules.last() != Some(&(number as u32)) {
+                    rules.push(number as u32);
+                }
+            }
+        }
+        Table { rules: rules.into(), kinds: kinds.into(), ..table }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    pub(super) fn reads_body(&self) -> bool {
+        self.rules.iter().any(Rule::reads_body)
+    }
+
+    /// The first rule that matches.
+    pub(super) fn find(&self, seen: &Seen<'_>, lean: Lean) -> Option<&Rule> {
+        if self.rules.is_empty() {
+            return None;
+        }
+        // Where one reading is enough, the index would have to know them all: such calls are rare, and ask every rule.
+        let odd = (self.by_path && seen.has_odd_path()) || (self.by_method && seen.has_odd_method());
+        if lean == Lean::Any && odd {
+            return self.rules.iter().find(|rule| rule.matches(seen, lean));
+        }
+        let hashes = Hashes::of(seen);
+        let mut first = self.rules.len() as u32;
+        for (place, kind) in self.kinds.iter().enumerate() {
+            let Some(hash) = hashes.triple(*kind) else { continue };
+            let found = self.places.get(&mix(place, hash)).map(Vec::as_slice).unwrap_or_default();
+            let earlier = found.iter().take_while(|number| **number < first);
+            let matching =
+                earlier.copied().find(|number| self.rules[*number as usize].matches(seen, lean));
+            first = matching.unwrap_or(first);
+        }
+        self.rules.get(first as usize)
+    }
+}
+
+/// One hash of several.
+fn mix(place: usize, hash: u64) -> u64 {
+    Fnv::START.extend(&[place as u8]).finish().wrapping_add(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn triple(who: u64, path: u64, method: u64) -> u64 {
+    who ^ path.rotate_left(21) ^ method.rotate_left(42)
+}
+
+fn account(namespace: &str, name: &str) -> u64 {
+    Fnv::START.extend(namespace.as_bytes()).extend(b"/").extend(name.as_bytes()).finish()
+}
+
+impl Hashes {
+    fn of(seen: &Seen<'_>) -> Hashes {
+        let head = seen.asking.head;
+        let principal = seen.principal();
+        let namespace = principal.and_then(|own| own.namespace.as_deref());
+        let name = principal.and_then(|own| own.name.as_deref());
+        let mut hashes = Hashes {
+            whole: 0,
+            starts: [0; DEEPEST + 1],
+            slashes: 0,
+            method: key(head.method().as_bytes()),
+            principal: principal.map(|own| key(own.id.as_bytes())),
+            namespace: namespace.map(|namespace| key(namespace.as_bytes())),
+            account: namespace.zip(name).map(|(namespace, name)| account(namespace, name)),
+        };
+        let mut running = Fnv::START;
+        for byte in head.path().bytes() {
+            running = running.extend(&[byte]);
+            if byte == b'/' && hashes.slashes <= DEEPEST {
+                hashes.starts[hashes.slashes] = running.finish();
+                hashes.slashes += 1;
+            }
+        }
+        hashes.whole = running.finish();
+        hashes
+    }
+
+    fn triple(&self, kind: Kind) -> Option<u64> {
+        let who = match kind.who {
+            Who::Anybody => 0,
+            Who::Principal => self.principal?,
+            Who::Namespace => self.namespace?,
+            Who::Account => self.account?,
+        };
+        let path = match kind.path {
+            Path::Any => 0,
+            Path::Whole => self.whole,
+            Path::Start(slash) => *self.starts[..self.slashes].get(slash)?,
+        };
+        Some(triple(who, path, if kind.method { self.method } else { 0 }))
+    }
+}
+
+/// Every triple under which a rule lies.
+fn triples(rule: &Rule) -> Vec<(Kind, u64)> {
+    let mut all = Vec::new();
+    for source in or_none(&rule.from) {
+        for operation in or_none(&rule.to) {
+            let conditions: Vec<&Condition> = source.iter().chain(operation).chain(&rule.when).collect();
+            let mut who = callers(&conditions);
+            let mut paths = paths(&conditions);
+            let mut methods = methods(&conditions);
+            let too_many = |who: &[_], paths: &[_], methods: &[_]| who.len() * paths.len() * methods.len() > MOST;
+            if too_many(&who, &paths, &methods) {
+                methods = vec![None];
+            }
+            if too_many(&who, &paths, &methods) && who.len() > 1 && paths.len() > 1 {
+                if who.len() < paths.len() {
+                    who = vec![(Who::Anybody, 0)];
+                } else {
+                    paths = vec![(Path::Any, 0)];
+                }
+            }
+            for (who, caller) in &who {
+                for (path, start) in &paths {
+                    for method in &methods {
+                        let kind = Kind { who: *who, path: *path, method: method.is_some() };
+                        all.push((kind, triple(*caller, *start, method.unwrap_or(0))));
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The lists, or an empty one that always holds.
+fn or_none(lists: &[Box<[Condition]>]) -> impl Iterator<Item = &[Condition]> {
+    let none: Option<&[Condition]> = lists.is_empty().then_some(&[]);
+    lists.iter().map(|list| &**list).chain(none)
+}
+
+/// The values that one of the conditions on `attribute` asks for.
+fn wanted<'c>(conditions: &[&'c Condition], attribute: &Attribute) -> Option<&'c Want> {
+    conditions.iter().filter(|own| own.attribute == *attribute).find_map(|own| own.any_of.as_ref())
+}
+
+fn exact(want: Option<&Want>) -> Option<Vec<u64>> {
+    match want? {
+        Want::Texts(texts) => Some(texts.all_exact()?.map(key).collect()),
+        _ => None,
+    }
+}
+
+fn callers(conditions: &[&Condition]) -> Vec<(Who, u64)> {
+    let of = |who: Who, hashes: Vec<u64>| hashes.into_iter().map(|hash| (who, hash)).collect();
+    if let Some(hashes) = exact(wanted(conditions, &Attribute::Principal)) {
+        return of(Who::Principal, hashes);
+    }
+    if let Some(Want::Accounts(accounts)) = wanted(conditions, &Attribute::ServiceAccount) {
+        return of(Who::Account, accounts.iter().map(|(namespace, name)| account(namespace, name)).collect());
+    }
+    match exact(wanted(conditions, &Attribute::Namespace)) {
+        Some(hashes) => of(Who::Namespace, hashes),
+        None => vec![(Who::Anybody, 0)],
+    }
+}
+
+fn methods(conditions: &[&Condition]) -> Vec<Option<u64>> {
+    match exact(wanted(conditions, &Attribute::Method)) {
+        Some(hashes) => hashes.into_iter().map(Some).collect(),
+        None => vec![None],
+    }
+}
+
+fn paths(conditions: &[&Condition]) -> Vec<(Path, u64)> {
+    let Some(Want::Texts(texts)) = wanted(conditions, &Attribute::Path) else { return vec![(Path::Any, 0)] };
+    let Some((whole, patterns)) = texts.parts() else { return vec![(Path::Any, 0)] };
+    let mut all: Vec<(Path, u64)> = whole.map(|path| (Path::Whole, key(path))).collect();
+    for pattern in patterns {
+        match pattern {
+            Pattern::Prefix(prefix) => all.push(start(prefix)),
+            Pattern::Template(template) => all.push(start(template.start())),
+            Pattern::Suffix(_) | Pattern::Glob(_) => return vec![(Path::Any, 0)],
+        }
+    }
+    all
+}
+
+/// The segments that a beginning has in full.
+fn start(prefix: &[u8]) -> (Path, u64) {
+    let slashes = prefix.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    let slash = slashes.take(DEEPEST + 1).enumerate().last();
+    match slash {
+        // Every path begins with a slash.
+        None | Some((0, _)) => (Path::Any, 0),
+        Some((number, at)) => (Path::Start(number), key(&prefix[..=at])),
+    }
+}

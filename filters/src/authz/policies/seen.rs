@@ -1,0 +1,192 @@
+//! One call as the rules see it: what is compared, in all the ways in which somebody behind the sidecar may read it.
+//!
+//! What can be read in several ways (a header that is repeated or has commas, a path with `;params` or escaped slashes, a host
+//! with a port) is decided for refusal: a condition that leads to a refusal holds when any reading matches ([`Lean::Any`]),
+//! one that leads to permission only when all do ([`Lean::All`]). What cannot be known at all counts in the same way.
+
+use std::borrow::Cow;
+use std::cell::{Cell, OnceCell};
+use std::net::IpAddr;
+
+use crate::authz::{Asking, Claims, Principal};
+use crate::call::{Protocol, Understood};
+use crate::normalize::loosest;
+
+use super::text::Texts;
+
+/// How many readings have to match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lean {
+    /// One is enough: what is decided here refuses, asks or records.
+    Any,
+    /// All have to: what is decided here allows.
+    All,
+}
+
+impl Lean {
+    /// What holds for a list that must not match.
+    pub(super) fn other(self) -> Lean {
+        match self {
+            Lean::Any => Lean::All,
+            Lean::All => Lean::Any,
+        }
+    }
+
+    /// The answer where there is none.
+    fn unknown(self) -> bool {
+        self == Lean::Any
+    }
+}
+
+/// A call, and what was found out about it so far.
+pub(super) struct Seen<'a> {
+    pub(super) asking: &'a Asking<'a>,
+    /// The path as an origin may read it that cuts `;params`, unescapes and merges slashes; `None`: no other than it is.
+    loose: OnceCell<Option<(String, bool)>>,
+    /// The authority in lower case.
+    host: OnceCell<Cow<'a, str>>,
+    /// Whether something could not be known that was asked for.
+    doubt: Cell<bool>,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn new(asking: &'a Asking<'a>) -> Self {
+        Seen { asking, loose: OnceCell::new(), host: OnceCell::new(), doubt: Cell::new(false) }
+    }
+
+    /// Whether something was asked for since the last time that could not be known.
+    pub(super) fn take_doubt(&self) -> bool {
+        self.doubt.replace(false)
+    }
+
+    fn unknown(&self, lean: Lean) -> bool {
+        self.doubt.set(true);
+        lean.unknown()
+    }
+
+    /// Whether some origin may read another path than this one.
+    pub(super) fn has_odd_path(&self) -> bool {
+        self.loose().is_some()
+    }
+
+    fn loose(&self) -> Option<&(String, bool)> {
+        self.loose.get_or_init(|| loosest(self.asking.head.path())).as_ref()
+    }
+
+    /// Whether the method is written as nobody should, in lower case.
+    pub(super) fn has_odd_method(&self) -> bool {
+        self.asking.head.method().bytes().any(|byte| byte.is_ascii_lowercase())
+    }
+
+    pub(super) fn path(&self, texts: &Texts, lean: Lean) -> bool {
+        let exact = texts.matches(self.asking.head.path().as_bytes());
+        match (lean, self.loose()) {
+            (_, None) => exact,
+            (Lean::Any, Some((loose, _))) => exact || texts.matches(loose.as_bytes()),
+            // Only a path that hides a `..` can lead out of what was allowed.
+            (Lean::All, Some((loose, climbs))) => exact && (!climbs || texts.matches(loose.as_bytes())),
+        }
+    }
+
+    pub(super) fn method(&self, texts: &Texts, lean: Lean) -> bool {
+        let method = self.asking.head.method();
+        texts.matches(method.as_bytes())
+            || (lean == Lean::Any
+                && self.has_odd_method()
+                && texts.matches(method.to_ascii_uppercase().as_bytes()))
+    }
+
+    /// Hosts are compared without regard to case, and with the port when one was sent, as Istio does. Where it leads to a
+    /// refusal also without the port and without the root's dot.
+    pub(super) fn host(&self, texts: &Texts, lean: Lean) -> bool {
+        let host = self.host.get_or_init(|| {
+            let host = self.asking.head.authority();
+            if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                Cow::Owned(host.to_ascii_lowercase())
+            } else {
+                Cow::Borrowed(host)
+            }
+        });
+        let bare = || {
+            let after_address = host.rfind(']').map_or(0, |end| end + 1);
+            let end = host[after_address..].find(':').map_or(host.len(), |colon| after_address + colon);
+            host[..end].trim_end_matches('.')
+        };
+        texts.matches(host.as_bytes()) || (lean == Lean::Any && texts.matches(bare().as_bytes()))
+    }
+
+    pub(super) fn header(&self, name: &str, texts: &Texts, lean: Lean) -> bool {
+        let (mut count, mut any, mut all) = (0_u32, false, true);
+        let fits = |value: &[u8]| texts.has_presence() || texts.matches_but_presence(value);
+        let head = self.asking.head;
+        head.each_header(name, &mut |value| {
+            count += 1;
+            let whole = fits(value);
+            all &= whole;
+            any |= whole
+                || (lean == Lean::Any
+                    && value.contains(&b',')
+                    && value.split(|byte| *byte == b',').any(|element| fits(element.trim_ascii())));
+        });
+        match lean {
+            Lean::All => count > 0 && all,
+            Lean::Any => any || (count > 1 && head.header(name).is_some_and(|joined| fits(&joined))),
+        }
+    }
+
+    pub(super) fn principal(&self) -> Option<&'a Principal> {
+        self.asking.who.principal
+    }
+
+    pub(super) fn remote_ip(&self) -> IpAddr {
+        self.asking.who.remote_ip.unwrap_or(self.asking.caller.ip)
+    }
+
+    pub(super) fn claims(&self) -> Option<&'a Claims> {
+        self.asking.who.claims.map(|claims| &**claims)
+    }
+
+    /// Asks something of the agent's address.
+    pub(super) fn destination(&self, lean: Lean, fits: impl Fn(std::net::SocketAddr) -> bool) -> bool {
+        self.asking.who.destination.map_or_else(|| self.unknown(lean), fits)
+    }
+
+    /// Asks something that the body may say.
+    pub(super) fn body(&self, lean: Lean, fits: impl Fn(&'a crate::call::Call) -> bool) -> bool {
+        match self.asking.call.body {
+            Understood::Doubtful => self.unknown(lean),
+            Understood::Empty | Understood::Unread | Understood::Whole => fits(self.asking.call),
+        }
+    }
+
+    /// Asks something of the method of a protocol. A2A's methods have two names each, by its versions.
+    pub(super) fn rpc_method(&self, protocol: Protocol, texts: &Texts, lean: Lean) -> bool {
+        self.body(lean, |call| {
+            let method = call.rpc_method.as_deref().filter(|_| call.protocol == protocol);
+            method.is_some_and(|method| {
+                let other = A2A_NAMES.iter().find_map(|(new, old)| match method {
+                    _ if protocol != Protocol::A2a => None,
+                    _ if method == *new => Some(*old),
+                    _ if method == *old => Some(*new),
+                    _ => None,
+                });
+                texts.matches(method.as_bytes()) || other.is_some_and(|name| texts.matches(name.as_bytes()))
+            })
+        })
+    }
+}
+
+/// A2A's methods by the names of version 1.0 and of 0.3.
+const A2A_NAMES: [(&str, &str); 11] = [
+    ("SendMessage", "message/send"),
+    ("SendStreamingMessage", "message/stream"),
+    ("GetTask", "tasks/get"),
+    ("ListTasks", "tasks/list"),
+    ("CancelTask", "tasks/cancel"),
+    ("SubscribeToTask", "tasks/resubscribe"),
+    ("CreateTaskPushNotificationConfig", "tasks/pushNotificationConfig/set"),
+    ("GetTaskPushNotificationConfig", "tasks/pushNotificationConfig/get"),
+    ("ListTaskPushNotificationConfigs", "tasks/pushNotificationConfig/list"),
+    ("DeleteTaskPushNotificationConfig", "tasks/pushNotificationConfig/delete"),
+    ("GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"),
+];
