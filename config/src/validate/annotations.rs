@@ -295,7 +295,10 @@ pub(super) fn number(value: &str, least: u64, most: u64) -> Result<(), Wrong> {
 /// Checks the names and values of our annotations on a resource.
 pub(super) fn check(cx: &mut Cx<'_>, kind: Kind, annotations: Option<&TextMap<'_>>) {
     for (key, value) in annotations.into_iter().flatten() {
-        if key.value == DRY_RUN && kind == Kind::AuthorizationPolicy && !["true", "false"].contains(&value.value) {
+        if key.value == DRY_RUN
+            && kind == Kind::AuthorizationPolicy
+            && !["true", "false"].contains(&value.value)
+        {
             let message = format!("`{}` is neither \"true\" nor \"false\"", clip_text(value.value));
             cx.error_hint(value.node, message, "a dry run is decided and recorded, and not enforced");
         }

@@ -184,7 +184,11 @@ fn source(cx: &mut Cx<'_>, spec: &SourceSpec<'_>, custom: bool) -> Authorization
     for account in spec.service_accounts.iter().chain(&spec.not_service_accounts).flatten() {
         if account.value.contains('*') {
             let message = format!("`{}` is not a service account", clip_text(account.value));
-            cx.error_hint(account.node, message, "NAME or NAMESPACE/NAME, without `*`; `namespaces` takes all of one");
+            cx.error_hint(
+                account.node,
+                message,
+                "NAME or NAMESPACE/NAME, without `*`; `namespaces` takes all of one",
+            );
         }
     }
     for list in [&spec.ip_blocks, &spec.not_ip_blocks, &spec.remote_ip_blocks, &spec.not_remote_ip_blocks] {
@@ -262,7 +266,8 @@ fn condition(cx: &mut Cx<'_>, spec: &ConditionSpec<'_>, custom: bool) -> Option<
         cx.error_hint(key.node, format!("`{}` is not an attribute", clip_text(key.value)), hint);
     }
     if experimental {
-        let message = format!("`{}` cannot be decided here: there are no filters of Envoy", clip_text(key.value));
+        let message =
+            format!("`{}` cannot be decided here: there are no filters of Envoy", clip_text(key.value));
         cx.warn(key.node, message, "the policy denies its workload");
     }
     let identity = matches!(

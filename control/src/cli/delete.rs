@@ -106,13 +106,8 @@ impl Delete {
     }
 
     fn keys_of_files(&self) -> Result<Vec<Key>, Failed> {
-        let files = Files {
-            paths: self.paths.clone(),
-            namespace: None,
-            strict_istio: false,
-        }
-        .submission()?
-        .files;
+        let files =
+            Files { paths: self.paths.clone(), namespace: None, strict_istio: false }.submission()?.files;
         let mut keys = Vec::new();
         for file in &files {
             keys_of(file, &self.namespace, &mut keys)?;

@@ -26,7 +26,6 @@ pub struct Files {
     /// Understand the documents exactly as Istio does, without Pilotfish's additions
     #[arg(long)]
     pub strict_istio: bool,
-
 }
 
 impl Files {

@@ -84,8 +84,12 @@ impl Policies {
     /// DENY, then ALLOW.
     pub fn decide(&self, asking: &Asking<'_>) -> Judgement<'_> {
         if let Some((policy, why)) = self.broken.first() {
-            let detail = format!("AuthorizationPolicy {policy} cannot be enforced, so nobody may call: {why}");
-            return Judgement { by: Cow::Borrowed(policy), ..Judgement::refused(Reason::AccessDenied, detail) };
+            let detail =
+                format!("AuthorizationPolicy {policy} cannot be enforced, so nobody may call: {why}");
+            return Judgement {
+                by: Cow::Borrowed(policy),
+                ..Judgement::refused(Reason::AccessDenied, detail)
+            };
         }
         let seen = Seen::new(asking);
         let (deny, by) = self.enforced(&seen);
@@ -156,7 +160,6 @@ fn undecided(by: &str) -> Deny {
     );
     Deny::with(Reason::NotDecidable, detail)
 }
-
 
 #[cfg(test)]
 mod tests;

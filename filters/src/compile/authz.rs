@@ -49,8 +49,8 @@ fn policies(model: &Model, options: &CompileOptions, warnings: &mut Vec<Box<str>
     for policy in own {
         let is_dry = policy.meta.annotations.get(DRY_RUN).is_some_and(|value| value == "true");
         let gathered = if is_dry { &mut dry } else { &mut enforced };
-        let compiled = rules(model, options, policy)
-            .and_then(|rules| same_provider(&gathered.custom, rules, policy));
+        let compiled =
+            rules(model, options, policy).and_then(|rules| same_provider(&gathered.custom, rules, policy));
         let rules = match compiled {
             Ok(rules) => rules,
             Err(why) => {
@@ -108,7 +108,11 @@ fn allow(rules: Vec<Rule>, policies: &[&AuthorizationPolicy], default_deny: bool
 }
 
 /// Only one provider is asked for a workload, as in Istio: what a second one would have to say must not be lost.
-fn same_provider(before: &[Rule], rules: Vec<Rule>, policy: &AuthorizationPolicy) -> Result<Vec<Rule>, String> {
+fn same_provider(
+    before: &[Rule],
+    rules: Vec<Rule>,
+    policy: &AuthorizationPolicy,
+) -> Result<Vec<Rule>, String> {
     if policy.action != AuthorizationAction::Custom {
         return Ok(rules);
     }
@@ -121,21 +125,17 @@ fn same_provider(before: &[Rule], rules: Vec<Rule>, policy: &AuthorizationPolicy
     }
 }
 
-fn rules(
-    model: &Model,
-    options: &CompileOptions,
-    policy: &AuthorizationPolicy,
-) -> Result<Vec<Rule>, String> {
+fn rules(model: &Model, options: &CompileOptions, policy: &AuthorizationPolicy) -> Result<Vec<Rule>, String> {
     let provider = match &policy.provider {
         Some(provider) => self::provider(model, policy, provider)?,
         None => String::new(),
     };
-    let within =
-        Within { namespace: policy.meta.namespace(), trust_domain: options.trust_domain.as_deref() };
+    let within = Within { namespace: policy.meta.namespace(), trust_domain: options.trust_domain.as_deref() };
     let name = name(policy);
     let compiled = policy.rules.iter().enumerate().map(|(at, written)| {
         let by = format!("{name} rule {}", at + 1);
-        rule(written, within, by.into(), provider.as_str().into()).map_err(|why| format!("rules[{at}]: {why}"))
+        rule(written, within, by.into(), provider.as_str().into())
+            .map_err(|why| format!("rules[{at}]: {why}"))
     });
     compiled.collect()
 }
@@ -154,12 +154,13 @@ fn provider(model: &Model, policy: &AuthorizationPolicy, name: &str) -> Result<S
             .ok_or_else(|| format!("there is no AuthorizationProvider {name}"));
     }
     let mut namespaces = std::iter::once(policy.meta.namespace()).chain(ROOT_NAMESPACES);
-    namespaces.find(|namespace| has(namespace, name)).map(|namespace| format!("{namespace}/{name}")).ok_or_else(
-        || {
+    namespaces
+        .find(|namespace| has(namespace, name))
+        .map(|namespace| format!("{namespace}/{name}"))
+        .ok_or_else(|| {
             let own = policy.meta.namespace();
             format!("there is no AuthorizationProvider {name} in {own}, {}", ROOT_NAMESPACES.join(", "))
-        },
-    )
+        })
 }
 
 fn rule(
@@ -173,7 +174,8 @@ fn rule(
         made.filter_map(Result::transpose).collect()
     };
     let from = written.from.iter().map(|source| list(&of_source(source))).collect::<Result<_, String>>()?;
-    let to = written.to.iter().map(|operation| list(&of_operation(operation))).collect::<Result<_, String>>()?;
+    let to =
+        written.to.iter().map(|operation| list(&of_operation(operation))).collect::<Result<_, String>>()?;
     let mut when = Vec::with_capacity(written.when.len());
     for condition in &written.when {
         let attribute = Attribute::parse(&condition.key)?;

@@ -9,7 +9,13 @@ fn the_table() {
     let rows = [
         ("/a/../b", "/a/../b", "/b", "/b", "/b"),
         ("/a/./b/.", "/a/./b/.", "/a/b/", "/a/b/", "/a/b/"),
-        ("/public/./data/abc/../xyz", "/public/./data/abc/../xyz", "/public/data/xyz", "/public/data/xyz", "/public/data/xyz"),
+        (
+            "/public/./data/abc/../xyz",
+            "/public/./data/abc/../xyz",
+            "/public/data/xyz",
+            "/public/data/xyz",
+            "/public/data/xyz",
+        ),
         ("/../../b", "/../../b", "/b", "/b", "/b"),
         ("/..", "/..", "/", "/", "/"),
         ("/a/..", "/a/..", "/", "/", "/"),
@@ -19,7 +25,13 @@ fn the_table() {
         ("/some//data///abc", "/some//data///abc", "/some//data///abc", "/some/data/abc", "/some/data/abc"),
         ("//", "//", "//", "/", "/"),
         ("/a//../b", "/a//../b", "/a/b", "/a/b", "/a/b"),
-        ("/some%2fdata/%61%62%63", "/some%2fdata/%61%62%63", "/some%2fdata/abc", "/some%2fdata/abc", "/some/data/abc"),
+        (
+            "/some%2fdata/%61%62%63",
+            "/some%2fdata/%61%62%63",
+            "/some%2fdata/abc",
+            "/some%2fdata/abc",
+            "/some/data/abc",
+        ),
         ("/a%5Cb%5c%2F", "/a%5Cb%5c%2F", "/a%5Cb%5c%2F", "/a%5Cb%5c%2F", "/a/b/"),
         ("/%2e%2E/x", "/%2e%2E/x", "/x", "/x", "/x"),
         ("/a/.%2e/x", "/a/.%2e/x", "/x", "/x", "/x"),
@@ -34,7 +46,9 @@ fn the_table() {
         ("/", "/", "/", "/", "/"),
     ];
     for (path, none, base, merge, decode) in rows {
-        for (how, want) in [(None, none), (Base, base), (MergeSlashes, merge), (DecodeAndMergeSlashes, decode)] {
+        for (how, want) in
+            [(None, none), (Base, base), (MergeSlashes, merge), (DecodeAndMergeSlashes, decode)]
+        {
             let normal = normalize(path, how).unwrap();
             assert_eq!(normal, want, "{path} by {how:?}");
             assert_eq!(matches!(normal, Cow::Borrowed(_)), path == want, "{path} by {how:?}");

@@ -112,8 +112,7 @@ impl Table {
             let Some(hash) = hashes.triple(*kind) else { continue };
             let found = self.places.get(&mix(place, hash)).map(Vec::as_slice).unwrap_or_default();
             let earlier = found.iter().take_while(|number| **number < first);
-            let matching =
-                earlier.copied().find(|number| self.rules[*number as usize].matches(seen, lean));
+            let matching = earlier.copied().find(|number| self.rules[*number as usize].matches(seen, lean));
             first = matching.unwrap_or(first);
         }
         self.rules.get(first as usize)
@@ -185,7 +184,8 @@ fn triples(rule: &Rule) -> Vec<(Kind, u64)> {
             let mut who = callers(&conditions);
             let mut paths = paths(&conditions);
             let mut methods = methods(&conditions);
-            let too_many = |who: &[_], paths: &[_], methods: &[_]| who.len() * paths.len() * methods.len() > MOST;
+            let too_many =
+                |who: &[_], paths: &[_], methods: &[_]| who.len() * paths.len() * methods.len() > MOST;
             if too_many(&who, &paths, &methods) {
                 methods = vec![None];
             }

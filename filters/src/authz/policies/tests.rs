@@ -112,14 +112,21 @@ impl Ask {
         let text = |name: &str| all.get(name).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
         let principal = format!("{}/{}", text("iss"), text("sub"));
         let audiences = match all.get("aud") {
-            Some(serde_json::Value::Array(list)) => list.iter().filter_map(|v| v.as_str()).map(Box::from).collect(),
+            Some(serde_json::Value::Array(list)) => {
+                list.iter().filter_map(|v| v.as_str()).map(Box::from).collect()
+            }
             Some(serde_json::Value::String(one)) => [Box::from(one.as_str())].into(),
             _ => Box::default(),
         };
         let presenter = all.get("azp").and_then(|v| v.as_str()).map(Box::from);
         let space_delimited = [Box::from("scope"), Box::from("permission")].into();
-        self.claims =
-            Some(Arc::new(Claims { principal: principal.into(), audiences, presenter, all, space_delimited }));
+        self.claims = Some(Arc::new(Claims {
+            principal: principal.into(),
+            audiences,
+            presenter,
+            all,
+            space_delimited,
+        }));
         self
     }
 
@@ -192,8 +199,15 @@ fn policies_are_for_their_namespace_their_root_and_whom_they_select() {
 
 #[test]
 fn deny_comes_before_allow_and_each_says_by_what() {
-    let yaml = policy("foo", "a-deny", "{action: DENY, rules: [{to: [{operation: {paths: [/x]}}]}, {to: [{operation: {methods: [PUT]}}]}]}")
-        + &policy("foo", "b-allow", "{rules: [{to: [{operation: {paths: [/other]}}]}, {to: [{operation: {methods: [GET, PUT]}}]}]}");
+    let yaml = policy(
+        "foo",
+        "a-deny",
+        "{action: DENY, rules: [{to: [{operation: {paths: [/x]}}]}, {to: [{operation: {methods: [PUT]}}]}]}",
+    ) + &policy(
+        "foo",
+        "b-allow",
+        "{rules: [{to: [{operation: {paths: [/other]}}]}, {to: [{operation: {methods: [GET, PUT]}}]}]}",
+    );
     let plan = plan(&yaml);
     for (line, want) in [
         ("GET /", "foo/b-allow rule 2"),
@@ -218,14 +232,25 @@ fn what_cannot_be_compiled_denies_its_workload_and_says_so() {
         let deny = judgement.deny.unwrap();
         let detail = deny.detail.unwrap();
         assert_eq!((deny.reason, &*judgement.by), (Reason::AccessDenied, "foo/db"));
-        assert!(detail.contains("AuthorizationPolicy foo/db cannot be enforced") && detail.contains(key), "{detail}");
+        assert!(
+            detail.contains("AuthorizationPolicy foo/db cannot be enforced") && detail.contains(key),
+            "{detail}"
+        );
     });
     let warning = plan.warnings().concat();
-    assert!(warning.contains("AuthorizationPolicy foo/db: cannot be compiled, it denies its workload: rules[1]"));
-    let custom = "{action: CUSTOM, provider: {name: nobody}, rules: [{to: [{operation: {paths: [/admin]}}]}]}";
+    assert!(
+        warning.contains("AuthorizationPolicy foo/db: cannot be compiled, it denies its workload: rules[1]")
+    );
+    let custom =
+        "{action: CUSTOM, provider: {name: nobody}, rules: [{to: [{operation: {paths: [/admin]}}]}]}";
     let unknown = self::plan(&policy("foo", "ask", custom));
     assert_eq!(ask("GET /").decided(&unknown), "access-denied: foo/ask");
-    assert!(unknown.warnings().concat().contains("there is no AuthorizationProvider nobody in foo, pilotfish-system"));
+    assert!(
+        unknown
+            .warnings()
+            .concat()
+            .contains("there is no AuthorizationProvider nobody in foo, pilotfish-system")
+    );
     let dry = yaml.replace("name: db,", "name: db, annotations: {istio.io/dry-run: \"true\"},");
     let plan = self::plan(&dry);
     assert!(ask("GET /").allowed(&plan), "a dry run denies nobody");
@@ -235,8 +260,10 @@ fn what_cannot_be_compiled_denies_its_workload_and_says_so() {
 #[test]
 fn a_dry_run_is_told_only_where_it_would_have_decided_otherwise() {
     let dry = |name: &str, spec: &str| {
-        policy("foo", name, spec)
-            .replace(&format!("name: {name},"), &format!("name: {name}, annotations: {{istio.io/dry-run: 'true'}},"))
+        policy("foo", name, spec).replace(
+            &format!("name: {name},"),
+            &format!("name: {name}, annotations: {{istio.io/dry-run: 'true'}},"),
+        )
     };
     let told = |yaml: &str, line: &str| {
         let plan = plan(yaml);
@@ -264,11 +291,17 @@ fn a_dry_run_is_told_only_where_it_would_have_decided_otherwise() {
 
 #[test]
 fn audit_marks_and_changes_nothing() {
-    let plan = plan(&policy("foo", "a", "{action: AUDIT, rules: [{to: [{operation: {paths: ['/user/profile/*'], methods: [GET]}}]}]}"));
-    let audit = |line: &str| ask(line).with(|asking| {
-        let judgement = plan.authorize(asking);
-        (judgement.deny.is_none(), judgement.audit)
-    });
+    let plan = plan(&policy(
+        "foo",
+        "a",
+        "{action: AUDIT, rules: [{to: [{operation: {paths: ['/user/profile/*'], methods: [GET]}}]}]}",
+    ));
+    let audit = |line: &str| {
+        ask(line).with(|asking| {
+            let judgement = plan.authorize(asking);
+            (judgement.deny.is_none(), judgement.audit)
+        })
+    };
     assert_eq!(audit("GET /user/profile/x"), (true, true));
     assert_eq!(audit("POST /user/profile/x"), (true, false));
 }
@@ -276,16 +309,26 @@ fn audit_marks_and_changes_nothing() {
 #[test]
 fn custom_asks_for_what_matches_and_one_provider_only() {
     let provider = |name: &str| {
-        format!("---\napiVersion: pilotfish.dev/v1\nkind: AuthorizationProvider\nmetadata: {{name: {name}, namespace: foo}}\nspec: {PROVIDER}\n")
+        format!(
+            "---\napiVersion: pilotfish.dev/v1\nkind: AuthorizationProvider\nmetadata: {{name: {name}, namespace: foo}}\nspec: {PROVIDER}\n"
+        )
     };
     const PROVIDER: &str = "{service: opa.foo}";
     let custom = |name: &str, provider: &str, path: &str| {
-        policy("foo", name, &format!("{{action: CUSTOM, provider: {{name: {provider}}}, rules: [{{to: [{{operation: {{paths: ['{path}']}}}}]}}]}}"))
+        policy(
+            "foo",
+            name,
+            &format!(
+                "{{action: CUSTOM, provider: {{name: {provider}}}, rules: [{{to: [{{operation: {{paths: ['{path}']}}}}]}}]}}"
+            ),
+        )
     };
     let yaml = provider("opa") + &custom("a", "opa", "/admin*") + &custom("b", "foo/opa", "/x");
     let plan = plan(&yaml);
     let asked = |line: &str| {
-        ask(line).with(|asking| plan.custom(asking).map(|custom| (custom.provider.to_owned(), custom.by.to_owned())))
+        ask(line).with(|asking| {
+            plan.custom(asking).map(|custom| (custom.provider.to_owned(), custom.by.to_owned()))
+        })
     };
     assert_eq!(asked("GET /admin/1"), Some(("foo/opa".into(), "foo/a rule 1".into())));
     assert_eq!(asked("GET /x"), Some(("foo/opa".into(), "foo/b rule 1".into())));

@@ -358,7 +358,10 @@ impl Bound {
     pub(crate) fn parse(text: &str) -> Result<Bound, String> {
         let text = text.trim();
         let number = |digits: &str| {
-            digits.trim().parse::<u64>().map_err(|_| format!("`{text}` is no number, nor `<=N`, `<N`, `>=N`, `>N`"))
+            digits
+                .trim()
+                .parse::<u64>()
+                .map_err(|_| format!("`{text}` is no number, nor `<=N`, `<N`, `>=N`, `>N`"))
         };
         let (least, most) = if let Some(digits) = text.strip_prefix("<=") {
             (0, number(digits)?)

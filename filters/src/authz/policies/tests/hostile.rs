@@ -39,12 +39,22 @@ fn repeated_and_joined_headers_bypass_nothing() {
         (vec!["other", "user, admin"], false),
     ] {
         let asked = values.iter().fold(ask("GET /"), |asked, value| asked.header("x-role", value));
-        for (name, plan) in [("values in DENY", &bad), ("notValues in ALLOW", &not_bad), ("values in ALLOW", &good), ("notValues in DENY", &not_good)] {
+        for (name, plan) in [
+            ("values in DENY", &bad),
+            ("notValues in ALLOW", &not_bad),
+            ("values in ALLOW", &good),
+            ("notValues in DENY", &not_good),
+        ] {
             assert_eq!(asked.allowed(plan), harmless, "{values:?} {name}");
         }
     }
     let absent = ask("GET /");
-    assert!(absent.allowed(&bad) && absent.allowed(&not_bad) && !absent.allowed(&good) && !absent.allowed(&not_good));
+    assert!(
+        absent.allowed(&bad)
+            && absent.allowed(&not_bad)
+            && !absent.allowed(&good)
+            && !absent.allowed(&not_good)
+    );
     let joined = deny(&role("values: ['a,b']"));
     assert!(!ask("GET /").header("x-role", "a").header("x-role", "b").allowed(&joined));
     assert!(!ask("GET /").header("x-role", "a,b").allowed(&joined));
@@ -56,8 +66,19 @@ fn paths_that_others_read_differently() {
     let public = allow(&to("paths: ['/public', '/public/*', '/files/{*}']"));
     let not_secret = allow(&to("notPaths: ['/admin', '/admin/*']"));
     for path in [
-        "/admin", "/admin/x", "//admin", "/admin;x=1", "/admin;/x", "/admin%2Fx", "/admin%5cx", "/;a/admin",
-        "/x/..;/admin", "/x/..%2fadmin", "/public/..;/admin", "/public/%2e%2e;a=b/admin/x", "/admin//x",
+        "/admin",
+        "/admin/x",
+        "//admin",
+        "/admin;x=1",
+        "/admin;/x",
+        "/admin%2Fx",
+        "/admin%5cx",
+        "/;a/admin",
+        "/x/..;/admin",
+        "/x/..%2fadmin",
+        "/public/..;/admin",
+        "/public/%2e%2e;a=b/admin/x",
+        "/admin//x",
     ] {
         let asked = ask(&format!("GET {path}"));
         assert!(!asked.allowed(&secret), "DENY {path}");
@@ -75,7 +96,13 @@ fn paths_that_others_read_differently() {
 #[test]
 fn hosts_with_ports_and_in_any_case() {
     let bad = deny(&to("hosts: [internal.example.com]"));
-    for host in ["internal.example.com", "INTERNAL.example.COM", "internal.example.com:8080", "internal.example.com.", "Internal.Example.com.:80"] {
+    for host in [
+        "internal.example.com",
+        "INTERNAL.example.COM",
+        "internal.example.com:8080",
+        "internal.example.com.",
+        "Internal.Example.com.:80",
+    ] {
         assert!(!ask("GET /").host(host).allowed(&bad), "{host}");
     }
     assert!(ask("GET /").host("external.example.com").allowed(&bad));
@@ -129,19 +156,32 @@ fn mcp(tool: &str) -> Ask {
 fn what_the_body_says() {
     let tools = deny(&when("pilotfish.mcp.tool", "values: [shell, 'fs_*']"));
     assert!(tools.authz_reads_body() && !deny(&to("paths: [/x]")).authz_reads_body());
-    assert!(!mcp("shell").allowed(&tools) && !mcp("fs_write").allowed(&tools) && mcp("search").allowed(&tools));
+    assert!(
+        !mcp("shell").allowed(&tools) && !mcp("fs_write").allowed(&tools) && mcp("search").allowed(&tools)
+    );
     let only = allow(&when("pilotfish.mcp.tool", "values: [search]"));
     assert!(mcp("search").allowed(&only) && !mcp("shell").allowed(&only) && !ask("GET /").allowed(&only));
     let mut a2a = ask("POST /");
-    a2a.call = Call { protocol: Protocol::A2a, rpc_method: Some("SendMessage".into()), skill: Some("book".into()), ..Call::default() };
-    assert!(!a2a.allowed(&deny(&when("pilotfish.a2a.method", "values: [message/send]"))), "the same by its old name");
+    a2a.call = Call {
+        protocol: Protocol::A2a,
+        rpc_method: Some("SendMessage".into()),
+        skill: Some("book".into()),
+        ..Call::default()
+    };
+    assert!(
+        !a2a.allowed(&deny(&when("pilotfish.a2a.method", "values: [message/send]"))),
+        "the same by its old name"
+    );
     assert!(!a2a.allowed(&deny(&when("pilotfish.a2a.method", "values: [SendMessage]"))));
     assert!(a2a.allowed(&deny(&when("pilotfish.mcp.method", "values: ['*']"))));
     assert!(a2a.allowed(&allow(&when("pilotfish.a2a.skill", "values: [book]"))));
     assert!(a2a.allowed(&allow(&when("pilotfish.capability", "values: [book]"))));
     assert!(a2a.allowed(&allow(&when("pilotfish.protocol", "values: [a2a]"))));
     a2a.call.capabilities = vec!["pay".into()];
-    assert!(!a2a.allowed(&allow(&when("pilotfish.capability", "values: [book]"))), "all of them have to be allowed");
+    assert!(
+        !a2a.allowed(&allow(&when("pilotfish.capability", "values: [book]"))),
+        "all of them have to be allowed"
+    );
     assert!(!a2a.allowed(&deny(&when("pilotfish.capability", "values: [book]"))));
 }
 
@@ -152,17 +192,29 @@ fn doubt_refuses_whatever_hangs_on_the_body() {
     for key in ["protocol", "capability", "a2a.method", "a2a.skill", "mcp.method", "mcp.tool", "model"] {
         let key = format!("pilotfish.{key}");
         for values in ["values: [x]", "notValues: [x]", "values: ['*']"] {
-            assert_eq!(doubtful.decided(&deny(&when(&key, values))), "not-decidable: foo/p rule 1", "{key} {values}");
-            assert_eq!(doubtful.decided(&allow(&when(&key, values))), "not-decidable: foo/p no rule", "{key} {values}");
+            assert_eq!(
+                doubtful.decided(&deny(&when(&key, values))),
+                "not-decidable: foo/p rule 1",
+                "{key} {values}"
+            );
+            assert_eq!(
+                doubtful.decided(&allow(&when(&key, values))),
+                "not-decidable: foo/p no rule",
+                "{key} {values}"
+            );
         }
     }
     // What does not hang on it is decided as ever.
     let plan = deny(&format!("{}, {}", to("paths: [/other]"), when("pilotfish.mcp.tool", "values: [x]")));
     assert!(doubtful.allowed(&plan));
-    let both = allow("") ;
+    let both = allow("");
     assert!(doubtful.allowed(&both));
     let certain = policy("foo", "a", "{action: DENY, rules: [{to: [{operation: {paths: [/mcp]}}]}]}")
-        + &policy("foo", "b", &format!("{{action: DENY, rules: [{{{}}}]}}", when("pilotfish.mcp.tool", "values: [x]")));
+        + &policy(
+            "foo",
+            "b",
+            &format!("{{action: DENY, rules: [{{{}}}]}}", when("pilotfish.mcp.tool", "values: [x]")),
+        );
     assert_eq!(doubtful.decided(&self::plan(&certain)), "access-denied: foo/a rule 1");
 }
 
@@ -170,11 +222,23 @@ fn doubt_refuses_whatever_hangs_on_the_body() {
 fn chains_of_delegation() {
     let chained = |agents: &[&str]| {
         let mut asked = ask("GET /").from("default/c");
-        let agents = agents.iter().map(|name| agent(&format!("mesh.example/ns/default/agent/{name}"))).collect();
+        let agents =
+            agents.iter().map(|name| agent(&format!("mesh.example/ns/default/agent/{name}"))).collect();
         asked.chain = Some(Chain { origin: "https://idp.example/bob".into(), agents, uncertain: false });
         asked
     };
-    for (values, depth, matches) in [("3", 3, true), ("3", 2, false), ("<=2", 2, true), ("<=2", 3, false), ("<2", 1, true), ("<2", 2, false), (">=2", 2, true), (">2", 2, false), (">2", 3, true), ("<0", 0, false)] {
+    for (values, depth, matches) in [
+        ("3", 3, true),
+        ("3", 2, false),
+        ("<=2", 2, true),
+        ("<=2", 3, false),
+        ("<2", 1, true),
+        ("<2", 2, false),
+        (">=2", 2, true),
+        (">2", 2, false),
+        (">2", 3, true),
+        ("<0", 0, false),
+    ] {
         let plan = deny(&when("pilotfish.delegation.depth", &format!("values: ['{values}']")));
         assert_eq!(!chained(&["a", "b", "d"][..depth]).allowed(&plan), matches, "{values} {depth}");
     }

@@ -54,10 +54,18 @@ spec:
 
 #[test]
 fn namespaces_of_the_reference() {
-    let deny_dev = plan(&policy("foo", "httpbin", "{action: DENY, rules: [{from: [{source: {namespaces: [dev]}}], to: [{operation: {methods: [POST]}}]}]}"));
+    let deny_dev = plan(&policy(
+        "foo",
+        "httpbin",
+        "{action: DENY, rules: [{from: [{source: {namespaces: [dev]}}], to: [{operation: {methods: [POST]}}]}]}",
+    ));
     assert!(!ask("POST /").from("dev/a").allowed(&deny_dev));
     assert!(ask("GET /").from("dev/a").allowed(&deny_dev) && ask("POST /").from("prod/a").allowed(&deny_dev));
-    let port = plan(&policy("foo", "httpbin", "{action: DENY, rules: [{to: [{operation: {methods: [POST], ports: ['8080']}}]}]}"));
+    let port = plan(&policy(
+        "foo",
+        "httpbin",
+        "{action: DENY, rules: [{to: [{operation: {methods: [POST], ports: ['8080']}}]}]}",
+    ));
     let mut asked = ask("POST /");
     assert!(asked.allowed(&port));
     asked.destination = Some(SocketAddr::from(([10, 0, 0, 1], 8080)));
@@ -68,7 +76,10 @@ fn namespaces_of_the_reference() {
     assert!(!ask("GET /").from("foo/a").allowed(&plan(&policy("foo", "allow-nothing", nothing))));
     let all = policy("foo", "allow-all", "{rules: [{}]}");
     assert!(ask("GET /").allowed(&plan(&all)));
-    assert!(ask("GET /").allowed(&plan(&(all + &policy("foo", "allow-nothing", nothing)))), "any policy is enough");
+    assert!(
+        ask("GET /").allowed(&plan(&(all + &policy("foo", "allow-nothing", nothing)))),
+        "any policy is enough"
+    );
 }
 
 #[test]
@@ -76,15 +87,32 @@ fn the_task_of_bookinfo() {
     // Tasks, "HTTP Traffic": allow-nothing, then a viewer for each service.
     let bookinfo = |agent: &str| {
         let yaml = policy("default", "allow-nothing", "{}")
-            + &policy("default", "productpage-viewer", "{selector: {matchLabels: {app: productpage}}, action: ALLOW, rules: [{to: [{operation: {methods: [GET]}}]}]}")
-            + &policy("default", "details-viewer", "{selector: {matchLabels: {app: details}}, action: ALLOW, rules: [{from: [{source: {principals: ['cluster.local/ns/default/sa/bookinfo-productpage']}}], to: [{operation: {methods: [GET]}}]}]}")
-            + &policy("default", "reviews-viewer", "{selector: {matchLabels: {app: reviews}}, action: ALLOW, rules: [{from: [{source: {principals: ['cluster.local/ns/default/sa/bookinfo-productpage']}}], to: [{operation: {methods: [GET]}}]}]}")
-            + &policy("default", "ratings-viewer", "{selector: {matchLabels: {app: ratings}}, action: ALLOW, rules: [{from: [{source: {principals: ['cluster.local/ns/default/sa/bookinfo-reviews']}}], to: [{operation: {methods: [GET]}}]}]}");
+            + &policy(
+                "default",
+                "productpage-viewer",
+                "{selector: {matchLabels: {app: productpage}}, action: ALLOW, rules: [{to: [{operation: {methods: [GET]}}]}]}",
+            )
+            + &policy(
+                "default",
+                "details-viewer",
+                "{selector: {matchLabels: {app: details}}, action: ALLOW, rules: [{from: [{source: {principals: ['cluster.local/ns/default/sa/bookinfo-productpage']}}], to: [{operation: {methods: [GET]}}]}]}",
+            )
+            + &policy(
+                "default",
+                "reviews-viewer",
+                "{selector: {matchLabels: {app: reviews}}, action: ALLOW, rules: [{from: [{source: {principals: ['cluster.local/ns/default/sa/bookinfo-productpage']}}], to: [{operation: {methods: [GET]}}]}]}",
+            )
+            + &policy(
+                "default",
+                "ratings-viewer",
+                "{selector: {matchLabels: {app: ratings}}, action: ALLOW, rules: [{from: [{source: {principals: ['cluster.local/ns/default/sa/bookinfo-reviews']}}], to: [{operation: {methods: [GET]}}]}]}",
+            );
         plan_for(&yaml, &CompileOptions { agent: agent.into(), namespace: "default".into(), ..options() })
     };
     let get = ask("GET /");
     assert!(get.allowed(&bookinfo("productpage")) && !ask("POST /").allowed(&bookinfo("productpage")));
-    let (page, reviews) = (get.clone().from("default/bookinfo-productpage"), get.clone().from("default/bookinfo-reviews"));
+    let (page, reviews) =
+        (get.clone().from("default/bookinfo-productpage"), get.clone().from("default/bookinfo-reviews"));
     assert!(page.allowed(&bookinfo("details")) && page.allowed(&bookinfo("reviews")));
     assert!(!page.allowed(&bookinfo("ratings")) && reviews.allowed(&bookinfo("ratings")));
     assert!(!reviews.allowed(&bookinfo("details")) && !get.allowed(&bookinfo("details")));
@@ -94,14 +122,27 @@ fn the_task_of_bookinfo() {
 #[test]
 fn the_task_of_explicit_deny() {
     // Tasks, "Explicit Deny": GET is denied, then GET without a header, then an ALLOW beside it.
-    let deny_get = policy("foo", "deny-method-get", "{selector: {matchLabels: {app: httpbin}}, action: DENY, rules: [{to: [{operation: {methods: [GET]}}]}]}");
+    let deny_get = policy(
+        "foo",
+        "deny-method-get",
+        "{selector: {matchLabels: {app: httpbin}}, action: DENY, rules: [{to: [{operation: {methods: [GET]}}]}]}",
+    );
     let p = plan(&deny_get);
     assert!(!ask("GET /get").allowed(&p) && ask("POST /post").allowed(&p));
-    let deny_get = policy("foo", "deny-method-get", "{selector: {matchLabels: {app: httpbin}}, action: DENY, rules: [{to: [{operation: {methods: [GET]}}], when: [{key: 'request.headers[x-token]', notValues: [admin]}]}]}");
+    let deny_get = policy(
+        "foo",
+        "deny-method-get",
+        "{selector: {matchLabels: {app: httpbin}}, action: DENY, rules: [{to: [{operation: {methods: [GET]}}], when: [{key: 'request.headers[x-token]', notValues: [admin]}]}]}",
+    );
     let p = plan(&deny_get);
     assert!(ask("GET /get").header("x-token", "admin").allowed(&p));
     assert!(!ask("GET /get").header("x-token", "guest").allowed(&p) && !ask("GET /get").allowed(&p));
-    let with_allow = deny_get + &policy("foo", "allow-path-ip", "{selector: {matchLabels: {app: httpbin}}, action: ALLOW, rules: [{to: [{operation: {paths: [/ip]}}]}]}");
+    let with_allow = deny_get
+        + &policy(
+            "foo",
+            "allow-path-ip",
+            "{selector: {matchLabels: {app: httpbin}}, action: ALLOW, rules: [{to: [{operation: {paths: [/ip]}}]}]}",
+        );
     let p = plan(&with_allow);
     assert!(!ask("GET /ip").header("x-token", "guest").allowed(&p));
     assert!(ask("GET /ip").header("x-token", "admin").allowed(&p));
@@ -111,12 +152,24 @@ fn the_task_of_explicit_deny() {
 #[test]
 fn the_task_of_tokens() {
     // Tasks, "JWT Token": a request principal, then a claim that is a list.
-    let require = plan(&policy("foo", "require-jwt", "{selector: {matchLabels: {app: httpbin}}, action: ALLOW, rules: [{from: [{source: {requestPrincipals: ['testing@secure.istio.io/testing@secure.istio.io']}}]}]}"));
+    let require = plan(&policy(
+        "foo",
+        "require-jwt",
+        "{selector: {matchLabels: {app: httpbin}}, action: ALLOW, rules: [{from: [{source: {requestPrincipals: ['testing@secure.istio.io/testing@secure.istio.io']}}]}]}",
+    ));
     let own = json!({"iss": "testing@secure.istio.io", "sub": "testing@secure.istio.io"});
     assert!(ask("GET /headers").claims(own.clone()).allowed(&require));
     assert!(!ask("GET /headers").allowed(&require));
-    assert!(!ask("GET /headers").claims(json!({"iss": "testing@secure.istio.io", "sub": "other"})).allowed(&require));
-    let groups = plan(&policy("foo", "require-jwt", "{action: ALLOW, rules: [{from: [{source: {requestPrincipals: ['testing@secure.istio.io/*']}}], when: [{key: 'request.auth.claims[groups]', values: [group1]}]}]}"));
+    assert!(
+        !ask("GET /headers")
+            .claims(json!({"iss": "testing@secure.istio.io", "sub": "other"}))
+            .allowed(&require)
+    );
+    let groups = plan(&policy(
+        "foo",
+        "require-jwt",
+        "{action: ALLOW, rules: [{from: [{source: {requestPrincipals: ['testing@secure.istio.io/*']}}], when: [{key: 'request.auth.claims[groups]', values: [group1]}]}]}",
+    ));
     let with = |groups: serde_json::Value| {
         let mut claims = own.clone();
         claims["groups"] = groups;
@@ -126,7 +179,11 @@ fn the_task_of_tokens() {
     assert!(!with(json!(["group2"])).allowed(&groups) && !with(json!({"group1": true})).allowed(&groups));
     assert!(!ask("GET /headers").claims(own).allowed(&groups));
     // "End user": every request without a valid token is denied.
-    let frontend = plan(&policy("foo", "frontend", "{action: DENY, rules: [{from: [{source: {notRequestPrincipals: ['*']}}], to: [{operation: {paths: [/headers]}}]}]}"));
+    let frontend = plan(&policy(
+        "foo",
+        "frontend",
+        "{action: DENY, rules: [{from: [{source: {notRequestPrincipals: ['*']}}], to: [{operation: {paths: [/headers]}}]}]}",
+    ));
     assert!(!ask("GET /headers").allowed(&frontend) && ask("GET /ip").allowed(&frontend));
     assert!(ask("GET /headers").claims(json!({"iss": "a", "sub": "b"})).allowed(&frontend));
 }
@@ -134,7 +191,11 @@ fn the_task_of_tokens() {
 #[test]
 fn request_principals_have_two_parts() {
     let allows = |pattern: &str, iss: &str, sub: &str| {
-        let plan = plan(&policy("foo", "p", &format!("{{rules: [{{from: [{{source: {{requestPrincipals: ['{pattern}']}}}}]}}]}}")));
+        let plan = plan(&policy(
+            "foo",
+            "p",
+            &format!("{{rules: [{{from: [{{source: {{requestPrincipals: ['{pattern}']}}}}]}}]}}"),
+        ));
         ask("GET /").claims(json!({"iss": iss, "sub": sub})).allowed(&plan)
     };
     assert!(allows("*", "https://a.example", "bob") && !allows("*", "https://a.example", ""));
@@ -147,14 +208,21 @@ fn request_principals_have_two_parts() {
 #[test]
 fn nested_and_delimited_claims() {
     let allows = |key: &str, value: &str, claims: serde_json::Value| {
-        let plan = plan(&policy("foo", "p", &format!("{{rules: [{{when: [{{key: '{key}', values: ['{value}']}}]}}]}}")));
+        let plan = plan(&policy(
+            "foo",
+            "p",
+            &format!("{{rules: [{{when: [{{key: '{key}', values: ['{value}']}}]}}]}}"),
+        ));
         ask("GET /").claims(claims).allowed(&plan)
     };
     assert!(allows("request.auth.claims[nested][key]", "ok", json!({"nested": {"key": ["no", "ok"]}})));
     assert!(!allows("request.auth.claims[nested][key]", "ok", json!({"nested": "ok", "key": "ok"})));
     assert!(allows("request.auth.claims[scope]", "read", json!({"scope": "write read"})));
     assert!(!allows("request.auth.claims[other]", "read", json!({"other": "write read"})));
-    assert!(allows("request.auth.claims[n]", "5", json!({"n": 5})) && allows("request.auth.claims[n]", "true", json!({"n": true})));
+    assert!(
+        allows("request.auth.claims[n]", "5", json!({"n": 5}))
+            && allows("request.auth.claims[n]", "true", json!({"n": true}))
+    );
     assert!(allows("request.auth.audiences", "b", json!({"aud": ["a", "b"]})));
     assert!(!allows("request.auth.audiences", "b", json!({"aud": "a"})));
     assert!(allows("request.auth.presenter", "app*", json!({"azp": "app-1"})));
@@ -164,7 +232,13 @@ fn nested_and_delimited_claims() {
 fn the_task_of_ingress_addresses() {
     // Tasks, "Ingress Access Control": ipBlocks are the peer's, remoteIpBlocks the client's.
     let plan = |field: &str, action: &str| {
-        self::plan(&policy("foo", "ingress", &format!("{{action: {action}, rules: [{{from: [{{source: {{{field}: ['1.2.3.4', '5.6.7.0/24', '2001:db8::/32']}}}}]}}]}}")))
+        self::plan(&policy(
+            "foo",
+            "ingress",
+            &format!(
+                "{{action: {action}, rules: [{{from: [{{source: {{{field}: ['1.2.3.4', '5.6.7.0/24', '2001:db8::/32']}}}}]}}]}}"
+            ),
+        ))
     };
     let at = |ip: &str, remote: Option<&str>| {
         let mut asked = ask("GET /");
@@ -180,7 +254,11 @@ fn the_task_of_ingress_addresses() {
     let remote = plan("remoteIpBlocks", "DENY");
     assert!(!at("9.9.9.9", Some("1.2.3.4")).allowed(&remote) && !at("1.2.3.4", None).allowed(&remote));
     assert!(at("1.2.3.4", Some("9.9.9.9")).allowed(&remote));
-    let all = self::plan(&policy("foo", "n", "{rules: [{from: [{source: {ipBlocks: ['0.0.0.0/0'], notIpBlocks: ['10.0.0.0/8']}}]}]}"));
+    let all = self::plan(&policy(
+        "foo",
+        "n",
+        "{rules: [{from: [{source: {ipBlocks: ['0.0.0.0/0'], notIpBlocks: ['10.0.0.0/8']}}]}]}",
+    ));
     assert!(at("11.0.0.1", None).allowed(&all) && !at("10.9.9.9", None).allowed(&all));
 }
 
@@ -204,7 +282,11 @@ fn templates_of_paths() {
         ("/tenants/{*}/delete", "/tenants/1/delete", true),
         ("/tenants/{*}/delete", "/tenants/1/2/delete", false),
     ] {
-        let plan = plan(&policy("foo", "t", &format!("{{rules: [{{to: [{{operation: {{paths: ['{template}']}}}}]}}]}}")));
+        let plan = plan(&policy(
+            "foo",
+            "t",
+            &format!("{{rules: [{{to: [{{operation: {{paths: ['{template}']}}}}]}}]}}"),
+        ));
         assert_eq!(ask(&format!("GET {path}")).allowed(&plan), matches, "{template} {path}");
     }
 }
@@ -223,7 +305,11 @@ fn exact_prefix_suffix_and_presence() {
         ("*", "/", true),
     ] {
         for line in [format!("GET {path}"), format!("GET {path}?query=/other")] {
-            let plan = plan(&policy("foo", "t", &format!("{{rules: [{{to: [{{operation: {{paths: ['{pattern}']}}}}]}}]}}")));
+            let plan = plan(&policy(
+                "foo",
+                "t",
+                &format!("{{rules: [{{to: [{{operation: {{paths: ['{pattern}']}}}}]}}]}}"),
+            ));
             assert_eq!(ask(&line).allowed(&plan), matches, "{pattern} {line}");
         }
     }
@@ -266,7 +352,11 @@ fn identities() {
         assert_eq!(ask("GET /").allowed(&plan), !positive, "{source} without an identity");
     }
     // Another mesh that has service accounts.
-    let plan = plan(&policy("foo", "t", "{rules: [{from: [{source: {principals: ['k8s.example/ns/default/sa/a']}}]}]}"));
+    let plan = plan(&policy(
+        "foo",
+        "t",
+        "{rules: [{from: [{source: {principals: ['k8s.example/ns/default/sa/a']}}]}]}",
+    ));
     let mut asked = ask("GET /");
     asked.principal = Some(agent("k8s.example/ns/default/sa/a"));
     assert!(asked.allowed(&plan));
@@ -277,7 +367,11 @@ fn identities() {
 #[test]
 fn conditions() {
     let allows = |key: &str, value: &str, asked: &Ask| {
-        let plan = plan(&policy("foo", "t", &format!("{{rules: [{{when: [{{key: '{key}', values: ['{value}']}}]}}]}}")));
+        let plan = plan(&policy(
+            "foo",
+            "t",
+            &format!("{{rules: [{{when: [{{key: '{key}', values: ['{value}']}}]}}]}}"),
+        ));
         asked.allowed(&plan)
     };
     let mut asked = ask("GET /").from("default/a").header("user-agent", "Mozilla/5.0 (a, b)");
