@@ -128,7 +128,7 @@ pub fn compile(
     let authz = authz::compile(model, options, &mut warnings);
     let tokens = tokens::compile(model, options, &mut warnings);
     let credentials = credentials::compile(model, options, &mut warnings);
-    let authorizers = authorizers::compile(model, options, &mut warnings);
+    let authorizers = authorizers::compile(model, &authz.policies.providers());
     Ok(Plan {
         routes: routes.table,
         by_capability: routes.by_capability,

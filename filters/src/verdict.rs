@@ -189,11 +189,31 @@ pub struct Deny {
     pub extra: Option<Box<str>>,
     /// Header fields that go with it (`retry-after`).
     pub headers: Vec<(&'static str, Box<str>)>,
+    /// What the caller gets in place of the reason's status, by the word of somebody else.
+    pub answer: Option<Box<Foreign>>,
+}
+
+/// A refusal in the words of somebody else: an external authorizer.
+#[derive(Debug, Clone)]
+pub struct Foreign {
+    /// The status.
+    pub status: u16,
+    /// Header fields, none of which delimits a message or is a sidecar's to write.
+    pub headers: Vec<(Box<str>, Box<[u8]>)>,
+    /// The body; empty: the problem document.
+    pub body: Box<[u8]>,
+}
+
+impl Foreign {
+    /// Nothing but another status.
+    pub fn of(status: u16) -> Self {
+        Foreign { status, headers: Vec::new(), body: Box::default() }
+    }
 }
 
 impl From<Reason> for Deny {
     fn from(reason: Reason) -> Self {
-        Deny { reason, detail: None, extra: None, headers: Vec::new() }
+        Deny { reason, detail: None, extra: None, headers: Vec::new(), answer: None }
     }
 }
 
@@ -206,6 +226,11 @@ impl Deny {
     /// The same with one more header field.
     pub fn and_header(mut self, name: &'static str, value: impl Into<Box<str>>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+    /// The same in somebody else's words.
+    pub fn answered(mut self, answer: Foreign) -> Self {
+        self.answer = Some(Box::new(answer));
         self
     }
 }

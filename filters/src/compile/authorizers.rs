@@ -49,5 +49,5 @@ fn authorizer(name: &str, written: &AuthorizationProvider) -> Authorizer {
 }
 
 fn names(list: &[String]) -> Names {
-    Names(list.iter().map(|name| name.as_str().into()).collect())
+    Names::new(list.iter().map(String::as_str))
 }

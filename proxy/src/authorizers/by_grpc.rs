@@ -148,13 +148,12 @@ fn field(option: HeaderValueOption) -> Option<Field> {
 }
 
 fn edit(option: HeaderValueOption) -> Option<Edit> {
-    let how = match (option.append, option.append_action) {
-        (Some(BoolValue { value: true }), _) => How::Append,
-        // Envoy's ext_authz replaces where nothing is said.
-        (Some(BoolValue { value: false }), _) | (None, 0) => How::Overwrite,
+    let how = match (option.append.as_ref().map(|append| append.value), option.append_action) {
+        (Some(true), _) => How::Append,
         (None, 1) => How::AddIfAbsent,
         (None, 3) => How::OverwriteIfThere,
-        (None, _) => How::Overwrite,
+        // Envoy's ext_authz replaces where nothing is said.
+        _ => How::Overwrite,
     };
     let (name, value) = field(option)?;
     Some(Edit { name, value, how })

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 use pilotfish_filters::fault::{self, Abort};
-use pilotfish_filters::verdict::{Deny, Reason};
+use pilotfish_filters::verdict::{Deny, Foreign, Reason};
 use serde_json::{Map, Value};
 
 use crate::http::{RequestHead, ResponseHead};
@@ -34,7 +34,9 @@ pub fn is_grpc(head: &RequestHead) -> bool {
 
 /// What a caller sees of a refusal; to a gRPC caller it is a status of gRPC, as Envoy's local replies are.
 pub fn refusal(deny: &Deny, grpc: bool) -> Answer {
-    let mut answer = if grpc {
+    let mut answer = if let Some(foreign) = &deny.answer {
+        foreign_refusal(deny, foreign, grpc)
+    } else if grpc {
         grpc_refusal(deny, grpc_status(deny.reason))
     } else {
         problem(deny, status_of(deny.reason))
@@ -54,6 +56,34 @@ pub fn aborted(deny: &Deny, abort: Abort, grpc: bool) -> Answer {
         }
         _ => refusal(deny, grpc),
     }
+}
+
+/// A refusal in somebody else's words, with the reason of ours.
+fn foreign_refusal(deny: &Deny, foreign: &Foreign, grpc: bool) -> Answer {
+    let status = StatusCode::from_u16(foreign.status).unwrap_or(status_of(deny.reason));
+    let mut answer = if grpc {
+        let said = std::str::from_utf8(&foreign.body).ok().filter(|body| !body.is_empty());
+        let mut deny = Deny::from(deny.reason);
+        deny.detail = said.map(Box::from);
+        grpc_refusal(&deny, grpc_status_of(foreign.status))
+    } else if foreign.body.is_empty() {
+        problem(deny, status)
+    } else {
+        let mut answer = Answer::empty(status);
+        answer.head.headers.append("pilotfish-reason", deny.reason.word().as_bytes());
+        answer.body = Bytes::copy_from_slice(&foreign.body);
+        answer
+    };
+    for (name, value) in &foreign.headers {
+        if name.eq_ignore_ascii_case("content-type") {
+            if !grpc && !foreign.body.is_empty() {
+                answer.head.headers.set(name, value);
+            }
+        } else {
+            answer.head.headers.append(name, value);
+        }
+    }
+    answer
 }
 
 fn problem(deny: &Deny, status: StatusCode) -> Answer {
@@ -105,11 +135,18 @@ fn grpc_status(reason: Reason) -> &'static str {
         (Reason::AlreadyDone, _) => "6",
         (Reason::KeyReused, _) => "3",
         (Reason::TooManyHops | Reason::CallCycle, _) => "9",
-        (_, 400 | 431 | 414) => "13",
-        (_, 403) => "7",
-        (_, 401 | 407) => "16",
-        (_, 404) => "12",
-        (_, 429 | 502 | 503 | 504) => "14",
+        (_, status) => grpc_status_of(status),
+    }
+}
+
+/// The same of a status alone.
+fn grpc_status_of(status: u16) -> &'static str {
+    match status {
+        400 | 431 | 414 => "13",
+        403 => "7",
+        401 | 407 => "16",
+        404 => "12",
+        429 | 502 | 503 | 504 => "14",
         _ => "2",
     }
 }
@@ -137,6 +174,7 @@ mod tests {
             detail: Some("nobody can".into()),
             extra: Some(r#"{"candidates":[],"status":200}"#.into()),
             headers: vec![("retry-after", "3".into())],
+            answer: None,
         };
         let answer = refusal(&deny, false);
         assert_eq!(answer.head.status, 503);

@@ -11,6 +11,7 @@ use pilotfish_filters::plan::Rule;
 use pilotfish_filters::shed::Priority;
 use pilotfish_filters::verdict::Reason;
 
+use crate::authorizers::Beginning;
 use crate::http::{ConnContext, RequestHead};
 use crate::listen::Direction;
 use crate::request::admit::authorize::Due;
@@ -54,6 +55,8 @@ pub struct Ctx<'p> {
     pub overdue: Reason,
     /// guard: how important it is.
     pub priority: Priority,
+    /// decode: what an external authorizer may want to see of the body.
+    pub beginning: Option<Box<Beginning>>,
     /// authenticate, delegation: who is behind it, besides the peer.
     pub proven: Proven,
     /// admit: what it still owes although it is allowed.
@@ -125,6 +128,7 @@ impl<'p> Ctx<'p> {
             deadline: None,
             overdue: Reason::Timeout,
             priority: Priority::default(),
+            beginning: None,
             proven: Proven::default(),
             due: Due::default(),
             said: None,

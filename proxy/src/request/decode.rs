@@ -24,12 +24,17 @@ const PEEK_TIME: Duration = Duration::from_secs(10);
 /// Learns what the call is. What cannot be told stays unknown; nothing here refuses a request.
 pub async fn decode(
     worker: &Worker,
-    ctx: &Ctx<'_>,
+    ctx: &mut Ctx<'_>,
     head: &RequestHead,
     down: &mut Downstream<'_>,
     plan: &Plan,
 ) -> Call {
     let mut call = from_head(head);
+    if ctx.direction == Direction::Inbound
+        && let Some(limit) = plan.authorizers().body()
+    {
+        ctx.beginning = Some(Box::pin(whole::begin(&worker.reading, down, limit)).await);
+    }
     if ctx.direction == Direction::Inbound && plan.authz_reads_body() {
         // On the heap, as whatever is rare here: the future of every call is as large as its largest branch.
         call.body = Box::pin(whole::understand(&worker.reading, head, down, &mut call)).await;

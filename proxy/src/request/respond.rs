@@ -99,6 +99,9 @@ pub async fn respond(
 ) -> Result<(), Failed> {
     let Sent { mut head, mut dialed, mut upload } = sent;
     edits.apply(&mut head);
+    for (name, value) in std::mem::take(&mut ctx.due.to_downstream) {
+        head.headers.append(&name, &value);
+    }
     cors::finish(ctx, &mut head);
     explain::tell(ctx, &mut head);
     ctx.status = Some(head.status.as_u16());

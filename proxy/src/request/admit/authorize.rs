@@ -6,6 +6,7 @@ use pilotfish_filters::verdict::Deny;
 
 use super::{Asked, action, custom};
 use crate::audit;
+use crate::http::RequestHead;
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 use crate::worker::Worker;
@@ -15,12 +16,26 @@ use crate::worker::Worker;
 pub struct Due {
     /// Headers that replace those of the request before it is sent on (an external authorizer's).
     pub to_upstream: Vec<(Box<str>, Box<[u8]>)>,
+    /// Headers that are taken from the request before that (the same's).
+    pub remove_upstream: Vec<Box<str>>,
     /// Headers that are added to the answer (an external authorizer's).
     pub to_downstream: Vec<(Box<str>, Box<[u8]>)>,
     /// The highest class of an answer that the caller may get.
     pub clearance: Option<usize>,
     /// The answer is a list that is narrowed to what the caller may use.
     pub narrow: bool,
+}
+
+impl Due {
+    /// Does to the request what it owes.
+    pub fn apply(&mut self, head: &mut RequestHead) {
+        for name in std::mem::take(&mut self.remove_upstream) {
+            head.headers.remove(&name);
+        }
+        for (name, value) in std::mem::take(&mut self.to_upstream) {
+            head.headers.set(&name, &value);
+        }
+    }
 }
 
 /// Decides, and records the decision.
@@ -44,10 +59,18 @@ pub async fn authorize(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) ->
         chain: chain.as_deref(),
     };
     let asking = Asking { head: asked.head, call: asked.call, caller: asked.caller, who: &who };
-    if let Some(wanted) = plan.custom(&asking) {
-        custom::ask(worker, ctx, asked, wanted).await?;
-    }
-    let judgement: Judgement<'_> = plan.authorize(&asking);
+    let custom = match plan.custom(&asking) {
+        // On the heap, as whatever is rare here: the future of every call is as large as its largest branch.
+        Some(wanted) => Box::pin(custom::ask(worker, ctx, asked, &asking, wanted)).await,
+        None => Ok(None),
+    };
+    let judgement: Judgement<'_> = match custom {
+        Ok(would_refuse) => {
+            let judgement = plan.authorize(&asking);
+            Judgement { dry_run: judgement.dry_run.or(would_refuse), ..judgement }
+        }
+        Err(judgement) => judgement,
+    };
     ctx.due.clearance = judgement.clearance;
     audit::decided(worker, ctx, asked, &asking, &judgement)?;
     match judgement.deny {

@@ -13,6 +13,7 @@ use http::Method;
 use pilotfish_filters::call::{Call, Protocol, Understood};
 
 use super::{fill, json, json_rpc_protocol};
+use crate::authorizers::Beginning;
 use crate::http::{Downstream, Frame, Framing, RequestHead, Source};
 
 /// Longest body that is read for a decision, in bytes: sixteen times what a long prompt of text takes. A longer one leaves doubt.
@@ -104,6 +105,41 @@ fn from_whole(head: &RequestHead, body: &[u8], rest: bool, call: &mut Call) -> U
     let is_rpc = is_rpc(call, &fields);
     fill(fields, is_rpc, call);
     Understood::Whole
+}
+
+/// Reads so much of a body as an external authorizer may want to see. Whatever was read is given back to `down`.
+pub async fn begin(reading: &Reading, down: &mut Downstream<'_>, limit: usize) -> Box<Beginning> {
+    let mut beginning = Box::new(Beginning { bytes: Vec::new(), whole: down.framing().is_empty() });
+    if beginning.whole {
+        return beginning;
+    }
+    let mut frames = Vec::new();
+    let mut part = Part { of: reading, bytes: 0 };
+    let reads = async {
+        loop {
+            match poll_fn(|cx| down.poll_frame(cx)).await {
+                None => return true,
+                Some(Err(_)) => return false,
+                Some(Ok(Frame::Data(data))) => {
+                    let taken = &data[..data.len().min(limit - beginning.bytes.len())];
+                    let (room, all) = (part.grow(data.len()), taken.len() == data.len());
+                    beginning.bytes.extend_from_slice(taken);
+                    frames.push(Frame::Data(data));
+                    if !room || !all {
+                        return false;
+                    }
+                }
+                Some(Ok(trailers)) => frames.push(trailers),
+            }
+            if down.is_ended() {
+                return true;
+            }
+        }
+    };
+    let whole = tokio::time::timeout(TIME, reads).await.unwrap_or(false);
+    beginning.whole = whole;
+    frames.into_iter().rev().for_each(|frame| down.unread(frame));
+    beginning
 }
 
 /// What came of reading a body.
