@@ -132,7 +132,11 @@ impl Policies {
 
     /// The AuthorizationProviders that CUSTOM policies name, each as `namespace/name`.
     pub fn providers(&self) -> Vec<&str> {
-        Vec::new()
+        let rules = self.custom.rules().iter().chain(self.dry.custom.rules());
+        let mut providers: Vec<&str> = rules.map(|rule| &*rule.provider).collect();
+        providers.sort_unstable();
+        providers.dedup();
+        providers
     }
 }
 

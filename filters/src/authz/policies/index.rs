@@ -88,6 +88,10 @@ impl Table {
         Table { rules: rules.into(), kinds: kinds.into(), ..table }
     }
 
+    pub(super) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
