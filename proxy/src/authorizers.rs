@@ -43,11 +43,7 @@ pub struct Authorizers {
 
 impl Default for Authorizers {
     fn default() -> Self {
-        Authorizers {
-            places: Semaphore::const_new(AT_ONCE),
-            kept: Mutex::default(),
-            told: AtomicU64::new(0),
-        }
+        Authorizers { places: Semaphore::const_new(AT_ONCE), kept: Mutex::default(), told: AtomicU64::new(0) }
     }
 }
 

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::model::{
-    AuthorizationProvider, AuthorizerCache, AuthorizerProtocol, AuthorizerTls, CheckedBody, HttpAuthorizer, Meta,
+    AuthorizationProvider, AuthorizerCache, AuthorizerProtocol, AuthorizerTls, CheckedBody, HttpAuthorizer,
+    Meta,
 };
 use crate::raw::{
-    AuthorizationProviderSpec, AuthorizerCacheSpec, CheckedBodySpec, GrpcAuthorizerSpec, HttpAuthorizerSpec, Int,
-    OtlpTlsSpec, Text, TextMap, Time,
+    AuthorizationProviderSpec, AuthorizerCacheSpec, CheckedBodySpec, GrpcAuthorizerSpec, HttpAuthorizerSpec,
+    Int, OtlpTlsSpec, Text, TextMap, Time,
 };
 use crate::units::print_duration;
 use crate::yaml::clip_text;
@@ -35,7 +36,11 @@ pub(super) fn authorization_provider(
         (Some(grpc), None) => (grpc.service, grpc.port, grpc.tls.as_ref(), by_grpc(grpc)),
         (None, Some(http)) => (http.service, http.port, http.tls.as_ref(), by_http(cx, http)),
         (None, None) => {
-            cx.error_hint(spec.node, "it has to be said how the authorizer is asked", "write `grpc:` or `http:`");
+            cx.error_hint(
+                spec.node,
+                "it has to be said how the authorizer is asked",
+                "write `grpc:` or `http:`",
+            );
             return None;
         }
         // Told already.
@@ -56,7 +61,18 @@ pub(super) fn authorization_provider(
     let cache = spec.cache.as_ref().and_then(|cache| remembered(cx, cache));
     let fail_open = spec.fail_open.is_some_and(|open| open.value);
     let (host, port) = (host?, port?);
-    Some(AuthorizationProvider { meta, host, port, tls, protocol, timeout, fail_open, status_on_error, body, cache })
+    Some(AuthorizationProvider {
+        meta,
+        host,
+        port,
+        tls,
+        protocol,
+        timeout,
+        fail_open,
+        status_on_error,
+        body,
+        cache,
+    })
 }
 
 fn by_grpc(spec: &GrpcAuthorizerSpec<'_>) -> AuthorizerProtocol {
@@ -89,7 +105,8 @@ fn by_http(cx: &mut Cx<'_>, spec: &HttpAuthorizerSpec<'_>) -> AuthorizerProtocol
 fn names(cx: &mut Cx<'_>, list: Option<&[Text<'_>]>) -> Vec<String> {
     let mut names = Vec::new();
     for text in list.into_iter().flatten() {
-        let bare = text.value.strip_suffix('*').or_else(|| text.value.strip_prefix('*')).unwrap_or(text.value);
+        let bare =
+            text.value.strip_suffix('*').or_else(|| text.value.strip_prefix('*')).unwrap_or(text.value);
         // A `*` inside is a character that a name may have, and nobody means it.
         if text.value != "*" && (bare.contains('*') || !is_header_name(bare)) {
             let message = format!("`{}` is not a header name", clip_text(text.value));

@@ -7,7 +7,8 @@ use crate::authorizer::{Authorizer, Authorizers, Cache, Http, Names, Protocol};
 
 /// Those that policies of the workload name, each as `namespace/name`.
 pub(super) fn compile(model: &Model, named: &[&str]) -> Authorizers {
-    let full = |provider: &AuthorizationProvider| format!("{}/{}", provider.meta.namespace(), provider.meta.name());
+    let full =
+        |provider: &AuthorizationProvider| format!("{}/{}", provider.meta.namespace(), provider.meta.name());
     let wanted = model.authorization_providers.iter().map(|provider| (full(provider), provider));
     let wanted = wanted.filter(|(name, _)| named.contains(&&**name));
     Authorizers { list: wanted.map(|(name, provider)| authorizer(&name, provider)).collect() }

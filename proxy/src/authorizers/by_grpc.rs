@@ -117,7 +117,9 @@ pub(super) fn answer(response: &Response<Bytes>) -> Result<Answer, String> {
         None => return Err("its answer has no status of gRPC".into()),
     }
     let message = match &response.body()[..] {
-        [0, a, b, c, d, message @ ..] if message.len() == u32::from_be_bytes([*a, *b, *c, *d]) as usize => message,
+        [0, a, b, c, d, message @ ..] if message.len() == u32::from_be_bytes([*a, *b, *c, *d]) as usize => {
+            message
+        }
         _ => return Err("its answer is not one message of gRPC".into()),
     };
     let message = CheckResponse::decode(message).map_err(|_| "its answer is no CheckResponse".to_owned())?;

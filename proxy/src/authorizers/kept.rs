@@ -41,7 +41,8 @@ fn size(answer: &Answer) -> usize {
     match answer {
         Answer::Allowed(allowed) => {
             let up: usize = allowed.to_upstream.iter().map(|edit| edit.name.len() + edit.value.len()).sum();
-            let down: usize = allowed.to_downstream.iter().map(|(name, value)| name.len() + value.len()).sum();
+            let down: usize =
+                allowed.to_downstream.iter().map(|(name, value)| name.len() + value.len()).sum();
             up + down + allowed.remove.iter().map(|name| name.len()).sum::<usize>()
         }
         Answer::Refused(Refused { headers, body, .. }) => {
@@ -77,7 +78,11 @@ mod tests {
     #[test]
     fn what_is_large_is_not_kept() {
         let mut kept = Kept::default();
-        let no = Answer::Refused(Refused { status: 403, headers: Vec::new(), body: vec![b'x'; LONGEST + 1].into() });
+        let no = Answer::Refused(Refused {
+            status: 403,
+            headers: Vec::new(),
+            body: vec![b'x'; LONGEST + 1].into(),
+        });
         kept.put(key(1), &no, Micros(10));
         kept.put(vec![0; LONGEST_KEY + 1].into(), &Answer::Allowed(Allowed::default()), Micros(10));
         assert!(kept.newer.is_empty());

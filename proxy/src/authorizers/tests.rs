@@ -5,7 +5,8 @@ use pilotfish_filters::authorizer::{Http, Names};
 use prost::Message;
 
 use super::by_grpc::{
-    BoolValue, CheckResponse, DeniedHttpResponse, HeaderPair, HeaderValueOption, HttpStatus, OkHttpResponse, Status,
+    BoolValue, CheckResponse, DeniedHttpResponse, HeaderPair, HeaderValueOption, HttpStatus, OkHttpResponse,
+    Status,
 };
 use super::*;
 
@@ -48,14 +49,19 @@ fn a_refusing_answer_is_the_authorizers_own() {
         headers: vec![option("www-authenticate", "Bearer")],
         body: "who are you?".into(),
     };
-    let answer = CheckResponse { status: Some(Status { code: 16 }), denied_response: Some(denied), ok_response: None };
+    let answer =
+        CheckResponse { status: Some(Status { code: 16 }), denied_response: Some(denied), ok_response: None };
     let Ok(Answer::Refused(refused)) = grpc(framed(&answer)) else { panic!("{answer:?}") };
     assert_eq!((refused.status, &refused.body[..]), (401, &b"who are you?"[..]));
     assert_eq!(refused.headers.len(), 1);
     for code in [0, 101, 77777, -5] {
-        let denied = DeniedHttpResponse { status: Some(HttpStatus { code }), ..DeniedHttpResponse::default() };
-        let answer =
-            CheckResponse { status: Some(Status { code: 7 }), denied_response: Some(denied), ok_response: None };
+        let denied =
+            DeniedHttpResponse { status: Some(HttpStatus { code }), ..DeniedHttpResponse::default() };
+        let answer = CheckResponse {
+            status: Some(Status { code: 7 }),
+            denied_response: Some(denied),
+            ok_response: None,
+        };
         let Ok(Answer::Refused(refused)) = grpc(framed(&answer)) else { panic!("{answer:?}") };
         assert_eq!(refused.status, 403);
     }
@@ -65,19 +71,25 @@ fn a_refusing_answer_is_the_authorizers_own() {
 fn whatever_is_no_answer_is_an_error() {
     let good = framed(&CheckResponse::default());
     assert_eq!(grpc(good.clone()), Ok(Answer::Allowed(Allowed::default())));
-    for bad in [&b""[..], &good[..4], b"\x01\0\0\0\0", b"\0\0\0\0\x01", b"\0\0\0\0\x02\xff\xff", b"{\"allow\":true}"] {
+    for bad in
+        [&b""[..], &good[..4], b"\x01\0\0\0\0", b"\0\0\0\0\x01", b"\0\0\0\0\x02\xff\xff", b"{\"allow\":true}"]
+    {
         assert!(grpc(bad.to_vec()).is_err(), "{bad:?}");
     }
     let two = [good.clone(), good.clone()].concat();
     assert!(grpc(two).is_err());
     let status = |status: &str| {
-        let response = Response::builder().header("grpc-status", status).body(Bytes::from(good.clone())).unwrap();
+        let response =
+            Response::builder().header("grpc-status", status).body(Bytes::from(good.clone())).unwrap();
         by_grpc::answer(&response)
     };
     assert!(status("14").is_err() && status("").is_err() && status("00").is_err());
     let response = Response::builder().body(Bytes::from(good.clone())).unwrap();
     assert!(by_grpc::answer(&response).is_err(), "no status at all");
-    let huge = OkHttpResponse { headers: vec![option("x", &"v".repeat(LONGEST_HEADERS))], ..OkHttpResponse::default() };
+    let huge = OkHttpResponse {
+        headers: vec![option("x", &"v".repeat(LONGEST_HEADERS))],
+        ..OkHttpResponse::default()
+    };
     assert!(grpc(framed(&CheckResponse { ok_response: Some(huge), ..CheckResponse::default() })).is_err());
 }
 

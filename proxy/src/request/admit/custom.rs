@@ -39,7 +39,9 @@ pub async fn ask<'p>(
             Ok(None)
         }
         Ok(None) => Ok(None),
-        Err(deny) => Err(Judgement { deny: Some(deny), by: Cow::Borrowed(wanted.by), ..Judgement::default() }),
+        Err(deny) => {
+            Err(Judgement { deny: Some(deny), by: Cow::Borrowed(wanted.by), ..Judgement::default() })
+        }
     }
 }
 
@@ -171,6 +173,7 @@ fn denied(authorizer: &Authorizer, refused: Refused) -> Deny {
 }
 
 fn unavailable(name: &str, status: u16, why: &str) -> Deny {
-    let detail = format!("the authorizer {name} cannot be asked, and its provider does not say `failOpen`: {why}");
+    let detail =
+        format!("the authorizer {name} cannot be asked, and its provider does not say `failOpen`: {why}");
     Deny::with(Reason::AuthorizerUnavailable, detail).answered(Foreign::of(status))
 }
