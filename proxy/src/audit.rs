@@ -1,26 +1,353 @@
 //! The audit log: one record for each decision, chained by hashes, on this machine's disk first, then at the control plane.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`entry`] | what a worker notes of a decision |
+//! | [`thread`] | the thread that takes it from there |
+//! | [`line`] | entries as lines of JSON |
+//! | [`keep`] | lines sealed, written, erased when they are old; gaps |
+//! | [`ship`] | their way to the control plane |
+//! | [`anomaly`] | unusual callers |
+//! | [`state`] | what these know of each other |
 
-use pilotfish_filters::authz::{Asking, Judgement};
-use pilotfish_filters::verdict::Deny;
+mod anomaly;
+mod entry;
+mod keep;
+mod line;
+pub mod ship;
+pub mod state;
+mod thread;
 
+use std::cell::RefCell;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pilotfish_config::wire::AuditWhat;
+use pilotfish_filters::authz::{Asking, Judgement, Who};
+use pilotfish_filters::verdict::{Deny, Reason};
+
+use crate::bootstrap::{AuditLevel, AuditSettings, Settings};
 use crate::request::admit::Asked;
 use crate::request::ctx::Ctx;
+use crate::server::Shared;
+use crate::telemetry::log;
 use crate::worker::Worker;
+use entry::{Entry, Field, Outcome};
+use state::State;
+use thread::Thread;
+
+/// Entries that may wait for the thread: some 10 MiB while a disk hangs.
+const QUEUE: usize = 16_384;
+/// Entries that a worker's pool holds.
+const POOL: usize = 1024;
+/// The longest text of an entry, bytes; what is asked for may be longer before it is redacted.
+const LONGEST: usize = 256;
+/// How far the control plane has the log, beside it.
+pub const SHIPPED: &str = "shipped";
+
+/// What the thread is sent.
+pub enum Item {
+    /// A decision.
+    Entry(Box<Entry>),
+    /// Anything else: when, what it is about, and its texts by their names in the record.
+    Note(u64, AuditWhat, Vec<(&'static str, String)>),
+    /// The process ends.
+    End(SyncSender<()>),
+}
 
 /// The log of this sidecar.
+pub struct Audit {
+    settings: AuditSettings,
+    queue: OnceLock<SyncSender<Item>>,
+    pools: Vec<Pool>,
+    /// What is known of its state.
+    pub state: State,
+}
+
+/// A worker's entries, on their way back to it.
+type Pool = (SyncSender<Box<Entry>>, Mutex<Option<Receiver<Box<Entry>>>>);
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Audit").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// A worker's end: entries that it may use again.
 #[derive(Debug, Default)]
-pub struct Audit {}
+pub struct Pen(RefCell<Option<Receiver<Box<Entry>>>>);
+
+impl Audit {
+    /// Nothing is recorded before [`Audit::start`].
+    pub fn new(settings: &Settings) -> Audit {
+        let pools = (0..settings.workers).map(|_| {
+            let (back, pool) = sync_channel(POOL);
+            (back, Mutex::new(Some(pool)))
+        });
+        Audit {
+            settings: settings.audit.clone(),
+            queue: OnceLock::new(),
+            pools: pools.collect(),
+            state: State::new(!settings.control.addresses.is_empty()),
+        }
+    }
+
+    /// Starts the thread, which goes on with the log that is there. To be called once, after the exporter's start.
+    pub fn start(&self, shared: &Arc<Shared>) {
+        let place = place(&shared.settings);
+        let is_member = !shared.settings.control.addresses.is_empty();
+        match &place {
+            Some(place) => log::info!("audit log", folder = place.display()),
+            None if is_member || shared.exporter.takes_logs() => {
+                log::info!("audit records are kept in memory until they are sent: there is no --audit-dir")
+            }
+            None if self.settings.which == AuditLevel::Off => {}
+            None => log::info!("no audit log: there is no --audit-dir, no control plane and no collector"),
+        }
+        // Without any place only `--audit-required` needs to know that nothing is kept.
+        if place.is_none() && !is_member && !shared.exporter.takes_logs() {
+            self.state.broken.store(true, Relaxed);
+            return;
+        }
+        let (items, queue) = sync_channel(QUEUE);
+        let back = self.pools.iter().map(|(back, _)| back.clone()).collect();
+        let thread = Thread { shared: shared.clone(), queue, place, back };
+        match std::thread::Builder::new().name("audit".into()).spawn(move || thread.run()) {
+            Ok(_) => {
+                let _ = self.queue.set(items);
+            }
+            Err(error) => {
+                self.state.broken.store(true, Relaxed);
+                log::error!("no thread for the audit log", error = error);
+            }
+        }
+    }
+
+    /// A worker's end.
+    pub fn pen(&self, worker: usize) -> Pen {
+        let pool = self.pools.get(worker);
+        let pool = pool.and_then(|(_, pool)| pool.lock().unwrap_or_else(PoisonError::into_inner).take());
+        Pen(RefCell::new(pool))
+    }
+
+    /// Records something that is no decision: an agent was quarantined, say. Texts by their names in the record.
+    pub fn note(&self, what: AuditWhat, fields: Vec<(&'static str, String)>) {
+        self.send(Item::Note(now(), what, fields), now());
+    }
+
+    fn send(&self, item: Item, at: u64) -> bool {
+        let Some(queue) = self.queue.get() else { return false };
+        let sent = queue.try_send(item).is_ok();
+        if !sent {
+            self.state.lose(at);
+        }
+        sent
+    }
+
+    /// Writes the last record, waits for it at most `limit`. For the end of the process.
+    pub fn end(&self, limit: Duration) {
+        let (done, wait) = sync_channel(1);
+        if let Some(queue) = self.queue.get()
+            && queue.try_send(Item::End(done)).is_ok()
+        {
+            let _ = wait.recv_timeout(limit);
+        }
+    }
+
+    /// Whether refusals are recorded though no policy asks for it.
+    fn takes_refusals(&self) -> bool {
+        self.settings.which != AuditLevel::Off
+    }
+
+    /// An entry with what is known of any call.
+    fn push(&self, worker: &Worker, ctx: &Ctx<'_>, fill: impl FnOnce(&mut Entry)) -> bool {
+        if self.queue.get().is_none() {
+            return false;
+        }
+        let pooled = worker.audit.0.borrow().as_ref().and_then(|pool| pool.try_recv().ok());
+        let mut entry = pooled.unwrap_or_default();
+        let at = now();
+        entry.begin(at);
+        entry.worker = worker.index;
+        entry.outbound = ctx.direction == crate::listen::Direction::Outbound;
+        entry.trace = ctx.call.trace;
+        fill(&mut entry);
+        self.send(Item::Entry(entry), at)
+    }
+}
+
+/// Where the log lies: `--audit-dir`, else beside what a member of a mesh keeps.
+fn place(settings: &Settings) -> Option<PathBuf> {
+    let is_member = !settings.control.addresses.is_empty() || settings.control.state_dir.is_some();
+    let state = || settings.control.state_dir(&settings.namespace, &settings.agent).join("audit");
+    settings.audit.dir.clone().or_else(|| is_member.then(state))
+}
+
+/// Now, nanoseconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// Records a decision, as far as it has to be recorded.
 ///
 /// # Errors
 /// `audit-unavailable`: it cannot be kept, and the policy does not let the call go on without.
 pub fn decided(
-    _worker: &Worker,
-    _ctx: &Ctx<'_>,
-    _asked: &Asked<'_>,
-    _asking: &Asking<'_>,
-    _judgement: &Judgement<'_>,
+    worker: &Worker,
+    ctx: &mut Ctx<'_>,
+    asked: &Asked<'_>,
+    asking: &Asking<'_>,
+    judgement: &Judgement<'_>,
 ) -> Result<(), Deny> {
+    let audit = &worker.shared.audit;
+    let governance = asked.snapshot.plan.governance();
+    let denied = judgement.deny.is_some();
+    let by_level = match audit.settings.which {
+        AuditLevel::All => true,
+        AuditLevel::Denied => denied || judgement.dry_run.is_some(),
+        AuditLevel::Off => false,
+    };
+    let wanted = by_level || governance.audit_all || judgement.audit || judgement.access;
+    if !wanted && !governance.alert_on_anomalies {
+        return Ok(());
+    }
+    let required = wanted && (audit.settings.required || governance.audit_required);
+    let unavailable = required && !denied && audit.state.broken.load(Relaxed);
+    // Whoever looks for the unusual has to hear of what is usual too.
+    ctx.audited = true;
+    let kept = audit.push(worker, ctx, |entry| {
+        (entry.recorded, entry.watched) = (wanted, governance.alert_on_anomalies);
+        if judgement.access && !(by_level || governance.audit_all || judgement.audit) {
+            entry.what = AuditWhat::Access;
+        }
+        entry.outcome = match (denied || unavailable, &judgement.dry_run) {
+            (true, _) => Outcome::Denied,
+            (false, Some(_)) => Outcome::WouldDeny,
+            (false, None) => Outcome::Allowed,
+        };
+        let unkept = unavailable.then_some(Reason::AuditUnavailable);
+        entry.reason = judgement.deny.as_ref().map(|deny| deny.reason).or(unkept);
+        who(entry, ctx, asking.who);
+        let call = asking.call;
+        entry.push(Field::Method, asking.head.method(), 32);
+        entry.push(Field::Path, asking.head.path(), 4 * LONGEST);
+        if let Some(method) = &call.rpc_method {
+            entry.push(Field::Protocol, call.protocol.word(), 32);
+            entry.push(Field::RpcMethod, method, LONGEST);
+            let name = call.tool.as_deref().or(call.skill.as_deref()).unwrap_or_default();
+            entry.push(Field::Name, name, LONGEST);
+        }
+        entry.push(Field::Host, asking.head.authority(), LONGEST);
+        entry.push(Field::Permission, &judgement.permission, LONGEST);
+        entry.push(Field::Resource, &judgement.resource, LONGEST);
+        let class = judgement.class.and_then(|class| governance.levels.get(class));
+        entry.push(Field::Class, class.map_or("", |class| class), LONGEST);
+        match (entry.outcome, &judgement.dry_run) {
+            (Outcome::WouldDeny, Some(tried)) => entry.push(Field::Policy, tried, LONGEST),
+            _ => entry.push(Field::Policy, &judgement.by, LONGEST),
+        }
+        let detail = judgement.deny.as_ref().and_then(|deny| deny.detail.as_deref());
+        entry.push(Field::Detail, detail.unwrap_or_default(), 2 * LONGEST);
+        if let (true, Some(tried)) = (denied, &judgement.dry_run) {
+            entry.push(Field::Detail, "; as it is tried, it would be allowed by ", LONGEST);
+            entry.push(Field::Detail, tried, LONGEST);
+        }
+    });
+    if unavailable || (required && !denied && !kept) {
+        return Err(Deny::with(
+            Reason::AuditUnavailable,
+            "the record of this call cannot be kept, and without it the call must not be made",
+        ));
+    }
     Ok(())
+}
+
+/// Records a refusal by another stage than the one that records decisions, if it is one of who may call whom.
+pub fn refused(worker: &Worker, ctx: &mut Ctx<'_>, deny: &Deny) {
+    let audit = &worker.shared.audit;
+    if ctx.audited && !is_of_answers(deny.reason) || !is_decision(deny.reason) {
+        return;
+    }
+    let governance = ctx.snapshot.plan.governance();
+    let wanted = audit.takes_refusals() || governance.audit_all;
+    if !wanted && !governance.alert_on_anomalies {
+        return;
+    }
+    ctx.audited = true;
+    let inbound = ctx.direction == crate::listen::Direction::Inbound;
+    audit.push(worker, ctx, |entry| {
+        (entry.recorded, entry.watched) = (wanted, inbound && governance.alert_on_anomalies);
+        if is_of_answers(deny.reason) {
+            entry.what = AuditWhat::Answer;
+        }
+        (entry.outcome, entry.reason) = (Outcome::Denied, Some(deny.reason));
+        let principal = ctx.mesh.map(|peer| &peer.principal);
+        let (claims, chain) = (ctx.proven.claims.as_ref(), ctx.proven.chain.as_deref());
+        who(entry, ctx, &Who { principal, claims, chain, ..Who::default() });
+        entry.push(Field::Method, ctx.call.method.as_str(), 32);
+        entry.push(Field::Path, ctx.call.path.as_str(), 4 * LONGEST);
+        entry.push(Field::Host, ctx.call.host.as_str(), LONGEST);
+        entry.push(Field::Detail, deny.detail.as_deref().unwrap_or_default(), 2 * LONGEST);
+    });
+}
+
+/// Who called.
+fn who(entry: &mut Entry, ctx: &Ctx<'_>, who: &Who<'_>) {
+    match who.principal {
+        Some(principal) => entry.push(Field::Caller, &principal.id, LONGEST),
+        None => {
+            use std::fmt::Write as _;
+            // An address has at most 39 characters and a scope: no memory of its own.
+            let mut address = pilotfish_filters::text::Text::<64>::default();
+            let _ = write!(Address(&mut address), "{}", ctx.peer.ip());
+            entry.push(Field::Caller, address.as_str(), 64);
+        }
+    }
+    if let Some(claims) = who.claims {
+        entry.push(Field::RequestPrincipal, &claims.principal, LONGEST);
+    }
+    if let Some(chain) = who.chain {
+        let agents = chain.agents.iter().map(|agent| &agent.id);
+        for one in std::iter::once(&chain.origin).chain(agents).filter(|one| !one.is_empty()).take(17) {
+            entry.push(Field::Chain, one, LONGEST);
+            entry.push(Field::Chain, "\n", 1);
+        }
+    }
+}
+
+/// Writes into a text.
+struct Address<'a>(&'a mut pilotfish_filters::text::Text<64>);
+
+impl fmt::Write for Address<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.push(text);
+        Ok(())
+    }
+}
+
+/// Whether a reason says that somebody may not do something; others are about what is possible.
+const fn is_decision(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::LocalSecret
+            | Reason::Unauthenticated
+            | Reason::AccessDenied
+            | Reason::NotDecidable
+            | Reason::Quarantined
+            | Reason::Restricted
+            | Reason::BadDelegation
+            | Reason::AuthorizerUnavailable
+            | Reason::EncryptionRequired
+            | Reason::EgressNotAllowed
+    ) || is_of_answers(reason)
+}
+
+/// Whether it is about an answer, of a call that was decided before.
+const fn is_of_answers(reason: Reason) -> bool {
+    matches!(reason, Reason::Classified | Reason::ListUnreadable)
 }

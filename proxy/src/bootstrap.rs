@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 mod access_log;
+mod audit;
 mod control;
 mod explain;
 pub mod otlp;
@@ -17,6 +18,7 @@ mod supervise;
 mod telemetry;
 
 pub use access_log::{AccessLogFormat, AccessLogSettings};
+pub use audit::{AuditLevel, AuditSettings};
 pub use control::{ControlSettings, Secret};
 pub use explain::ExplainCallers;
 pub use probe::ProbeKind;
@@ -149,6 +151,10 @@ pub struct Settings {
     /// Which calls it logs.
     #[command(flatten)]
     pub access_log: AccessLogSettings,
+
+    /// Which decisions it records.
+    #[command(flatten)]
+    pub audit: AuditSettings,
 
     /// What it tells of its calls.
     #[command(flatten)]

@@ -76,7 +76,7 @@ impl Handler for Service {
         let mut ctx = Ctx::begin(worker, (&snapshot, &later), self.direction, conn, &head);
         let grpc = answer::is_grpc(&head);
         if let Err(failed) = serve(worker, &snapshot, &mut ctx, head, &mut down).await {
-            respond::fail(&mut ctx, &mut down, failed, grpc).await;
+            respond::fail(worker, &mut ctx, &mut down, failed, grpc).await;
         }
         record::record(worker, &snapshot, ctx);
     }

@@ -197,7 +197,7 @@ impl Shared {
             tokens: Tokens::default(),
             credentials: Credentials::default(),
             authorizers: Authorizers::default(),
-            audit: Audit::default(),
+            audit: Audit::new(&settings),
             dns: Arc::new(dns),
             local_secret,
             health,
@@ -357,6 +357,7 @@ async fn serve(
     }
     let _ = shared.listening.set(listening);
     shared.exporter.start(&shared, telemetry);
+    shared.audit.start(&shared);
     if shared.settings.access_log.otlp && !shared.exporter.takes_logs() {
         log::warn!("--access-log-otlp: there is no collector for log records; --otlp-endpoint names one");
     }
@@ -392,6 +393,7 @@ async fn serve(
         (result, _) => result.and(stop_agent(&mut agent, &mut signals).await),
     };
     shared.access_log.flush(FLUSH);
+    shared.audit.end(FLUSH);
     shared.exporter.flush(FLUSH).await;
     let _ = configuration.send(Event::Stop);
     if result.is_ok() {

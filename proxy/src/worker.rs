@@ -11,6 +11,7 @@ use pilotfish_filters::cluster::ClusterSettings;
 use pilotfish_filters::held::Held;
 use pilotfish_filters::retry::RetryPolicy;
 
+use crate::audit::Pen;
 use crate::http::{self, Closing, Io, Limits, Timers};
 use crate::listen::Direction;
 use crate::listen::callers::{self, Caller};
@@ -73,6 +74,8 @@ pub struct Worker {
     pub explaining: explain::Pace,
     /// Bodies that are read before a decision.
     pub reading: Reading,
+    /// Records of decisions that may be used again.
+    pub audit: Pen,
     /// Copies of calls under way.
     pub mirrors: mirror::UnderWay,
     /// Callers' tokens that were looked at before.
@@ -133,6 +136,7 @@ impl Worker {
             calls: Calls::new(shared.settings.telemetry.ring),
             explaining: explain::Pace::default(),
             reading: Reading::default(),
+            audit: shared.audit.pen(index),
             mirrors: mirror::UnderWay::default(),
             tokens: RefCell::default(),
             this: this.clone(),

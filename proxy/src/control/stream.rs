@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::idle::Idle;
 use super::member::Member;
+use crate::audit::ship::Shipping;
 use crate::control::limits::Uses;
 use crate::source::file::Event;
 use crate::telemetry::log;
@@ -46,6 +47,8 @@ pub struct Stream {
     uses: Uses,
     /// What the stream asks of calls.
     asked: Asked,
+    /// How far the audit log was sent.
+    audit: Shipping,
     /// How long the agent has had no call.
     idle: Idle,
     /// What control planes were told of whom the agent calls.
@@ -56,6 +59,7 @@ impl Stream {
     /// A stream that goes on from what is on the disk.
     pub fn new(member: Arc<Member>, configuration: mpsc::Sender<Event>, resume: Option<Resume>) -> Self {
         Stream {
+            audit: Shipping::new(&member.shared),
             member,
             configuration,
             places: Arc::new(Semaphore::new(WAITING)),

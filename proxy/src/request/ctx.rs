@@ -61,6 +61,8 @@ pub struct Ctx<'p> {
     pub proven: Proven,
     /// admit: what it still owes although it is allowed.
     pub due: Due,
+    /// admit, then respond: a record of the decision about it was made.
+    pub audited: bool,
     /// identify: the inbound call that the agent says it belongs to.
     pub said: Option<CallId>,
     /// guard: where it stands in its chain of calls.
@@ -131,6 +133,7 @@ impl<'p> Ctx<'p> {
             beginning: None,
             proven: Proven::default(),
             due: Due::default(),
+            audited: false,
             said: None,
             standing: Standing::default(),
             serving: None,

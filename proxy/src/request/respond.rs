@@ -11,6 +11,7 @@ use pilotfish_filters::plan::{FixedResponse, Matched, WeightedDestination};
 use pilotfish_filters::rewrite::Redirect;
 use pilotfish_filters::verdict::{Deny, Reason};
 
+use crate::audit;
 use crate::http::{Downstream, Error, Framing, Pump, RequestHead, ResponseHead, Watch, relay};
 use crate::request::ctx::Ctx;
 use crate::request::repeat::Sent;
@@ -182,13 +183,20 @@ pub async fn fixed(
 }
 
 /// Refuses, as long as nothing of an answer was sent; afterwards the answer breaks off when `down` is dropped.
-pub async fn fail(ctx: &mut Ctx<'_>, down: &mut Downstream<'_>, failed: Failed, grpc: bool) {
+pub async fn fail(
+    worker: &Worker,
+    ctx: &mut Ctx<'_>,
+    down: &mut Downstream<'_>,
+    failed: Failed,
+    grpc: bool,
+) {
     let abort = match failed {
         Failed::Aborted(abort) => Some(abort),
         _ => None,
     };
     let deny = failed.into_deny();
     ctx.reason = Some(deny.reason);
+    audit::refused(worker, ctx, &deny);
     if deny.reason == Reason::ClientGone {
         ctx.status = None;
         return;

@@ -40,6 +40,8 @@ pub struct LogLine {
     pub at: Micros,
     /// `SeverityNumber`: 9 is info, 13 warn, 17 error; 0: not said.
     pub severity: u8,
+    /// `event_name`; empty: it is no event.
+    pub event: &'static str,
     /// The text.
     pub body: Box<str>,
     /// What else is known.

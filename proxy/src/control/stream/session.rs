@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Stream;
 use super::asked::Asked;
+use crate::audit::ship::Shipping;
 use crate::control::connect::connect;
 use crate::control::limits::Uses;
 use crate::control::reports::Reports;
@@ -177,6 +178,7 @@ impl Stream {
         // Who looks does so by this stream, and asks by it.
         let _looking = Looking(&member.shared.taps);
         self.asked = Asked::default();
+        self.audit = Shipping::new(&member.shared);
         let mut look = tokio::time::interval(TAPPED);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = 0;
@@ -232,6 +234,9 @@ impl Stream {
                 }
                 traces = member.shared.recalls.next() => {
                     send(messages, &ToControl::Partial(traces)).await?;
+                }
+                batch = self.audit.next() => {
+                    send(messages, &ToControl::Audit(batch)).await?;
                 }
                 _ = limits.tick() => {
                     let used = self.used(false);
@@ -324,7 +329,10 @@ impl Stream {
                 self.member.shared.taps.look(&taps.taps);
                 Ok(())
             }
-            ToSidecar::AuditTaken(_taken) => Ok(()),
+            ToSidecar::AuditTaken(taken) => {
+                self.audit.taken(&taken);
+                Ok(())
+            }
             ToSidecar::Why(why) => {
                 self.asked.ask(&self.member.shared, why);
                 Ok(())

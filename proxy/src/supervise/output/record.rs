@@ -86,6 +86,7 @@ pub fn record(line: &[u8], stream: Stream, trace: Option<(TraceId, SpanId)>, at:
         Stream::Err => "stderr",
     };
     LogLine {
+        event: "",
         at,
         severity: severity(line),
         body: String::from_utf8_lossy(line).into(),

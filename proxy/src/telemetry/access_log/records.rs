@@ -22,6 +22,7 @@ pub fn record(call: &CallRecord, fields: &Fields) -> LogLine {
     let attributes = fields.of(call).map(|(field, shown)| (field.attribute().into(), value(shown))).collect();
     let (method, path) = (call.method.as_str(), pilotfish_filters::redact::path(call.whole_path()));
     LogLine {
+        event: "",
         at: Micros(call.started.0.saturating_add(call.stages.ended)),
         severity,
         body: format!("{method} {path} {status}").trim_start().into(),

@@ -109,6 +109,7 @@ pub fn log_record(line: LogLine, epoch: Epoch) -> LogRecord {
         observed_time_unix_nano: at,
         severity_number: line.severity.into(),
         severity_text: text.into(),
+        event_name: line.event.into(),
         body: Some(AnyValue { value: Some(Any::StringValue(line.body.into())) }),
         attributes: line.attributes.into_iter().map(|(key, value)| attribute(&key, any(value))).collect(),
         flags: line.sampled.into(),
@@ -161,6 +162,7 @@ mod tests {
     #[test]
     fn a_line_is_a_record_of_its_span() {
         let line = LogLine {
+        event: "",
             at: Micros(5),
             severity: 13,
             body: "b".into(),

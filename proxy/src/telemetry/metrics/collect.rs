@@ -1,6 +1,7 @@
 //! Everything that the sidecar counts, merged over all workers, as families.
 
 mod agent;
+mod audit;
 mod clusters;
 mod endpoints;
 mod export;
@@ -43,6 +44,7 @@ pub fn collect(shared: &Shared) -> Vec<Family> {
     starts::collect(&mut page, shared);
     endpoints::collect(&mut page, shared);
     export::collect(&mut page, shared);
+    audit::collect(&mut page, shared);
     configuration(&mut page, shared);
     agent::collect(&mut page, shared);
     process(&mut page);

@@ -1,0 +1,135 @@
+//! What is kept, what a full disk does to it, and what goes when it is old; time is given.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use pilotfish_audit::verify;
+use pilotfish_config::wire::AuditRecord;
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+const CHAIN: &str = "0123456789abcdef0123456789abcdef";
+
+fn keeper<'s>(state: &'s State, place: Option<&Path>, at: u64) -> Keeper<'s> {
+    let mut keeper = Keeper::new(state, place.map(Path::to_owned), "default/a".into(), CHAIN.into());
+    keeper.open(at);
+    keeper.write(at);
+    keeper
+}
+
+fn note(keeper: &mut Keeper<'_>, at: u64, caller: &str) {
+    keeper.add(at, AuditWhat::Decision, |line| line.text("caller", caller));
+}
+
+fn records(place: &Path) -> Vec<AuditRecord> {
+    let mut all = Vec::new();
+    for stretch in pilotfish_audit::folder::stretches(place).unwrap() {
+        let text = fs::read_to_string(stretch.path).unwrap();
+        all.extend(text.lines().map(|line| serde_json::from_str::<AuditRecord>(line).unwrap()));
+    }
+    all
+}
+
+#[test]
+fn the_first_record_says_how_the_process_before_ended() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), State::new(false));
+    let mut first = keeper(&state, Some(dir.path()), SECOND);
+    note(&mut first, SECOND, "x");
+    first.end(2 * SECOND);
+    let second = keeper(&state, Some(dir.path()), 3 * SECOND);
+    drop(second);
+    keeper(&state, Some(dir.path()), 4 * SECOND);
+    let said: Vec<String> = records(dir.path())
+        .into_iter()
+        .filter(|record| record.what == AuditWhat::Start)
+        .map(|record| record.detail)
+        .collect();
+    assert_eq!(said[0], "the log begins");
+    assert_eq!(said[1], "the log goes on; the process before ended in order");
+    assert!(said[2].contains("did not end in order"), "{said:?}");
+    assert_eq!(verify(dir.path()).unwrap().findings, []);
+}
+
+#[test]
+fn a_full_disk_is_said_and_its_records_are_kept_or_counted() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), State::new(false));
+    let full = dir.path().join("000000000001.jsonl");
+    symlink("/dev/full", &full).unwrap();
+    let mut keeper = keeper(&state, Some(dir.path()), SECOND);
+    assert!(state.broken.load(Relaxed));
+    let long = "x".repeat(1000);
+    for _ in 0..2000 {
+        note(&mut keeper, 2 * SECOND, &long);
+    }
+    keeper.write(3 * SECOND);
+    let lost = state.lost_total.load(Relaxed);
+    assert!(state.broken.load(Relaxed) && (500..1500).contains(&lost), "{lost}");
+    // Room again.
+    fs::remove_file(full).unwrap();
+    keeper.write(4 * SECOND);
+    assert!(!state.broken.load(Relaxed));
+    note(&mut keeper, 5 * SECOND, "after");
+    keeper.write(5 * SECOND);
+    let all = records(dir.path());
+    let gap: Vec<&AuditRecord> = all.iter().filter(|record| record.what == AuditWhat::Gap).collect();
+    assert_eq!(gap.len(), 1);
+    let since = format!("{lost} records could not be kept since 1970-01-01T00:00:02.000Z");
+    assert_eq!(gap[0].detail, since);
+    assert_eq!(all.last().unwrap().caller, "after");
+    assert_eq!(all.len() as u64, 1 + (2000 - lost) + 2, "start, those that were kept, gap, after");
+    assert_eq!(verify(dir.path()).unwrap().findings, []);
+}
+
+#[test]
+fn what_is_older_than_the_policy_says_is_erased_and_the_rest_still_verifies() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), State::new(false));
+    let retention = Some(Duration::from_secs(100));
+    let mut keeper = keeper(&state, Some(dir.path()), 0);
+    for second in 0..250 {
+        keeper.erase(second * SECOND, retention);
+        note(&mut keeper, second * SECOND, &second.to_string());
+        keeper.write(second * SECOND);
+        let oldest = records(dir.path())[0].time_ns;
+        assert!((second * SECOND).saturating_sub(oldest) <= 111 * SECOND, "at {second}: {oldest}");
+    }
+    let report = verify(dir.path()).unwrap();
+    assert_eq!(report.findings, []);
+    assert!(report.erased > 100, "{report:?}");
+    // Nothing comes any more: the last ones go too.
+    keeper.erase(600 * SECOND, retention);
+    let left = records(dir.path());
+    assert!(left.iter().all(|record| record.what == AuditWhat::Erased), "{left:?}");
+    assert_eq!(verify(dir.path()).unwrap().findings, []);
+    drop(keeper);
+    fs::remove_file(&pilotfish_audit::folder::stretches(dir.path()).unwrap()[0].path).unwrap();
+    assert_ne!(verify(dir.path()).unwrap().findings, []);
+}
+
+#[test]
+fn without_a_folder_lines_wait_in_memory_for_the_control_plane() {
+    let state = State::new(true);
+    let mut keeper = keeper(&state, None, SECOND);
+    for n in 0..9 {
+        note(&mut keeper, SECOND, &n.to_string());
+    }
+    keeper.write(3 * SECOND);
+    assert_eq!(*state.durable.borrow(), 10);
+    let most = pilotfish_audit::reader::Most { lines: 4, bytes: 1 << 20 };
+    state.taken(5);
+    let lines = state.remembered(6, most);
+    let seqs: Vec<u64> =
+        lines.iter().filter_map(|line| pilotfish_audit::chain::seq(line.as_bytes())).collect();
+    assert_eq!(seqs, [6, 7, 8, 9]);
+    // Nobody takes them: memory is bounded, and what does not fit is no secret.
+    let long = "x".repeat(10_000);
+    for _ in 0..1000 {
+        note(&mut keeper, 4 * SECOND, &long);
+        keeper.write(4 * SECOND);
+    }
+    assert!(state.broken.load(Relaxed) && state.lost_total.load(Relaxed) > 100);
+    state.taken(10_000);
+    keeper.write(5 * SECOND);
+    assert!(!state.broken.load(Relaxed));
+}
