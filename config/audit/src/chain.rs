@@ -91,7 +91,8 @@ impl Line {
     pub fn read(line: &[u8]) -> Option<Line> {
         let (covered, tail) = line.split_at_checked(line.len().checked_sub(TAIL - 1)?)?;
         let digits = tail.strip_prefix(&HASH.as_bytes()[1..])?.strip_suffix(b"\"}")?;
-        let (body, prev) = covered.strip_suffix(b"\"")?.split_at_checked(covered.len().checked_sub(DIGITS + 1)?)?;
+        let (body, prev) =
+            covered.strip_suffix(b"\"")?.split_at_checked(covered.len().checked_sub(DIGITS + 1)?)?;
         if !body.ends_with(PREV.as_bytes()) {
             return None;
         }
@@ -138,7 +139,9 @@ mod tests {
         let mut lines = String::new();
         for seq in 1..=2 {
             let from = lines.len();
-            lines.push_str(&format!("{{\"seq\":{seq},\"time_ns\":7{seq},\"what\":\"decision\",\"caller\":\"a\""));
+            lines.push_str(&format!(
+                "{{\"seq\":{seq},\"time_ns\":7{seq},\"what\":\"decision\",\"caller\":\"a\""
+            ));
             tip.seal(&mut lines, from);
         }
         let mut before = Tip::origin("c");

@@ -56,7 +56,8 @@ impl Head {
     }
 
     fn own_sum(&self) -> String {
-        let anchor = self.anchor.as_ref().map_or(String::new(), |at| format!("{} {} {}", at.seq, at.hash, at.why));
+        let anchor =
+            self.anchor.as_ref().map_or(String::new(), |at| format!("{} {} {}", at.seq, at.hash, at.why));
         Hash::of(format!("{} {} {} {anchor}", self.chain, self.seq, self.hash).as_bytes()).as_str().into()
     }
 
@@ -163,7 +164,8 @@ pub fn stretches(folder: &Path) -> io::Result<Vec<Stretch>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jsonl"));
+        let name =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jsonl"));
         if let Some(first) = name.filter(|name| name.len() >= 12).and_then(|name| name.parse().ok())
             && path.is_file()
         {

@@ -70,7 +70,9 @@ pub fn verify(folder: &Path) -> io::Result<Report> {
     let (head, problem) = match Head::read(folder) {
         Ok(Some(head)) => (Some(head), None),
         Ok(None) => (None, Some("it is missing: nobody can say whether the end was cut off")),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => (None, Some("it is not as it was written")),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            (None, Some("it is not as it was written"))
+        }
         Err(error) => return Err(error),
     };
     let chain = head.as_ref().map(|head| head.chain.clone()).unwrap_or_default();

@@ -123,7 +123,8 @@ impl Writer {
     /// Goes on behind lines that the head does not know yet, and cuts a line that was not written to its end.
     fn look_at_the_end(&mut self, opened: &mut Opened) -> io::Result<()> {
         let Some(last) = stretches(&self.folder)?.pop() else {
-            opened.missing = (self.tip.seq > 0).then_some((1, self.tip.seq)).filter(|_| self.anchor.is_none());
+            opened.missing =
+                (self.tip.seq > 0).then_some((1, self.tip.seq)).filter(|_| self.anchor.is_none());
             return Ok(());
         };
         let mut bytes = Vec::new();
@@ -153,9 +154,17 @@ impl Writer {
     ///
     /// # Errors
     /// The disk's: then none of them is there, and they may be appended again.
-    pub fn append(&mut self, lines: &[u8], first: u64, tip: Tip, now: u64, limits: &Limits) -> io::Result<()> {
+    pub fn append(
+        &mut self,
+        lines: &[u8],
+        first: u64,
+        tip: Tip,
+        now: u64,
+        limits: &Limits,
+    ) -> io::Result<()> {
         let too_long = |current: &Current| {
-            current.bytes >= limits.bytes || u128::from(now.saturating_sub(current.oldest)) >= limits.age.as_nanos()
+            current.bytes >= limits.bytes
+                || u128::from(now.saturating_sub(current.oldest)) >= limits.age.as_nanos()
         };
         if self.current.as_ref().is_some_and(too_long) {
             self.end_stretch();

@@ -120,7 +120,14 @@ mod tests {
             entry.push(Field::Chain, "a\n", 9);
             entry.push(Field::Chain, "b\n", 9);
             entry.push(Field::Policy, "pol", 9);
-            let all = [Field::Caller, Field::RequestPrincipal, Field::Chain, Field::Path, Field::Policy, Field::Detail];
+            let all = [
+                Field::Caller,
+                Field::RequestPrincipal,
+                Field::Chain,
+                Field::Path,
+                Field::Policy,
+                Field::Detail,
+            ];
             assert_eq!(all.map(|field| entry.get(field)), ["call", "", "a\nb\n", "", "pol", ""]);
         }
     }

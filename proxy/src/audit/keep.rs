@@ -188,7 +188,8 @@ impl<'s> Keeper<'s> {
             writer.end_stretch();
         }
         let (range, hash) = (format!("{}-{}", old.first, old.last.seq), old.last.hash);
-        let detail = format!("older than {}, the retention", pilotfish_config::units::print_duration(retention));
+        let detail =
+            format!("older than {}, the retention", pilotfish_config::units::print_duration(retention));
         self.add(now, AuditWhat::Erased, |line| {
             line.text("resource", &range);
             line.text("policy", hash.as_str());

@@ -100,7 +100,9 @@ impl State {
         }
         let mut memory = self.memory();
         if memory.bytes > 0 && memory.bytes + lines.len() > most {
-            return Err(io::Error::other("the control plane does not take them, and there is no room for more"));
+            return Err(io::Error::other(
+                "the control plane does not take them, and there is no room for more",
+            ));
         }
         for line in lines.lines() {
             memory.bytes += line.len();
@@ -121,7 +123,14 @@ impl State {
             bytes += line.len();
             bytes <= most.bytes
         };
-        memory.lines.iter().skip(skip).take(most.lines).take_while(within).map(|line| line.to_string()).collect()
+        memory
+            .lines
+            .iter()
+            .skip(skip)
+            .take(most.lines)
+            .take_while(within)
+            .map(|line| line.to_string())
+            .collect()
     }
 
     /// The control plane has the records up to `seq`.

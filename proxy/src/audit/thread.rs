@@ -140,7 +140,8 @@ impl Thread {
         let refused = entry.is_some_and(|entry| entry.outcome == Outcome::Denied);
         let unusual = matches!(what, AuditWhat::Anomaly | AuditWhat::Gap);
         let epoch = self.shared.clock.epoch().0;
-        let mut attributes: Vec<(Box<str>, Value)> = vec![("pilotfish.audit.what".into(), Value::Text(word(what).into()))];
+        let mut attributes: Vec<(Box<str>, Value)> =
+            vec![("pilotfish.audit.what".into(), Value::Text(word(what).into()))];
         if let Some(entry) = entry {
             attributes.push(("pilotfish.audit.caller".into(), Value::Text(entry.get(Field::Caller).into())));
             attributes.push(("pilotfish.audit.outcome".into(), Value::Text(entry.outcome.word().into())));

@@ -183,13 +183,7 @@ pub async fn fixed(
 }
 
 /// Refuses, as long as nothing of an answer was sent; afterwards the answer breaks off when `down` is dropped.
-pub async fn fail(
-    worker: &Worker,
-    ctx: &mut Ctx<'_>,
-    down: &mut Downstream<'_>,
-    failed: Failed,
-    grpc: bool,
-) {
+pub async fn fail(worker: &Worker, ctx: &mut Ctx<'_>, down: &mut Downstream<'_>, failed: Failed, grpc: bool) {
     let abort = match failed {
         Failed::Aborted(abort) => Some(abort),
         _ => None,

@@ -33,7 +33,12 @@ fn log(folder: &Path, rng: &mut fastrand::Rng) -> u64 {
         && let Some(old) = writer.older(records / 2)
     {
         let (mut tip, mut lines) = (writer.tip(), String::new());
-        let more = format!(",\"policy\":\"{}\",\"resource\":\"{}-{}\"", old.last.hash.as_str(), old.first, old.last.seq);
+        let more = format!(
+            ",\"policy\":\"{}\",\"resource\":\"{}-{}\"",
+            old.last.hash.as_str(),
+            old.first,
+            old.last.seq
+        );
         record(&mut tip, &mut lines, "erased", &more, records + 1);
         writer.append(lines.as_bytes(), tip.seq, tip, records + 1, &limits).unwrap();
         writer.erase(&old, None).unwrap();
@@ -56,7 +61,8 @@ fn lines(path: &Path) -> Vec<Vec<u8>> {
 /// Does something to the log; what it did, or nothing.
 fn harm(folder: &Path, rng: &mut fastrand::Rng) -> Option<String> {
     let all = files(folder);
-    let logs: Vec<&PathBuf> = all.iter().filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
+    let logs: Vec<&PathBuf> =
+        all.iter().filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
     let log = logs[rng.usize(..logs.len())];
     match rng.u8(0..8) {
         0 | 1 => {
@@ -150,10 +156,16 @@ fn a_finding_says_where() {
     all.remove(2);
     fs::write(&path, all.join("\n") + "\n").unwrap();
     let found = verify(dir.path()).unwrap().findings;
-    assert_eq!((found[0].line, found[0].seq, found[0].what.as_str()), (3, 4, "records 3 to 3 are missing before it"));
+    assert_eq!(
+        (found[0].line, found[0].seq, found[0].what.as_str()),
+        (3, 4, "records 3 to 3 are missing before it")
+    );
     fs::write(&path, all[..2].join("\n") + "\n").unwrap();
     let found = verify(dir.path()).unwrap().findings;
-    assert_eq!((found[0].file.as_str(), found[0].what.as_str()), ("head.json", "records 3 to 5 are missing at the end"));
+    assert_eq!(
+        (found[0].file.as_str(), found[0].what.as_str()),
+        ("head.json", "records 3 to 5 are missing at the end")
+    );
 }
 
 #[test]

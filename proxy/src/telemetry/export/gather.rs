@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn a_line_is_a_record_of_its_span() {
         let line = LogLine {
-        event: "",
+            event: "",
             at: Micros(5),
             severity: 13,
             body: "b".into(),
