@@ -10,6 +10,7 @@ mod authorization_provider;
 mod base64;
 pub(crate) mod check;
 mod cors;
+mod declared;
 mod delegate;
 mod destination_rule;
 mod duties;
@@ -67,6 +68,9 @@ struct Drafts<'n> {
     telemetries: Vec<Node<'n>>,
     providers: Vec<observe::Mention<'n>>,
     agents: Vec<agent::AgentDraft<'n>>,
+    governance: Vec<Node<'n>>,
+    role_bindings: Vec<Node<'n>>,
+    declared: Vec<declared::Declared<'n>>,
 }
 
 /// Validates all documents. The model is only good if no error was reported.
@@ -78,6 +82,7 @@ pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose
     for document in documents {
         cx.enter(&document.meta.key.namespace);
         annotations::check(&mut cx, document.meta.key.kind, document.annotations.as_ref());
+        drafts.declared.extend(declared::note(&document.meta.key, document.annotations.as_ref()));
         one(&mut cx, document, &mut model, &mut drafts);
     }
     merge::destination_rules(&mut cx, &mut drafts.destination_rules);
@@ -89,10 +94,13 @@ pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose
     observe::without_effect(&mut cx, &drafts.telemetries, &model);
     affinity::check(&mut cx, &drafts.agents, &model);
     trust::unique(&mut cx, &drafts.trust_domains);
+    agent_security_policy::same_levels(&mut cx, &model, &drafts.governance);
+    role_binding::unknown_roles(&mut cx, &model, &drafts.role_bindings);
     model.trust_domains = drafts.trust_domains.into_iter().map(|(domain, _)| domain).collect();
     model.rate_limits = drafts.rate_limits.into_iter().map(|draft| draft.limit).collect();
     model.virtual_services = drafts.virtual_services.into_iter().map(|draft| draft.service).collect();
     model.destination_rules = drafts.destination_rules.into_iter().map(|draft| draft.rule).collect();
+    declared::check(&mut cx, &drafts.declared, &model);
     model
 }
 
@@ -126,6 +134,7 @@ fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &
         Spec::AgentSecurityPolicy(spec) => {
             let policy = agent_security_policy::agent_security_policy(cx, meta, &spec);
             model.agent_security_policies.push(policy);
+            drafts.governance.push(node);
         }
         Spec::Sidecar(spec) => model.sidecars.push(sidecar::sidecar(cx, meta, &spec)),
         Spec::PeerAuthentication(spec) => {
@@ -146,7 +155,10 @@ fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &
         Spec::TelemetryProvider(spec) => {
             model.telemetry_providers.extend(telemetry_provider::telemetry_provider(cx, meta, &spec));
         }
-        Spec::RoleBinding(spec) => model.role_bindings.push(role_binding::role_binding(cx, meta, &spec)),
+        Spec::RoleBinding(spec) => {
+            model.role_bindings.push(role_binding::role_binding(cx, meta, &spec));
+            drafts.role_bindings.push(node);
+        }
         Spec::AuthorizationProvider(spec) => {
             let provider = authorization_provider::authorization_provider(cx, meta, &spec);
             model.authorization_providers.extend(provider);

@@ -70,6 +70,8 @@ pub struct Who<'a> {
     pub claims: Option<&'a Arc<Claims>>,
     /// For whom it acts; `None`: for itself.
     pub chain: Option<&'a Chain>,
+    /// When it asks, seconds since 1970: how old its token is. Not looked at without a token.
+    pub unix: u64,
 }
 
 /// Everything that a policy may ask of a call.
@@ -122,7 +124,7 @@ impl Plan {
     }
 
     /// Whether the call is allowed, CUSTOM apart.
-    pub fn authorize(&self, asking: &Asking<'_>) -> Judgement<'_> {
+    pub fn authorize<'p>(&'p self, asking: &Asking<'p>) -> Judgement<'p> {
         let judgement = self.authz.policies.decide(asking);
         if judgement.deny.is_some() {
             return judgement;

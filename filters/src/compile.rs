@@ -35,6 +35,7 @@ use crate::plan::{Own, Plan, Registered};
 use crate::state::State;
 use crate::view::View;
 pub use cluster::Resolved;
+pub(crate) use governance::declares;
 pub(crate) use resilience::timeouts;
 
 /// Who the plan is for.

@@ -11,6 +11,7 @@ use pilotfish_config::model::{
 };
 use pilotfish_config::wire;
 
+use crate::compile::declares;
 use crate::view::{View, destinations};
 
 /// Which sidecars see the same: namespace, and the Sidecar document that is for them.
@@ -200,6 +201,14 @@ impl<'m> Scope<'m> {
             .chain(model.authorization_providers.iter().map(|provider| &provider.meta))
             .chain(model.outbound_credentials.iter().map(|credential| &credential.meta))
             .filter(|meta| own(meta) || root(meta));
+        // What calls to its workloads need is declared there too, whether or not they call those hosts themselves.
+        let rules = || model.virtual_services.iter().filter(|rules| own(&rules.meta) || root(&rules.meta));
+        if rules().any(|rules| declares(&rules.meta)) {
+            for rules in rules() {
+                self.see(&rules.meta);
+                rules.delegates.iter().for_each(|key| self.see_key(key));
+            }
+        }
         for meta in groups.chain(sidecars.map(|sidecar| &sidecar.meta)).chain(security) {
             self.see(meta);
         }

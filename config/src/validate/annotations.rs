@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::model::permission::{Permission, check_resource_path};
 use crate::model::{
     Affinity, Algorithm, CircuitBreaker, ConsistentHash, HashKey, HashTable, Kind, LoadBalancer, StringMap,
     Subset, TrafficPolicy, Wish, concurrency,
@@ -50,6 +51,9 @@ impl Wrong {
 /// How long keys of calls can be remembered.
 const DEDUP_WINDOWS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+/// The kinds that say what calls need.
+const DECLARING: &[Kind] = &[Kind::VirtualService, Kind::AgentCluster, Kind::Sidecar];
 
 /// Every annotation.
 const KNOWN: &[Known] = &[
@@ -247,6 +251,49 @@ const KNOWN: &[Known] = &[
             concurrency::queue(value)
                 .map(|_| ())
                 .map_err(|what| Wrong::new(what, "how many wait and how long, as in `size=100,wait=1s`"))
+        },
+    },
+    Known {
+        name: "permission",
+        kinds: DECLARING,
+        per_rule: true,
+        doc: "The permission that a call needs (`authorization` of an AgentSecurityPolicy), `domain:verb`: of the calls that the rule \
+              is for, to the agent, by the capability, or to all agents of the Sidecar document. The most specific holds, in this \
+              order; without any of them MCP needs `mcp:call` on `tools/NAME` or `mcp:read` on `mcp/METHOD`, A2A `a2a:send` or \
+              `a2a:read` on `skills/SKILL` or `a2a/METHOD`, a model `model:invoke` on `models/NAME`, and anything else `http:read` \
+              or `http:write` on its path.",
+        check: |value| Permission::check_needed(value).map_err(|(what, hint)| Wrong::new(what, hint)),
+    },
+    Known {
+        name: "resource",
+        kinds: DECLARING,
+        per_rule: true,
+        doc: "What such a call is about, without a first slash: text, and `{id}` (the segment of the path that \
+              `pilotfish.dev/resource-path` names so, else the one after the segment before it in this template), `{path.N}` (the \
+              N-th segment), `{header.NAME}` or `{body.FIELD}` (`contextId`, `taskId`, `session`, `model`, `tool`, `skill`, \
+              `user`). By default the path.",
+        // Together with `resource-path`, in `declared.rs`.
+        check: anything,
+    },
+    Known {
+        name: "resource-path",
+        kinds: DECLARING,
+        per_rule: true,
+        doc: "Names segments of the path for `pilotfish.dev/resource`, such as `/v1/conversations/{id}`.",
+        check: |value| check_resource_path(value).map_err(|(what, hint)| Wrong::new(what, hint)),
+    },
+    Known {
+        name: "classification",
+        kinds: DECLARING,
+        per_rule: true,
+        doc: "The class of what such a call asks for: one of the `access_levels` of the AgentSecurityPolicy. An answer says its own in \
+              the header `agent-classification`.",
+        check: |value| {
+            let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+            match !value.is_empty() && value.bytes().all(good) {
+                true => Ok(()),
+                false => Err(Wrong::new("is not a class", "one of the policy's `access_levels`")),
+            }
         },
     },
 ];

@@ -3,6 +3,7 @@
 mod capability;
 mod destinations;
 mod examples;
+mod governance;
 mod hosts;
 mod matching;
 mod mesh_example;

@@ -64,7 +64,7 @@ pub enum Condition {
 
 impl Condition {
     /// Whether the request meets the condition.
-    pub fn matches<H: Head>(&self, head: &H, caller: &Caller) -> bool {
+    pub fn matches<H: Head + ?Sized>(&self, head: &H, caller: &Caller) -> bool {
         match self {
             Condition::Method(text) => text.matches(head.method().as_bytes()),
             Condition::Scheme(text) => text.matches(head.scheme().as_bytes()),
@@ -100,7 +100,7 @@ pub struct Block {
 
 impl Block {
     /// Whether the request meets every condition.
-    pub fn matches<H: Head>(&self, head: &H, caller: &Caller) -> bool {
+    pub fn matches<H: Head + ?Sized>(&self, head: &H, caller: &Caller) -> bool {
         self.path.matches(head.path()) && self.rest.iter().all(|condition| condition.matches(head, caller))
     }
 }

@@ -57,6 +57,7 @@ pub async fn authorize(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) ->
         sni: None,
         claims: claims.as_ref(),
         chain: chain.as_deref(),
+        unix: if claims.is_some() { unix_seconds(worker) } else { 0 },
     };
     let asking = Asking { head: asked.head, call: asked.call, caller: asked.caller, who: &who };
     let custom = match plan.custom(&asking) {
@@ -77,4 +78,9 @@ pub async fn authorize(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) ->
         Some(deny) => Err(deny),
         None => Ok(()),
     }
+}
+
+fn unix_seconds(worker: &Worker) -> u64 {
+    let clock = &worker.shared.clock;
+    clock.epoch().nanos(clock.now()) / 1_000_000_000
 }
