@@ -19,7 +19,7 @@ pub(super) struct Declared<'n> {
 const NAMES: [&str; 4] = ["permission", "resource", "resource-path", "classification"];
 
 /// An annotation of ours by its name, and for whom it is.
-fn parts<'t>(key: &'t str) -> Option<(&'t str, Option<&'t str>)> {
+fn parts(key: &str) -> Option<(&str, Option<&str>)> {
     let name = key.strip_prefix(PREFIX)?;
     let (name, of) = name.split_once('.').map_or((name, None), |(name, of)| (name, Some(of)));
     NAMES.contains(&name).then_some((name, of))
