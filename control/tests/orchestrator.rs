@@ -221,8 +221,7 @@ async fn a_card_that_fails_or_vanishes_is_left() {
     second.until_has(1).await;
     first.until_has(0).await;
     until(&serve, "it is ready there", |view| count(view, "ready") == 1 && view.replicas.len() == 1).await;
-    // The second reports no card at all, while a replica has it; the first is whole again.
-    first.say(FromNode::Inventory(inventory(1)));
+    // The second reports no card at all, while a replica has it that has nowhere to go.
     second.say(FromNode::Inventory(inventory(0)));
     let vanished = |view: &PlacementView| {
         view.nodes[1]
@@ -231,6 +230,8 @@ async fn a_card_that_fails_or_vanishes_is_left() {
             .any(|text| text.contains("GPU-0, which agents hold, is not there any more"))
     };
     until(&serve, "the trouble is shown", vanished).await;
+    // The first is whole again.
+    first.say(FromNode::Inventory(inventory(1)));
     first.until_has(1).await;
     second.until_has(0).await;
 }
