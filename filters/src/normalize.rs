@@ -53,7 +53,7 @@ pub fn normalize(path: &str, how: Normalization) -> Result<Cow<'_, str>, &'stati
 
 /// The path as the most obliging origin would read it: `;params` cut, everything decoded that [`Normalization`] knows, dots resolved,
 /// slashes merged. With it whether it had a `..`. `None`: it is the path itself.
-pub(crate) fn loosest(path: &str) -> Option<(String, bool)> {
+pub fn loosest(path: &str) -> Option<(String, bool)> {
     let odd = odd(path.as_bytes());
     if odd == Odd::default() || !path.starts_with('/') {
         return None;

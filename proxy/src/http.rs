@@ -54,7 +54,7 @@ pub use io::Io;
 pub use kept::KeptBody;
 pub use known::Known;
 pub use limits::Limits;
-pub use relay::{Pump, Watch, exchange, exchange_alone, relay};
+pub use relay::{Pump, Watch, exchange, exchange_alone, next_frame, relay};
 pub use serve::{Accepted, ConnContext, Handler, serve};
 pub use tunnel::{Tunnel, tunnel};
 pub use upstream::Upstream;

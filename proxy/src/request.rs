@@ -20,6 +20,7 @@ pub mod guard;
 pub mod identify;
 pub mod local_secret;
 pub mod mirror;
+pub mod narrow;
 pub mod normalize;
 pub mod record;
 pub mod repeat;

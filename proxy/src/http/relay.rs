@@ -276,6 +276,27 @@ pub async fn relay(
     .await
 }
 
+/// The next piece of the response's body, for somebody who reads it instead of passing it on; the rest of the request's body goes up
+/// meanwhile. `received` is what was read before, bytes. `None`: the end.
+pub async fn next_frame(
+    down: &mut Downstream<'_>,
+    up: &mut Upstream,
+    upload: &mut Pump,
+    received: u64,
+) -> Result<Option<Frame>, Error> {
+    poll_fn(|cx| {
+        poll_upload(cx, down, up, upload)?;
+        if let Poll::Ready(frame) = up.poll_frame(cx) {
+            return Poll::Ready(frame.transpose());
+        }
+        if down.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Error::ClientGone));
+        }
+        down.poll_silent(cx, upload.bytes + received).map(|()| Err(Error::Silent))
+    })
+    .await
+}
+
 /// How the response's body goes down.
 enum Way<'a> {
     /// Through user space, and somebody hears it.

@@ -106,7 +106,9 @@ pub async fn to_agent(
     mut head: RequestHead,
     down: &mut Downstream<'_>,
 ) -> Result<(), Failed> {
-    let Some(asked) = key::take(&mut head)? else {
+    let key = key::take(&mut head)?;
+    // A list is narrowed for each of its callers as it comes, and to ask for it twice does no harm.
+    let Some(asked) = key.filter(|_| ctx.due.narrow.is_none()) else {
         return repeat::to_agent(worker, ctx, permit, head, down).await;
     };
     let is_mesh = ctx.mesh.is_some();
@@ -247,6 +249,7 @@ async fn follow(
                     if let Some(epoch) = &epoch {
                         head.headers.set(EPOCH, epoch.as_bytes());
                     }
+                    ctx.due.add_to(&mut head);
                     ctx.status = Some(head.status.as_u16());
                     trace::kept_answer(worker, ctx, &head);
                     down.respond(&head, framing);
@@ -292,6 +295,7 @@ async fn again(
     if ctx.mesh.is_some() {
         head.headers.set(EPOCH, worker.shared.dedup.epoch.as_bytes());
     }
+    ctx.due.add_to(&mut head);
     ctx.status = Some(head.status.as_u16());
     trace::answered(worker, ctx, false);
     ctx.received = answer.body.len() as u64;

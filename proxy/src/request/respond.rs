@@ -15,7 +15,7 @@ use crate::audit;
 use crate::http::{Downstream, Error, Framing, Pump, RequestHead, ResponseHead, Watch, relay};
 use crate::request::ctx::Ctx;
 use crate::request::repeat::Sent;
-use crate::request::{answer, cors, explain, forward, trace, tunnel};
+use crate::request::{answer, cors, explain, forward, narrow, trace, tunnel};
 use crate::worker::Worker;
 
 /// How long a client that asked for `100 Continue` waits for the upstream to say so before the sidecar says it
@@ -100,9 +100,7 @@ pub async fn respond(
 ) -> Result<(), Failed> {
     let Sent { mut head, mut dialed, mut upload } = sent;
     edits.apply(&mut head);
-    for (name, value) in std::mem::take(&mut ctx.due.to_downstream) {
-        head.headers.append(&name, &value);
-    }
+    ctx.due.add_to(&mut head);
     cors::finish(ctx, &mut head);
     explain::tell(ctx, &mut head);
     ctx.status = Some(head.status.as_u16());
@@ -114,6 +112,11 @@ pub async fn respond(
         down.respond(&head, Framing::None);
         let upstream = dialed.upstream.into_tunnel().ok_or(Error::UpstreamReset)?;
         return tunnel::run(ctx, down, upstream, settings.tunnel_idle_timeout).await;
+    }
+    let narrow = ctx.due.narrow.take();
+    if let Some(narrow) = narrow.filter(|narrow| narrow::concerns(narrow, &head, dialed.upstream.framing())) {
+        let sent = Sent { head, dialed, upload };
+        return Box::pin(narrow::respond(worker, ctx, narrow, sent, down)).await;
     }
     down.respond(&head, dialed.upstream.framing());
     down.release();

@@ -6,9 +6,10 @@ use pilotfish_filters::verdict::Deny;
 
 use super::{Asked, action, custom};
 use crate::audit;
-use crate::http::RequestHead;
+use crate::http::{RequestHead, ResponseHead};
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
+use crate::request::narrow::{self, Narrow};
 use crate::worker::Worker;
 
 /// What a call that was allowed still owes: used by the stages after admit.
@@ -23,7 +24,7 @@ pub struct Due {
     /// The highest class of an answer that the caller may get.
     pub clearance: Option<usize>,
     /// The answer is a list that is narrowed to what the caller may use.
-    pub narrow: bool,
+    pub narrow: Option<Box<Narrow>>,
 }
 
 impl Due {
@@ -34,6 +35,13 @@ impl Due {
         }
         for (name, value) in std::mem::take(&mut self.to_upstream) {
             head.headers.set(&name, &value);
+        }
+    }
+
+    /// Does to the answer what it owes.
+    pub fn add_to(&mut self, head: &mut ResponseHead) {
+        for (name, value) in std::mem::take(&mut self.to_downstream) {
+            head.headers.append(&name, &value);
         }
     }
 }
@@ -76,7 +84,10 @@ pub async fn authorize(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) ->
     audit::decided(worker, ctx, asked, &asking, &judgement)?;
     match judgement.deny {
         Some(deny) => Err(deny),
-        None => Ok(()),
+        None => {
+            ctx.due.narrow = narrow::due(plan, asked, &who, &mut ctx.due.remove_upstream);
+            Ok(())
+        }
     }
 }
 
