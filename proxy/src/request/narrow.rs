@@ -55,6 +55,7 @@ pub struct Narrow {
     remote_ip: Option<IpAddr>,
     destination: Option<SocketAddr>,
     sni: Option<Box<str>>,
+    unix: u64,
     /// Where calls go, when a stream says so (MCP 2024-11-05).
     endpoint: Option<Box<str>>,
 }
@@ -73,6 +74,7 @@ pub fn due(plan: &Plan, asked: &Asked<'_>, who: &Who<'_>, remove: &mut Vec<Box<s
         remote_ip: who.remote_ip,
         destination: who.destination,
         sni: who.sni.map(Box::from),
+        unix: who.unix,
         endpoint: None,
     }))
 }
@@ -362,6 +364,7 @@ impl Narrow {
             sni: self.sni.as_deref(),
             claims: ctx.proven.claims.as_ref(),
             chain: ctx.proven.chain.as_deref(),
+            unix: self.unix,
         };
         let head = Would { head: &self.head, path, call };
         let asking = Asking { head: &head, call, caller: &self.caller, who: &who };
