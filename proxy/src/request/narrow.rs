@@ -90,7 +90,8 @@ fn list(head: &RequestHead, call: &Call) -> Option<List> {
     }
     // As the most obliging agent would read it.
     let loose = loosest(head.path());
-    let path = loose.as_ref().map_or(head.path(), |(path, _)| path).trim_end_matches('/').to_ascii_lowercase();
+    let path =
+        loose.as_ref().map_or(head.path(), |(path, _)| path).trim_end_matches('/').to_ascii_lowercase();
     let ends = |ends: &[&str]| ends.iter().any(|end| path.ends_with(end));
     if ends(&["/.well-known/agent-card.json", "/.well-known/agent.json", "/extendedagentcard", "/v1/card"]) {
         return Some(List::Card { in_result: false });
@@ -121,7 +122,9 @@ impl From<Bad> for Failed {
     fn from(bad: Bad) -> Self {
         Failed::Refused(match bad {
             Bad::Unreadable(why) => {
-                let detail = format!("the agent's list has to be narrowed to what its caller may use, and cannot be: {why}");
+                let detail = format!(
+                    "the agent's list has to be narrowed to what its caller may use, and cannot be: {why}"
+                );
                 Deny::with(Reason::ListUnreadable, detail)
             }
             Bad::Signed => {
@@ -251,7 +254,8 @@ impl Narrow {
             self.endpoint = Some(path_of(&data).into());
         }
         // Streams carry much else, and not all of it is JSON.
-        let narrowed = if Json::new(data.as_bytes()).is_some() { self.json(ctx, data.as_bytes())? } else { None };
+        let narrowed =
+            if Json::new(data.as_bytes()).is_some() { self.json(ctx, data.as_bytes())? } else { None };
         Ok(narrowed.map_or_else(|| event.clone(), |data| events::with_data(&event, &data)).into())
     }
 
@@ -429,7 +433,9 @@ impl Would<'_> {
     fn own(&self, name: &str) -> Option<Option<&str>> {
         match name {
             "mcp-method" if self.head.headers.contains(name) => Some(self.call.rpc_method.as_deref()),
-            "mcp-name" => Some(self.call.tool.as_deref().filter(|_| self.head.headers.contains("mcp-method"))),
+            "mcp-name" => {
+                Some(self.call.tool.as_deref().filter(|_| self.head.headers.contains("mcp-method")))
+            }
             _ => None,
         }
     }

@@ -177,14 +177,18 @@ mod tests {
 
     fn random(random: &mut Rng, depth: usize) -> String {
         let blank = |random: &mut Rng| ["", " ", "\n\t"][random.usize(0..3)];
-        let inner = |random: &mut Rng| format!("{}{}{}", blank(random), self::random(random, depth + 1), blank(random));
+        let inner = |random: &mut Rng| {
+            format!("{}{}{}", blank(random), self::random(random, depth + 1), blank(random))
+        };
         match random.u8(0..8) {
             0 | 1 if depth < 4 => {
                 let all: Vec<String> = (0..random.usize(0..4)).map(|_| inner(random)).collect();
                 format!("[{}{}]", blank(random), all.join(","))
             }
             2 | 3 if depth < 4 => {
-                let member = |(i, value): (usize, String)| format!("{}\"k{i}\"{}:{value}", ["", " "][i % 2], ["", " "][i / 2 % 2]);
+                let member = |(i, value): (usize, String)| {
+                    format!("{}\"k{i}\"{}:{value}", ["", " "][i % 2], ["", " "][i / 2 % 2])
+                };
                 let all: Vec<String> = (0..random.usize(0..4)).map(|_| inner(random)).collect();
                 format!("{{{}}}", all.into_iter().enumerate().map(member).collect::<Vec<_>>().join(","))
             }
