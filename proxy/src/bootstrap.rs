@@ -14,6 +14,7 @@ mod control;
 mod explain;
 pub mod otlp;
 mod probe;
+mod reading;
 mod supervise;
 mod telemetry;
 
@@ -22,6 +23,7 @@ pub use audit::{AuditLevel, AuditSettings};
 pub use control::{ControlSettings, Secret};
 pub use explain::ExplainCallers;
 pub use probe::ProbeKind;
+pub use reading::{PathNormalization, ReadingSettings};
 pub use supervise::{AgentLog, Duty, OnSidecarLoss, SuperviseSettings};
 pub use telemetry::{Slow, Switch, TelemetrySettings};
 
@@ -147,6 +149,10 @@ pub struct Settings {
     /// DNS server for ServiceEntries with `resolution: DNS`. [default: those of /etc/resolv.conf]
     #[arg(long, env = "PILOTFISH_DNS_SERVER", value_name = "ADDR")]
     pub dns_server: Option<SocketAddr>,
+
+    /// How requests are read.
+    #[command(flatten)]
+    pub reading: ReadingSettings,
 
     /// Which calls it logs.
     #[command(flatten)]

@@ -350,6 +350,7 @@ fn compile_options(settings: &Settings) -> CompileOptions {
         alone: settings.control.addresses.is_empty(),
         environment: Some(environment),
         capacity: settings.supervise.capacity,
+        normalization: settings.reading.path_normalization.into(),
         ..CompileOptions::default()
     }
 }

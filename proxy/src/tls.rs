@@ -91,6 +91,8 @@ pub struct MeshPeer {
     pub forwarded: Box<str>,
     /// `namespace/name`, when its identity is an agent's.
     pub agent: Option<Box<str>>,
+    /// The server name that it asked for; an address is none.
+    pub server_name: Option<Box<str>>,
     /// The same as policies see it.
     pub principal: Principal,
 }
@@ -105,7 +107,7 @@ impl MeshPeer {
         let _ = write!(forwarded, "Hash={};Subject=\"\";URI={}", hex(&peer.leaf), peer.id);
         let agent = peer.id.as_agent().map(|(namespace, name)| format!("{namespace}/{name}").into());
         let principal = principal(&peer.id);
-        MeshPeer { peer, forwarded: forwarded.into(), agent, principal }
+        MeshPeer { peer, forwarded: forwarded.into(), agent, server_name: None, principal }
     }
 }
 

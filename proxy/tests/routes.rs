@@ -108,7 +108,7 @@ async fn rewrites_change_path_and_authority() {
         ("/regex/a/b/c", "/b/c/of/a", "front.test"),
         ("/authority", "/authority", "inner.test"),
         ("/host-header", "/host-header", "set.test"),
-        ("/ok/%2e%2e/x;y?z", "/ok/%2e%2e/x;y", "front.test"),
+        ("/ok/%2F%2f/x;y?z", "/ok/%2F%2f/x;y", "front.test"),
     ] {
         let answer = h1::get(sidecar.outbound, "front.test", target, &[]).await.unwrap();
         let seen = answer.json();

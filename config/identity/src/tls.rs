@@ -3,6 +3,7 @@
 //! Certificate and trust are read from a [`LiveIdentity`] at each handshake. There is no resumption: a resumed session
 //! would skip the verification of the peer.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -156,8 +157,19 @@ impl Own {
     }
 }
 
+thread_local! {
+    static ASKED: Cell<Option<Box<str>>> = const { Cell::new(None) };
+}
+
+/// The server name that a client asked this thread for since the last time: to be taken after each step of a server's handshake,
+/// because rustls' unbuffered connections do not tell it otherwise.
+pub fn take_asked() -> Option<Box<str>> {
+    ASKED.take()
+}
+
 impl ResolvesServerCert for Own {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        ASKED.set(hello.server_name().map(Box::from));
         self.certified()
     }
 }

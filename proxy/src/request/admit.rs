@@ -14,6 +14,7 @@ use crate::worker::Worker;
 
 pub mod action;
 pub mod authorize;
+pub mod client;
 pub mod custom;
 pub mod rate;
 pub mod shed;

@@ -154,9 +154,13 @@ async fn establish(worker: &Worker, mut io: Io, mode: MtlsMode) -> Result<Accept
         _ => return Err(Failed::Nothing),
     }
     if first.first() == Some(&HANDSHAKE) && worker.shared.tls.has_identity() {
-        let (io, peer) = shake(worker, io, first).await?;
+        let (mut io, peer) = shake(worker, io, first).await?;
         let own = worker.shared.tls.own();
-        let peer = Rc::new(MeshPeer::new(peer, own.as_deref()));
+        let server_name = match &mut io {
+            Io::Tls(tls) => tls.take_server_name(),
+            _ => None,
+        };
+        let peer = Rc::new(MeshPeer { server_name, ..MeshPeer::new(peer, own.as_deref()) });
         return Ok(Accepted { io, first: BytesMut::new(), mesh: Some(peer) });
     }
     if mode == MtlsMode::Permissive {

@@ -135,12 +135,14 @@ fn request_lines() -> Vec<Row> {
         line("method with a NUL", "GE\0T / HTTP/1.1").bad(),
         line("method with a byte over 127", b"G\xcbT / HTTP/1.1").bad(),
         line("no method", " / HTTP/1.1").bad(),
-        line("dots and slashes stay as they are", "GET /a/../b//c/%2e%2e/%2Fd;p=1?q=/../ HTTP/1.1").check(
-            |seen, _| {
-                let same = seen[0].target() == "/a/../b//c/%2e%2e/%2Fd;p=1?q=/../";
-                if same { Ok(()) } else { Err("the target changed".into()) }
-            },
-        ),
+        line(
+            "dots are resolved, slashes stay as they are, the query too",
+            "GET /a/../b//c/%2e%2e/%2Fd;p=1?q=/../ HTTP/1.1",
+        )
+        .check(|seen, _| {
+            let normal = seen[0].target() == "/b//%2Fd;p=1?q=/../";
+            if normal { Ok(()) } else { Err("another target".into()) }
+        }),
     ]
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use pilotfish_identity::tls::take_asked;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
@@ -74,8 +75,10 @@ async fn shake(mut stream: TcpStream, mut session: Session, mut incoming: BytesM
     let mut plain = BytesMut::new();
     let mut sending = Sending::default();
     let mut received = incoming.len();
+    let mut asked = None;
     loop {
         let step = session.step(&mut incoming, &mut plain, &mut sending, &mut Job::Nothing);
+        asked = take_asked().or(asked);
         match step {
             Ok(Step::Again) => continue,
             Ok(Step::Open | Step::Blocked) => {}
@@ -93,7 +96,7 @@ async fn shake(mut stream: TcpStream, mut session: Session, mut incoming: BytesM
             sending.clear();
         }
         if !session.state().is_handshaking() {
-            return Ok(TlsIo::new(stream, session, incoming, plain));
+            return Ok(TlsIo::new(stream, session, incoming, plain, asked));
         }
         incoming.reserve(4096);
         received += match stream.read_buf(&mut incoming).await? {

@@ -59,11 +59,19 @@ pub struct TlsIo {
     reading: Reading,
     close_sent: bool,
     fuse: Rc<Fuse>,
+    asked: Option<Box<str>>,
 }
 
 impl TlsIo {
-    /// Takes over after the handshake: `incoming` was read beyond it, `plain` was decrypted.
-    pub(super) fn new(stream: TcpStream, session: Session, incoming: BytesMut, plain: BytesMut) -> TlsIo {
+    /// Takes over after the handshake: `incoming` was read beyond it, `plain` was decrypted, `asked` is the server
+    /// name that a client asked for.
+    pub(super) fn new(
+        stream: TcpStream,
+        session: Session,
+        incoming: BytesMut,
+        plain: BytesMut,
+        asked: Option<Box<str>>,
+    ) -> TlsIo {
         TlsIo {
             stream,
             session,
@@ -74,6 +82,7 @@ impl TlsIo {
             reading: Reading::Open,
             close_sent: false,
             fuse: Rc::default(),
+            asked,
         }
     }
 
@@ -100,6 +109,11 @@ impl TlsIo {
     /// The certificates that the peer showed, leaf first.
     pub fn peer_certificates(&self) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
         self.session.state().peer_certificates()
+    }
+
+    /// The server name that a client asked for, once.
+    pub fn take_server_name(&mut self) -> Option<Box<str>> {
+        self.asked.take()
     }
 
     /// The protocol that ALPN chose.

@@ -4,7 +4,7 @@
 use pilotfish_filters::authz::{Asking, Judgement, Who};
 use pilotfish_filters::verdict::Deny;
 
-use super::{Asked, action, custom};
+use super::{Asked, action, client, custom};
 use crate::audit;
 use crate::http::{RequestHead, ResponseHead};
 use crate::listen::Direction;
@@ -60,9 +60,9 @@ pub async fn authorize(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) ->
     let chain = ctx.proven.chain.clone();
     let who = Who {
         principal: ctx.mesh.map(|peer| &peer.principal),
-        remote_ip: None,
+        remote_ip: client::address(asked.head, worker.shared.settings.reading.trusted_hops),
         destination: asked.snapshot.agent,
-        sni: None,
+        sni: ctx.mesh.and_then(|peer| peer.server_name.as_deref()),
         claims: claims.as_ref(),
         chain: chain.as_deref(),
         unix: if claims.is_some() { unix_seconds(worker) } else { 0 },
