@@ -7,7 +7,7 @@ mod authz;
 mod block;
 mod catalogue;
 pub mod cluster;
-mod credentials;
+pub(crate) mod credentials;
 mod destination;
 mod egress;
 mod governance;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::call::Call;
 use crate::call_path::Agents;
 use crate::clock::Micros;
+use crate::credentials::SubjectToken;
 use crate::route::hash;
 use crate::shed::Priority;
 use crate::text::Text;
@@ -93,6 +94,8 @@ pub struct Inherited {
     pub trace: Handed,
     /// Its `tracestate`, if it has one.
     pub tracestate: Option<Arc<str>>,
+    /// Its valid token, when tokens are exchanged for others.
+    pub token: Option<Arc<SubjectToken>>,
 }
 
 /// An inbound call that is being served.

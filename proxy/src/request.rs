@@ -7,6 +7,7 @@ pub mod admit;
 pub mod answer;
 pub mod authenticate;
 pub mod cors;
+pub mod credential;
 pub mod ctx;
 pub mod decode;
 pub mod dedup;

@@ -14,6 +14,7 @@ use pilotfish_filters::plan::Plan;
 use pilotfish_filters::state::State;
 use tokio::sync::Notify;
 
+use crate::credentials::LiveSet;
 use crate::tls::outside::OutsideSet;
 use crate::tokens::Issuers;
 
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub outside: OutsideSet,
     /// The issuers that the plan's token rules name.
     pub issuers: Issuers,
+    /// What is shown to hosts outside of the mesh.
+    pub credentials: LiveSet,
     /// Where the local agent listens (`--app`), when there is one and its name resolves.
     pub agent: Option<SocketAddr>,
     /// How many documents it was made of.
@@ -61,6 +64,7 @@ impl Snapshots {
             plan,
             outside: OutsideSet::default(),
             issuers: Issuers::default(),
+            credentials: LiveSet::default(),
             agent: None,
             resources: 0,
             published: SystemTime::now(),

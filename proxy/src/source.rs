@@ -20,6 +20,7 @@ use pilotfish_filters::compile::cluster::dns_names;
 use pilotfish_filters::compile::{CompileOptions, compile};
 
 use crate::bootstrap::{OutboundPolicy, Settings};
+use crate::credentials;
 use crate::resolve::Answers;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
@@ -265,8 +266,9 @@ impl Publisher {
         let version = shared.snapshots.version() + 1;
         let agent = self.agent(&answers);
         let issuers = shared.tokens.follow(plan.tokens());
-        let snapshot =
-            Snapshot { version, plan, outside, issuers, agent, resources, published: SystemTime::now() };
+        let credentials = credentials::follow(shared, &plan);
+        let published = SystemTime::now();
+        let snapshot = Snapshot { version, plan, outside, issuers, credentials, agent, resources, published };
         snapshot.plan.settle_limits(shared.clock.now());
         shared.exporter.follow(&snapshot.plan);
         self.answers = answers;

@@ -14,6 +14,7 @@ mod chains;
 mod control;
 mod conversations;
 mod cors;
+mod credentials;
 mod deadlines;
 mod dedup;
 mod egress;

@@ -86,7 +86,7 @@ fn is_variable(cx: &mut Cx<'_>, variable: Text<'_>) {
 }
 
 /// `http://HOST[:PORT][/PATH]`, without what may hold a secret.
-fn checked(endpoint: &str, grpc: bool) -> Result<(), (String, &'static str)> {
+pub(super) fn checked(endpoint: &str, grpc: bool) -> Result<(), (String, &'static str)> {
     const FORM: &str = "write a URL, such as `http://collector:4317` or `https://collector.example.com:4318`";
     let rest = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
     let Some(rest) = rest else {

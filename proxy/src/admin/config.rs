@@ -8,6 +8,7 @@ use pilotfish_filters::cluster::Cluster;
 use pilotfish_filters::endpoint::Endpoint;
 use serde_json::{Value, json};
 
+use crate::credentials;
 use crate::server::Shared;
 use crate::telemetry::text::push_time;
 
@@ -30,6 +31,7 @@ pub(super) fn render(shared: &Shared) -> String {
         "identity": identity(shared),
         "issuers": shared.tokens.describe(shared.clock.epoch()),
         "last_reload": last_reload(shared),
+        "credentials": credentials::render(shared),
         "plan": plan,
     });
     format!("{value:#}\n")

@@ -5,10 +5,12 @@
 use std::sync::Arc;
 
 use pilotfish_filters::authz::{Chain, Claims};
+use pilotfish_filters::credentials::SubjectToken;
 use pilotfish_filters::tokens::{Found, Place, TokenRules, Unclear};
 use pilotfish_filters::verdict::{Deny, Reason};
 use tokio::time::{Instant, timeout_at};
 
+use crate::credentials::subject;
 use crate::http::RequestHead;
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
@@ -22,6 +24,8 @@ use crate::worker::Worker;
 pub struct Proven {
     /// authenticate: what its token says.
     pub claims: Option<Arc<Claims>>,
+    /// authenticate: the token itself, when the agent's calls exchange it for others.
+    pub token: Option<Arc<SubjectToken>>,
     /// delegation: for whom the caller acts.
     pub chain: Option<Arc<Chain>>,
 }
@@ -46,7 +50,13 @@ pub async fn authenticate(
     });
     let verified = match found {
         Ok(None) => Ok(None),
-        Ok(Some(found)) => verify(worker, snapshot, &found).await.map(Some),
+        Ok(Some(found)) => {
+            let verified = verify(worker, snapshot, &found).await;
+            if verified.is_ok() && snapshot.plan.credentials().exchanges() {
+                ctx.proven.token = Some(subject(&found.token));
+            }
+            verified.map(Some)
+        }
         Err(why) => Err(why),
     };
     let verified = verified.map_err(|why| refuse(worker, why))?;

@@ -56,6 +56,8 @@ pub struct Way<'a> {
     pub mesh: bool,
     /// Whether it has to be a new connection (HTTP/1).
     pub unused: bool,
+    /// Whether its address stands in a document, instead of being what a name leads to.
+    pub literal: bool,
 }
 
 impl<'a> Way<'a> {
@@ -83,6 +85,7 @@ impl<'a> Way<'a> {
             cluster: Some(cluster),
             protocol,
             unused: false,
+            literal: endpoint.hostname.is_none(),
         })
     }
 
@@ -95,7 +98,8 @@ impl<'a> Way<'a> {
         secure: Secure<'a>,
     ) -> Self {
         let (key, mesh) = (Key::Address(address), secure.is_mesh());
-        Way { key, address: Address::Tcp(address), settings, cluster, protocol, secure, mesh, unused: false }
+        let address = Address::Tcp(address);
+        Way { key, address, settings, cluster, protocol, secure, mesh, unused: false, literal: false }
     }
 }
 

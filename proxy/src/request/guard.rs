@@ -155,6 +155,7 @@ pub fn remember(worker: &Worker, ctx: &mut Ctx<'_>, call: &Call, head: &RequestH
         deny_cycles: ctx.standing.deny_cycles,
         trace: trace::handed(ctx),
         tracestate: trace::state(head),
+        token: ctx.proven.token.take(),
     };
     let nonce = worker.with_rng(|rng| rng.u64(..));
     ctx.serving = Some(serving.begin(inherited, Keys::of(call), nonce));

@@ -31,7 +31,7 @@ use crate::request::dial::{self, Protocol};
 use crate::request::mirror::{self, Original};
 use crate::request::respond::{self, Edits, Failed};
 use crate::request::select::{self, Selected, Wish, room};
-use crate::request::{explain, forward, replay, start, trace, tunnel};
+use crate::request::{credential, explain, forward, replay, start, trace, tunnel};
 use crate::telemetry::call::Acted;
 use crate::tls::outside::OutsideSet;
 use crate::worker::Worker;
@@ -140,6 +140,7 @@ pub async fn by_rule<'p>(
         ctx.endpoint = Some(lease.endpoint().addr);
         explain::chosen(ctx, lease.endpoint().addr);
         if head.method == Method::CONNECT {
+            credential::tunnelled(ctx, &head);
             let way =
                 dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), Protocol::Http1)?;
             return Box::pin(tunnel::connect_through(worker, ctx, &[way.for_tunnel()], down)).await;

@@ -19,7 +19,7 @@ use crate::request::admit::Permit;
 use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Protocol};
 use crate::request::respond::{self, Edits, Failed};
-use crate::request::{egress, forward, replay, trace, tunnel};
+use crate::request::{credential, egress, forward, replay, trace, tunnel};
 use crate::telemetry::call::Acted;
 use crate::tls::dial::Secure;
 use crate::worker::Worker;
@@ -145,6 +145,7 @@ async fn to_addresses(
     edits: &Edits<'_>,
 ) -> Result<(), Failed> {
     if head.method == Method::CONNECT {
+        credential::tunnelled(ctx, &head);
         let ways: Vec<_> =
             to.list.iter().map(|address| to.way(*address, Protocol::Http1).for_tunnel()).collect();
         return tunnel::connect_through(worker, ctx, &ways, down).await;

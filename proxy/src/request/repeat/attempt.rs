@@ -10,6 +10,7 @@ use pilotfish_filters::retry::Happened;
 use pilotfish_filters::verdict::{Deny, Fault, Reason};
 
 use crate::http::{Downstream, Error, Frame, Pump, RequestHead, ResponseHead, Source, exchange};
+use crate::request::credential::{self, Shown};
 use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Dialed, Protocol};
 use crate::request::repeat::course;
@@ -130,11 +131,28 @@ pub async fn try_way(
     limit: Option<Duration>,
 ) -> Result<Sent, Unsent> {
     let whole = async {
+        let shown = match credential::wanted(ctx, way, head).map_err(Unsent::Refused)? {
+            // On the heap: few calls have one.
+            Some(live) => {
+                let mut obtaining = Box::pin(credential::obtain(worker, ctx, live));
+                Some(
+                    down.unless_gone(obtaining.as_mut())
+                        .await
+                        .map_err(Unsent::gone)?
+                        .map_err(Unsent::Refused)?,
+                )
+            }
+            None => None,
+        };
         let dialed = down.unless_gone(pin!(dial::dial(worker, way))).await;
         let dialed = dialed.map_err(Unsent::gone)?.map_err(Unsent::NotConnected)?;
         guard::leave(worker, ctx, head, way.hop(ctx.direction)).map_err(Unsent::Refused)?;
         delegation::leave(worker, ctx, head, way.hop(ctx.direction)).map_err(Unsent::Refused)?;
-        send(head, down, dialed).await
+        let sent = send(head, down, dialed, shown.as_ref()).await;
+        if let (Ok(sent), Some(shown)) = (&sent, &shown) {
+            shown.answered(worker, sent.head.status.as_u16());
+        }
+        sent
     };
     // What the rule gives the call is enforced here too, so that the endpoint is remembered for it.
     let (limit, unsent) = match (limit, time::left_to_try(worker, ctx)) {
@@ -147,9 +165,20 @@ pub async fn try_way(
 }
 
 /// Sends the request and waits for the answer's head.
-pub async fn send(head: &RequestHead, down: &mut Downstream<'_>, mut dialed: Dialed) -> Result<Sent, Unsent> {
+async fn send(
+    head: &mut RequestHead,
+    down: &mut Downstream<'_>,
+    mut dialed: Dialed,
+    shown: Option<&Shown>,
+) -> Result<Sent, Unsent> {
     let mut upload = Pump::new();
-    dialed.upstream.request(head, down.framing());
+    match shown {
+        None => dialed.upstream.request(head, down.framing()),
+        Some(shown) => {
+            let framing = down.framing();
+            shown.request(head, &mut dialed.upstream, framing).map_err(Unsent::Refused)?;
+        }
+    }
     match exchange(down, &mut dialed.upstream, &mut upload, respond::CONTINUE_WAIT).await {
         Ok(head) => Ok(Sent { head, dialed, upload }),
         Err(error) => Err(Unsent::Broken { error, reused: dialed.reused }),

@@ -12,12 +12,12 @@ use pilotfish_filters::trace::SpanId;
 use super::Task;
 use super::attempt::{Sent, Unsent, protocol, try_way};
 use super::course::Course;
-use crate::http::{Downstream, Pump, RequestHead, exchange_alone};
+use crate::http::{Downstream, Framing, Pump, RequestHead, exchange_alone};
 use crate::request::ctx::Ctx;
 use crate::request::dial::{self, Protocol};
-use crate::request::guard;
 use crate::request::select::{self, Selected, Wish};
 use crate::request::trace;
+use crate::request::{credential, guard};
 use crate::telemetry::call::Ended;
 use crate::worker::Worker;
 
@@ -184,10 +184,20 @@ async fn send(
 ) -> Option<Sent> {
     let (cluster, endpoint) = (second.cluster, second.lease.endpoint());
     let way = dial::Way::to_endpoint(worker, task.outside, cluster, endpoint, second.protocol).ok()?;
+    let shown = match credential::wanted(ctx, &way, head).ok()? {
+        Some(live) => Some(Box::pin(credential::obtain(worker, ctx, live)).await.ok()?),
+        None => None,
+    };
     let mut dialed = dial::dial(worker, &way).await.ok()?;
     guard::leave(worker, ctx, head, way.hop(ctx.direction)).ok()?;
     let mut upload = Pump::new();
-    dialed.upstream.request(head, crate::http::Framing::None);
+    match &shown {
+        None => dialed.upstream.request(head, Framing::None),
+        Some(shown) => shown.request(head, &mut dialed.upstream, Framing::None).ok()?,
+    }
     let head = exchange_alone(&mut dialed.upstream, &mut upload, Default::default()).await.ok()?;
+    if let Some(shown) = shown {
+        shown.answered(worker, head.status.as_u16());
+    }
     Some(Sent { head, dialed, upload })
 }

@@ -18,6 +18,7 @@ use pilotfish_filters::verdict::Reason;
 use super::family::{Distribution, Families, Family, Kind, Label, Unit, Value};
 use super::{BUCKETS, CLASSES, Counter, DirectionMetrics, HANDSHAKE_REASONS, MirrorMetrics, WorkerMetrics};
 use super::{agentic, requests};
+use crate::credentials;
 use crate::listen::Direction;
 use crate::memory;
 use crate::server::Shared;
@@ -42,6 +43,7 @@ pub fn collect(shared: &Shared) -> Vec<Family> {
     tokens::collect(&mut page, shared);
     overload::collect(&mut page, shared);
     starts::collect(&mut page, shared);
+    credentials::collect(&mut page, shared);
     endpoints::collect(&mut page, shared);
     export::collect(&mut page, shared);
     audit::collect(&mut page, shared);
