@@ -1,6 +1,7 @@
 //! What the sidecar shows to hosts outside on its agent's behalf: keys from files, tokens that it obtains or exchanges; to whom it is
 //! never shown, and that nobody else sees it.
 
+mod behalf;
 mod hosts;
 mod keys;
 mod tokens;

@@ -9,11 +9,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::h1::H1;
 
-/// What it does with trace headers.
+/// What it does with headers that it is to pass on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manners {
-    /// It passes them on.
+    /// It passes those of traces on.
     Forwards,
+    /// It passes on which call it serves, and nothing else.
+    Tells,
     /// It passes nothing on.
     Drops,
 }
@@ -86,8 +88,13 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
         }
         let passes = |line: &&str| {
             let name = line.split(':').next().unwrap_or_default();
-            let wanted = ["traceparent", "tracestate", "baggage", "agent-workflow"].contains(&name);
-            wanted && shared.manners == Manners::Forwards
+            match shared.manners {
+                Manners::Forwards => {
+                    ["traceparent", "tracestate", "baggage", "agent-workflow"].contains(&name)
+                }
+                Manners::Tells => name == "x-pilotfish-call",
+                Manners::Drops => false,
+            }
         };
         let passed: Vec<&str> = head.lines().filter(passes).collect();
         let outbound = *shared.outbound.get().unwrap();

@@ -177,7 +177,9 @@ async fn only_over_verified_tls_or_on_this_machine() {
         ("far", far + &shown, 503, "in plaintext; a DestinationRule"),
         ("nobody's", shown.clone(), 503, "in plaintext"),
     ] {
-        let sidecar = sidecar().yaml("a.yaml", yaml).args(&["--dns-server", &dns.addr().to_string()]).start();
+        let sidecar = sidecar().yaml("a.yaml", yaml).args(&["--dns-server", &dns.addr().to_string()]);
+        // The name server is on this thread.
+        let sidecar = sidecar.launch().ready().await;
         let request = match name {
             // As HTTP_PROXY does, to a host that no document names.
             "nobody's" => {
