@@ -46,6 +46,7 @@ mod streams;
 mod supervise;
 mod support;
 mod tls;
+mod tokens;
 mod trace_context;
 mod trace_spans;
 mod upstreams;
