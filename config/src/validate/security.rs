@@ -353,6 +353,53 @@ fn is_bound(text: &str) -> bool {
     digits.trim().parse::<u64>().is_ok()
 }
 
+/// A header that a rule writes: none that frames messages, and none that only sidecars write.
+fn written_header(cx: &mut Cx<'_>, header: Text<'_>) -> String {
+    const RESERVED: &[&str] = &[
+        "agent-hops",
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-forwarded-client-cert",
+    ];
+    let name = header.value.to_ascii_lowercase();
+    if !is_header_name(&name) || name.contains(['.', '*']) {
+        cx.error(header.node, format!("`{}` is not a header name", clip_text(header.value)));
+    } else if RESERVED.contains(&name.as_str()) || name.starts_with("x-pilotfish-") {
+        cx.error_hint(header.node, format!("`{name}` is not a rule's to write"), "a name of your own, as in `x-user`");
+    }
+    header.value.to_owned()
+}
+
+/// Keys in a document: what can be said of them without the arithmetic, which the sidecar does.
+fn key_set(cx: &mut Cx<'_>, jwks: Text<'_>) {
+    let set = serde_json::from_str::<serde_json::Value>(jwks.value).unwrap_or_default();
+    let keys = match set.get("keys") {
+        Some(keys) => keys.as_array().map(Vec::as_slice),
+        None => set.get("kty").map(|_| std::slice::from_ref(&set)),
+    };
+    let Some(keys) = keys else {
+        cx.error(jwks.node, "not a JSON Web Key Set");
+        return;
+    };
+    let is = |kind: &str| keys.iter().any(|key| key.get("kty").and_then(serde_json::Value::as_str) == Some(kind));
+    if is("oct") {
+        cx.error_hint(
+            jwks.node,
+            "a shared secret (`oct`) is no key of an issuer: whoever can check its tokens can make them",
+            "public keys: RSA, EC or OKP",
+        );
+    } else if !["RSA", "EC", "OKP"].into_iter().any(is) {
+        cx.error_hint(jwks.node, "the key set has no key that can be used", "RSA, EC (P-256, P-384) or OKP (Ed25519)");
+    }
+}
+
 /// Reads a RequestAuthentication.
 pub(super) fn request_authentication(
     cx: &mut Cx<'_>,
@@ -367,8 +414,12 @@ pub(super) fn request_authentication(
 fn jwt_rule(cx: &mut Cx<'_>, spec: &JwtRuleSpec<'_>) -> JwtRule {
     let uri = spec.jwks_uri.or(spec.jwks_uri_old).filter(|uri| !uri.value.is_empty());
     let issuer = spec.issuer.map_or(String::new(), |issuer| issuer.value.to_owned());
+    let jwks = spec.jwks.filter(|jwks| !jwks.value.is_empty());
     if issuer.is_empty() && uri.is_none() {
         cx.error(spec.node, "`issuer` or `jwksUri` must not be empty");
+    } else if uri.is_none() && jwks.is_none() && !issuer.contains("://") {
+        let message = format!("there are no keys: the issuer `{}` is no address that could be asked", clip_text(&issuer));
+        cx.warn(spec.node, message, "write `jwksUri` or `jwks`");
     }
     if let Some(uri) = uri {
         let rest = uri.value.strip_prefix("https://").or_else(|| uri.value.strip_prefix("http://"));
@@ -382,25 +433,21 @@ fn jwt_rule(cx: &mut Cx<'_>, spec: &JwtRuleSpec<'_>) -> JwtRule {
             );
         }
     }
-    let jwks = spec.jwks.filter(|jwks| !jwks.value.is_empty());
     if let Some(jwks) = jwks {
-        let keys = serde_json::from_str::<serde_json::Value>(jwks.value).ok();
-        if keys.as_ref().and_then(|keys| keys.get("keys").or(keys.get("kty"))).is_none() {
-            cx.error(jwks.node, "not a JSON Web Key Set");
-        }
+        key_set(cx, jwks);
     }
     let mut from_headers = Vec::new();
     for header in spec.from_headers.iter().flatten() {
         let Some(name) = header.name else { continue };
+        if !name.value.is_empty() && !is_header_name(name.value) {
+            cx.error(name.node, format!("`{}` is not a header name", clip_text(name.value)));
+        }
         from_headers.push((cx.not_empty(name), header.prefix.map(|prefix| prefix.value.to_owned())));
     }
     let mut output_claim_to_headers = Vec::new();
     for entry in spec.output_claim_to_headers.iter().flatten() {
         let (Some(header), Some(claim)) = (entry.header, entry.claim) else { continue };
-        if !is_header_name(header.value) || header.value.contains(['.', '*']) {
-            cx.error(header.node, format!("`{}` is not a header name", clip_text(header.value)));
-        }
-        output_claim_to_headers.push((header.value.to_owned(), cx.not_empty(claim)));
+        output_claim_to_headers.push((written_header(cx, header), cx.not_empty(claim)));
     }
     JwtRule {
         issuer,
@@ -410,7 +457,7 @@ fn jwt_rule(cx: &mut Cx<'_>, spec: &JwtRuleSpec<'_>) -> JwtRule {
         from_headers,
         from_params: cx.texts(spec.from_params.as_ref()),
         from_cookies: cx.texts(spec.from_cookies.as_ref()),
-        output_payload_to_header: spec.output_payload_to_header.map(|header| header.value.to_owned()),
+        output_payload_to_header: spec.output_payload_to_header.map(|header| written_header(cx, header)),
         forward_original_token: spec.forward_original_token.is_some_and(|forward| forward.value),
         output_claim_to_headers,
         timeout: spec.timeout.map(|time| cx.duration(time)),
