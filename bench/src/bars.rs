@@ -44,7 +44,7 @@ const fn absolute(work: Work, ours: Peer, value: &'static str, words: &'static s
 const CPU: &str = "CPU per request";
 
 /// All of them.
-pub const BARS: [Bar; 53] = [
+pub const BARS: [Bar; 55] = [
     Bar { aim: Some(0.85), ..ratio(Work::H1, "cpu_us", CPU, Peer::Haproxy, 1.05) },
     ratio(Work::H1, "cpu_us", CPU, Peer::Envoy, 0.35),
     ratio(Work::H1, "cpu_us", CPU, Peer::Pingora, 0.6),
@@ -155,6 +155,8 @@ pub const BARS: [Bar; 53] = [
         ..ratio(Work::Authz, "cpu_us", "CPU per request, every call audited ÷ not", Peer::Pilotfish, 1.05)
     },
     absolute(Work::Roles, Peer::Control, "roles_ms", "10,000 roles pushed, ms", 200.0),
+    absolute(Work::Tokens, Peer::Control, "known_us", "a token seen before, us", 2.0),
+    absolute(Work::Tokens, Peer::Control, "es256_us", "a new ES256 token, us", 150.0),
     absolute(Work::Failing, Peer::Pilotfish, "failed_early_pct", "callers' errors in the first 2 s, %", 0.5),
     Bar {
         at: "one slow",

@@ -19,6 +19,7 @@ use crate::process::{Place, Process, pinned};
 use crate::reload;
 use crate::start;
 use crate::telemetry;
+use crate::tokens;
 use crate::traces;
 use crate::work::{Values, Work};
 
@@ -238,9 +239,13 @@ impl Bench {
             Work::Failing | Work::Slow | Work::Storm | Work::Overload => self.policies(work, &bed),
             Work::Idle => self.idle(&bed).map(plain),
             // They have no proxy, and were run above.
-            Work::Fleet | Work::Nodes | Work::Start | Work::Placement | Work::Spans | Work::Roles => {
-                Ok(Vec::new())
-            }
+            Work::Fleet
+            | Work::Nodes
+            | Work::Start
+            | Work::Placement
+            | Work::Spans
+            | Work::Roles
+            | Work::Tokens => Ok(Vec::new()),
             Work::Reload => {
                 let load = |flags: &str| {
                     let command = self.load("rate", port, flags);
@@ -263,6 +268,7 @@ impl Bench {
             Work::Start => start::run(binary, &self.exe, dir, self.port, self.quick),
             Work::Placement => placement::measure(&self.exe, self.quick),
             Work::Roles => authz::run(binary, dir, self.port),
+            Work::Tokens => tokens::measure(&self.exe),
             Work::Spans => traces::run(binary, dir, self.port, place, core),
             _ => return None,
         })

@@ -19,6 +19,7 @@ mod run;
 mod samples;
 mod start;
 mod telemetry;
+mod tokens;
 mod traces;
 mod upstream;
 mod work;
@@ -65,6 +66,8 @@ enum Command {
     /// of the cards, those that find no place are sent away; against best-fit (the machine with the least left of processor,
     /// memory and cards together, then the fullest card) and first-fit.
     Placement(placement::PlacementArgs),
+    /// Look at callers' tokens, known and new ones, and print microseconds for each
+    Tokens(tokens::TokenArgs),
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -149,5 +152,6 @@ fn main() -> std::io::Result<()> {
         Command::Collect { port } => telemetry::collect(port),
         Command::Load(args) => make_load(args),
         Command::Placement(args) => placement::run(&args),
+        Command::Tokens(args) => tokens::run(&args),
     }
 }

@@ -70,6 +70,13 @@ fn columns(work: Work) -> Vec<Column> {
         Work::Roles => {
             vec![("10,000 roles ms", "roles_ms", 0, true), ("slowest ms", "roles_max_ms", 0, true)]
         }
+        Work::Tokens => vec![
+            ("known us", "known_us", 2, true),
+            ("new ES256 us", "es256_us", 0, true),
+            ("ES384 us", "es384_us", 0, true),
+            ("EdDSA us", "eddsa_us", 0, true),
+            ("RS256 us", "rs256_us", 0, true),
+        ],
         Work::Placement => vec![
             ("10,000 ms", "all_ms", 1, true),
             ("some apart ms", "apart_all_ms", 1, true),
@@ -167,6 +174,7 @@ fn compared(work: Work) -> &'static str {
         Work::Start => "beyond_ms",
         Work::Placement => "all_ms",
         Work::Roles => "roles_ms",
+        Work::Tokens => "known_us",
         Work::Spans => "search_ms",
         Work::Latency => "added_p50",
         Work::Slow => "p99",

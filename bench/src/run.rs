@@ -19,7 +19,7 @@ use crate::work::{Values, Work};
 #[derive(Args)]
 pub struct RunArgs {
     /// Workloads, separated by commas: h1 table body h2c hash latency events idle reload mesh handshakes fleet
-    /// nodes start placement policies telemetry authz roles spans failing slow storm overload
+    /// nodes start placement policies telemetry authz roles tokens spans failing slow storm overload
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
     /// Peers, separated by commas: pilotfish haproxy haproxy-splice haproxy-h2 nginx pingora envoy pilotfish-control

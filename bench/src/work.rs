@@ -46,6 +46,8 @@ pub enum Work {
     Authz,
     /// Ten thousand roles to a sidecar.
     Roles,
+    /// Tokens of callers.
+    Tokens,
     /// Spans into the control plane's trace store, and searches in it.
     Spans,
     /// One of ten endpoints answers 500.
@@ -63,7 +65,7 @@ pub type Values = BTreeMap<String, f64>;
 
 impl Work {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::H1,
         Self::Table,
         Self::Body,
@@ -83,6 +85,7 @@ impl Work {
         Self::Telemetry,
         Self::Authz,
         Self::Roles,
+        Self::Tokens,
         Self::Spans,
         Self::Failing,
         Self::Slow,
@@ -112,6 +115,7 @@ impl Work {
             Self::Telemetry => "telemetry",
             Self::Authz => "authz",
             Self::Roles => "roles",
+            Self::Tokens => "tokens",
             Self::Spans => "spans",
             Self::Failing => "failing",
             Self::Slow => "slow",
@@ -160,6 +164,7 @@ impl Work {
                 "inbound sidecar, mutual TLS: 100 AuthorizationPolicies with 1,000 rules, and an audit record of each call, against none (its CPU alone)"
             }
             Self::Roles => "10,000 roles from the store until a sidecar decides by them",
+            Self::Tokens => "a caller's token: seen before, and new (one thread, no sockets)",
             Self::Spans => {
                 "control plane: 50,000 spans/s by OTLP over HTTP for a minute (a request is a span); searches over a million"
             }
@@ -185,9 +190,13 @@ impl Work {
             Self::Latency | Self::Events => &[Direct, Pilotfish, Haproxy, Nginx, Pingora, Envoy],
             Self::Reload => &[PilotfishBig],
             Self::Mesh => &[Pilotfish, Haproxy, HaproxyH2, Nginx, Envoy],
-            Self::Fleet | Self::Nodes | Self::Spans | Self::Start | Self::Placement | Self::Roles => {
-                &[Peer::Control]
-            }
+            Self::Fleet
+            | Self::Nodes
+            | Self::Spans
+            | Self::Start
+            | Self::Placement
+            | Self::Roles
+            | Self::Tokens => &[Peer::Control],
             Self::Authz => &[Peer::PilotfishOpen, Pilotfish, Peer::PilotfishAudited],
             Self::Policies => &[Pilotfish, Peer::PilotfishPolicies],
             Self::Telemetry => {
@@ -205,7 +214,13 @@ impl Work {
         match self {
             Self::Latency => 7,
             // Two minutes each.
-            Self::Fleet | Self::Nodes | Self::Spans | Self::Start | Self::Placement | Self::Roles => 1,
+            Self::Fleet
+            | Self::Nodes
+            | Self::Spans
+            | Self::Start
+            | Self::Placement
+            | Self::Roles
+            | Self::Tokens => 1,
             _ => 3,
         }
     }

@@ -77,6 +77,12 @@ impl Tokens {
         })
     }
 
+    /// Issuers whose keys could not be taken when they were last looked at.
+    pub fn stale(&self) -> u64 {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().filter(|issuer| issuer.is_stale()).count() as u64
+    }
+
     /// What is known of each issuer, for `/config`; never a key.
     pub fn describe(&self, epoch: Epoch) -> Value {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

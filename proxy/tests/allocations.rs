@@ -1,4 +1,4 @@
-//! What telemetry may not cost: memory, for calls whose traces nobody keeps. Real calls go through a worker of this process, whose
+//! What telemetry and tokens may not cost: memory, for calls whose traces nobody keeps, and callers that were seen before. Real calls go through a worker of this process, whose
 //! thread counts what it allocates.
 // The test's own helpers fail the test as the test itself does.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
@@ -21,6 +21,7 @@ use pilotfish_proxy::server::{Shared, run_worker};
 use pilotfish_proxy::source::Publisher;
 use pilotfish_proxy::telemetry::call::CallRecord;
 use pilotfish_proxy::worker::Worker;
+use pilotfish_testkit::tokens::{Signer, key_set};
 use pilotfish_testkit::{H1, Origin};
 
 #[global_allocator]
@@ -73,13 +74,13 @@ const BATCH: u64 = 200;
 const OF_A_CALL: u64 = 5;
 
 /// What so many calls with these headers allocate on the worker, at least, with these flags; the ring is long full by then.
-async fn measure(flags: &[&str], inbound: bool, headers: &[&str]) -> (u64, u64) {
+async fn measure(flags: &[&str], inbound: bool, headers: &[&str], more: &str) -> (u64, u64) {
     let origin = Origin::plain().await;
     let folder = tempfile::tempdir().unwrap();
     let yaml = format!(
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: a}}\nspec:\n  hosts: [a.test]\n  \
          ports: [{{number: 80, name: web, protocol: HTTP}}]\n  resolution: STATIC\n  endpoints:\n  - {{address: 127.0.0.1, \
-         ports: {{web: {}}}}}\n",
+         ports: {{web: {}}}}}\n{more}",
         origin.port()
     );
     std::fs::write(folder.path().join("a.yaml"), yaml).unwrap();
@@ -139,11 +140,11 @@ async fn measure(flags: &[&str], inbound: bool, headers: &[&str]) -> (u64, u64) 
 
 /// One test, because the count is one for the process.
 #[tokio::test]
-async fn calls_that_are_not_sampled_take_no_memory_for_telemetry() {
+async fn known_tokens_and_calls_that_are_not_sampled_take_no_memory() {
     let parent = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
     let none = ["--trace-sampling", "off", "--trace-propagators", "none", "--trace-inference", "off"];
     for inbound in [false, true] {
-        let (least, records) = measure(&none, inbound, &[]).await;
+        let (least, records) = measure(&none, inbound, &[], "").await;
         assert_eq!(records, 0, "records are used again");
         assert!(least <= OF_A_CALL * BATCH + BATCH / 10, "{least} allocations in {BATCH} calls");
         for (flags, headers) in [
@@ -155,7 +156,7 @@ async fn calls_that_are_not_sampled_take_no_memory_for_telemetry() {
                 &[parent, "agent-workflow: w"],
             ),
         ] {
-            let (made, records) = measure(flags, inbound, headers).await;
+            let (made, records) = measure(flags, inbound, headers, "").await;
             assert_eq!(records, 0, "{flags:?}");
             // Its connection has a buffer more at times, and a timer; a call has nothing more.
             assert!(
@@ -164,4 +165,20 @@ async fn calls_that_are_not_sampled_take_no_memory_for_telemetry() {
             );
         }
     }
+    a_known_token_takes_no_memory(&none).await;
+}
+
+/// A caller's token that was seen before, against a header that is no token to anybody.
+async fn a_known_token_takes_no_memory(flags: &[&str]) {
+    let signer = Signer::new("ES256", "k");
+    let rule = format!(
+        "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: t}}\nspec:\n  jwtRules:\n  - issuer: i\n    \
+         jwks: '{}'\n    outputClaimToHeaders: [{{header: x-user, claim: sub}}]\n",
+        key_set([&signer])
+    );
+    let bearer =
+        format!("authorization: Bearer {}", signer.token(&serde_json::json!({"iss": "i", "sub": "alice"})));
+    let (least, _) = measure(flags, true, &[&bearer], "").await;
+    let (made, _) = measure(flags, true, &[&bearer], &rule).await;
+    assert!(made <= least + BATCH / 10, "{made} allocations in {BATCH} calls with a token, {least} without");
 }

@@ -118,12 +118,18 @@ async fn without_a_token_a_call_goes_on_and_cannot_say_what_a_token_would() {
     let (agent, signer) = (Origin::plain().await, Signer::new("ES384", "k1"));
     let more = "outputPayloadToHeader: x-payload\noutputClaimToHeaders: [{header: x-user, claim: sub}, {header: x-mail, claim: mail}]";
     let sidecar = sidecar().yaml("a.yaml", inline([&signer], more)).app(agent.addr()).start();
-    let forged =
-        ["X-User: root", "x-mail: root@x", "X-PAYLOAD: e30", "x-user: root", "authorization: Basic cm9vdA=="];
+    let forged = [
+        "X-User: root",
+        "x-mail: root@x",
+        "X-PAYLOAD: e30",
+        "x-user: root",
+        "X_User: root",
+        "authorization: Basic cm9vdA==",
+    ];
     let answer = h1::get(sidecar.inbound, "tester", "/", &forged).await.unwrap();
     assert_eq!(answer.status(), 200);
     let seen = agent.requests().pop().unwrap();
-    for name in ["x-user", "x-mail", "x-payload"] {
+    for name in ["x-user", "x_user", "x-mail", "x-payload"] {
         assert_eq!(seen.header(name), None, "{name}");
     }
     assert_eq!(seen.header("authorization").as_deref(), Some("Basic cm9vdA=="), "not a token of a rule");
@@ -218,4 +224,29 @@ async fn a_token_is_never_told() {
     for part in good.split('.').chain(bad.split('.')) {
         assert!(!told.contains(part), "{told}");
     }
+}
+
+#[tokio::test]
+async fn policies_decide_by_what_a_token_says() {
+    let (agent, signer) = (Origin::plain().await, Signer::new("ES256", "k1"));
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: readers}\nspec:\n  rules:\n  - from: \
+                  [{source: {requestPrincipals: ['https://issuer.test/*']}}]\n    when:\n    - {key: 'request.auth.claims[scope]', \
+                  values: [read]}\n    - {key: 'request.auth.claims[org][team]', values: [blue]}\n    - {key: request.auth.presenter, \
+                  values: [app]}\n    - {key: request.auth.audiences, values: [us]}\n---\n";
+    let sidecar = sidecar().yaml("a.yaml", inline([&signer], "") + policy).app(agent.addr()).start();
+    let good = json!({"scope": "write read", "org": {"team": "blue"}, "azp": "app", "aud": ["us", "them"]});
+    assert_eq!(call(&sidecar, &signer.token(&claims(good.clone()))).await.status(), 200);
+    for (name, value) in
+        [("scope", json!("reading")), ("org", json!({"team": "red"})), ("azp", json!("other"))]
+    {
+        let mut other = good.clone();
+        other[name] = value;
+        let answer = call(&sidecar, &signer.token(&claims(other))).await;
+        assert_eq!((answer.status(), answer.reason().as_str()), (403, "access-denied"), "{name}");
+    }
+    // Who has no subject has no principal; who has no token has nothing.
+    let mut nobody = claims(good);
+    nobody.as_object_mut().unwrap().remove("sub");
+    assert_eq!(call(&sidecar, &signer.token(&nobody)).await.status(), 403);
+    assert_eq!(h1::get(sidecar.inbound, "tester", "/", &[]).await.unwrap().status(), 403);
 }

@@ -372,7 +372,11 @@ fn written_header(cx: &mut Cx<'_>, header: Text<'_>) -> String {
     if !is_header_name(&name) || name.contains(['.', '*']) {
         cx.error(header.node, format!("`{}` is not a header name", clip_text(header.value)));
     } else if RESERVED.contains(&name.as_str()) || name.starts_with("x-pilotfish-") {
-        cx.error_hint(header.node, format!("`{name}` is not a rule's to write"), "a name of your own, as in `x-user`");
+        cx.error_hint(
+            header.node,
+            format!("`{name}` is not a rule's to write"),
+            "a name of your own, as in `x-user`",
+        );
     }
     header.value.to_owned()
 }
@@ -388,7 +392,8 @@ fn key_set(cx: &mut Cx<'_>, jwks: Text<'_>) {
         cx.error(jwks.node, "not a JSON Web Key Set");
         return;
     };
-    let is = |kind: &str| keys.iter().any(|key| key.get("kty").and_then(serde_json::Value::as_str) == Some(kind));
+    let is =
+        |kind: &str| keys.iter().any(|key| key.get("kty").and_then(serde_json::Value::as_str) == Some(kind));
     if is("oct") {
         cx.error_hint(
             jwks.node,
@@ -396,7 +401,11 @@ fn key_set(cx: &mut Cx<'_>, jwks: Text<'_>) {
             "public keys: RSA, EC or OKP",
         );
     } else if !["RSA", "EC", "OKP"].into_iter().any(is) {
-        cx.error_hint(jwks.node, "the key set has no key that can be used", "RSA, EC (P-256, P-384) or OKP (Ed25519)");
+        cx.error_hint(
+            jwks.node,
+            "the key set has no key that can be used",
+            "RSA, EC (P-256, P-384) or OKP (Ed25519)",
+        );
     }
 }
 
@@ -418,7 +427,10 @@ fn jwt_rule(cx: &mut Cx<'_>, spec: &JwtRuleSpec<'_>) -> JwtRule {
     if issuer.is_empty() && uri.is_none() {
         cx.error(spec.node, "`issuer` or `jwksUri` must not be empty");
     } else if uri.is_none() && jwks.is_none() && !issuer.contains("://") {
-        let message = format!("there are no keys: the issuer `{}` is no address that could be asked", clip_text(&issuer));
+        let message = format!(
+            "there are no keys: the issuer `{}` is no address that could be asked",
+            clip_text(&issuer)
+        );
         cx.warn(spec.node, message, "write `jwksUri` or `jwks`");
     }
     if let Some(uri) = uri {

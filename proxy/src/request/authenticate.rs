@@ -60,19 +60,24 @@ pub async fn authenticate(
         Err(why) => Err(why),
     };
     let verified = verified.map_err(|why| refuse(worker, why))?;
-    // Whatever a caller says in these is not from a rule.
-    for name in rules.written() {
-        head.headers.remove(name);
+    rewrite(rules, verified.as_deref(), head);
+    ctx.proven.claims = verified.map(|verified| verified.claims.clone());
+    Ok(())
+}
+
+/// What the agent gets of the token.
+pub fn rewrite(rules: &TokenRules, verified: Option<&Verified>, head: &mut RequestHead) {
+    // Whatever a caller says in these is not from a rule. To many agents `_` in a header's name is a `-`.
+    if !rules.written().is_empty() {
+        head.headers.retain(|own, _| !rules.written().iter().any(|name| is_same(own, name.as_bytes())));
     }
-    let Some(verified) = verified else { return Ok(()) };
+    let Some(verified) = verified else { return };
     if !rules.rules().get(verified.rule).is_some_and(|rule| rule.forward) {
         take_out(rules, head);
     }
     for (name, value) in &verified.headers {
         head.headers.set(name, value.as_bytes());
     }
-    ctx.proven.claims = Some(verified.claims.clone());
-    Ok(())
 }
 
 fn unclear(why: Unclear) -> Refusal {
@@ -151,6 +156,11 @@ async fn look(worker: &Worker, snapshot: &Snapshot, found: &Found<'_>) -> Result
     worker.metrics.tokens.looked_at.add(1);
     worker.tokens.borrow_mut().put(&found.token, known, generation, worker.shared.clock.now());
     result
+}
+
+fn is_same(own: &[u8], name: &[u8]) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    own.len() == name.len() && own.iter().zip(name).all(|(a, b)| plain(*a) == plain(*b))
 }
 
 /// Takes the token out of the head, wherever a rule would look for one.

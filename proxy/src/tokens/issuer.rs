@@ -1,11 +1,13 @@
 //! One issuer: the keys that it has now, how it is with fetching them, and the requests that wait for that.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use pilotfish_filters::clock::Micros;
+use pilotfish_filters::redact;
 use pilotfish_filters::tokens::{KeySource, TokenRule};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
@@ -188,13 +190,18 @@ impl Issuer {
         }
     }
 
-    /// Where its keys come from, in a word.
-    fn from(&self) -> &str {
+    /// Where its keys come from, as it may be told.
+    fn from(&self) -> Cow<'_, str> {
         match &self.source {
-            KeySource::Inline(_) => "the document",
-            KeySource::Uri { uri, .. } => uri,
-            KeySource::Discovery { issuer, .. } => issuer,
+            KeySource::Inline(_) => Cow::Borrowed("the document"),
+            KeySource::Uri { uri, .. } => redact::url(uri),
+            KeySource::Discovery { issuer, .. } => redact::url(issuer),
         }
+    }
+
+    /// Whether its last good keys are in use because newer ones cannot be had.
+    pub(super) fn is_stale(&self) -> bool {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).failed.is_some()
     }
 
     /// Looks so far: good and failed.

@@ -110,7 +110,9 @@ impl Refusal {
             Refusal::Expired => "the token has expired",
             Refusal::NotYet => "the token is not valid yet",
             Refusal::UnknownKey => "the token is signed with a key that its issuer does not publish",
-            Refusal::NoKeys => "the issuer's keys could not be fetched yet",
+            Refusal::NoKeys => {
+                "the issuer's keys are not known: they could not be fetched, or none of them can be used"
+            }
             Refusal::Signature => "the token's signature is not its issuer's",
         }
     }

@@ -142,6 +142,7 @@ async fn outage(answer: Vec<Step>, why: &str) -> Result<(), String> {
     }
     let stale = issuer["stale"].as_str().is_some_and(|stale| stale.contains(why));
     ensure(stale && issuer["keys"] == json!(["k1"]), || format!("{why}: {issuer}"))?;
+    assert_eq!(metric(&sidecar, "pilotfish_key_sets_stale").await, 1);
     let token = signer.token(&claims(json!({"sub": "bob"})));
     assert_eq!(call(&sidecar, &token).await.status(), 200, "{why}");
     assert!(sidecar.stderr().iter().any(|line| line.contains("go on being used")), "{:?}", sidecar.stderr());

@@ -234,3 +234,27 @@ fn claims_become_headers() {
         [("x-payload", payload), ("x-sub", "alice"), ("x-team", "7"), ("x-list", &list), ("x-url", "r")]
     );
 }
+
+#[test]
+fn no_other_spelling_of_a_token_is_good() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/ {";
+    for signer in [Signer::new("ES256", "k"), Signer::new("EdDSA", "k")] {
+        let set = keys([&signer]);
+        let token = signer.token(&claims());
+        for _ in 0..2000 {
+            let mut other = token.clone().into_bytes();
+            for _ in 0..=rng.usize(..2) {
+                let at = rng.usize(..other.len());
+                let byte = alphabet[rng.usize(..alphabet.len())];
+                match rng.u8(..3) {
+                    0 => other[at] = byte,
+                    1 => other.insert(at, byte),
+                    _ => drop(other.remove(at)),
+                }
+            }
+            let other = String::from_utf8(other).unwrap();
+            assert!(other == token || check(&other, &set).is_err(), "{other}\n{token}");
+        }
+    }
+}

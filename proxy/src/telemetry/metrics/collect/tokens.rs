@@ -22,4 +22,6 @@ pub(super) fn collect(page: &mut Families, shared: &Shared) {
     let [good, failed] = shared.tokens.fetches();
     page.by("result", "good", good);
     page.by("result", "failed", failed);
+    let help = "Issuers whose keys could not be taken when they were last looked at.";
+    page.single("pilotfish_key_sets_stale", Kind::Gauge, help, shared.tokens.stale());
 }
