@@ -33,11 +33,13 @@ pub struct Options {
     pub strict_istio: bool,
     /// The namespace of resources that name none.
     pub default_namespace: String,
+    /// The mesh's own trust domain, to tell of names that nobody can have; `None`: it is not known.
+    pub trust_domain: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { strict_istio: false, default_namespace: "default".into() }
+        Options { strict_istio: false, default_namespace: "default".into(), trust_domain: None }
     }
 }
 

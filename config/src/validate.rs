@@ -29,6 +29,7 @@ mod outbound_credential;
 mod placement;
 mod pool;
 mod rate_limit;
+mod reach;
 mod references;
 mod regions;
 mod retry;
@@ -63,6 +64,7 @@ struct Drafts<'n> {
     services: Vec<Node<'n>>,
     workloads: Vec<Node<'n>>,
     peers: Vec<Node<'n>>,
+    authorization: Vec<reach::Draft<'n>>,
     trust_domains: Vec<(TrustDomain, Node<'n>)>,
     rate_limits: Vec<RateLimitDraft<'n>>,
     telemetries: Vec<Node<'n>>,
@@ -89,6 +91,7 @@ pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose
     delegate::merge(&mut cx, &mut drafts.virtual_services);
     additions::spell_out(&mut cx, &mut drafts, options);
     references::check(&mut cx, &drafts, &model);
+    reach::check(&mut cx, &drafts.authorization, &model, options.trust_domain.as_deref());
     rate_limit::unknown_targets(&mut cx, &drafts, &model);
     observe::unknown_providers(&mut cx, &drafts.providers, &model);
     observe::without_effect(&mut cx, &drafts.telemetries, &model);
@@ -143,6 +146,7 @@ fn one<'n>(cx: &mut Cx<'_>, document: Document<'n>, model: &mut Model, drafts: &
         }
         Spec::AuthorizationPolicy(spec) => {
             model.authorization_policies.push(security::authorization_policy(cx, meta, &spec));
+            drafts.authorization.push(reach::Draft { node, spec });
         }
         Spec::RequestAuthentication(spec) => {
             model.request_authentications.push(security::request_authentication(cx, meta, &spec));

@@ -130,6 +130,7 @@ impl Publisher {
             options: Options {
                 strict_istio: settings.strict_istio,
                 default_namespace: settings.namespace.clone(),
+                ..Options::default()
             },
             compile: compile_options(settings),
             model: Model::default(),

@@ -28,12 +28,19 @@ pub struct Check {
     /// The namespace of resources that name none.
     #[arg(long, default_value = "default", value_name = "NAME")]
     namespace: String,
+    /// The mesh's own trust domain, to tell of policies that name callers of meshes that nobody trusts.
+    #[arg(long, value_name = "NAME")]
+    trust_domain: Option<String>,
 }
 
 impl Check {
     /// Checks and reports.
     pub fn run(self) -> ExitCode {
-        let options = Options { strict_istio: self.strict_istio, default_namespace: self.namespace.clone() };
+        let options = Options {
+            strict_istio: self.strict_istio,
+            default_namespace: self.namespace.clone(),
+            trust_domain: self.trust_domain.clone(),
+        };
         let loaded = match self.load(&options) {
             Ok(loaded) => self.compiled(loaded),
             Err(message) => {
