@@ -6,6 +6,7 @@
 //! win, and a version that was not finished is never seen.
 
 mod check;
+pub mod default_deny;
 mod follow;
 mod loaded;
 mod objects;

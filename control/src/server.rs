@@ -49,7 +49,7 @@ use crate::orchestrator::executor::Executor;
 #[cfg(feature = "kubernetes")]
 use crate::orchestrator::executor::kubernetes::Kubernetes;
 use crate::orchestrator::{self, Orchestrator};
-use crate::resources::Resources;
+use crate::resources::{Resources, default_deny};
 use crate::store::{self, Store};
 use crate::traces::store::TraceStore;
 use data::DataFolder;
@@ -226,7 +226,11 @@ async fn start(
     let mut fleet = fleet::Settings::new(id.clone(), trust_domain.clone());
     fleet.lease = settings.lease;
     let actions = Actions::open(store.clone(), Arc::new(SystemTime::now)).await.map_err(unusable)?;
-    let fleet = Fleet::start(store.clone(), &resources, trust.watch(), actions.watch(), fleet);
+    let documents = match settings.default_deny {
+        true => default_deny::follow(resources.watch()),
+        false => resources.watch(),
+    };
+    let fleet = Fleet::follow(store.clone(), documents, trust.watch(), actions.watch(), fleet);
     let fleet = fleet.await.map_err(unusable)?;
     let token =
         |path: &Option<PathBuf>, flag| path.as_ref().map(|path| FileToken::read(path, flag)).transpose();

@@ -89,6 +89,11 @@ pub struct Settings {
     #[arg(long, env = "PILOTFISH_STRICT_ISTIO")]
     pub strict_istio: bool,
 
+    /// Nobody may call this agent whom no ALLOW policy lets in. Otherwise everybody may where no policy says who may
+    /// (Istio's default). With a control plane `pilotfish serve --default-deny` says so for the whole mesh.
+    #[arg(long, env = "PILOTFISH_DEFAULT_DENY")]
+    pub default_deny: bool,
+
     /// A label of this workload, for `sourceLabels`. Repeat it, or separate several by commas.
     #[arg(long = "label", env = "PILOTFISH_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     pub labels: Vec<(String, String)>,

@@ -354,6 +354,7 @@ fn compile_options(settings: &Settings) -> CompileOptions {
         environment: Some(environment),
         capacity: settings.supervise.capacity,
         normalization: settings.reading.path_normalization.into(),
+        default_deny: settings.default_deny,
         ..CompileOptions::default()
     }
 }

@@ -261,6 +261,9 @@ pub struct FleetStatus {
     pub documents: u64,
     /// The newest version of the whole state (documents, endpoints, trust) that was rendered.
     pub version: u64,
+    /// Whether nobody may call whom no ALLOW policy lets in (`pilotfish serve --default-deny`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub default_deny: bool,
     /// Who is quarantined or restricted, by agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actions: Vec<Held>,

@@ -187,6 +187,9 @@ pub fn status_tone(status: AgentStatus) -> Tone {
 /// Who is held to what, refusals with reasons, and why agents are not well.
 fn remarks(status: &FleetStatus, now: u64, terminal: &Terminal) -> String {
     let mut text = String::new();
+    if status.default_deny {
+        text.push_str("default deny: nobody may call an agent whom no ALLOW policy lets in\n");
+    }
     for held in &status.actions {
         let _ = writeln!(text, "{}", terminal.paint(Tone::Bad, &hold::line(held, now)));
     }

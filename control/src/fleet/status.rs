@@ -12,7 +12,7 @@ use super::scope::Scope;
 use super::stream::Stream;
 use super::{Fleet, Shared, documents};
 use crate::api::types::{Action, Change, FleetStatus, SidecarDiff, SidecarStatus};
-use crate::resources::Planned;
+use crate::resources::{Planned, default_deny};
 
 impl Fleet {
     /// Every sidecar that is registered.
@@ -23,14 +23,22 @@ impl Fleet {
         FleetStatus {
             documents: view.committed.version,
             version: view.version,
+            default_deny: default_deny::is_in(&view.committed),
             actions: view.actions.actions.clone(),
             sidecars: self.shared.registry.all().iter().map(row).collect(),
         }
     }
 
+    /// Whether nobody may call whom no ALLOW policy lets in (`--default-deny`).
+    pub fn default_deny(&self) -> bool {
+        default_deny::is_in(&self.shared.view().committed)
+    }
+
     /// Which documents would change for whom: one row for each agent with connected sidecars that it concerns.
     pub fn preview(&self, planned: &Planned) -> Vec<SidecarDiff> {
-        let (old, new) = (self.shared.view(), &planned.committed);
+        let old = self.shared.view();
+        let with = default_deny::is_in(&old.committed).then(|| default_deny::with(&planned.committed));
+        let new = with.as_ref().unwrap_or(&planned.committed);
         let differing = documents::differing(&old.committed, new);
         let mut rows: BTreeMap<(String, String), SidecarDiff> = BTreeMap::new();
         let mut made: HashMap<(ScopeClass, ScopeClass), Vec<Change>> = HashMap::new();

@@ -87,6 +87,12 @@ pub struct Settings {
     #[arg(long, env = "PILOTFISH_LEAF_TTL", value_name = "DURATION", default_value = "24h", value_parser = leaf_ttl)]
     pub leaf_ttl: Duration,
 
+    /// Nobody may call an agent whom no ALLOW policy lets in: sidecars get the AuthorizationPolicy
+    /// pilotfish-system/default-deny. Otherwise every agent of the mesh may call where no policy says who may (Istio's
+    /// default). Give it to every control plane of a store, or to none.
+    #[arg(long, env = "PILOTFISH_DEFAULT_DENY")]
+    pub default_deny: bool,
+
     /// Where to send alerts that fire and that are resolved: `POST` of what Alertmanager sends to its webhooks. Redirects
     /// are not followed.
     #[arg(long, env = "PILOTFISH_ALERT_WEBHOOK", value_name = "URL", hide_env_values = true)]

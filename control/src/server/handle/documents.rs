@@ -6,9 +6,9 @@ use http::StatusCode;
 use pilotfish_config::wire::Key;
 
 use super::Asked;
-use crate::api::types::{Applied, Diff, Rollback, Submission};
+use crate::api::types::{Applied, Diff, File, Rollback, Submission};
 use crate::backup;
-use crate::resources::Refusal;
+use crate::resources::{Refusal, default_deny};
 use crate::server::Control;
 use crate::server::answer::{Answer, Denied, json, typed};
 use crate::server::body::parse;
@@ -26,6 +26,14 @@ impl From<Refusal> for Denied {
 
 pub(super) async fn apply(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
     let submission: Submission = parse(&asked.body)?;
+    let named = |file: &File| file.text.contains("default-deny");
+    if control.fleet.default_deny() && submission.files.iter().any(named) {
+        let planned = control.resources.plan(&submission).await?;
+        let own = default_deny::key();
+        if planned.changes.iter().any(|change| change.key == own) {
+            return Err(Denied::new(StatusCode::CONFLICT, default_deny::why_not()));
+        }
+    }
     let applied = control.resources.apply(&submission, asked.caller.name()).await?;
     if !submission.dry_run {
         wrote(asked, "apply", &applied);
@@ -52,6 +60,9 @@ pub(super) fn list(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
 pub(super) async fn delete(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
     let (kind, namespace, name) = (asked.segment(0), asked.segment(1), asked.segment(2));
     let key = Key { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+    if key == default_deny::key() && control.fleet.default_deny() {
+        return Err(Denied::new(StatusCode::CONFLICT, default_deny::why_not()));
+    }
     let applied = control.resources.delete(std::slice::from_ref(&key), asked.caller.name()).await?;
     wrote(asked, &format!("delete {key}"), &applied);
     json(&applied)
