@@ -6,6 +6,7 @@
 
 pub mod governance;
 pub mod policies;
+pub mod reach;
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};

@@ -54,6 +54,43 @@ impl Protocol {
             Protocol::OpenAi => "openai",
         }
     }
+
+    /// A2A by its method names, of version 1.0 and of 0.3; MCP by its own; the rest is plain JSON-RPC.
+    pub fn of_rpc(method: &str) -> Protocol {
+        const A2A: [&str; 12] = [
+            "SendMessage",
+            "SendStreamingMessage",
+            "GetTask",
+            "ListTasks",
+            "CancelTask",
+            "SubscribeToTask",
+            "CreateTaskPushNotificationConfig",
+            "GetTaskPushNotificationConfig",
+            "ListTaskPushNotificationConfigs",
+            "DeleteTaskPushNotificationConfig",
+            "GetExtendedAgentCard",
+            "agent/getAuthenticatedExtendedCard",
+        ];
+        const MCP: [&str; 9] = [
+            "initialize",
+            "ping",
+            "tools/",
+            "resources/",
+            "prompts/",
+            "completion/",
+            "logging/",
+            "notifications/",
+            "server/",
+        ];
+        if A2A.contains(&method) || method.starts_with("message/") || method.starts_with("tasks/") {
+            Protocol::A2a
+        } else if MCP.iter().any(|known| method == *known || (known.ends_with('/') && method.starts_with(known)))
+        {
+            Protocol::Mcp
+        } else {
+            Protocol::JsonRpc
+        }
+    }
 }
 
 /// How much of a body was understood.

@@ -2,6 +2,7 @@
 //! serve requests.
 
 mod asked;
+pub mod authz;
 pub mod choice;
 
 use pilotfish_config::model::OutboundMode;

@@ -4,6 +4,7 @@
 
 pub(crate) mod declared;
 pub(crate) mod glob;
+mod reach;
 pub(crate) mod resource;
 pub(crate) mod roles;
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 pub(crate) mod condition;
 pub(crate) mod index;
+pub(crate) mod near;
+mod reach;
 pub(crate) mod rule;
 mod seen;
 pub(crate) mod text;

@@ -36,7 +36,12 @@ struct Gathered<'m> {
     allowing: Vec<&'m AuthorizationPolicy>,
 }
 
-fn policies(model: &Model, options: &CompileOptions, warnings: &mut Vec<Box<str>>) -> Policies {
+/// The policies that are for the workload, by name.
+pub(crate) fn written<'m>(
+    model: &'m Model,
+    options: &CompileOptions,
+    warnings: &mut Vec<Box<str>>,
+) -> Vec<&'m AuthorizationPolicy> {
     let labels = labels(options);
     let mut own: Vec<&AuthorizationPolicy> = Vec::new();
     for policy in &model.authorization_policies {
@@ -45,9 +50,19 @@ fn policies(model: &Model, options: &CompileOptions, warnings: &mut Vec<Box<str>
         }
     }
     own.sort_by_key(|policy| (policy.meta.namespace(), policy.meta.name()));
+    own
+}
+
+/// Whether a policy is decided and not enforced.
+pub(crate) fn is_dry(policy: &AuthorizationPolicy) -> bool {
+    policy.meta.annotations.get(DRY_RUN).is_some_and(|value| value == "true")
+}
+
+fn policies(model: &Model, options: &CompileOptions, warnings: &mut Vec<Box<str>>) -> Policies {
+    let own = written(model, options, warnings);
     let (mut enforced, mut dry, mut broken) = (Gathered::default(), Gathered::default(), Vec::new());
     for policy in own {
-        let is_dry = policy.meta.annotations.get(DRY_RUN).is_some_and(|value| value == "true");
+        let is_dry = is_dry(policy);
         let gathered = if is_dry { &mut dry } else { &mut enforced };
         let compiled =
             rules(model, options, policy).and_then(|rules| same_provider(&gathered.custom, rules, policy));
@@ -187,7 +202,7 @@ fn rule(
 }
 
 /// What is cheap to ask comes first.
-fn of_source(source: &AuthorizationSource) -> [(Attribute, &Values); 7] {
+pub(crate) fn of_source(source: &AuthorizationSource) -> [(Attribute, &Values); 7] {
     [
         (Attribute::Principal, &source.principals),
         (Attribute::Namespace, &source.namespaces),
@@ -199,7 +214,8 @@ fn of_source(source: &AuthorizationSource) -> [(Attribute, &Values); 7] {
     ]
 }
 
-fn of_operation(operation: &AuthorizationOperation) -> [(Attribute, &Values); 4] {
+/// The same of an operation.
+pub(crate) fn of_operation(operation: &AuthorizationOperation) -> [(Attribute, &Values); 4] {
     [
         (Attribute::Method, &operation.methods),
         (Attribute::DestinationPort, &operation.ports),

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::Value;
 
-use crate::call::{Call, Caller, Head};
+use crate::call::{Call, Caller, Head, Protocol, Understood};
+use crate::normalize::{Normalization, normalize};
 use crate::route::split_authority;
 
 /// A request as a question describes it.
@@ -83,21 +84,69 @@ impl Asked {
         Caller { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port }
     }
 
-    /// What a sidecar would learn of the headers and the body, as far as routing depends on it.
+    /// With the path as a sidecar would send it on.
+    ///
+    /// # Errors
+    /// A sidecar refuses it; in words.
+    pub fn normalized(mut self, how: Normalization) -> Result<Asked, &'static str> {
+        let (path, query) = match self.target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (self.target.as_str(), None),
+        };
+        let path = normalize(path, how)?.into_owned();
+        self.target = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+        Ok(self)
+    }
+
+    /// What a sidecar would learn of the headers and the body. A body that several servers could read differently is not looked for
+    /// here: what is described is meant.
     pub fn call(&self) -> Call {
         let text = |name: &str| Some(std::str::from_utf8(&Head::header(self, name)?).ok()?.to_owned());
+        let boxed = |name: &str| text(name).map(String::into_boxed_str);
         let capabilities = text("agent-capability").unwrap_or_default();
         let names = capabilities.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let body: Value =
-            self.body.as_deref().and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
+        let read: Option<Value> = self.body.as_deref().and_then(|body| serde_json::from_str(body).ok());
+        let understood = match (&self.body, &read) {
+            (None, _) => Understood::Empty,
+            (Some(body), _) if body.is_empty() => Understood::Empty,
+            (Some(_), Some(Value::Object(_))) => Understood::Whole,
+            (Some(body), None) if !body.trim_start().starts_with(['{', '[']) => Understood::Unread,
+            _ => Understood::Doubtful,
+        };
+        let body = read.unwrap_or_default();
         let stated = |value: &Value| value.as_str().map(Box::from);
+        let (params, message) = (&body["params"], &body["params"]["message"]);
+        let is_rpc = body["jsonrpc"].is_string();
+        let rpc_method = boxed("mcp-method").or_else(|| stated(&body["method"]).filter(|_| is_rpc));
+        let model: Option<Box<str>> = stated(&body["model"]).filter(|_| !is_rpc);
+        let mcp = ["mcp-session-id", "mcp-method", "mcp-protocol-version"];
+        let protocol = if text("content-type").is_some_and(|kind| kind.starts_with("application/grpc")) {
+            Protocol::Grpc
+        } else if mcp.iter().any(|name| text(name).is_some()) {
+            Protocol::Mcp
+        } else if text("a2a-version").is_some() {
+            Protocol::A2a
+        } else if is_rpc {
+            Protocol::of_rpc(rpc_method.as_deref().unwrap_or_default())
+        } else if model.is_some() {
+            Protocol::OpenAi
+        } else {
+            Protocol::Http
+        };
+        let skill = || stated(&params["metadata"]["skillId"]).or_else(|| stated(&message["metadata"]["skillId"]));
         Call {
+            protocol,
             capabilities: names.map(Box::from).collect(),
-            constraint: text("agent-constraint").map(String::into_boxed_str),
-            session: text("mcp-session-id").map(String::into_boxed_str),
-            context_id: stated(&body["params"]["message"]["contextId"])
-                .or_else(|| stated(&body["params"]["contextId"])),
+            constraint: boxed("agent-constraint"),
+            session: boxed("mcp-session-id"),
+            tool: boxed("mcp-name").or_else(|| stated(&params["name"])),
+            skill: skill().filter(|_| protocol == Protocol::A2a),
+            rpc_method,
+            context_id: stated(&message["contextId"]).or_else(|| stated(&params["contextId"])),
+            task_id: stated(&message["taskId"]).or_else(|| stated(&params["id"])).filter(|_| is_rpc),
+            model,
             user: stated(&body["user"]),
+            body: understood,
             ..Call::default()
         }
     }

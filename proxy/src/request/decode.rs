@@ -161,7 +161,7 @@ fn fill(fields: json::Fields, is_rpc: bool, call: &mut Call) {
     if is_rpc {
         call.rpc_id = fields.id;
         if call.protocol == Protocol::Http {
-            call.protocol = json_rpc_protocol(fields.method.as_deref().unwrap_or_default());
+            call.protocol = Protocol::of_rpc(fields.method.as_deref().unwrap_or_default());
         }
         // The header, where both are given, was made for proxies (MCP 2026-07-28); the origin checks that they agree.
         call.rpc_method = call.rpc_method.take().or(fields.method);
@@ -178,41 +178,4 @@ fn fill(fields: json::Fields, is_rpc: bool, call: &mut Call) {
     call.skill = fields.skill.filter(|_| call.protocol == Protocol::A2a);
     let streams = matches!(call.rpc_method.as_deref(), Some("message/stream" | "SendStreamingMessage"));
     call.streaming |= fields.stream || streams;
-}
-
-/// A2A by its method names, of version 1.0 and of 0.3; MCP by its own; the rest is plain JSON-RPC.
-fn json_rpc_protocol(method: &str) -> Protocol {
-    const A2A: [&str; 12] = [
-        "SendMessage",
-        "SendStreamingMessage",
-        "GetTask",
-        "ListTasks",
-        "CancelTask",
-        "SubscribeToTask",
-        "CreateTaskPushNotificationConfig",
-        "GetTaskPushNotificationConfig",
-        "ListTaskPushNotificationConfigs",
-        "DeleteTaskPushNotificationConfig",
-        "GetExtendedAgentCard",
-        "agent/getAuthenticatedExtendedCard",
-    ];
-    const MCP: [&str; 9] = [
-        "initialize",
-        "ping",
-        "tools/",
-        "resources/",
-        "prompts/",
-        "completion/",
-        "logging/",
-        "notifications/",
-        "server/",
-    ];
-    if A2A.contains(&method) || method.starts_with("message/") || method.starts_with("tasks/") {
-        Protocol::A2a
-    } else if MCP.iter().any(|known| method == *known || (known.ends_with('/') && method.starts_with(known)))
-    {
-        Protocol::Mcp
-    } else {
-        Protocol::JsonRpc
-    }
 }

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use pilotfish_config::model::{Host, ResourceTemplate};
+use pilotfish_config::model::{Host, ResourcePiece, ResourceTemplate};
 
 use super::resource::{self, NoResource};
 use crate::authz::Asking;
 use crate::call::{Call, Protocol, Understood};
-use crate::route::block::Block;
+use crate::route::block::{Block, Condition};
 use crate::route::split_authority;
 
 /// What one place declares.
@@ -116,6 +116,22 @@ impl Declarations {
             .iter()
             .flat_map(|service| service.rules.iter().map(|rule| &rule.declared).chain([&service.otherwise]));
         !self.capabilities.is_empty() || rules.chain([&self.general]).any(Declared::reads_body)
+    }
+
+    /// Whether what holds hangs on more of the head than method and path: hosts, headers, queries.
+    pub(crate) fn reads_headers(&self) -> bool {
+        let header = |declared: &Declared| {
+            let pieces = declared.resource.iter().flat_map(|template| &template.pieces);
+            pieces.into_iter().any(|piece| matches!(piece, ResourcePiece::Header(_)))
+        };
+        let rules = || self.services.iter().flat_map(|service| &service.rules);
+        let mut blocks = rules().flat_map(|rule| &rule.blocks);
+        let capabilities = self.capabilities.iter().map(|(_, declared)| declared);
+        let otherwise = self.services.iter().map(|service| &service.otherwise);
+        self.services.len() > 1
+            || blocks.any(|block| block.rest.iter().any(|own| !matches!(own, Condition::Method(_))))
+            || rules().map(|rule| &rule.declared).chain(otherwise).chain(capabilities).any(header)
+            || header(&self.general)
     }
 
     /// What holds for a call: what its route says, else its capabilities, else what is said for all. Of classes the highest of route

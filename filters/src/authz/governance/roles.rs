@@ -157,6 +157,11 @@ impl Roles {
         self.tokens.add(pattern, role);
     }
 
+    /// Whether tokens give any.
+    pub(crate) fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
     /// Every role of an agent, more than once if it has it in several ways.
     pub(crate) fn of_principal(&self, principal: &Principal, found: &mut impl FnMut(&Role)) {
         let mut give = |place: u32| {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::Method;
 use pilotfish_filters::call::{Call, Protocol, Understood};
 
-use super::{fill, json, json_rpc_protocol};
+use super::{fill, json};
 use crate::authorizers::Beginning;
 use crate::http::{Downstream, Frame, Framing, RequestHead, Source};
 
@@ -324,7 +324,7 @@ fn says_call(head: &RequestHead) -> bool {
 /// Whether a body is JSON-RPC. One that names an agent's method is, even when it does not say which version of JSON-RPC it is: a
 /// careless agent would do what it says.
 fn is_rpc(call: &Call, fields: &json::Fields) -> bool {
-    let known = |method: &str| json_rpc_protocol(method) != Protocol::JsonRpc;
+    let known = |method: &str| Protocol::of_rpc(method) != Protocol::JsonRpc;
     fields.is_json_rpc
         || matches!(call.protocol, Protocol::Mcp | Protocol::A2a)
         || fields.method.as_deref().is_some_and(known)
@@ -333,7 +333,7 @@ fn is_rpc(call: &Call, fields: &json::Fields) -> bool {
 /// Whether head and body speak of the same call.
 fn agree(head: &RequestHead, call: &Call, fields: &json::Fields, rest: bool) -> bool {
     let method = fields.method.as_deref();
-    let of_method = method.map_or(Protocol::Http, json_rpc_protocol);
+    let of_method = method.map_or(Protocol::Http, Protocol::of_rpc);
     let is_known = matches!(of_method, Protocol::Mcp | Protocol::A2a);
     let protocol = match call.protocol {
         // By its path it is a message of A2A, and its body would be another.
