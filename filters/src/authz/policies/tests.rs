@@ -138,6 +138,7 @@ impl Ask {
             sni: self.sni.as_deref(),
             claims: self.claims.as_ref(),
             chain: self.chain.as_ref(),
+            unix: 0,
         };
         let caller = Caller { ip: self.ip, port: 80 };
         decide(&Asking { head: &self.head, call: &self.call, caller: &caller, who: &who })
