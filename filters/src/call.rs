@@ -84,7 +84,9 @@ impl Protocol {
         ];
         if A2A.contains(&method) || method.starts_with("message/") || method.starts_with("tasks/") {
             Protocol::A2a
-        } else if MCP.iter().any(|known| method == *known || (known.ends_with('/') && method.starts_with(known)))
+        } else if MCP
+            .iter()
+            .any(|known| method == *known || (known.ends_with('/') && method.starts_with(known)))
         {
             Protocol::Mcp
         } else {

@@ -5,8 +5,8 @@ mod declared;
 mod values;
 
 use crate::model::{
-    AuthorizationAction, AuthorizationPolicy, AuthorizationRule, Model, ROOT_NAMESPACES, Scope,
-    StringMap, Values,
+    AuthorizationAction, AuthorizationPolicy, AuthorizationRule, Model, ROOT_NAMESPACES, Scope, StringMap,
+    Values,
 };
 use crate::raw::AuthorizationPolicySpec;
 use crate::yaml::Node;
@@ -123,6 +123,7 @@ fn includes(labels: &StringMap, wanted: &StringMap) -> bool {
 fn meet(a: (&str, &Scope), b: (&str, &Scope)) -> bool {
     let root = |namespace: &str| ROOT_NAMESPACES.contains(&namespace);
     let same = a.0 == b.0 || root(a.0) || root(b.0);
-    let contradict = |(key, value): (&String, &String)| b.1.selector.get(key).is_some_and(|other| other != value);
+    let contradict =
+        |(key, value): (&String, &String)| b.1.selector.get(key).is_some_and(|other| other != value);
     same && !a.1.selector.iter().any(contradict)
 }

@@ -29,7 +29,10 @@ pub fn key() -> Key {
 
 /// What is said to who would change or remove it.
 pub fn why_not() -> String {
-    format!("{} is there because of `{SOURCE}`; it goes when the control plane starts without that flag", key())
+    format!(
+        "{} is there because of `{SOURCE}`; it goes when the control plane starts without that flag",
+        key()
+    )
 }
 
 /// Whether these documents have it.
@@ -49,7 +52,8 @@ pub fn with(committed: &Committed) -> Committed {
     };
     model.authorization_policies.retain(|other| other.meta.key != policy.meta.key);
     let document = Document { key: key(), source: SOURCE.into(), body };
-    let stored = Stored { document, digest: digest_of(BODY.as_bytes()), version: 0, meta: policy.meta.clone() };
+    let stored =
+        Stored { document, digest: digest_of(BODY.as_bytes()), version: 0, meta: policy.meta.clone() };
     documents.insert(key(), Arc::new(stored));
     model.authorization_policies.push(policy);
     Committed { version: committed.version, documents: Arc::new(documents), model: Arc::new(model) }

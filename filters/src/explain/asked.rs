@@ -133,7 +133,8 @@ impl Asked {
         } else {
             Protocol::Http
         };
-        let skill = || stated(&params["metadata"]["skillId"]).or_else(|| stated(&message["metadata"]["skillId"]));
+        let skill =
+            || stated(&params["metadata"]["skillId"]).or_else(|| stated(&message["metadata"]["skillId"]));
         Call {
             protocol,
             capabilities: names.map(Box::from).collect(),

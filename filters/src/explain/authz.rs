@@ -110,9 +110,8 @@ fn some(text: &str) -> Option<String> {
 /// Where the first policy that decided is written.
 fn place(by: &str, own: &[&AuthorizationPolicy], model: &Model) -> Option<String> {
     let name = by.split([' ', ',']).next().filter(|name| !name.is_empty())?;
-    let is = |meta: &&pilotfish_config::model::Meta| {
-        name.split_once('/') == Some((meta.namespace(), meta.name()))
-    };
+    let is =
+        |meta: &&pilotfish_config::model::Meta| name.split_once('/') == Some((meta.namespace(), meta.name()));
     let rules = own.iter().map(|policy| &policy.meta);
     let roles = model.agent_security_policies.iter().map(|policy| &policy.meta);
     rules.chain(roles).find(is).map(|meta| meta.source.to_string())
@@ -132,8 +131,7 @@ fn says(policy: &AuthorizationPolicy, options: &CompileOptions, asking: &Asking<
         written: policy.meta.source.to_string(),
         ..PolicySays::default()
     };
-    let within =
-        Within { namespace: policy.meta.namespace(), trust_domain: options.trust_domain.as_deref() };
+    let within = Within { namespace: policy.meta.namespace(), trust_domain: options.trust_domain.as_deref() };
     let refuses = policy.action != AuthorizationAction::Allow;
     let mut near: Option<(usize, Vec<Misfit>)> = None;
     for (at, rule) in policy.rules.iter().enumerate() {
@@ -148,9 +146,9 @@ fn says(policy: &AuthorizationPolicy, options: &CompileOptions, asking: &Asking<
             Ok(_) => {}
         }
     }
-    says.near = near.filter(|_| says.rule.is_none()).map(|(rule, misfits)| {
-        (rule, misfits.iter().map(|misfit| sentence(misfit, asking)).collect())
-    });
+    says.near = near
+        .filter(|_| says.rule.is_none())
+        .map(|(rule, misfits)| (rule, misfits.iter().map(|misfit| sentence(misfit, asking)).collect()));
     says
 }
 
@@ -162,9 +160,13 @@ fn sentence(misfit: &Misfit, asking: &Asking<'_>) -> String {
         "path" => Some(asking.head.path().to_owned()),
         "host" => Some(asking.head.authority().to_owned()),
         "principal" | "source.principal" => principal.map(|own| own.id.to_string()),
-        "namespace" | "source.namespace" => principal.and_then(|own| own.namespace.as_deref()).map(str::to_owned),
+        "namespace" | "source.namespace" => {
+            principal.and_then(|own| own.namespace.as_deref()).map(str::to_owned)
+        }
         "trust domain" | "source.trustDomain" => principal.map(|own| own.trust_domain.to_string()),
-        "service account" | "source.serviceAccount" => principal.and_then(|own| own.name.as_deref()).map(str::to_owned),
+        "service account" | "source.serviceAccount" => {
+            principal.and_then(|own| own.name.as_deref()).map(str::to_owned)
+        }
         "address" | "source.ip" => Some(asking.caller.ip.to_string()),
         "port" | "destination.port" => asking.who.destination.map(|own| own.port().to_string()),
         _ => None,
@@ -178,7 +180,9 @@ fn sentence(misfit: &Misfit, asking: &Asking<'_>) -> String {
 /// What would let it through.
 fn advice(told: &Told, asking: &Asking<'_>) -> Option<String> {
     let who = asking.who.principal?;
-    if let Some(refusing) = told.policies.iter().find(|own| own.action == "DENY" && !own.dry_run && own.rule.is_some()) {
+    if let Some(refusing) =
+        told.policies.iter().find(|own| own.action == "DENY" && !own.dry_run && own.rule.is_some())
+    {
         return Some(format!(
             "DENY comes before every ALLOW: narrow rule {} of {} ({}), with `notPrincipals` for instance",
             refusing.rule.unwrap_or_default(),
@@ -202,7 +206,8 @@ fn advice(told: &Told, asking: &Asking<'_>) -> Option<String> {
             agent(who)
         ));
     }
-    let allows = told.policies.iter().any(|own| own.action == "ALLOW" && !own.dry_run) || told.by == "--default-deny";
+    let allows =
+        told.policies.iter().any(|own| own.action == "ALLOW" && !own.dry_run) || told.by == "--default-deny";
     allows.then(|| {
         format!(
             "add to an ALLOW policy for this agent the rule {{from: [{{source: {{principals: [\"{}\"]}}}}], to: [{{operation: {{methods: \

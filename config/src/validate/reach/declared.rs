@@ -5,9 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::model::{
-    AuthorizationPolicy, Model, ROOT_NAMESPACES, ServiceEntry, StringMap, TargetRef,
-};
+use crate::model::{AuthorizationPolicy, Model, ROOT_NAMESPACES, ServiceEntry, StringMap, TargetRef};
 use crate::raw::{List, RuleSpec, SourceSpec, Text, nearest};
 use crate::validate::check::Cx;
 use crate::yaml::{Node, clip_text};
@@ -132,7 +130,10 @@ impl<'m> Declared<'m> {
     fn around(&self, policy: &AuthorizationPolicy) -> impl Iterator<Item = &Workload<'m>> {
         let own = policy.meta.namespace().to_owned();
         let root = ROOT_NAMESPACES.contains(&&*own);
-        self.workloads.iter().filter(move |(namespace, _)| root || **namespace == own).flat_map(|(_, all)| all)
+        self.workloads
+            .iter()
+            .filter(move |(namespace, _)| root || **namespace == own)
+            .flat_map(|(_, all)| all)
     }
 
     fn selector(&self, cx: &mut Cx<'_>, policy: &AuthorizationPolicy, draft: &Draft<'_>) {
@@ -144,7 +145,9 @@ impl<'m> Declared<'m> {
         let node = draft.spec.selector.as_ref().map_or(draft.node, |selector| selector.node);
         let near = selector.iter().find_map(|(key, value)| {
             let known = self.around(policy).filter_map(|own| own.label(key)).take(MOST_NAMES);
-            nearest(value, known).filter(|near| near != value).map(|near| format!("did you mean `{key}: {near}`?"))
+            nearest(value, known)
+                .filter(|near| near != value)
+                .map(|near| format!("did you mean `{key}: {near}`?"))
         });
         let hint = near.unwrap_or_else(|| {
             "it is for agents that register with these labels, or that are called as `app` says, if there are any".into()
@@ -164,7 +167,10 @@ impl<'m> Declared<'m> {
         let written = draft.spec.target_ref.iter().chain(draft.spec.target_refs.iter().flatten());
         let name = written.filter_map(|spec| spec.name).find(|name| name.value == target.name);
         let near = nearest(&target.name, own().map(|entry| entry.meta.name()).take(MOST_NAMES));
-        let hint = near.map_or_else(|| "write one, or a `selector`".to_owned(), |near| format!("did you mean `{near}`?"));
+        let hint = near.map_or_else(
+            || "write one, or a `selector`".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
         let message = format!("there is no ServiceEntry `{}` in {namespace}", clip_text(&target.name));
         cx.warn(name.map_or(draft.node, |name| name.node), message, hint);
     }
@@ -172,7 +178,10 @@ impl<'m> Declared<'m> {
     /// Whether tokens are looked at where a policy holds.
     fn has_tokens(&self, policy: &AuthorizationPolicy) -> bool {
         let own = (policy.meta.namespace(), &policy.scope);
-        self.model.request_authentications.iter().any(|other| meet(own, (other.meta.namespace(), &other.scope)))
+        self.model
+            .request_authentications
+            .iter()
+            .any(|other| meet(own, (other.meta.namespace(), &other.scope)))
     }
 
     /// The ports of the services whose workloads a policy selects; `None` where documents do not say.
@@ -181,13 +190,16 @@ impl<'m> Declared<'m> {
         let selects = |entry: &&ServiceEntry| {
             let by_target = scope.targets.iter().any(|target| target.name == entry.meta.name());
             let labels = entry.workload_selector.as_ref();
-            by_target || !scope.selector.is_empty() && labels.is_some_and(|own| crate::model::includes(own, &scope.selector))
+            by_target
+                || !scope.selector.is_empty()
+                    && labels.is_some_and(|own| crate::model::includes(own, &scope.selector))
         };
         let own = self.model.service_entries.iter().filter(|entry| entry.meta.namespace() == namespace);
         let mut ports = HashSet::new();
         for entry in own.filter(selects) {
             ports.extend(entry.ports.iter().flat_map(|port| [Some(port.number), port.target_port]).flatten());
-            ports.extend(self.model.workloads_of(entry).flat_map(|workload| workload.ports.values().copied()));
+            ports
+                .extend(self.model.workloads_of(entry).flat_map(|workload| workload.ports.values().copied()));
         }
         (!ports.is_empty()).then_some(ports)
     }
@@ -205,7 +217,13 @@ impl<'m> Declared<'m> {
         });
     }
 
-    fn conditions(&self, cx: &mut Cx<'_>, policy: &AuthorizationPolicy, rule: &RuleSpec<'_>, no_tokens: bool) {
+    fn conditions(
+        &self,
+        cx: &mut Cx<'_>,
+        policy: &AuthorizationPolicy,
+        rule: &RuleSpec<'_>,
+        no_tokens: bool,
+    ) {
         for condition in rule.when.iter().flatten() {
             let Some(key) = condition.key else { continue };
             if key.value.starts_with("request.auth.") && no_tokens && condition.values.is_some() {
@@ -324,7 +342,8 @@ fn each<'s, 'n: 's>(
 }
 
 fn tokens(cx: &mut Cx<'_>, text: Text<'_>) {
-    let message = "this can never match: no RequestAuthentication is for these workloads, so no token is looked at";
+    let message =
+        "this can never match: no RequestAuthentication is for these workloads, so no token is looked at";
     cx.warn(text.node, message, "write one that says whose tokens are valid");
 }
 

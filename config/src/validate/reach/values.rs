@@ -60,7 +60,8 @@ fn conditions(cx: &mut Cx<'_>, rule: &RuleSpec<'_>) {
     for condition in rule.when.iter().flatten() {
         let Some(key) = condition.key else { continue };
         // A call may have several headers, claims, audiences, capabilities or agents: one may be wanted and another not.
-        let single = !key.value.starts_with("request.headers[") && !key.value.starts_with("request.auth.claims[")
+        let single = !key.value.starts_with("request.headers[")
+            && !key.value.starts_with("request.auth.claims[")
             || key.value == "request.headers[:method]";
         let many = ["request.auth.audiences", "pilotfish.capability", "pilotfish.delegation.agents"];
         if single && !many.contains(&key.value) {
@@ -79,7 +80,11 @@ fn conditions(cx: &mut Cx<'_>, rule: &RuleSpec<'_>) {
     }
 }
 
-fn each<'s, 'n: 's>(any_of: &'s Option<List<Text<'n>>>, none_of: &'s Option<List<Text<'n>>>, mut take: impl FnMut(Text<'n>)) {
+fn each<'s, 'n: 's>(
+    any_of: &'s Option<List<Text<'n>>>,
+    none_of: &'s Option<List<Text<'n>>>,
+    mut take: impl FnMut(Text<'n>),
+) {
     any_of.iter().chain(none_of).flatten().for_each(|text| take(*text));
 }
 
@@ -114,7 +119,8 @@ fn method(cx: &mut Cx<'_>, text: Text<'_>) {
 
 fn host(cx: &mut Cx<'_>, text: Text<'_>) {
     if text.value.contains('/') {
-        let message = format!("no call has the host `{}`: a host has neither scheme nor path", clip_text(text.value));
+        let message =
+            format!("no call has the host `{}`: a host has neither scheme nor path", clip_text(text.value));
         let rest = text.value.split_once("://").map_or(text.value, |(_, rest)| rest);
         let bare = rest.split('/').next().unwrap_or_default();
         cx.warn(text.node, message, format!("write `{}`; paths are `paths`", clip_text(bare)));
@@ -155,14 +161,28 @@ mod tests {
 
     #[test]
     fn what_excludes_what() {
-        for (wide, value) in
-            [("*", "a"), ("*", "*"), ("a", "a"), ("a*", "abc"), ("a*", "ab*"), ("*c", "abc"), ("*c", "*bc"), ("/a/{*}", "/a/{*}")]
-        {
+        for (wide, value) in [
+            ("*", "a"),
+            ("*", "*"),
+            ("a", "a"),
+            ("a*", "abc"),
+            ("a*", "ab*"),
+            ("*c", "abc"),
+            ("*c", "*bc"),
+            ("/a/{*}", "/a/{*}"),
+        ] {
             assert!(covers(wide, value), "{wide} {value}");
         }
-        for (wide, value) in
-            [("a", "*"), ("a*", "*"), ("a*", "*a"), ("*a", "a*"), ("ab*", "a*"), ("*bc", "*c"), ("a", "b"), ("/a*", "/a/{*}")]
-        {
+        for (wide, value) in [
+            ("a", "*"),
+            ("a*", "*"),
+            ("a*", "*a"),
+            ("*a", "a*"),
+            ("ab*", "a*"),
+            ("*bc", "*c"),
+            ("a", "b"),
+            ("/a*", "/a/{*}"),
+        ] {
             assert!(!covers(wide, value), "{wide} {value}");
         }
     }

@@ -126,7 +126,8 @@ impl Plan {
 
     /// The model of files, beside stored documents that they do not replace, and the lines of warnings.
     fn load(&self, files: &[File], stored: &[Resource]) -> Result<(Model, Vec<String>), Failed> {
-        let options = Options { strict_istio: false, default_namespace: self.namespace.clone(), ..Options::default() };
+        let options =
+            Options { strict_istio: false, default_namespace: self.namespace.clone(), ..Options::default() };
         let texts: Vec<(&str, &str)> =
             files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
         let (loaded, _) = admit_among(&texts, &options, |keys| {

@@ -28,7 +28,9 @@ impl Governance {
         let all = !self.rbac || self.may_all(asking, None);
         let clearance = asking.who.principal.map_or(0, |own| self.clearance_of(own));
         let sees_all = self.levels.is_empty()
-            || clearance == self.highest() && !self.classification_required && self.classifications.is_empty();
+            || clearance == self.highest()
+                && !self.classification_required
+                && self.classifications.is_empty();
         if all && sees_all { Reach::Yes } else { Reach::Some }
     }
 

@@ -70,8 +70,11 @@ fn policy(rng: &mut Rng, number: usize) -> String {
     );
     for _ in 0..rng.usize(1..3) {
         let principals = ["mesh/ns/foo/agent/one", "cluster.local/ns/foo/sa/two", "*/three", "*"];
-        let from = field(rng, "principals", &principals) + &field(rng, "ipBlocks", &["10.0.0.0/8", "10.0.0.1"]);
-        let to = field(rng, "methods", &METHODS) + &field(rng, "paths", &["/a", "/a/*", "*", "/{*}/b"]) + &field(rng, "ports", &["80", "81"]);
+        let from =
+            field(rng, "principals", &principals) + &field(rng, "ipBlocks", &["10.0.0.0/8", "10.0.0.1"]);
+        let to = field(rng, "methods", &METHODS)
+            + &field(rng, "paths", &["/a", "/a/*", "*", "/{*}/b"])
+            + &field(rng, "ports", &["80", "81"]);
         let mut when = Vec::new();
         for (key, values) in [
             ("request.headers[x-team]", &["red", "*", "b*"][..]),
@@ -122,7 +125,10 @@ struct Rest {
 }
 
 fn any_call(rng: &mut Rng) -> Rest {
-    let mut head = TestHead { method: pick(rng, &METHODS).into(), ..TestHead::get("http", "callee.foo", pick(rng, &PATHS)) };
+    let mut head = TestHead {
+        method: pick(rng, &METHODS).into(),
+        ..TestHead::get("http", "callee.foo", pick(rng, &PATHS))
+    };
     let team = pick(rng, &TEAMS);
     if !team.is_empty() {
         head = head.with("x-team", team);
@@ -138,7 +144,11 @@ fn any_call(rng: &mut Rng) -> Rest {
             ..Call::default()
         },
     };
-    let token = |groups: &str| Arc::new(claims(json!({"iss": "i", "sub": "s", "groups": [groups]}).as_object().cloned().unwrap_or_default()));
+    let token = |groups: &str| {
+        Arc::new(claims(
+            json!({"iss": "i", "sub": "s", "groups": [groups]}).as_object().cloned().unwrap_or_default(),
+        ))
+    };
     Rest {
         head,
         call,
@@ -149,7 +159,12 @@ fn any_call(rng: &mut Rng) -> Rest {
 }
 
 fn who<'a>(principal: &'a Principal, rest: &'a Rest) -> Who<'a> {
-    Who { principal: Some(principal), claims: rest.claims.as_ref(), destination: rest.destination, ..Who::default() }
+    Who {
+        principal: Some(principal),
+        claims: rest.claims.as_ref(),
+        destination: rest.destination,
+        ..Who::default()
+    }
 }
 
 #[test]
@@ -192,7 +207,11 @@ fn what_is_said_of_all_calls_holds_for_each() {
                     Reach::No => judged.deny.is_some(),
                     Reach::Some => true,
                 };
-                assert!(same, "seed {seed}, {name}: {reach:?}, yet {judged:?} for {:?} {:?}\n{yaml}", rest.head, rest.call);
+                assert!(
+                    same,
+                    "seed {seed}, {name}: {reach:?}, yet {judged:?} for {:?} {:?}\n{yaml}",
+                    rest.head, rest.call
+                );
             }
         }
     }
@@ -202,10 +221,13 @@ fn what_is_said_of_all_calls_holds_for_each() {
 #[test]
 fn what_is_certain_is_said() {
     let policy = |spec: &str| {
-        format!("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: foo}}\nspec: {spec}\n")
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: foo}}\nspec: {spec}\n"
+        )
     };
     let reach = |yaml: &str, name: &str| {
-        let (principal, head, call) = (caller(name), TestHead::get("http", "callee.foo", "/a"), Call::default());
+        let (principal, head, call) =
+            (caller(name), TestHead::get("http", "callee.foo", "/a"), Call::default());
         let peer = Caller { ip: [10, 0, 0, 1].into(), port: 80 };
         let who = Who { principal: Some(&principal), ..Who::default() };
         let asking = Asking { head: &head, call: &call, caller: &peer, who: &who };
@@ -215,7 +237,8 @@ fn what_is_certain_is_said() {
     assert_eq!(reach(&policy("{}"), "one"), Reach::No);
     let one = policy("{rules: [{from: [{source: {principals: [mesh/ns/foo/sa/one]}}]}]}");
     assert_eq!((reach(&one, "one"), reach(&one, "two")), (Reach::Yes, Reach::No));
-    let get = policy("{rules: [{from: [{source: {principals: ['*/one']}}], to: [{operation: {methods: [GET]}}]}]}");
+    let get =
+        policy("{rules: [{from: [{source: {principals: ['*/one']}}], to: [{operation: {methods: [GET]}}]}]}");
     assert_eq!((reach(&get, "one"), reach(&get, "two")), (Reach::Some, Reach::No));
     let deny = policy("{action: DENY, rules: [{from: [{source: {notPrincipals: ['*/one']}}]}]}");
     assert_eq!((reach(&deny, "one"), reach(&deny, "two")), (Reach::Yes, Reach::No));
