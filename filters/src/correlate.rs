@@ -12,7 +12,8 @@ use crate::call::Call;
 use crate::call_path::Agents;
 use crate::clock::Micros;
 use crate::credentials::SubjectToken;
-use crate::route::hash;
+use crate::delegation::Delegated;
+use crate::route::hash::{self, FixedMap};
 use crate::shed::Priority;
 use crate::text::Text;
 use crate::trace::{SpanId, TraceId};
@@ -96,6 +97,8 @@ pub struct Inherited {
     pub tracestate: Option<Arc<str>>,
     /// Its valid token, when tokens are exchanged for others.
     pub token: Option<Arc<SubjectToken>>,
+    /// For whom it is; `None`: nobody in the mesh.
+    pub delegated: Option<Arc<Delegated>>,
 }
 
 /// An inbound call that is being served.
@@ -170,6 +173,8 @@ pub struct Candidates {
     pub priority: Priority,
     /// Some of them.
     pub ids: Vec<CallId>,
+    /// Everybody whom they are for.
+    pub delegated: Option<Arc<Delegated>>,
 }
 
 impl Correlation {
@@ -192,6 +197,15 @@ impl Correlation {
             Correlation::None => (0, Agents::default(), Priority::Critical),
         }
     }
+
+    /// For whom the call is; `None`: for nobody but the agent.
+    pub fn delegated(&self) -> Option<&Arc<Delegated>> {
+        match self {
+            Correlation::Certain(served) | Correlation::Inferred(served) => served.inherited.delegated.as_ref(),
+            Correlation::Ambiguous(all) => all.delegated.as_ref(),
+            Correlation::None => None,
+        }
+    }
 }
 
 /// The inbound calls that a sidecar's agent serves now.
@@ -207,6 +221,8 @@ pub struct Table {
     by_hops: Box<[u32; 256]>,
     by_priority: [u32; 3],
     by_key: BTreeSet<(u64, u32)>,
+    /// For whom calls are, by where that is kept, and how many calls.
+    by_delegated: FixedMap<usize, (Option<Arc<Delegated>>, u32)>,
     /// Calls that have ended, for others to take their memory.
     spare: Vec<Arc<Served>>,
 }
@@ -229,6 +245,7 @@ impl Default for Table {
             by_hops: Box::new([0; 256]),
             by_priority: [0; 3],
             by_key: BTreeSet::new(),
+            by_delegated: FixedMap::default(),
             spare: Vec::new(),
         }
     }
@@ -251,6 +268,8 @@ impl Table {
         self.by_hops[usize::from(inherited.hops)] += 1;
         self.by_priority[inherited.priority as usize] += 1;
         self.by_key.extend(keys.iter().map(|key| (key, place)));
+        let delegated = inherited.delegated.as_ref();
+        self.by_delegated.entry(address(delegated)).or_insert_with(|| (delegated.cloned(), 0)).1 += 1;
         let id = CallId { place, nonce };
         let (made, client) = (AtomicU32::new(0), AtomicU64::new(0));
         let served = Served { id, inherited, made, client };
@@ -290,6 +309,13 @@ impl Table {
         }
         self.by_hops[usize::from(served.inherited.hops)] -= 1;
         self.by_priority[served.inherited.priority as usize] -= 1;
+        let delegated = address(served.inherited.delegated.as_ref());
+        if let Some((_, calls)) = self.by_delegated.get_mut(&delegated) {
+            *calls -= 1;
+            if *calls == 0 {
+                self.by_delegated.remove(&delegated);
+            }
+        }
         self.free.push(place);
     }
 
@@ -318,7 +344,10 @@ impl Table {
         match self.look(said, keys) {
             Look::Certain(served) => Correlation::Certain(Arc::clone(served)),
             Look::Inferred(served) => Correlation::Inferred(Arc::clone(served)),
-            Look::Same(key) => Correlation::Ambiguous(candidates(self.same(key))),
+            Look::Same(key) => {
+                let delegated = Delegated::any_of(self.same(key).map(|served| served.inherited.delegated.as_ref()));
+                Correlation::Ambiguous(Candidates { delegated, ..candidates(self.same(key)) })
+            }
             Look::Any => Correlation::Ambiguous(self.any()),
             Look::Nothing => Correlation::None,
         }
@@ -377,7 +406,7 @@ impl Table {
     fn any(&self) -> Candidates {
         let all = self.live.iter().filter_map(|place| self.at(*place));
         if self.untracked == 0 && self.live.len() <= LOOKED_AT {
-            return candidates(all);
+            return Candidates { delegated: self.anybody(), ..candidates(all) };
         }
         let hops = self.by_hops.iter().rposition(|count| *count > 0).unwrap_or(0);
         let has = |priority: Priority| self.by_priority[priority as usize] > 0;
@@ -393,8 +422,30 @@ impl Table {
             agents: Agents::default(),
             priority,
             ids: all.take(LOOKED_AT).map(|served| served.id).collect(),
+            delegated: self.anybody(),
         }
     }
+
+    /// Everybody whom the calls are for. Of calls that found no place nobody knows whom they are for.
+    fn anybody(&self) -> Option<Arc<Delegated>> {
+        let mut all: Vec<&Option<Arc<Delegated>>> = self.by_delegated.values().map(|(own, _)| own).collect();
+        // Whatever order a map has: what is signed is the same for the same calls.
+        all.sort_by(|one, other| names(one).cmp(names(other)));
+        let lost = (self.untracked > 0).then(|| {
+            let agents = vec![Delegated::unknown()];
+            Some(Arc::new(Delegated { agents, uncertain: true, ..Delegated::default() }))
+        });
+        Delegated::any_of(all.into_iter().chain(lost.as_ref()).map(Option::as_ref))
+    }
+}
+
+/// Where it is kept: calls of one caller share it.
+fn address(delegated: Option<&Arc<Delegated>>) -> usize {
+    delegated.map_or(0, |own| Arc::as_ptr(own) as usize)
+}
+
+fn names(delegated: &Option<Arc<Delegated>>) -> impl Iterator<Item = &str> {
+    delegated.iter().flat_map(|own| own.agents.iter().map(|agent| &*agent.id))
 }
 
 /// What a table knows of where a call comes from.
@@ -438,6 +489,7 @@ fn candidates<'a>(all: impl Iterator<Item = &'a Arc<Served>>) -> Candidates {
         agents: Agents::default(),
         priority: Priority::Sheddable,
         ids: Vec::with_capacity(LOOKED_AT),
+        delegated: None,
     };
     for (number, served) in all.enumerate() {
         let Inherited { hops, agents, priority, .. } = &served.inherited;

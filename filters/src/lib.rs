@@ -9,6 +9,7 @@
 //! | is there room | [`inflight`] | select, dial |
 //! | what to change in a head | [`headers`], [`rewrite`] | dial, respond |
 //! | may it go on: hops, cycles, deadline, priority | [`call_path`], [`deadline`], [`correlate`] | guard |
+//! | for whom does the agent act | [`delegation`] | delegation |
 //! | which path is meant | [`normalize`] | normalize |
 //! | whose tokens are valid | [`tokens`] | authenticate |
 //! | may this caller do this | [`authz`], [`authorizer`] | admit |
@@ -48,6 +49,7 @@ pub mod cors;
 pub mod credentials;
 pub mod deadline;
 pub mod dedup;
+pub mod delegation;
 pub mod endpoint;
 pub mod explain;
 pub mod expression;

@@ -11,6 +11,7 @@ pub mod bootstrap;
 pub mod clock;
 pub mod control;
 pub mod credentials;
+pub mod delegation;
 pub mod health;
 pub mod http;
 pub mod listen;

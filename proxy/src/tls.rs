@@ -20,7 +20,7 @@ pub mod peers;
 
 use std::fmt::Write as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use pilotfish_filters::authz::Principal;
 use pilotfish_identity::tls::{ClientAuth, client_config, server_config};
@@ -95,6 +95,8 @@ pub struct MeshPeer {
     pub server_name: Option<Box<str>>,
     /// The same as policies see it.
     pub principal: Principal,
+    /// What this sidecar showed to it, when that is known: a link that another key signs has to bring its certificate.
+    pub shown: Weak<Credentials>,
 }
 
 impl MeshPeer {
@@ -107,7 +109,8 @@ impl MeshPeer {
         let _ = write!(forwarded, "Hash={};Subject=\"\";URI={}", hex(&peer.leaf), peer.id);
         let agent = peer.id.as_agent().map(|(namespace, name)| format!("{namespace}/{name}").into());
         let principal = principal(&peer.id);
-        MeshPeer { peer, forwarded: forwarded.into(), agent, server_name: None, principal }
+        let shown = Weak::new();
+        MeshPeer { peer, forwarded: forwarded.into(), agent, server_name: None, principal, shown }
     }
 }
 

@@ -12,6 +12,7 @@ use pilotfish_filters::held::Held;
 use pilotfish_filters::retry::RetryPolicy;
 
 use crate::audit::Pen;
+use crate::delegation::memory::Memory;
 use crate::http::{self, Closing, Io, Limits, Timers};
 use crate::listen::Direction;
 use crate::listen::callers::{self, Caller};
@@ -62,6 +63,8 @@ pub struct Worker {
     pub peers: Peers,
     /// Open connections of the own agent.
     pub plain: Plain,
+    /// Chains of who asked whom.
+    pub delegations: Memory,
     /// Handshakes under way on the inbound port.
     pub half_open: HalfOpen,
     /// Timers of calls.
@@ -130,6 +133,7 @@ impl Worker {
             plain_retries: RetryPolicy::default(),
             peers: Peers::default(),
             plain: Plain::default(),
+            delegations: Memory::default(),
             half_open: HalfOpen::default(),
             timers: Timers::default(),
             executions: Executions::default(),

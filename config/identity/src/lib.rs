@@ -10,6 +10,7 @@
 //! | keep all of it, replaceable at any time | [`LiveIdentity`] |
 //! | open or accept mesh connections | [`tls::client_config`], [`tls::server_config`] |
 //! | know a control plane by a fingerprint | [`pinned_client_config`], [`verify_pinned`] |
+//! | sign a statement, and know who signed one | [`Credentials::sign`], [`Peer::has_signed`] |
 //! | know who is at the other end | [`tls::peer_of`], then [`tls::expect`] |
 
 mod bundles;
@@ -20,6 +21,7 @@ mod pinned;
 mod refused;
 mod request;
 mod seen;
+mod signed;
 pub mod spiffe;
 pub mod tls;
 mod token;

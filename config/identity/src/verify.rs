@@ -1,7 +1,7 @@
 //! Verifying a peer: chain, trust domain, the one SPIFFE ID, usage and validity.
 
 use std::ops::RangeInclusive;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -39,6 +39,8 @@ pub struct Peer {
     pub root: Fingerprint,
     /// SHA-256 of its leaf, for `Hash=` in `x-forwarded-client-cert`.
     pub leaf: Fingerprint,
+    /// What it showed, leaf first; shared by all its connections.
+    pub chain: Arc<[CertificateDer<'static>]>,
 }
 
 /// A peer, and when every certificate that vouches for it is valid.
@@ -92,8 +94,9 @@ pub(crate) fn verify(
     let domain = domain.ok_or_else(|| Refused::UnknownDomain(id.trust_domain().clone()))?;
     let (root, valid) = build_path(leaf, &chain[1..], domain, usage, now).map_err(|why| refused(why, &id))?;
     let valid = narrowed(&valid, &certificate::validity(&parsed));
-    let verified =
-        Verified { peer: Peer { id, not_after: *valid.end(), root, leaf: fingerprint(leaf) }, valid };
+    let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
+    let peer = Peer { id, not_after: *valid.end(), root, leaf: fingerprint(leaf), chain };
+    let verified = Verified { peer, valid };
     // webpki looks at no root's validity.
     verified.at(now)?;
     Ok(verified)

@@ -64,6 +64,8 @@ pub enum Known {
     RequestId,
     /// `agent-explain`
     AgentExplain,
+    /// `x-pilotfish-delegation`
+    Delegation,
 }
 
 impl Known {
@@ -122,6 +124,7 @@ impl Known {
                 _ => (Known::B3Part, b"x-b3-parentspanid"),
             },
             19 => (Known::ProxyAuthorization, b"proxy-authorization"),
+            22 => (Known::Delegation, b"x-pilotfish-delegation"),
             23 => (Known::DedupEpoch, b"x-pilotfish-dedup-epoch"),
             27 => (Known::MessageKey, b"x-pilotfish-idempotency-key"),
             _ => return Known::Other,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pilotfish_filters::authz::{Chain, Claims};
 use pilotfish_filters::credentials::SubjectToken;
+use pilotfish_filters::delegation::Delegated;
 use pilotfish_filters::tokens::{Found, Place, TokenRules, Unclear};
 use pilotfish_filters::verdict::{Deny, Reason};
 use tokio::time::{Instant, timeout_at};
@@ -28,6 +29,8 @@ pub struct Proven {
     pub token: Option<Arc<SubjectToken>>,
     /// delegation: for whom the caller acts.
     pub chain: Option<Arc<Chain>>,
+    /// delegation: for whom the agent acts while it serves the call.
+    pub delegated: Option<Arc<Delegated>>,
 }
 
 /// Verifies the token, if there is one, and does with the head what its rule says.

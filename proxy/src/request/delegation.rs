@@ -1,24 +1,84 @@
 //! delegation: the chain of who asked whom, signed by each sidecar on the way.
 
-use pilotfish_filters::verdict::Deny;
+use std::sync::Arc;
 
-use crate::http::RequestHead;
+use pilotfish_filters::correlate::Correlation;
+use pilotfish_filters::delegation::Delegated;
+use pilotfish_filters::verdict::{Deny, Reason};
+
+use crate::delegation::{DELEGATION, link};
+use crate::http::{Known, RequestHead};
+use crate::listen::Direction;
 use crate::request::ctx::Ctx;
-use crate::request::guard::Hop;
+use crate::tls::MeshPeer;
 use crate::worker::Worker;
 
-/// Reads and verifies the chain of an inbound call; finds that of an outbound call, which acts for the call that it belongs to.
+/// Reads and verifies the chain of an inbound call; what an outbound call brings was taken away with everything that only sidecars write.
 ///
 /// # Errors
 /// `bad-delegation`.
-pub fn enter(_worker: &Worker, _ctx: &mut Ctx<'_>, _head: &mut RequestHead) -> Result<(), Deny> {
+pub fn enter(worker: &Worker, ctx: &mut Ctx<'_>, head: &mut RequestHead) -> Result<(), Deny> {
+    if ctx.direction == Direction::Outbound {
+        return Ok(());
+    }
+    if let Some(peer) = ctx.mesh {
+        let delegated = match head.headers.may_have(Known::Delegation.bit()) {
+            true => read(worker, ctx, peer, head)?,
+            // An older sidecar: nobody but the caller is known, and of that only this sidecar can tell.
+            false => Arc::new(Delegated {
+                agents: vec![peer.principal.clone()],
+                uncertain: true,
+                ..Delegated::default()
+            }),
+        };
+        ctx.proven.delegated = Some(delegated);
+    }
+    // Where a chain begins at a token, its principal is the origin.
+    let begins = ctx.proven.delegated.as_ref().is_none_or(|own| own.origin.is_empty() && !own.uncertain);
+    if let Some(claims) = ctx.proven.claims.as_ref().filter(|_| begins) {
+        ctx.proven.delegated = Some(worker.delegations.begin(claims, ctx.proven.delegated.as_ref()));
+    }
     Ok(())
 }
 
-/// Writes the chain with this agent's own link, for a try that is about to be sent.
-///
-/// # Errors
-/// `bad-delegation`: the chain is too long.
-pub fn leave(_worker: &Worker, _ctx: &Ctx<'_>, _head: &mut RequestHead, _to: Hop) -> Result<(), Deny> {
-    Ok(())
+fn read(
+    worker: &Worker,
+    ctx: &mut Ctx<'_>,
+    peer: &MeshPeer,
+    head: &mut RequestHead,
+) -> Result<Arc<Delegated>, Deny> {
+    let bad = |why: &str| Deny::with(Reason::BadDelegation, format!("{DELEGATION}: {why}"));
+    let tls = &worker.shared.tls;
+    let own = tls.own().ok_or_else(|| bad("this sidecar has no identity"))?;
+    let verified = {
+        let mut all = head.headers.known(Known::Delegation);
+        let (Some(text), None) = (all.next(), all.next()) else { return Err(bad("there are several")) };
+        worker.delegations.verify(text, peer, &own, &tls.live).map_err(|why| bad(&why))?
+    };
+    // What the agent has nothing to do with it does not see.
+    head.headers.remove_known(Known::Delegation.bit());
+    ctx.proven.chain = verified.chain;
+    Ok(verified.onward)
+}
+
+/// For whom an outbound call is.
+pub fn acting<'c>(ctx: &'c Ctx<'_>) -> Option<&'c Arc<Delegated>> {
+    ctx.standing.belongs.as_ref().and_then(Correlation::delegated)
+}
+
+/// Writes the chain with this agent's own link, for a try that is about to be sent to `to`; `None`: that is no sidecar.
+pub fn leave(worker: &Worker, acting: Option<&Arc<Delegated>>, head: &mut RequestHead, to: Option<&MeshPeer>) {
+    // An earlier try may have gone to a sidecar.
+    head.headers.remove_known(Known::Delegation.bit());
+    let tls = &worker.shared.tls;
+    let (Some(peer), Some(own)) = (to, tls.own()) else { return };
+    let Some(text) = worker.delegations.sign(&own, peer, acting, &tls.live) else { return };
+    if std::ptr::eq(peer.shown.as_ptr(), Arc::as_ptr(&own)) {
+        head.headers.set(DELEGATION, text.as_bytes());
+    } else {
+        // The connection is from before a new certificate.
+        let mut text = text.to_string();
+        link::add_certificates(&mut text, &own.chain);
+        head.headers.set(DELEGATION, text.as_bytes());
+    }
 }

@@ -15,6 +15,7 @@ use crate::http::h1::client::ClientConn;
 use crate::http::{Io, Upstream, h2::client as h2};
 use crate::listen::Direction;
 use crate::request::guard::Hop;
+use crate::tls::MeshPeer;
 use crate::tls::dial::{Proved, Secure, secure};
 use crate::tls::outside::OutsideSet;
 use crate::upstream::connect::{Address, connect};
@@ -150,6 +151,8 @@ pub struct Dialed {
     pub reused: bool,
     /// When it was there.
     pub ready: Micros,
+    /// The sidecar at its other end.
+    pub peer: Option<Rc<MeshPeer>>,
     back: Option<Back>,
 }
 
@@ -193,8 +196,9 @@ async fn dial_h1(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
             (connection, meta, reused, worker.shared.clock.now())
         }
     };
+    let peer = meta.proved.peer().cloned();
     let back = Some(Back { key: way.key.clone(), meta });
-    Ok(Dialed { upstream: connection.into(), reused, ready, back })
+    Ok(Dialed { upstream: connection.into(), reused, ready, peer, back })
 }
 
 /// A new connection, or one that was freed while this waited for a place; and whether it carried an exchange before.
@@ -244,18 +248,21 @@ async fn dial_h2(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
     let now = worker.shared.clock.now();
     let kept = worker.pool.take_h2(&way.key, &way.secure, now);
     let reused = kept.is_some();
-    let (connection, ready) = match kept {
+    let ((connection, peer), ready) = match kept {
         Some(connection) => {
             worker.metrics.upstream_reuses.add(1);
             (connection, now)
         }
         None => (Box::pin(shared_h2(worker, way)).await?, worker.shared.clock.now()),
     };
-    Ok(Dialed { upstream: connection.begin().into(), reused, ready, back: None })
+    Ok(Dialed { upstream: connection.begin().into(), reused, ready, peer, back: None })
 }
 
 /// Makes an HTTP/2 connection, unless another request of this worker made one while this one waited to.
-async fn shared_h2(worker: &Worker, way: &Way<'_>) -> Result<h2::ClientConn, Deny> {
+async fn shared_h2(
+    worker: &Worker,
+    way: &Way<'_>,
+) -> Result<(h2::ClientConn, Option<Rc<MeshPeer>>), Deny> {
     let dialing = worker.pool.dialing(&way.key);
     let _one_at_a_time = dialing.lock().await;
     if let Some(connection) = worker.pool.take_h2(&way.key, &way.secure, worker.shared.clock.now()) {
@@ -268,6 +275,7 @@ async fn shared_h2(worker: &Worker, way: &Way<'_>) -> Result<h2::ClientConn, Den
     };
     let (io, proved) = open(worker, way).await?;
     let meta = meta(worker, way, permit, proved, &io);
+    let peer = meta.proved.peer().cloned();
     let keepalive = way.settings.http2_keepalive.as_ref();
     let keepalive = keepalive.map(|times| h2::KeepAlive { interval: times.interval, timeout: times.timeout });
     let keepalive = keepalive.or(way.mesh.then_some(MESH_PINGS));
@@ -282,7 +290,7 @@ async fn shared_h2(worker: &Worker, way: &Way<'_>) -> Result<h2::ClientConn, Den
         .await
         .map_err(|error| Deny::with(Reason::ConnectFailed, format!("{}: {error}", way.address)))?;
     worker.pool.put_h2(&way.key, connection.clone(), meta);
-    Ok(connection)
+    Ok((connection, peer))
 }
 
 /// A new connection whose other end proved what it has to.

@@ -156,6 +156,7 @@ pub fn remember(worker: &Worker, ctx: &mut Ctx<'_>, call: &Call, head: &RequestH
         trace: trace::handed(ctx),
         tracestate: trace::state(head),
         token: ctx.proven.token.take(),
+        delegated: ctx.proven.delegated.clone(),
     };
     let nonce = worker.with_rng(|rng| rng.u64(..));
     ctx.serving = Some(serving.begin(inherited, Keys::of(call), nonce));

@@ -7,11 +7,13 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use pilotfish_filters::call::{Call, Caller};
 use pilotfish_filters::cluster::Outcome;
+use pilotfish_filters::delegation::Delegated;
 use pilotfish_filters::mirror::{Mirror, is_left_out, shadow_authority};
 use pilotfish_filters::plan::{Rule, Target};
 
@@ -21,7 +23,7 @@ use crate::request::dial::{self, Dialed};
 use crate::request::guard::{self, Hop};
 use crate::request::repeat::attempt::protocol;
 use crate::request::select::{self, Selected, Wish};
-use crate::request::trace;
+use crate::request::{delegation, trace};
 use crate::telemetry::call::Acted;
 use crate::telemetry::metrics::{Counter, MirrorMetrics};
 use crate::worker::{Pinned, Worker};
@@ -122,6 +124,8 @@ struct Copy {
     /// For other sidecars, and for everyone else.
     to_mesh: RequestHead,
     to_others: RequestHead,
+    /// For whom the call is.
+    acting: Option<Arc<Delegated>>,
     framing: Framing,
     is_h2: bool,
     patience: Duration,
@@ -148,6 +152,7 @@ impl Copy {
             key: original.key,
             to_mesh,
             to_others,
+            acting: delegation::acting(ctx).cloned(),
             framing: down.framing(),
             is_h2: down.is_h2(),
             patience: original.rule.timeout.unwrap_or(PATIENCE),
@@ -198,7 +203,14 @@ impl Copy {
         let began = worker.shared.clock.now();
         let asked = tokio::time::timeout(self.patience, async {
             let mut dialed = dial::dial(worker, &way).await.map_err(|_| Outcome::Unreachable)?;
-            dialed.upstream.request(head, self.framing);
+            match &dialed.peer {
+                None => dialed.upstream.request(head, self.framing),
+                Some(peer) => {
+                    let mut head = head.clone();
+                    delegation::leave(worker, self.acting.as_ref(), &mut head, Some(peer));
+                    dialed.upstream.request(&head, self.framing);
+                }
+            }
             let answered = exchange_alone(&mut dialed.upstream, &mut Pump::new(), body).await;
             let head = answered.map_err(|_| Outcome::Reset)?;
             Ok((head.status.as_u16(), dialed))

@@ -48,6 +48,14 @@ pub enum Proved {
 }
 
 impl Proved {
+    /// The sidecar that it is.
+    pub fn peer(&self) -> Option<&Rc<MeshPeer>> {
+        match self {
+            Proved::Mesh(peer) => Some(peer),
+            Proved::Nothing | Proved::Outside(..) => None,
+        }
+    }
+
     /// Whether a connection is what is asked for now: never one that was made under another policy or for another peer.
     pub fn suits(&self, wanted: &Secure<'_>) -> bool {
         match (self, wanted) {
@@ -220,6 +228,7 @@ async fn mesh(
     others: &[Arc<str>],
     protocol: Protocol,
 ) -> Result<(Io, Proved), Why> {
+    let shown = worker.shared.tls.own();
     let (io, peer) = shake(worker, io, protocol).await?;
     if !is_one_of(&peer.id, expected, others) {
         let wanted = SpiffeId::parse(expected);
@@ -228,7 +237,14 @@ async fn mesh(
             Err(error) => Refused::NoIdentity(error.to_string()),
         }));
     }
-    let peer = Rc::new(MeshPeer::new(peer, None));
+    let mut peer = MeshPeer::new(peer, None);
+    // Only what was in force before and after is certainly what was shown.
+    if let (Some(shown), Some(now)) = (shown, worker.shared.tls.own())
+        && Arc::ptr_eq(&shown, &now)
+    {
+        peer.shown = Arc::downgrade(&shown);
+    }
+    let peer = Rc::new(peer);
     if let Some(fuse) = io.fuse() {
         worker.peers.add(peer.clone(), fuse, None);
     }

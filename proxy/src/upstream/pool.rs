@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use crate::http::h1::client::ClientConn;
 use crate::http::h2::client as h2;
 use crate::http::io::Fuse;
+use crate::tls::MeshPeer;
 use crate::tls::dial::{Proved, Secure};
 
 /// Whose connections they are. An endpoint is known by its counters, which outlive a change of the configuration.
@@ -255,8 +256,13 @@ impl Pool {
         self.freed.notify_waiters();
     }
 
-    /// A shared HTTP/2 connection with room for another stream, which proved what is wanted.
-    pub fn take_h2(&self, key: &Key, wanted: &Secure<'_>, now: Micros) -> Option<h2::ClientConn> {
+    /// A shared HTTP/2 connection with room for another stream, which proved what is wanted; and who is at its other end.
+    pub fn take_h2(
+        &self,
+        key: &Key,
+        wanted: &Secure<'_>,
+        now: Micros,
+    ) -> Option<(h2::ClientConn, Option<Rc<MeshPeer>>)> {
         let mut slots = self.slots.borrow_mut();
         let shared = &mut slots.get(key)?.h2;
         shared.retain(|one| {
@@ -266,7 +272,7 @@ impl Pool {
             .iter_mut()
             .find(|one| one.meta.proved.suits(wanted) && one.has_room() && !one.meta.is_spent(now))?;
         one.meta.requests += 1;
-        Some(one.connection.clone())
+        Some((one.connection.clone(), one.meta.proved.peer().cloned()))
     }
 
     /// Shares a new HTTP/2 connection.

@@ -147,7 +147,7 @@ pub async fn try_way(
         let dialed = down.unless_gone(pin!(dial::dial(worker, way))).await;
         let dialed = dialed.map_err(Unsent::gone)?.map_err(Unsent::NotConnected)?;
         guard::leave(worker, ctx, head, way.hop(ctx.direction)).map_err(Unsent::Refused)?;
-        delegation::leave(worker, ctx, head, way.hop(ctx.direction)).map_err(Unsent::Refused)?;
+        delegation::leave(worker, delegation::acting(ctx), head, dialed.peer.as_deref());
         let sent = send(head, down, dialed, shown.as_ref()).await;
         if let (Ok(sent), Some(shown)) = (&sent, &shown) {
             shown.answered(worker, sent.head.status.as_u16());
