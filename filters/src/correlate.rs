@@ -201,7 +201,9 @@ impl Correlation {
     /// For whom the call is; `None`: for nobody but the agent.
     pub fn delegated(&self) -> Option<&Arc<Delegated>> {
         match self {
-            Correlation::Certain(served) | Correlation::Inferred(served) => served.inherited.delegated.as_ref(),
+            Correlation::Certain(served) | Correlation::Inferred(served) => {
+                served.inherited.delegated.as_ref()
+            }
             Correlation::Ambiguous(all) => all.delegated.as_ref(),
             Correlation::None => None,
         }
@@ -345,7 +347,8 @@ impl Table {
             Look::Certain(served) => Correlation::Certain(Arc::clone(served)),
             Look::Inferred(served) => Correlation::Inferred(Arc::clone(served)),
             Look::Same(key) => {
-                let delegated = Delegated::any_of(self.same(key).map(|served| served.inherited.delegated.as_ref()));
+                let delegated =
+                    Delegated::any_of(self.same(key).map(|served| served.inherited.delegated.as_ref()));
                 Correlation::Ambiguous(Candidates { delegated, ..candidates(self.same(key)) })
             }
             Look::Any => Correlation::Ambiguous(self.any()),

@@ -41,7 +41,8 @@ impl Delegated {
                 (own, first) => own.is_none() && first.is_none(),
             };
             if !same || agents.is_some() {
-                let agents = agents.get_or_insert_with(|| first.map_or_else(Vec::new, |own| own.agents.clone()));
+                let agents =
+                    agents.get_or_insert_with(|| first.map_or_else(Vec::new, |own| own.agents.clone()));
                 add(agents, own);
             }
         }
@@ -80,7 +81,11 @@ mod tests {
             name: Some((*name).into()),
         };
         let links = names.join("~").into();
-        Some(Arc::new(Delegated { agents: names.iter().map(principal).collect(), links, ..Delegated::default() }))
+        Some(Arc::new(Delegated {
+            agents: names.iter().map(principal).collect(),
+            links,
+            ..Delegated::default()
+        }))
     }
 
     fn of(all: &[Option<Arc<Delegated>>]) -> Option<Arc<Delegated>> {

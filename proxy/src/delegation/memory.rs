@@ -112,8 +112,7 @@ impl Memory {
         let text: Rc<str> = link::write(own, id, acting.map(|acting| &**acting), now)?.into();
         let (called, until) = (id.into(), now + LIFETIME / 2);
         let kept = acting.map_or(0, |acting| acting.links.len());
-        let own =
-            Own { acting: acting.cloned(), called, by: Arc::clone(own), text: Rc::clone(&text), until };
+        let own = Own { acting: acting.cloned(), called, by: Arc::clone(own), text: Rc::clone(&text), until };
         self.signed.put(place, own, text.len() + kept);
         Some(text)
     }
@@ -137,8 +136,7 @@ impl Memory {
             ..base.map_or_else(Delegated::default, |base| Delegated::clone(base))
         };
         let onward = Arc::new(onward);
-        let begun =
-            Begun { claims: Arc::clone(claims), base: base.cloned(), onward: Arc::clone(&onward) };
+        let begun = Begun { claims: Arc::clone(claims), base: base.cloned(), onward: Arc::clone(&onward) };
         self.begun.put(place, begun, 2 * onward.links.len() + 4096);
         onward
     }

@@ -59,8 +59,8 @@ impl Mesh {
 
     /// The header of the last call, of agents that call one another in this order; and what the last but one acts for.
     fn chain(&self, agents: &[&Agent], origin: &str) -> String {
-        let mut acting: Option<Arc<Delegated>> =
-            (!origin.is_empty()).then(|| Arc::new(Delegated { origin: origin.into(), ..Delegated::default() }));
+        let mut acting: Option<Arc<Delegated>> = (!origin.is_empty())
+            .then(|| Arc::new(Delegated { origin: origin.into(), ..Delegated::default() }));
         let mut text = String::new();
         for pair in agents.windows(2) {
             let [from, to] = pair else { unreachable!() };
@@ -221,7 +221,7 @@ fn it_stays_within_bounds() {
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..2000 {
         let length = rng.usize(..200);
-        let garbage: String = (0..length).map(|_| rng.choice("aZ09-_.~=".chars()).unwrap()).collect();
+        let garbage: String = (0..length).map(|_| char::from(b"aZ09-_.~="[rng.usize(..9)])).collect();
         assert!(mesh.verify(&garbage, from, to).is_err(), "{garbage}");
     }
 }

@@ -67,7 +67,12 @@ pub fn acting<'c>(ctx: &'c Ctx<'_>) -> Option<&'c Arc<Delegated>> {
 }
 
 /// Writes the chain with this agent's own link, for a try that is about to be sent to `to`; `None`: that is no sidecar.
-pub fn leave(worker: &Worker, acting: Option<&Arc<Delegated>>, head: &mut RequestHead, to: Option<&MeshPeer>) {
+pub fn leave(
+    worker: &Worker,
+    acting: Option<&Arc<Delegated>>,
+    head: &mut RequestHead,
+    to: Option<&MeshPeer>,
+) {
     // An earlier try may have gone to a sidecar.
     head.headers.remove_known(Known::Delegation.bit());
     let tls = &worker.shared.tls;

@@ -259,10 +259,7 @@ async fn dial_h2(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
 }
 
 /// Makes an HTTP/2 connection, unless another request of this worker made one while this one waited to.
-async fn shared_h2(
-    worker: &Worker,
-    way: &Way<'_>,
-) -> Result<(h2::ClientConn, Option<Rc<MeshPeer>>), Deny> {
+async fn shared_h2(worker: &Worker, way: &Way<'_>) -> Result<(h2::ClientConn, Option<Rc<MeshPeer>>), Deny> {
     let dialing = worker.pool.dialing(&way.key);
     let _one_at_a_time = dialing.lock().await;
     if let Some(connection) = worker.pool.take_h2(&way.key, &way.secure, worker.shared.clock.now()) {
