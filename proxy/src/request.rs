@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod answer;
 pub mod authenticate;
+pub mod classify;
 pub mod cors;
 pub mod credential;
 pub mod ctx;

@@ -21,6 +21,7 @@ mod egress;
 mod export;
 mod faults;
 mod fragments;
+mod governance;
 mod h1_answers;
 mod h1_requests;
 mod h2_answers;

@@ -94,6 +94,11 @@ impl Governance {
         self.rbac || !self.classifications.is_empty() || self.declarations.reads_body()
     }
 
+    /// The policies, `default/policy`, for people.
+    pub fn policies(&self) -> &str {
+        &self.by
+    }
+
     /// The place of a class among the levels; one that nobody knows counts as the highest.
     pub fn level(&self, class: &str) -> usize {
         let known = self.levels.iter().position(|level| level.eq_ignore_ascii_case(class));

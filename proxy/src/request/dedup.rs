@@ -24,7 +24,7 @@ use crate::request::admit::Permit;
 use crate::request::ctx::Ctx;
 use crate::request::guard::{self, Hop};
 use crate::request::respond::Failed;
-use crate::request::{forward, repeat, trace};
+use crate::request::{classify, forward, repeat, trace};
 use crate::telemetry::call::Acted;
 use crate::worker::Worker;
 use body::{Body, Upload};
@@ -246,6 +246,7 @@ async fn follow(
             match pieces.poll_next(cx) {
                 Poll::Ready(Some(Piece::Inform(head))) => down.inform(&head),
                 Poll::Ready(Some(Piece::Head(mut head, framing))) => {
+                    classify::check(ctx, &mut head)?;
                     if let Some(epoch) = &epoch {
                         head.headers.set(EPOCH, epoch.as_bytes());
                     }
@@ -292,6 +293,7 @@ async fn again(
     down: &mut Downstream<'_>,
 ) -> Result<(), Failed> {
     let mut head = answer.head.clone();
+    classify::check(ctx, &mut head)?;
     if ctx.mesh.is_some() {
         head.headers.set(EPOCH, worker.shared.dedup.epoch.as_bytes());
     }

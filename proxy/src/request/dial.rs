@@ -122,6 +122,26 @@ impl Way<'_> {
         worker.pool.take_h1(&self.key, &self.secure, now)
     }
 
+    /// Nothing goes on in plaintext where a policy wants encryption, but to the agent beside the sidecar.
+    fn check_encryption(&self, worker: &Worker) -> Result<(), Deny> {
+        if !matches!(self.secure, Secure::Plain) {
+            return Ok(());
+        }
+        let snapshot = worker.pin();
+        let governance = snapshot.plan.governance();
+        let is_own = |agent| matches!(self.address, Address::Tcp(address) if address == agent);
+        if !governance.encrypted || snapshot.agent.is_some_and(is_own) {
+            return Ok(());
+        }
+        let detail = format!(
+            "{} is spoken to in plaintext, and a policy wants encryption ({}): let it have a sidecar, or write `tls` into a \
+             DestinationRule for it",
+            self.address,
+            governance.policies()
+        );
+        Err(Deny::with(Reason::EncryptionRequired, detail))
+    }
+
     /// The same way over a connection that carried nothing before.
     pub fn unused(mut self) -> Self {
         self.unused = true;
@@ -175,8 +195,9 @@ impl Dialed {
 /// Gives a kept connection, else makes one.
 ///
 /// # Errors
-/// `connect-failed`, `connect-timeout`, `connection-pool-overflow`.
+/// `connect-failed`, `connect-timeout`, `connection-pool-overflow`, `encryption-required`.
 pub async fn dial(worker: &Worker, way: &Way<'_>) -> Result<Dialed, Deny> {
+    way.check_encryption(worker)?;
     match way.protocol {
         Protocol::Http1 => dial_h1(worker, way).await,
         Protocol::Http2 => dial_h2(worker, way).await,

@@ -15,7 +15,7 @@ use crate::audit;
 use crate::http::{Downstream, Error, Framing, Pump, RequestHead, ResponseHead, Watch, relay};
 use crate::request::ctx::Ctx;
 use crate::request::repeat::Sent;
-use crate::request::{answer, cors, explain, forward, narrow, trace, tunnel};
+use crate::request::{answer, classify, cors, explain, forward, narrow, trace, tunnel};
 use crate::worker::Worker;
 
 /// How long a client that asked for `100 Continue` waits for the upstream to say so before the sidecar says it
@@ -99,6 +99,8 @@ pub async fn respond(
     settings: &ClusterSettings,
 ) -> Result<(), Failed> {
     let Sent { mut head, mut dialed, mut upload } = sent;
+    // As the upstream gave it: a rule that edits headers takes no class away.
+    classify::check(ctx, &mut head)?;
     edits.apply(&mut head);
     ctx.due.add_to(&mut head);
     cors::finish(ctx, &mut head);

@@ -72,7 +72,7 @@ impl OutsideSet {
             let written = format!("{tls:?}{names:?}");
             let made = match known.get(&written) {
                 Some(made) => Ok(made.clone()),
-                None => load(tls, &names).map(Arc::new),
+                None => load(tls, &names, plan.governance().tls13_only).map(Arc::new),
             };
             match made {
                 Ok(made) => {
@@ -98,7 +98,8 @@ fn key(cluster: &Cluster) -> usize {
     std::ptr::from_ref(cluster) as usize
 }
 
-fn load(tls: &ClientTls, names: &[Arc<str>]) -> Result<Outside, String> {
+/// `newest`: a policy allows no TLS before 1.3.
+fn load(tls: &ClientTls, names: &[Arc<str>], newest: bool) -> Result<Outside, String> {
     if let Some(name) = &tls.credential_name {
         return Err(format!(
             "credentialName `{name}` is a Kubernetes secret, which sidecars do not read: mount it and name its files \
@@ -106,14 +107,15 @@ fn load(tls: &ClientTls, names: &[Arc<str>]) -> Result<Outside, String> {
         ));
     }
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    digest.update(format!("{tls:?}{names:?}").as_bytes());
+    digest.update(format!("{tls:?}{names:?}{newest}").as_bytes());
     let verifier: Arc<dyn ServerCertVerifier> = if tls.insecure_skip_verify == Some(true) {
         Arc::new(Anybody)
     } else {
         Arc::new(Named { chain: chain_verifier(tls, &mut digest)?, names: names.into() })
     };
+    let versions = if newest { &[&rustls::version::TLS13][..] } else { rustls::DEFAULT_VERSIONS };
     let builder = || {
-        let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions);
         builder.map(|builder| builder.dangerous().with_custom_certificate_verifier(verifier.clone()))
     };
     let builder = builder().map_err(|error| error.to_string())?;

@@ -142,10 +142,9 @@ pub(crate) fn filled<'p>(
                 filled.push_str(value(segment, "such segment in the path")?);
             }
             ResourcePiece::After(before) => {
-                let mut segments = path.split('/');
-                let found = segments.by_ref().find(|segment| **segment == **before);
-                let segment = found.and_then(|_| segments.next()).unwrap_or_default();
-                if segments.any(|segment| *segment == **before) {
+                let mut segments = path.split('/').skip_while(|segment| **segment != **before).skip(1);
+                let segment = segments.next().unwrap_or_default();
+                if segment == &**before || segments.any(|segment| *segment == **before) {
                     return Err(NoResource::Unsafe("the segment before it is in the path more than once"));
                 }
                 filled.push_str(value(segment, "such segment in the path")?);

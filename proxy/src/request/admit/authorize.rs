@@ -23,6 +23,8 @@ pub struct Due {
     pub to_downstream: Vec<(Box<str>, Box<[u8]>)>,
     /// The highest class of an answer that the caller may get.
     pub clearance: Option<usize>,
+    /// The class of an answer that does not say its own.
+    pub class: Option<usize>,
     /// The answer is a list that is narrowed to what the caller may use.
     pub narrow: Option<Box<Narrow>>,
 }
@@ -80,7 +82,7 @@ pub async fn authorize(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) ->
         }
         Err(judgement) => judgement,
     };
-    ctx.due.clearance = judgement.clearance;
+    (ctx.due.clearance, ctx.due.class) = (judgement.clearance, judgement.class);
     audit::decided(worker, ctx, asked, &asking, &judgement)?;
     match judgement.deny {
         Some(deny) => Err(deny),

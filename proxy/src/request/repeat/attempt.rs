@@ -76,7 +76,11 @@ impl Unsent {
     pub fn happened(&self) -> Option<Happened> {
         match self {
             Unsent::Refused(_) | Unsent::Overdue(..) => None,
-            Unsent::NotConnected(deny) if deny.reason == Reason::Overflow => None,
+            Unsent::NotConnected(deny)
+                if matches!(deny.reason, Reason::Overflow | Reason::EncryptionRequired) =>
+            {
+                None
+            }
             Unsent::NotConnected(_) => Some(Happened::NotConnected),
             Unsent::Broken { error, .. } if error.is_downstream() => None,
             // Five minutes were enough.
