@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod access_log;
+mod authorizers;
 mod authz;
 mod balancing;
 mod cancellation;
@@ -43,6 +44,7 @@ mod rate_limits;
 mod repeats;
 mod retries;
 mod routes;
+mod skills;
 mod streams;
 mod supervise;
 mod support;
