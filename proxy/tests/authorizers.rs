@@ -170,8 +170,10 @@ async fn answer(
     let attributes = envoy::CheckRequest::decode(&bytes[5..]).unwrap().attributes.unwrap();
     let case = attributes.request.as_ref().unwrap().http.as_ref().unwrap().headers.get("x-case").cloned();
     record.lock().unwrap().push(attributes);
-    let yes = envoy::CheckResponse { status: Some(envoy::Code { code: 0 }), ..envoy::CheckResponse::default() };
-    let no = envoy::CheckResponse { status: Some(envoy::Code { code: 7 }), ..envoy::CheckResponse::default() };
+    let yes =
+        envoy::CheckResponse { status: Some(envoy::Code { code: 0 }), ..envoy::CheckResponse::default() };
+    let no =
+        envoy::CheckResponse { status: Some(envoy::Code { code: 7 }), ..envoy::CheckResponse::default() };
     let mut status = "0";
     let mut message = match case.as_deref().unwrap_or_default() {
         "yes" => yes,
@@ -247,7 +249,12 @@ impl Guarded {
 
     async fn ask(&self, request: &str) -> (Answer, Option<Seen>) {
         self.origin.forget();
-        let answer = H1::connect(self.sidecar.inbound).await.patience(Duration::from_secs(30)).ask(request).await.unwrap();
+        let answer = H1::connect(self.sidecar.inbound)
+            .await
+            .patience(Duration::from_secs(30))
+            .ask(request)
+            .await
+            .unwrap();
         (answer, self.origin.requests().pop())
     }
 
@@ -264,8 +271,10 @@ fn get(path: &str, case: &str) -> String {
 async fn by_grpc_calls_are_described_and_answers_obeyed() {
     let server = Grpc::start().await;
     let port = server.addr.port();
-    let guarded =
-        Guarded::by(&format!("{{ grpc: {{ service: 127.0.0.1, port: {port}, contextExtensions: {{ mesh: m }} }}, timeout: 20s }}")).await;
+    let guarded = Guarded::by(&format!(
+        "{{ grpc: {{ service: 127.0.0.1, port: {port}, contextExtensions: {{ mesh: m }} }}, timeout: 20s }}"
+    ))
+    .await;
     let (told, got) = guarded.ask(&get("/open", "no")).await;
     assert_eq!((told.status(), got.is_some(), server.asked().len()), (200, true, 0), "no rule is for it");
     let (told, got) = guarded.case("yes").await;
@@ -316,16 +325,24 @@ async fn an_authorizer_that_hangs_or_is_gone_refuses_or_lets_through_as_stated()
     for told in many.collect::<Vec<_>>() {
         assert_eq!(told.await.unwrap(), Ok(503));
     }
-    let open = Guarded::by(&format!("{{ grpc: {{ service: 127.0.0.1, port: {port} }}, timeout: 200ms, failOpen: true }}")).await;
+    let open = Guarded::by(&format!(
+        "{{ grpc: {{ service: 127.0.0.1, port: {port} }}, timeout: 200ms, failOpen: true }}"
+    ))
+    .await;
     let (told, got) = open.case("hang").await;
     assert_eq!((told.status(), got.is_some()), (200, true));
     // It opens for what cannot be asked, not for what is refused.
-    let patient = Guarded::by(&format!("{{ grpc: {{ service: 127.0.0.1, port: {port} }}, timeout: 20s, failOpen: true }}")).await;
+    let patient = Guarded::by(&format!(
+        "{{ grpc: {{ service: 127.0.0.1, port: {port} }}, timeout: 20s, failOpen: true }}"
+    ))
+    .await;
     assert_eq!(patient.case("no").await.0.status(), 403);
 
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     for (more, status, reaches) in [("", 403, false), (", failOpen: true", 200, true)] {
-        let gone = Guarded::by(&format!("{{ http: {{ service: 127.0.0.1, port: {nobody} }}, timeout: 20s{more} }}")).await;
+        let gone =
+            Guarded::by(&format!("{{ http: {{ service: 127.0.0.1, port: {nobody} }}, timeout: 20s{more} }}"))
+                .await;
         let (told, got) = gone.case("yes").await;
         assert_eq!((told.status(), got.is_some()), (status, reaches));
     }
@@ -333,7 +350,9 @@ async fn an_authorizer_that_hangs_or_is_gone_refuses_or_lets_through_as_stated()
 
 fn http_server(m: &Seen, _: usize) -> Vec<Step> {
     let answer = match m.header("x-case").unwrap_or_default().as_str() {
-        "yes" => "HTTP/1.1 200 OK\r\nx-user: ann\r\nx-not: listed\r\nx-down: 1\r\nContent-Length: 7\r\n\r\nignored",
+        "yes" => {
+            "HTTP/1.1 200 OK\r\nx-user: ann\r\nx-not: listed\r\nx-down: 1\r\nContent-Length: 7\r\n\r\nignored"
+        }
         "login" => "HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
         "no" => "HTTP/1.1 401 No\r\nContent-Type: text/x-no\r\nx-why: you\r\nContent-Length: 2\r\n\r\nno",
         "broken" => "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nContent-Length: 11\r\n\r\n0123456789",
@@ -355,14 +374,26 @@ async fn by_http_the_call_is_asked_about_by_its_own_path() {
     .await;
     let (told, got) = guarded.case("yes").await;
     let got = got.unwrap();
-    assert_eq!((told.text().as_str(), told.header("x-down"), told.header("x-user")), ("seen /checked/a?b=1", Some("1".into()), None));
-    assert_eq!((got.header("x-user"), got.header("x-not"), got.header("x-secret")), (Some("ann".into()), None, Some("s".into())));
+    assert_eq!(
+        (told.text().as_str(), told.header("x-down"), told.header("x-user")),
+        ("seen /checked/a?b=1", Some("1".into()), None)
+    );
+    assert_eq!(
+        (got.header("x-user"), got.header("x-not"), got.header("x-secret")),
+        (Some("ann".into()), None, Some("s".into()))
+    );
     let asked = server.requests().pop().unwrap();
     assert_eq!((asked.method(), asked.target()), ("GET", "/check/checked/a?b=1"));
-    assert_eq!((asked.header("host"), asked.header("x-mesh"), asked.header("x-secret")), (Some("x.test".into()), Some("m".into()), None));
+    assert_eq!(
+        (asked.header("host"), asked.header("x-mesh"), asked.header("x-secret")),
+        (Some("x.test".into()), Some("m".into()), None)
+    );
     let (told, got) = guarded.case("no").await;
     assert_eq!((told.status(), &*told.reason(), &*told.text(), got), (401, "access-denied", "no", None));
-    assert_eq!((told.header("content-type"), told.header("x-why")), (Some("text/x-no".into()), Some("you".into())));
+    assert_eq!(
+        (told.header("content-type"), told.header("x-why")),
+        (Some("text/x-no".into()), Some("you".into()))
+    );
     let (told, _) = guarded.case("login").await;
     assert_eq!((told.status(), told.header("location")), (302, Some("/login".into())));
     for case in ["broken", "error"] {
@@ -376,7 +407,10 @@ async fn a_body_goes_along_whole_or_in_part_and_reaches_the_agent() {
     let server = Grpc::start().await;
     let port = server.addr.port();
     let post = |body: &str| {
-        format!("POST /checked HTTP/1.1\r\nHost: x.test\r\nx-case: yes\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "POST /checked HTTP/1.1\r\nHost: x.test\r\nx-case: yes\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
     };
     for (partial, long) in [(false, 413), (true, 200)] {
         let guarded = Guarded::by(&format!(
@@ -405,7 +439,10 @@ async fn answers_are_remembered_for_the_same_call_only() {
     .await;
     for _ in 0..3 {
         let (told, got) = guarded.case("headers").await;
-        assert_eq!((told.header("x-checked"), got.unwrap().header("x-user")), (Some("yes".into()), Some("ann".into())));
+        assert_eq!(
+            (told.header("x-checked"), got.unwrap().header("x-user")),
+            (Some("yes".into()), Some("ann".into()))
+        );
         assert_eq!(guarded.case("teapot").await.0.status(), 418);
     }
     assert_eq!(server.asked().len(), 2);
@@ -429,7 +466,8 @@ async fn answers_are_remembered_for_the_same_call_only() {
 #[tokio::test]
 async fn a_dry_run_is_asked_and_not_obeyed() {
     let server = Grpc::start().await;
-    let provider = format!("{{ grpc: {{ service: 127.0.0.1, port: {} }}, timeout: 20s }}", server.addr.port());
+    let provider =
+        format!("{{ grpc: {{ service: 127.0.0.1, port: {} }}, timeout: 20s }}", server.addr.port());
     let guarded = Guarded::with(&provider, "istio.io/dry-run: 'true'").await;
     for case in ["teapot", "garbage", "headers"] {
         let (told, got) = guarded.case(case).await;

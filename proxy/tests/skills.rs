@@ -31,7 +31,10 @@ struct Guarded {
 }
 
 impl Guarded {
-    async fn by(spec: &str, script: impl Fn(&Message, usize) -> Vec<Step> + Send + Sync + 'static) -> Guarded {
+    async fn by(
+        spec: &str,
+        script: impl Fn(&Message, usize) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Guarded {
         let origin = Origin::start(script).await;
         let policy = format!(
             "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: p\nspec: {spec}\n"
@@ -92,13 +95,17 @@ fn skill(name: &str) -> String {
 async fn calls_are_told_apart_by_what_their_bodies_say() {
     for spec in [DENY, ALLOW] {
         let guarded = Guarded::plain(spec).await;
-        for allowed in [tool("search"), skill("chat"), json!({"model": "small", "messages": []}).to_string()] {
+        for allowed in [tool("search"), skill("chat"), json!({"model": "small", "messages": []}).to_string()]
+        {
             let got = guarded.passes(post(&allowed)).await;
             assert_eq!(got.body, allowed.as_bytes(), "the agent gets what was sent");
         }
-        for refused in [tool("pay"), tool("delete_all"), skill("refund"), json!({"model": "big"}).to_string()] {
+        for refused in [tool("pay"), tool("delete_all"), skill("refund"), json!({"model": "big"}).to_string()]
+        {
             guarded.refuses(post(&refused), "access-denied").await;
-            guarded.passes(post_with("Content-Type: application/json\r\nx-team: finance\r\n", &refused)).await;
+            guarded
+                .passes(post_with("Content-Type: application/json\r\nx-team: finance\r\n", &refused))
+                .await;
         }
         // In pieces, slowly, and as long as a long prompt.
         let long = json!({"jsonrpc": "2.0", "method": "tools/call", "params": {"arguments": "x".repeat(600_000), "name": "search"}});
@@ -180,7 +187,10 @@ async fn a_body_that_could_mean_two_things_is_refused() {
             ("blanks before it", post(format!("{}{pay}", "\n \t".repeat(1000)))),
             ("another method of HTTP", [b"PUT", &post(&pay)[4..]].concat()),
             ("no version", post(r#"{"method":"tools/call","params":{"name":"pay"}}"#)),
-            ("an escape", post(r#"{"jsonrpc":"2.0","m\u0065thod":"tools/call","params":{"name":"p\u0061y"}}"#)),
+            (
+                "an escape",
+                post(r#"{"jsonrpc":"2.0","m\u0065thod":"tools/call","params":{"name":"p\u0061y"}}"#),
+            ),
         ] {
             let (answer, got) = guarded.ask(&request).await;
             assert_eq!((answer.status(), &*answer.reason(), got), (403, "access-denied", None), "{what}");
@@ -226,7 +236,10 @@ async fn a_list_of_tools_has_in_it_what_its_caller_may_call() {
             let (told, got) = guarded.ask(post_with(lines, rpc("tools/list", &json!({})))).await;
             let expected = r#" {"jsonrpc":"2.0", "id":1,"result":{"z":1.50,"tools":[{"name":"search","inputSchema":{"z":0,"a":[]}}],"nextCursor":"c"}}"#;
             assert_eq!(told.text(), expected);
-            assert_eq!((told.header("etag"), told.header("content-length")), (None, Some(expected.len().to_string())));
+            assert_eq!(
+                (told.header("etag"), told.header("content-length")),
+                (None, Some(expected.len().to_string()))
+            );
             assert_eq!(got.unwrap().header("accept-encoding"), None);
         }
         let lines = "Content-Type: application/json\r\nx-team: finance\r\n";
@@ -249,11 +262,15 @@ async fn lists_in_streams_are_narrowed_event_by_event() {
         vec![send(head), chunk(one), Step::Pause(Duration::from_millis(20)), chunk(two), send("0\r\n\r\n")]
     };
     let guarded = Guarded::by(DENY, stream).await;
-    let resumed = "GET /mcp HTTP/1.1\r\nHost: x.test\r\nAccept: text/event-stream\r\nLast-Event-ID: 1\r\n\r\n";
+    let resumed =
+        "GET /mcp HTTP/1.1\r\nHost: x.test\r\nAccept: text/event-stream\r\nLast-Event-ID: 1\r\n\r\n";
     for request in [post(rpc("tools/list", &json!({}))), resumed.as_bytes().to_vec()] {
         let (told, _) = guarded.ask(&request).await;
         let text = told.text();
-        assert!(text.contains("id: 1\r\n") && text.contains("id: 2\n") && text.contains("data: no JSON\n\n"), "{text}");
+        assert!(
+            text.contains("id: 1\r\n") && text.contains("id: 2\n") && text.contains("data: no JSON\n\n"),
+            "{text}"
+        );
         let list = text.lines().filter_map(|line| line.strip_prefix("data: ")).nth(1).unwrap();
         let list: Value = serde_json::from_str(list).unwrap();
         assert_eq!(names(&list["result"]["tools"], "name"), ["search"], "{text}");
@@ -263,7 +280,9 @@ async fn lists_in_streams_are_narrowed_event_by_event() {
 #[tokio::test]
 async fn a_list_that_cannot_be_read_is_not_served() {
     let guarded = Guarded::by(DENY, |m, _| match &*m.header("x-case").unwrap_or_default() {
-        "coded" => vec![send("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x1f")],
+        "coded" => {
+            vec![send("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x1f")]
+        }
         "broken" => answer("application/json", &TOOLS[..60]),
         "long" => answer("application/json", &format!("{}{TOOLS}", " ".repeat(4_300_000))),
         "twice" => answer("application/json", r#"{"result":{"tools":[],"tools":[{"name":"pay"}]}}"#),
@@ -307,10 +326,14 @@ async fn cards_have_the_skills_of_their_readers_and_signed_ones_are_whole_or_ref
             answer("application/json", card)
         })
         .await;
-        let get = |path: &str, team: &str| format!("GET {path} HTTP/1.1\r\nHost: x.test\r\nx-team: {team}\r\n\r\n");
-        for path in
-            ["/.well-known/agent-card.json", "/.well-known/agent.json", "/x/%2ewell-known/agent-card.json", "/v1/extendedAgentCard"]
-        {
+        let get =
+            |path: &str, team: &str| format!("GET {path} HTTP/1.1\r\nHost: x.test\r\nx-team: {team}\r\n\r\n");
+        for path in [
+            "/.well-known/agent-card.json",
+            "/.well-known/agent.json",
+            "/x/%2ewell-known/agent-card.json",
+            "/v1/extendedAgentCard",
+        ] {
             let (told, _) = guarded.ask(get(path, "x")).await;
             assert_eq!(names(&told.json()["skills"], "id"), ["chat"], "{path}");
             let (told, _) = guarded.ask(get(path, "finance")).await;
@@ -340,19 +363,25 @@ async fn lists_of_models_are_narrowed_too() {
             let told = h1::get(guarded.sidecar.inbound, "x.test", path, &["Range: bytes=0-9"]).await.unwrap();
             assert_eq!(told.text(), r#"{"object":"list","data":[{"id":"small","created":2}]}"#, "{path}");
         }
-        let told = h1::get(guarded.sidecar.inbound, "x.test", "/v1/models", &["x-team: finance"]).await.unwrap();
+        let told =
+            h1::get(guarded.sidecar.inbound, "x.test", "/v1/models", &["x-team: finance"]).await.unwrap();
         assert_eq!(told.text(), MODELS);
     }
 }
 
 #[tokio::test]
 async fn without_a_rule_that_asks_nothing_is_read_or_narrowed() {
-    let guarded = Guarded::by("{ action: DENY, rules: [{ to: [{ operation: { paths: [/admin] } }] }] }", |_, _| {
-        answer("application/json", TOOLS)
-    })
-    .await;
-    let (told, got) =
-        guarded.ask(post_with("Content-Type: application/json\r\nAccept-Encoding: gzip\r\n", rpc("tools/list", &json!({})))).await;
+    let guarded =
+        Guarded::by("{ action: DENY, rules: [{ to: [{ operation: { paths: [/admin] } }] }] }", |_, _| {
+            answer("application/json", TOOLS)
+        })
+        .await;
+    let (told, got) = guarded
+        .ask(post_with(
+            "Content-Type: application/json\r\nAccept-Encoding: gzip\r\n",
+            rpc("tools/list", &json!({})),
+        ))
+        .await;
     assert_eq!((told.text().as_str(), told.header("etag")), (TOOLS, Some("\"1\"".into())));
     assert_eq!(got.unwrap().header("accept-encoding").as_deref(), Some("gzip"));
 }
