@@ -196,9 +196,9 @@ impl Place {
             }
             Place::Cookie(name) => match head.header("cookie") {
                 None => Ok(None),
-                Some(Cow::Borrowed(value)) => Ok(one(cookies(text(value)?, name))?.map(Cow::Borrowed)),
+                Some(Cow::Borrowed(value)) => Ok(of_cookies(value, name)?.map(Cow::Borrowed)),
                 Some(Cow::Owned(value)) => {
-                    Ok(one(cookies(text(&value)?, name))?.map(|token| Cow::Owned(token.to_owned())))
+                    Ok(of_cookies(&value, name)?.map(|token| Cow::Owned(token.to_owned())))
                 }
             },
         }
@@ -237,10 +237,18 @@ fn parameters<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q str> {
         .map(|(_, value)| value)
 }
 
-/// The values of a cookie.
-fn cookies<'c>(header: &'c str, name: &str) -> impl Iterator<Item = &'c str> {
-    let pairs = header.split(';').filter_map(|pair| pair.trim().split_once('='));
-    pairs.filter(move |(own, _)| *own == name).map(|(_, value)| value.trim_matches('"'))
+/// The value of a cookie. What others have in theirs is nobody's concern.
+fn of_cookies<'c>(header: &'c [u8], name: &str) -> Result<Option<&'c str>, Unclear> {
+    let named = |pair: &'c [u8]| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=");
+    let mut found = None;
+    for value in header.split(|byte| *byte == b';').filter_map(named) {
+        let value = not_empty(text(value)?.trim_matches('"'));
+        if found.is_some() && value.is_some() && found != value {
+            return Err(Unclear::Several);
+        }
+        found = found.or(value);
+    }
+    Ok(found)
 }
 
 /// The one that is not empty, if all agree.

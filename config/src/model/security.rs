@@ -157,7 +157,7 @@ pub struct RequestAuthentication {
 pub struct JwtRule {
     /// `iss`.
     pub issuer: String,
-    /// `aud`, any one; empty: the service's name.
+    /// `aud`, any one; empty: any, or none, as Istio compiles it.
     pub audiences: Vec<String>,
     /// Where the keys are.
     pub jwks_uri: Option<String>,

@@ -82,6 +82,7 @@ fn a_token_is_found_where_a_rule_looks_and_nowhere_else() {
     assert_eq!(find(&[("x-jwt", "a.b.c")], ""), at("a.b.c", 2));
     assert_eq!(find(&[("cookie", "x=1; session=a.b.c")], ""), at("a.b.c", 3));
     assert_eq!(find(&[("cookie", "x=1"), ("cookie", "session=\"a.b.c\"")], ""), at("a.b.c", 3));
+    assert_eq!(find(&[("cookie", "x=\u{fc}; session=a.b.c; xsession=d.e.f; session=")], ""), at("a.b.c", 3));
     // The same one twice is still one caller.
     assert_eq!(find(&[("authorization", "Bearer a.b.c")], "access_token=a.b.c"), at("a.b.c", 0));
 }

@@ -103,7 +103,7 @@ async fn keys_change_under_load_without_a_failed_call() {
         count += made.unwrap();
     }
     let asked = keys.origin.requests().len();
-    assert!(count > 20 && (2..=8).contains(&asked), "{count} calls, {asked} looks");
+    assert!(count >= 8 && (2..=8).contains(&asked), "{count} calls, {asked} looks");
 }
 
 #[tokio::test]
