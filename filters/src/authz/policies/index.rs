@@ -56,7 +56,7 @@ enum Path {
 }
 
 /// What a call has, hashed.
-struct Hashes {
+pub(super) struct Hashes {
     whole: u64,
     /// By the number of the slash.
     starts: [u64; DEEPEST + 1],
@@ -110,7 +110,7 @@ impl Table {
         if lean == Lean::Any && odd {
             return self.rules.iter().find(|rule| rule.matches(seen, lean));
         }
-        let hashes = Hashes::of(seen);
+        let hashes = seen.hashes();
         let mut first = self.rules.len() as u32;
         for (place, kind) in self.kinds.iter().enumerate() {
             let Some(hash) = hashes.triple(*kind) else { continue };
@@ -137,7 +137,7 @@ fn account(namespace: &str, name: &str) -> u64 {
 }
 
 impl Hashes {
-    fn of(seen: &Seen<'_>) -> Hashes {
+    pub(super) fn of(seen: &Seen<'_>) -> Hashes {
         let head = seen.asking.head;
         let principal = seen.principal();
         let namespace = principal.and_then(|own| own.namespace.as_deref());

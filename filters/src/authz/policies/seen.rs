@@ -12,6 +12,7 @@ use crate::authz::{Asking, Claims, Principal};
 use crate::call::{Protocol, Understood};
 use crate::normalize::loosest;
 
+use super::index::Hashes;
 use super::text::Texts;
 
 /// How many readings have to match.
@@ -45,13 +46,20 @@ pub(super) struct Seen<'a> {
     loose: OnceCell<Option<(String, bool)>>,
     /// The authority in lower case.
     host: OnceCell<Cow<'a, str>>,
+    /// By which the index finds rules.
+    hashes: OnceCell<Hashes>,
     /// Whether something could not be known that was asked for.
     doubt: Cell<bool>,
 }
 
 impl<'a> Seen<'a> {
     pub(super) fn new(asking: &'a Asking<'a>) -> Self {
-        Seen { asking, loose: OnceCell::new(), host: OnceCell::new(), doubt: Cell::new(false) }
+        let (loose, host, hashes) = Default::default();
+        Seen { asking, loose, host, hashes, doubt: Cell::new(false) }
+    }
+
+    pub(super) fn hashes(&self) -> &Hashes {
+        self.hashes.get_or_init(|| Hashes::of(self))
     }
 
     /// Whether something was asked for since the last time that could not be known.

@@ -2,6 +2,8 @@
 
 mod hostile;
 mod istio;
+mod naive;
+mod scale;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -138,7 +140,7 @@ impl Ask {
             sni: self.sni.as_deref(),
             claims: self.claims.as_ref(),
             chain: self.chain.as_ref(),
-            unix: 0,
+            ..Who::default()
         };
         let caller = Caller { ip: self.ip, port: 80 };
         decide(&Asking { head: &self.head, call: &self.call, caller: &caller, who: &who })
@@ -314,7 +316,7 @@ fn custom_asks_for_what_matches_and_one_provider_only() {
             "---\napiVersion: pilotfish.dev/v1\nkind: AuthorizationProvider\nmetadata: {{name: {name}, namespace: foo}}\nspec: {PROVIDER}\n"
         )
     };
-    const PROVIDER: &str = "{service: opa.foo}";
+    const PROVIDER: &str = "{grpc: {service: opa.foo, port: 9000}}";
     let custom = |name: &str, provider: &str, path: &str| {
         policy(
             "foo",

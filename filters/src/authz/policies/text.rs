@@ -248,36 +248,48 @@ pub(crate) fn identities(values: &[String], own_trust_domain: Option<&str>) -> T
 }
 
 fn spellings(value: &str, own: Option<&str>) -> Vec<String> {
-    let value = match (value.strip_prefix("cluster.local/"), own) {
-        (Some(rest), Some(own)) => format!("{own}/{rest}"),
-        _ => value.to_owned(),
-    };
-    let other = other_word(&value);
-    std::iter::once(value).chain(other).collect()
-}
-
-/// The identity with `agent` for `sa`, or the other way round. The word comes behind `ns/NAMESPACE`, of which a suffix may lack
-/// the beginning; a prefix may end within it.
-fn other_word(value: &str) -> Option<String> {
-    let parts: Vec<&str> = value.split('/').collect();
-    let star = value.starts_with('*');
-    let behind_namespace = |at: usize| if at >= 2 { parts[at - 2] == "ns" } else { star };
-    for (at, part) in parts.iter().enumerate() {
-        let last = at + 1 == parts.len();
-        let word = if at == 0 { part.trim_start_matches('*') } else { part };
-        let cut = word.strip_suffix('*').filter(|cut| last && at >= 2 && !cut.is_empty());
-        for (own, other) in [("sa", "agent"), ("agent", "sa")] {
-            let whole = word == own && !last;
-            if !behind_namespace(at) || !(whole || cut.is_some_and(|cut| own.starts_with(cut))) {
-                continue;
-            }
-            let stars = [if word.len() < part.len() { "*" } else { "" }, if whole { "" } else { "*" }];
-            let word = format!("{}{other}{}", stars[0], stars[1]);
-            let changed: Vec<&str> = [&parts[..at], &[&*word], &parts[at + 1..]].concat();
-            return Some(changed.join("/"));
+    const LOCAL: &str = "cluster.local";
+    let mut all = vec![value.to_owned()];
+    if let Some(own) = own {
+        let (domain, rest) = value.split_once('/').unwrap_or((value, ""));
+        let begins =
+            domain.strip_suffix('*').is_some_and(|start| !start.is_empty() && LOCAL.starts_with(start));
+        let ends = domain.strip_prefix('*').is_some_and(|end| !end.is_empty() && LOCAL.ends_with(end));
+        if domain == LOCAL {
+            all = vec![format!("{own}/{rest}")];
+        } else if value == domain && begins {
+            all.push(format!("{own}/*"));
+        } else if ends && rest.starts_with("ns/") {
+            all.push(format!("{own}/{rest}"));
         }
     }
-    None
+    let others: Vec<String> = all.iter().flat_map(|value| other_words(value)).collect();
+    all.extend(others);
+    all
+}
+
+/// The identity with `agent` for `sa`, and the other way round: the fourth of its five parts. A prefix may end within it, a suffix
+/// may begin so.
+fn other_words(value: &str) -> Vec<String> {
+    let parts: Vec<&str> = value.split('/').collect();
+    let suffix = value.starts_with('*');
+    let at = if suffix { parts.len().checked_sub(2) } else { Some(3) };
+    let Some((at, part)) = at.and_then(|at| Some((at, *parts.get(at)?))) else { return Vec::new() };
+    let last = at + 1 == parts.len();
+    let changed = |word: &str| [&parts[..at], &[word], &parts[at + 1..]].concat().join("/");
+    let mut all = Vec::new();
+    for (own, other) in [("sa", "agent"), ("agent", "sa")] {
+        let end = part.strip_prefix('*').filter(|end| !end.is_empty());
+        let start = part.strip_suffix('*').filter(|start| last && !start.is_empty());
+        if end.is_some_and(|end| own.ends_with(end)) {
+            all.push(changed(&format!("*/{other}")));
+        } else if start.is_some_and(|start| own.starts_with(start)) {
+            all.push(changed(&format!("{other}*")));
+        } else if part == own && !last {
+            all.push(changed(other));
+        }
+    }
+    all
 }
 
 /// Trust domains; `cluster.local` is the mesh's own.
