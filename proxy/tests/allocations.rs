@@ -1,4 +1,4 @@
-//! What telemetry and tokens may not cost: memory, for calls whose traces nobody keeps, and callers that were seen before. Real calls go through a worker of this process, whose
+//! What telemetry, tokens and policies may not cost: memory, for calls whose traces nobody keeps, and callers that were seen before. Real calls go through a worker of this process, whose
 //! thread counts what it allocates.
 // The test's own helpers fail the test as the test itself does.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
@@ -140,7 +140,7 @@ async fn measure(flags: &[&str], inbound: bool, headers: &[&str], more: &str) ->
 
 /// One test, because the count is one for the process.
 #[tokio::test]
-async fn known_tokens_and_calls_that_are_not_sampled_take_no_memory() {
+async fn decisions_known_tokens_and_calls_that_are_not_sampled_take_no_memory() {
     let parent = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
     let none = ["--trace-sampling", "off", "--trace-propagators", "none", "--trace-inference", "off"];
     for inbound in [false, true] {
@@ -166,6 +166,35 @@ async fn known_tokens_and_calls_that_are_not_sampled_take_no_memory() {
         }
     }
     a_known_token_takes_no_memory(&none).await;
+    a_decision_takes_no_memory(&none).await;
+}
+
+/// Policies of every action, with what may be compared.
+async fn a_decision_takes_no_memory(flags: &[&str]) {
+    let of = |name: &str, action: &str, rule: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}}}\nspec:\n  action: {action}\n  \
+             rules:\n  - {rule}\n"
+        )
+    };
+    let policies = of(
+        "a",
+        "DENY",
+        "{to: [{operation: {paths: [/admin, '/x/{*}/y'], hosts: [B.test], notMethods: [GET]}}]}",
+    ) + &of(
+        "b",
+        "DENY",
+        "{when: [{key: 'request.headers[x-role]', values: [admin]}, {key: source.ip, values: [10.0.0.0/8]}]}",
+    ) + &of("c", "AUDIT", "{when: [{key: 'request.headers[x-role]', notValues: [user]}]}")
+        + &of("d", "ALLOW", "{to: [{operation: {methods: [POST]}}]}")
+        + &of(
+            "e",
+            "ALLOW",
+            "{to: [{operation: {methods: [GET], paths: ['/*'], hosts: ['*.test'], notHosts: [b.test]}}]}",
+        );
+    let (least, _) = measure(flags, true, &["x-role: user"], "").await;
+    let (made, _) = measure(flags, true, &["x-role: user"], &policies).await;
+    assert!(made <= least + BATCH / 10, "{made} allocations in {BATCH} calls with policies, {least} without");
 }
 
 /// A caller's token that was seen before, against a header that is no token to anybody.

@@ -27,6 +27,7 @@ fn every_example_compiles_and_does_something() {
         // The last ones are for the control plane.
         let without_rules = [
             "authorization.yaml",
+            "tokens.yaml",
             "sidecar-outbound.yaml",
             "dedup.yaml",
             "telemetry.yaml",
