@@ -18,6 +18,7 @@ mod cors;
 mod credentials;
 mod deadlines;
 mod dedup;
+mod delegation;
 mod egress;
 mod export;
 mod faults;

@@ -167,7 +167,8 @@ fn not_allowed(seen: &Seen<'_>, nobody: &str) -> Deny {
 fn undecided(by: &str) -> Deny {
     let detail = format!(
         "AuthorizationPolicy {by}: it hangs on what the body says, and the body cannot be understood without doubt: send plain \
-         JSON, uncompressed, one call at a time, each key once"
+         JSON, uncompressed, one call at a time, each key once; or on who began the call, and its caller serves several calls: \
+         let that agent pass on the header x-pilotfish-call that it gets"
     );
     Deny::with(Reason::NotDecidable, detail)
 }

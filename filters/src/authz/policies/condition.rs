@@ -284,10 +284,16 @@ impl Condition {
                 })
             }
             Attribute::Model => seen.body(lean, |call| fits(call.model.as_deref())),
+            // The caller serves several calls, and nobody knows for which it acts.
+            Attribute::Origin if who.chain.is_some_and(|chain| chain.uncertain) => seen.unknown(lean),
             Attribute::Origin => fits(who.chain.map(|chain| &*chain.origin)),
-            Attribute::Agents => {
-                who.chain.is_some_and(|chain| chain.agents.iter().any(|agent| fits(Some(&agent.id))))
-            }
+            Attribute::Agents => who.chain.is_some_and(|chain| {
+                let mut agents = chain.agents.iter().map(|agent| fits(Some(&agent.id)));
+                match lean {
+                    Lean::All if chain.uncertain => !chain.agents.is_empty() && agents.all(|fits| fits),
+                    _ => agents.any(|fits| fits),
+                }
+            }),
             // Their values are no texts.
             Attribute::ServiceAccount
             | Attribute::SourceIp

@@ -67,7 +67,7 @@ impl<'a> Seen<'a> {
         self.doubt.replace(false)
     }
 
-    fn unknown(&self, lean: Lean) -> bool {
+    pub(super) fn unknown(&self, lean: Lean) -> bool {
         self.doubt.set(true);
         lean.unknown()
     }
