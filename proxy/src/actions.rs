@@ -1,10 +1,10 @@
 //! Response actions in force, as the control plane gave them; read by each call, without a lock.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
-use pilotfish_config::wire;
+use pilotfish_config::wire::{self, AuditWhat, Hold};
 use pilotfish_filters::held::Held;
 use tokio::sync::watch;
 
@@ -15,11 +15,13 @@ use crate::server::Shared;
 pub struct Actions {
     newest: ArcSwapOption<Held>,
     changes: watch::Sender<()>,
+    /// What the audit log knows of the own agent.
+    noted: Mutex<Option<Hold>>,
 }
 
 impl Default for Actions {
     fn default() -> Self {
-        Actions { newest: ArcSwapOption::empty(), changes: watch::Sender::new(()) }
+        Actions { newest: ArcSwapOption::empty(), changes: watch::Sender::new(()), noted: Mutex::default() }
     }
 }
 
@@ -38,6 +40,25 @@ impl Actions {
         let held = Held::new(actions, domain, shared.serving.own(), at);
         self.newest.store(held.map(Arc::new));
         self.changes.send_replace(());
+        self.note(shared, actions);
+    }
+
+    /// Records what becomes of the own agent.
+    fn note(&self, shared: &Shared, actions: &wire::Actions) {
+        let own = actions.actions.iter().find(|action| action.agent == shared.serving.own());
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, hold) = (noted.take(), own.map(|own| own.hold.clone()));
+        let outcome = match &hold {
+            Some(Hold::Quarantine) => "quarantined",
+            Some(Hold::Restrict(_)) => "restricted",
+            None => "released",
+        };
+        if before != hold {
+            let detail = own.map_or_else(String::new, |own| format!("by {}: {}", own.by, own.why));
+            let fields = vec![("outcome", outcome.to_owned()), ("detail", detail)];
+            shared.audit.note(AuditWhat::Action, fields);
+        }
+        *noted = hold;
     }
 
     /// Who is held; `None`: nobody, as nearly always.

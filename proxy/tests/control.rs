@@ -1,6 +1,7 @@
 //! A sidecar and its control plane, from outside: joining, updates, state on disk, hostile input, the agent's health,
 //! and what happens when control planes come and go.
 
+mod actions;
 mod edges;
 mod health;
 mod hostile;
