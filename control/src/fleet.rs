@@ -61,6 +61,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::audit::AuditStore;
 use crate::resources::{Committed, Resources};
 use crate::store::{Store, StoreError};
 use class::Class;
@@ -99,6 +100,8 @@ pub struct Settings {
     pub longest_quiet: Duration,
     /// At most this many instances of one agent (1000).
     pub most_instances: usize,
+    /// Where what sidecars decided is kept; none: nobody keeps it.
+    pub audit: Option<Arc<AuditStore>>,
 }
 
 impl Settings {
@@ -111,6 +114,7 @@ impl Settings {
             quiet: Duration::from_millis(100),
             longest_quiet: Duration::from_secs(10),
             most_instances: 1000,
+            audit: None,
         }
     }
 

@@ -40,6 +40,7 @@ use tokio::sync::watch;
 
 use crate::actions::Actions;
 use crate::alerts::Alerts;
+use crate::audit::{self, AuditStore};
 use crate::ca::Authority;
 use crate::ca::tokens::Tokens;
 use crate::ca::trust::Trust;
@@ -100,6 +101,7 @@ struct Control {
     actions: Arc<Actions>,
     resources: Arc<Resources>,
     fleet: Arc<Fleet>,
+    audit: Arc<AuditStore>,
     traces: Arc<TraceStore>,
     alerts: Arc<Alerts>,
     orchestrator: Arc<Orchestrator>,
@@ -225,6 +227,10 @@ async fn start(
     tokio::spawn(trusted::follow_documents(resources.clone(), Arc::downgrade(&trust)));
     let mut fleet = fleet::Settings::new(id.clone(), trust_domain.clone());
     fleet.lease = settings.lease;
+    let kept = audit::retention(resources.watch());
+    let audit = AuditStore::open(&data.path().join("audit"), settings.audit.audit_disk, kept);
+    let audit = Arc::new(audit.map_err(|error| Failure(format!("cannot keep the audit log: {error}")))?);
+    fleet.audit = Some(audit.clone());
     let actions = Actions::open(store.clone(), Arc::new(SystemTime::now)).await.map_err(unusable)?;
     let documents = match settings.default_deny {
         true => default_deny::follow(resources.watch()),
@@ -264,6 +270,7 @@ async fn start(
         actions,
         resources,
         fleet,
+        audit,
         traces: Arc::new(traces),
         alerts,
         orchestrator,

@@ -24,6 +24,15 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// So that no record outlives its time by more than a tenth, nor by more than an hour: only whole stretches are erased.
+    pub fn within(retention: Option<Duration>) -> Limits {
+        let usual = Limits::default();
+        let age = retention.map_or(usual.age, |kept| (kept / 10).clamp(Duration::from_secs(1), usual.age));
+        Limits { age, ..usual }
+    }
+}
+
 /// What was found when a folder was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Opened {
@@ -236,10 +245,15 @@ impl Writer {
         self.first_while(|stretch| stretch.newest().is_some_and(|at| at <= until))
     }
 
-    /// The first stretch, unless it is the only one.
+    /// The chain begins behind a record that is not here.
+    pub fn hang_on(&mut self, tip: Tip, why: &str) {
+        self.anchor = Some(Anchor { seq: tip.seq, hash: tip.hash.as_str().into(), why: why.into() });
+        self.tip = tip;
+    }
+
+    /// The first stretch.
     pub fn oldest(&self) -> Option<Old> {
-        let only = stretches(&self.folder).ok()?.len() < 2;
-        let mut one = !only;
+        let mut one = true;
         self.first_while(|_| std::mem::take(&mut one))
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use pilotfish_config::wire::node::NotStarted;
 use pilotfish_config::wire::{
-    Heartbeat, Hello, MOST_ACCOUNTS, MOST_TAPPED, Refused, RefusedVersion, Share, Shares, State, Status, Tap,
+    AuditBatch, AuditTaken, Heartbeat, Hello, MOST_ACCOUNTS, MOST_TAPPED, Refused, RefusedVersion, Share, Shares, State, Status, Tap,
     Taps, ToControl, ToSidecar, Versions, Welcome, Why, WireError,
 };
 use pilotfish_identity::SpiffeId;
@@ -60,6 +60,8 @@ pub(super) struct Stream {
     questions: Mutex<VecDeque<Why>>,
     /// Agents that it is to be told will not come, with the reason.
     not_started: Mutex<BTreeMap<String, String>>,
+    /// Records of its audit log that are on the disk here, by chain.
+    audited: Mutex<BTreeMap<String, u64>>,
     /// Traces that it has to be asked for.
     pub(super) recalls: Recalls,
 }
@@ -234,6 +236,7 @@ fn open(shared: &Shared, registration: Arc<Registration>, hello: &Hello) -> Arc<
         shares: Mutex::default(),
         questions: Mutex::default(),
         not_started: Mutex::default(),
+        audited: Mutex::default(),
         recalls: Recalls::default(),
         registration,
     });
@@ -384,9 +387,24 @@ impl Open {
                 }
                 ControlFlow::Continue(())
             }
-            Some(Ok(ToControl::Audit(_batch))) => ControlFlow::Continue(()),
+            Some(Ok(ToControl::Audit(batch))) => {
+                self.audit(batch);
+                ControlFlow::Continue(())
+            }
             Some(Ok(ToControl::Unknown)) => ControlFlow::Continue(()),
         }
+    }
+
+    /// Has a batch put on the disk; the sidecar is told once it is.
+    fn audit(&self, batch: AuditBatch) {
+        let Some(store) = &self.shared.settings.audit else { return };
+        let stream = Arc::downgrade(&self.stream);
+        store.take(self.stream.registration.facts.agent(), batch, move |AuditTaken { chain, seq }| {
+            if let Some(stream) = stream.upgrade() {
+                lock(&stream.audited).insert(chain, seq);
+                stream.wake.notify_one();
+            }
+        });
     }
 
     fn heartbeat(&self, heartbeat: &Heartbeat, now: Instant) {
@@ -483,6 +501,9 @@ impl Open {
         }
         if let Some((agent, reason)) = lock(&self.stream.not_started).pop_first() {
             return framed(&ToSidecar::NotStarted(NotStarted { agent, reason }));
+        }
+        if let Some((chain, seq)) = lock(&self.stream.audited).pop_first() {
+            return framed(&ToSidecar::AuditTaken(AuditTaken { chain, seq }));
         }
         if let Some(why) = lock(&self.stream.questions).pop_front() {
             return framed(&ToSidecar::Why(why));

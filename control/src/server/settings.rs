@@ -1,5 +1,6 @@
 //! What `pilotfish serve` can be told: flags, each also an environment variable.
 
+mod audit;
 mod placement;
 mod traces;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::Args;
 use pilotfish_identity::TrustDomain;
 
+pub use audit::AuditSettings;
 pub use placement::{ExecutorKind, PlacementSettings};
 pub use traces::TraceSettings;
 
@@ -117,6 +119,10 @@ pub struct Settings {
     /// Traces.
     #[command(flatten)]
     pub traces: TraceSettings,
+
+    /// How the audit log is kept.
+    #[command(flatten)]
+    pub audit: AuditSettings,
 }
 
 impl Settings {

@@ -175,7 +175,7 @@ impl<'s> Keeper<'s> {
     /// Erases files whose records are all older than the policies say, after a record of that. Files end often enough that a
     /// record outlives its time by a tenth at most, and by an hour.
     pub fn erase(&mut self, now: u64, retention: Option<Duration>) {
-        self.limits = Limits { age: longest(retention), ..Limits::default() };
+        self.limits = Limits::within(retention);
         let Some(retention) = retention else { return };
         let until = now.saturating_sub(u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX));
         self.write(now);
@@ -210,12 +210,6 @@ impl<'s> Keeper<'s> {
         self.write(now);
         self.sync(now);
     }
-}
-
-/// How long a file goes on.
-fn longest(retention: Option<Duration>) -> Duration {
-    let hour = Limits::default().age;
-    retention.map_or(hour, |retention| (retention / 10).clamp(Duration::from_secs(1), hour))
 }
 
 /// What the first record of a process says.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pilotfish_audit::reader::{Most, Reader};
 use pilotfish_config::wire::{AuditBatch, AuditTaken};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::server::Shared;
 
@@ -16,8 +16,8 @@ use crate::server::Shared;
 const MOST: Most = Most { lines: 512, bytes: 256 << 10 };
 /// A batch that is not acknowledged for so long is sent again; a control plane that knows no audit log never does.
 const AGAIN: Duration = Duration::from_secs(30);
-/// Between two batches.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between two batches: a control plane takes a hundred messages within a second, of all kinds.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// What one stream sent.
 #[derive(Debug)]
@@ -29,13 +29,15 @@ pub struct Shipping {
     next: u64,
     /// A batch is under way; it is sent again then.
     again: Option<Instant>,
+    /// No other before.
+    pause: Instant,
 }
 
 impl Shipping {
     /// Of a stream that was just opened.
     pub fn new(shared: &Arc<Shared>) -> Shipping {
         let durable = shared.audit.state.durable.subscribe();
-        Shipping { shared: shared.clone(), durable, reader: None, next: 0, again: None }
+        Shipping { shared: shared.clone(), durable, reader: None, next: 0, again: None, pause: Instant::now() }
     }
 
     /// The next batch, once there is one. May be dropped at any time.
@@ -46,14 +48,14 @@ impl Shipping {
                 self.again = None;
                 self.rewind(self.shared.audit.state.acked.load(Relaxed));
             }
+            sleep_until(self.pause).await;
             if let Some(batch) = self.read() {
-                self.again = Some(Instant::now() + AGAIN);
+                (self.again, self.pause) = (Some(Instant::now() + AGAIN), Instant::now() + PAUSE);
                 return batch;
             }
             if self.durable.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
-            sleep(PAUSE).await;
         }
     }
 

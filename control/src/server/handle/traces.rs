@@ -161,7 +161,7 @@ fn duration(query: &Query, name: &str) -> Result<Option<u64>, Denied> {
 }
 
 /// A moment: how long ago (`1h`), or a time (RFC 3339), as nanoseconds since 1970.
-fn moment(query: &Query, name: &str, now: SystemTime) -> Result<Option<u64>, Denied> {
+pub(super) fn moment(query: &Query, name: &str, now: SystemTime) -> Result<Option<u64>, Denied> {
     let Some(text) = query.get(name) else { return Ok(None) };
     if let Ok(ago) = pilotfish_config::units::duration(text) {
         return Ok(Some(nanos(now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(ago))));

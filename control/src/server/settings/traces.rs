@@ -62,7 +62,7 @@ impl TraceSettings {
 const LEAST: u64 = 1 << 20;
 const MOST: u64 = 256 << 30;
 
-fn disk(text: &str) -> Result<u64, String> {
+pub(super) fn disk(text: &str) -> Result<u64, String> {
     let form = "expected a size from 1MiB to 256GiB, such as `512MiB` or `4GiB`";
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
     let found = units.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));

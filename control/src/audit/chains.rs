@@ -1,0 +1,259 @@
+//! Appends what arrives to the chain that it is of, and says what does not hang together.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pilotfish_audit::folder::stretches;
+use pilotfish_audit::reader::hash_at;
+use pilotfish_audit::writer::Limits;
+use pilotfish_audit::{Finding, Line, Tip, Writer};
+use pilotfish_config::wire::{AuditBatch, AuditRecord};
+
+use super::Retention;
+use crate::log;
+
+/// What was found when lines came, beside a chain's stretches.
+pub const FINDINGS: &str = "findings.jsonl";
+/// Chains that are open at a time.
+const OPEN: usize = 512;
+/// Findings that are kept of one chain, bytes.
+const MOST_FINDINGS: u64 = 1 << 20;
+
+/// All chains.
+#[derive(Debug)]
+pub struct Chains {
+    folder: PathBuf,
+    disk: u64,
+    open: BTreeMap<PathBuf, Chain>,
+}
+
+#[derive(Debug)]
+struct Chain {
+    folder: PathBuf,
+    writer: Writer,
+    /// It was asked for what comes after this record, because something was missing.
+    asked: Option<u64>,
+    limits: Limits,
+}
+
+impl Chains {
+    /// Those in a folder.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(folder: &Path, disk: u64) -> io::Result<Chains> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        Ok(Chains { folder: folder.to_owned(), disk, open: BTreeMap::new() })
+    }
+
+    /// Appends a batch; the record up to which the chain is here now.
+    ///
+    /// # Errors
+    /// The disk's, or it is no batch.
+    pub fn append(&mut self, agent: &str, batch: &AuditBatch, now: u64) -> io::Result<u64> {
+        let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let is_chain = batch.chain.len() == 32 && batch.chain.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_chain {
+            return Err(bad("a chain is not named by 32 hexadecimal digits"));
+        }
+        let folder = self.folder.join(folder_of(agent).ok_or_else(|| bad("no agent has such a name"))?);
+        let folder = folder.join(&batch.chain);
+        if self.open.len() >= OPEN && !self.open.contains_key(&folder) {
+            self.sync()?;
+            self.open.clear();
+        }
+        let chain = match self.open.entry(folder) {
+            std::collections::btree_map::Entry::Occupied(chain) => chain.into_mut(),
+            std::collections::btree_map::Entry::Vacant(place) => {
+                let (writer, _) = Writer::open(place.key(), &batch.chain)?;
+                let folder = place.key().clone();
+                place.insert(Chain { folder, writer, asked: None, limits: Limits::default() })
+            }
+        };
+        chain.take(agent, &batch.lines, now)
+    }
+
+    /// Waits until everything is on the disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.open.values_mut().try_for_each(|chain| chain.writer.sync())
+    }
+
+    /// Erases what is too old, and the oldest of what there is no room for.
+    pub fn erase(&mut self, now: u64, retention: &Retention) {
+        let failed = |error: io::Error| log::error!("audit records cannot be erased", error = error);
+        let all = all(&self.folder);
+        for (agent, folder) in &all {
+            let retention = retention(agent);
+            if let Some(chain) = self.open.get_mut(folder) {
+                chain.limits = Limits::within(retention);
+            }
+            let Some(retention) = retention else { continue };
+            let until = now.saturating_sub(u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX));
+            let why = format!("older than {}, the retention", pilotfish_config::units::print_duration(retention));
+            self.erase_of(folder, &why, |writer| writer.older(until)).unwrap_or_else(failed);
+        }
+        let mut stretches: Vec<(u64, u64, &PathBuf)> = Vec::new();
+        for (_, folder) in &all {
+            for stretch in pilotfish_audit::folder::stretches(folder).unwrap_or_default() {
+                let size = stretch.path.metadata().map_or(0, |meta| meta.len());
+                stretches.push((stretch.newest().unwrap_or(0), size.max(4096), folder));
+            }
+        }
+        stretches.sort_unstable();
+        let mut total: u64 = stretches.iter().map(|(_, size, _)| size).sum();
+        for (_, size, folder) in stretches {
+            if total <= self.disk {
+                break;
+            }
+            total -= size;
+            let why = "there was no room for more (--audit-disk)";
+            self.erase_of(folder, why, Writer::oldest).unwrap_or_else(failed);
+        }
+    }
+
+    fn erase_of(
+        &mut self,
+        folder: &Path,
+        why: &str,
+        old: impl FnOnce(&Writer) -> Option<pilotfish_audit::writer::Old>,
+    ) -> io::Result<()> {
+        if let Some(chain) = self.open.get_mut(folder) {
+            return erase(&mut chain.writer, why, old);
+        }
+        let chain = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        erase(&mut Writer::open(folder, &chain)?.0, why, old)
+    }
+}
+
+fn erase(
+    writer: &mut Writer,
+    why: &str,
+    old: impl FnOnce(&Writer) -> Option<pilotfish_audit::writer::Old>,
+) -> io::Result<()> {
+    match old(writer) {
+        Some(old) => writer.erase(&old, Some(why)),
+        None => Ok(()),
+    }
+}
+
+impl Chain {
+    fn take(&mut self, agent: &str, lines: &[String], now: u64) -> io::Result<u64> {
+        let (mut tip, mut text, mut first, mut known) = (self.writer.tip(), String::new(), 0, 0);
+        for raw in lines {
+            let own = |record: &AuditRecord| record.agent == agent;
+            let read = Line::read(raw.as_bytes()).filter(|_| !raw.contains('\n'));
+            let record = serde_json::from_str::<AuditRecord>(raw).ok();
+            let (Some(line), Some(record)) = (read, record) else {
+                // It would come again for ever.
+                known = pilotfish_audit::chain::seq(raw.as_bytes()).unwrap_or(known);
+                self.find(now, known, "a line came that is not as it was written");
+                continue;
+            };
+            if !own(&record) {
+                known = line.seq;
+                self.find(now, line.seq, &format!("the sidecar of {agent} sent a record of {}", record.agent));
+                continue;
+            }
+            if line.seq <= tip.seq && self.has(&line, tip, &text)? {
+                known = line.seq;
+                continue;
+            }
+            if line.seq > tip.seq + 1 && self.asked != Some(tip.seq) {
+                // Perhaps another control plane has what is missing; the sidecar has it too.
+                self.asked = Some(tip.seq);
+                known = 0;
+                break;
+            }
+            if !line.follows(&tip) {
+                if tip.seq == 0 && self.writer.tip().seq == 0 && text.is_empty() {
+                    let before = Tip { seq: line.seq - 1, hash: line.prev };
+                    self.writer.hang_on(before, "the sidecar had no older ones any more");
+                } else if line.seq > tip.seq + 1 {
+                    let what = format!("records {} to {} never came", tip.seq + 1, line.seq - 1);
+                    self.find(now, line.seq, &what);
+                } else if line.seq <= tip.seq {
+                    self.find(now, line.seq, "another record came with a place that was taken: the log was written anew");
+                } else {
+                    self.find(now, line.seq, "a record came that hangs on another one than the last: the log was written anew");
+                }
+            }
+            if text.is_empty() {
+                first = line.seq;
+            }
+            text.push_str(raw);
+            text.push('\n');
+            tip = line.tip();
+        }
+        if !text.is_empty() {
+            self.writer.append(text.as_bytes(), first, tip, now, &self.limits)?;
+            self.asked = None;
+        }
+        Ok(tip.seq.max(known))
+    }
+
+    /// Whether this very line is here already, on the disk or in the batch.
+    fn has(&self, line: &Line, tip: Tip, batch: &str) -> io::Result<bool> {
+        if line.tip() == tip || batch.contains(line.hash.as_str()) {
+            return Ok(true);
+        }
+        if self.writer.anchor().is_some_and(|anchor| line.seq <= anchor.seq) {
+            return Ok(true);
+        }
+        Ok(hash_at(&self.folder, line.seq)?.is_some_and(|stored| stored.hash == line.hash))
+    }
+
+    /// Keeps what is wrong, and says so in the log.
+    fn find(&self, now: u64, seq: u64, what: &str) {
+        log::warn!("audit log", folder = self.folder.display(), record = seq, found = what);
+        let path = self.folder.join(FINDINGS);
+        if path.metadata().is_ok_and(|meta| meta.len() > MOST_FINDINGS) {
+            return;
+        }
+        let at = Duration::from_nanos(now).as_secs();
+        let what = format!("{what} (it came at {})", crate::cli::human::date(at));
+        let finding = Finding { file: FINDINGS.into(), line: 0, seq, what };
+        let written = File::options().append(true).create(true).mode(0o600).open(path).and_then(|mut file| {
+            let mut line = serde_json::to_vec(&finding).map_err(io::Error::other)?;
+            line.push(b'\n');
+            file.write_all(&line)
+        });
+        if let Err(error) = written {
+            log::error!("a finding cannot be kept", error = error);
+        }
+    }
+}
+
+/// The folder of an agent (`namespace/name`): a namespace has no dot.
+fn folder_of(agent: &str) -> Option<String> {
+    let (namespace, name) = agent.split_once('/')?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let good = !namespace.is_empty()
+        && namespace.bytes().all(plain)
+        && !name.is_empty()
+        && name.bytes().all(|byte| plain(byte) || byte == b'.');
+    good.then(|| format!("{namespace}.{name}"))
+}
+
+/// All chains that there are: whose, and where.
+pub fn all(folder: &Path) -> Vec<(String, PathBuf)> {
+    let within = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut all: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        all.sort();
+        all
+    };
+    let mut found = Vec::new();
+    for agent in within(folder) {
+        let name = agent.file_name().unwrap_or_default().to_string_lossy().replacen('.', "/", 1);
+        found.extend(within(&agent).into_iter().map(|chain| (name.clone(), chain)));
+    }
+    found.retain(|(_, chain)| stretches(chain).is_ok());
+    found
+}

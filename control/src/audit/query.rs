@@ -1,0 +1,148 @@
+//! Reads the store: records that somebody asks for, the newest first, and whether its chains are whole.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use pilotfish_audit::reader::back;
+use pilotfish_audit::{Finding, Report, verify as look};
+use pilotfish_config::wire::AuditRecord;
+use serde::{Deserialize, Serialize};
+
+use super::Retention;
+use super::chains::{FINDINGS, all};
+
+/// Which records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Of the sidecar of this agent: `namespace/name`, or `name` in every namespace.
+    pub agent: Option<String>,
+    /// Whose caller, or a token's owner, has this in its name.
+    pub caller: Option<String>,
+    /// Only what was refused.
+    pub denied: bool,
+    /// Not before, nanoseconds since 1970.
+    pub since: Option<u64>,
+    /// Before.
+    pub until: Option<u64>,
+    /// Of this trace, or one that begins so.
+    pub trace: Option<String>,
+    /// Whose policy has this in its name.
+    pub policy: Option<String>,
+    /// So many at most.
+    pub limit: usize,
+}
+
+/// A record, and the chain that it is of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// 32 hexadecimal digits.
+    pub chain: String,
+    /// The record.
+    #[serde(flatten)]
+    pub record: AuditRecord,
+}
+
+/// How a chain is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainReport {
+    /// `namespace/name`, as its sender's certificate said.
+    pub agent: String,
+    /// What a look at it came to.
+    #[serde(flatten)]
+    pub report: Looked,
+}
+
+/// [`Report`] without the agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looked {
+    /// The chain.
+    pub chain: String,
+    /// How many lines there are.
+    pub lines: u64,
+    /// The first record that is there.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+    /// Its hash.
+    pub hash: String,
+    /// Records up to this were erased.
+    pub erased: u64,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+impl From<Report> for Looked {
+    fn from(report: Report) -> Looked {
+        let Report { chain, agent: _, lines, first, last, hash, erased, findings } = report;
+        Looked { chain, lines, first, last, hash, erased, findings }
+    }
+}
+
+impl Query {
+    fn fits(&self, record: &AuditRecord) -> bool {
+        let has = |text: &str, part: &Option<String>| part.as_ref().is_none_or(|part| text.contains(part.as_str()));
+        (!self.denied || record.outcome == "denied")
+            && (has(&record.caller, &self.caller) || has(&record.request_principal, &self.caller))
+            && has(&record.policy, &self.policy)
+            && self.trace.as_ref().is_none_or(|trace| record.trace.starts_with(trace.as_str()))
+            && self.until.is_none_or(|until| record.time_ns < until)
+    }
+
+    /// Whether a line cannot fit; looked at before it is read.
+    fn cannot(&self, line: &str) -> bool {
+        let lacks = |part: &Option<String>| part.as_ref().is_some_and(|part| !line.contains(part.as_str()));
+        (self.denied && !line.contains("\"outcome\":\"denied\"")) || lacks(&self.trace)
+    }
+}
+
+fn is_of(agent: &str, wanted: Option<&str>) -> bool {
+    let short = agent.split_once('/').map_or(agent, |(_, name)| name);
+    wanted.is_none_or(|wanted| wanted == agent || wanted == short)
+}
+
+/// Records that fit, the newest first; none older than the policies say, though its file be there still.
+pub fn find(folder: &Path, query: &Query, now: u64, retention: &Retention) -> io::Result<Vec<Row>> {
+    let mut found: Vec<Row> = Vec::new();
+    for (agent, chain) in all(folder) {
+        if !is_of(&agent, query.agent.as_deref()) {
+            continue;
+        }
+        let kept = retention(&agent).map(|kept| u64::try_from(kept.as_nanos()).unwrap_or(u64::MAX));
+        let since = query.since.max(kept.map(|kept| now.saturating_sub(kept))).unwrap_or(0);
+        let name = chain.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let before = found.len();
+        back(&chain, |line| {
+            let at = pilotfish_audit::chain::time(line.as_bytes());
+            if at.is_some_and(|at| at < since) {
+                return false;
+            }
+            if !query.cannot(line)
+                && let Ok(record) = serde_json::from_str::<AuditRecord>(line)
+                && query.fits(&record)
+            {
+                found.push(Row { chain: name.clone(), record });
+            }
+            found.len() - before < query.limit
+        })?;
+    }
+    found.sort_by_key(|row| std::cmp::Reverse((row.record.time_ns, row.record.seq)));
+    found.truncate(query.limit);
+    Ok(found)
+}
+
+/// How the chains of an agent are.
+pub fn verify(folder: &Path, agent: Option<&str>) -> io::Result<Vec<ChainReport>> {
+    let mut reports = Vec::new();
+    for (name, chain) in all(folder).into_iter().filter(|(name, _)| is_of(name, agent)) {
+        let mut report = look(&chain)?;
+        if !report.findings.is_empty() {
+            // Something may have come just now.
+            report = look(&chain)?;
+        }
+        let came = fs::read_to_string(chain.join(FINDINGS)).unwrap_or_default();
+        report.findings.extend(came.lines().filter_map(|line| serde_json::from_str::<Finding>(line).ok()));
+        reports.push(ChainReport { agent: name, report: report.into() });
+    }
+    Ok(reports)
+}
