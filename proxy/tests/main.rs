@@ -8,6 +8,7 @@
 mod access_log;
 mod authorizers;
 mod authz;
+mod audit;
 mod balancing;
 mod cancellation;
 mod capabilities;
