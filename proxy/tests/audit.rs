@@ -58,7 +58,9 @@ impl Audited {
         let is_one = |record: &AuditRecord| {
             matches!(record.what, AuditWhat::Decision | AuditWhat::Answer | AuditWhat::Access)
         };
-        let all = wait(|| Some(records(&self.folder)).filter(|all| all.iter().filter(|r| is_one(r)).count() >= count));
+        let all = wait(|| {
+            Some(records(&self.folder)).filter(|all| all.iter().filter(|r| is_one(r)).count() >= count)
+        });
         let found: Vec<AuditRecord> = all.await.into_iter().filter(is_one).collect();
         assert_eq!(found.len(), count, "{found:#?}");
         found
@@ -101,7 +103,12 @@ async fn each_decision_has_one_record_and_no_secret_is_in_it() {
     let found = audited.decisions(2).await;
     let [allowed, denied] = &found[..] else { panic!() };
     assert_eq!(
-        (allowed.action.as_str(), allowed.outcome.as_str(), allowed.trace.as_str(), allowed.direction.as_str()),
+        (
+            allowed.action.as_str(),
+            allowed.outcome.as_str(),
+            allowed.trace.as_str(),
+            allowed.direction.as_str()
+        ),
         ("POST /v1/REDACTED/pay", "allowed", trace, "inbound")
     );
     assert_eq!((allowed.agent.as_str(), allowed.caller.as_str()), ("default/tester", "127.0.0.1"));
@@ -116,7 +123,8 @@ async fn each_decision_has_one_record_and_no_secret_is_in_it() {
 async fn by_default_what_is_refused_audited_or_tried_is_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let audited = Audited::start(folder.path(), POLICIES, &["--outbound-policy", "registry-only"]).await;
-    for (path, status) in [("/", 200), ("/denied", 403), ("/audited", 200), ("/tried", 200), ("/other", 200)] {
+    for (path, status) in [("/", 200), ("/denied", 403), ("/audited", 200), ("/tried", 200), ("/other", 200)]
+    {
         assert_eq!(audited.call(path).await, status, "{path}");
     }
     let proxied = "GET http://elsewhere.test/x?key=hunter2 HTTP/1.1\r\nhost: elsewhere.test\r\n\r\n";
@@ -180,7 +188,10 @@ async fn a_killed_sidecar_goes_on_with_its_log_and_says_so() {
         .map(|record| record.detail)
         .collect();
     assert_eq!(starts.len(), 3, "{starts:?}");
-    assert!(starts[1].contains("did not end in order") && starts[2].ends_with("ended in order"), "{starts:?}");
+    assert!(
+        starts[1].contains("did not end in order") && starts[2].ends_with("ended in order"),
+        "{starts:?}"
+    );
     let report = verify(folder.path()).unwrap();
     assert_eq!((report.findings, report.agent.as_str()), (vec![], "default/tester"));
     // One byte.
@@ -201,7 +212,8 @@ async fn on_a_full_disk_calls_go_on_or_are_refused_as_asked_and_nothing_is_lost_
         let folder = tempfile::tempdir().unwrap();
         let full = folder.path().join("000000000001.jsonl");
         std::os::unix::fs::symlink("/dev/full", &full).unwrap();
-        let flags: &[&str] = if required { &["--audit", "all", "--audit-required"] } else { &["--audit", "all"] };
+        let flags: &[&str] =
+            if required { &["--audit", "all", "--audit-required"] } else { &["--audit", "all"] };
         let audited = Audited::start(folder.path(), POLICIES, flags).await;
         said(&audited.sidecar, "audit records cannot be kept").await;
         let answer = h1::get(audited.sidecar.inbound, "tester", "/", &[]).await.unwrap();
@@ -235,7 +247,10 @@ async fn unusual_callers_are_told_of_once() {
     let unusual: Vec<AuditRecord> =
         records(folder.path()).into_iter().filter(|record| record.what == AuditWhat::Anomaly).collect();
     assert_eq!(unusual.len(), 1, "{unusual:?}");
-    assert_eq!((unusual[0].caller.as_str(), unusual[0].detail.as_str()), ("127.0.0.1", "10 refusals within a minute"));
+    assert_eq!(
+        (unusual[0].caller.as_str(), unusual[0].detail.as_str()),
+        ("127.0.0.1", "10 refusals within a minute")
+    );
     let metrics = h1::get(audited.sidecar.admin, "x", "/metrics", &[]).await.unwrap().text();
     assert!(metrics.contains("pilotfish_audit_anomalies_total 1"), "{metrics}");
     assert!(audited.sidecar.stderr().iter().any(|line| line.contains("unusual calls")));
@@ -247,7 +262,12 @@ async fn a_collector_gets_each_record_and_a_log_without_a_place_is_said() {
     let endpoint = format!("http://127.0.0.1:{}", collector.port());
     let flags = ["--otlp-endpoint", &endpoint, "--otlp-protocol", "http/protobuf"];
     let sidecar = sidecar().yaml("a.yaml", POLICIES).app(agent.addr()).args(&flags).start();
-    assert!(sidecar.stderr().iter().any(|line| line.contains("audit records are kept in memory until they are sent")));
+    assert!(
+        sidecar
+            .stderr()
+            .iter()
+            .any(|line| line.contains("audit records are kept in memory until they are sent"))
+    );
     assert_eq!(h1::get(sidecar.inbound, "tester", "/denied?key=hunter2", &[]).await.unwrap().status(), 403);
     let records = || -> Vec<(String, String)> {
         let requests = collector.requests();
@@ -261,5 +281,8 @@ async fn a_collector_gets_each_record_and_a_log_without_a_place_is_said() {
             .collect()
     };
     let found = wait(|| records().into_iter().find(|(_, body)| body.contains("GET /denied"))).await;
-    assert!(found.0 == "WARN" && found.1.contains("access-denied") && !found.1.contains("hunter2"), "{found:?}");
+    assert!(
+        found.0 == "WARN" && found.1.contains("access-denied") && !found.1.contains("hunter2"),
+        "{found:?}"
+    );
 }

@@ -6,9 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod access_log;
+mod audit;
 mod authorizers;
 mod authz;
-mod audit;
 mod balancing;
 mod cancellation;
 mod capabilities;

@@ -96,7 +96,8 @@ impl Chains {
             }
             let Some(retention) = retention else { continue };
             let until = now.saturating_sub(u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX));
-            let why = format!("older than {}, the retention", pilotfish_config::units::print_duration(retention));
+            let why =
+                format!("older than {}, the retention", pilotfish_config::units::print_duration(retention));
             self.erase_of(folder, &why, |writer| writer.older(until)).unwrap_or_else(failed);
         }
         let mut stretches: Vec<(u64, u64, &PathBuf)> = Vec::new();
@@ -158,7 +159,11 @@ impl Chain {
             };
             if !own(&record) {
                 known = line.seq;
-                self.find(now, line.seq, &format!("the sidecar of {agent} sent a record of {}", record.agent));
+                self.find(
+                    now,
+                    line.seq,
+                    &format!("the sidecar of {agent} sent a record of {}", record.agent),
+                );
                 continue;
             }
             if line.seq <= tip.seq && self.has(&line, tip, &text)? {
@@ -179,9 +184,17 @@ impl Chain {
                     let what = format!("records {} to {} never came", tip.seq + 1, line.seq - 1);
                     self.find(now, line.seq, &what);
                 } else if line.seq <= tip.seq {
-                    self.find(now, line.seq, "another record came with a place that was taken: the log was written anew");
+                    self.find(
+                        now,
+                        line.seq,
+                        "another record came with a place that was taken: the log was written anew",
+                    );
                 } else {
-                    self.find(now, line.seq, "a record came that hangs on another one than the last: the log was written anew");
+                    self.find(
+                        now,
+                        line.seq,
+                        "a record came that hangs on another one than the last: the log was written anew",
+                    );
                 }
             }
             if text.is_empty() {
@@ -219,11 +232,12 @@ impl Chain {
         let at = Duration::from_nanos(now).as_secs();
         let what = format!("{what} (it came at {})", crate::cli::human::date(at));
         let finding = Finding { file: FINDINGS.into(), line: 0, seq, what };
-        let written = File::options().append(true).create(true).mode(0o600).open(path).and_then(|mut file| {
-            let mut line = serde_json::to_vec(&finding).map_err(io::Error::other)?;
-            line.push(b'\n');
-            file.write_all(&line)
-        });
+        let written =
+            File::options().append(true).create(true).mode(0o600).open(path).and_then(|mut file| {
+                let mut line = serde_json::to_vec(&finding).map_err(io::Error::other)?;
+                line.push(b'\n');
+                file.write_all(&line)
+            });
         if let Err(error) = written {
             log::error!("a finding cannot be kept", error = error);
         }

@@ -81,7 +81,8 @@ impl From<Report> for Looked {
 
 impl Query {
     fn fits(&self, record: &AuditRecord) -> bool {
-        let has = |text: &str, part: &Option<String>| part.as_ref().is_none_or(|part| text.contains(part.as_str()));
+        let has =
+            |text: &str, part: &Option<String>| part.as_ref().is_none_or(|part| text.contains(part.as_str()));
         (!self.denied || record.outcome == "denied")
             && (has(&record.caller, &self.caller) || has(&record.request_principal, &self.caller))
             && has(&record.policy, &self.policy)

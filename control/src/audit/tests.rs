@@ -102,7 +102,11 @@ fn what_does_not_hang_together_is_kept_and_said() {
         }
         assert_eq!(taken, last, "{name}");
         let found = findings(dir.path());
-        assert!(found.iter().any(|found| !what.is_empty() && found.contains(what)) || (what.is_empty() && found.is_empty()), "{name}: {found:?}");
+        assert!(
+            found.iter().any(|found| !what.is_empty() && found.contains(what))
+                || (what.is_empty() && found.is_empty()),
+            "{name}: {found:?}"
+        );
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use pilotfish_config::wire::node::NotStarted;
 use pilotfish_config::wire::{
-    AuditBatch, AuditTaken, Heartbeat, Hello, MOST_ACCOUNTS, MOST_TAPPED, Refused, RefusedVersion, Share, Shares, State, Status, Tap,
-    Taps, ToControl, ToSidecar, Versions, Welcome, Why, WireError,
+    AuditBatch, AuditTaken, Heartbeat, Hello, MOST_ACCOUNTS, MOST_TAPPED, Refused, RefusedVersion, Share,
+    Shares, State, Status, Tap, Taps, ToControl, ToSidecar, Versions, Welcome, Why, WireError,
 };
 use pilotfish_identity::SpiffeId;
 use tokio::sync::{Notify, mpsc};

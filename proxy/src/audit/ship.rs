@@ -37,7 +37,14 @@ impl Shipping {
     /// Of a stream that was just opened.
     pub fn new(shared: &Arc<Shared>) -> Shipping {
         let durable = shared.audit.state.durable.subscribe();
-        Shipping { shared: shared.clone(), durable, reader: None, next: 0, again: None, pause: Instant::now() }
+        Shipping {
+            shared: shared.clone(),
+            durable,
+            reader: None,
+            next: 0,
+            again: None,
+            pause: Instant::now(),
+        }
     }
 
     /// The next batch, once there is one. May be dropped at any time.

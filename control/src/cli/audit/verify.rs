@@ -153,13 +153,16 @@ fn compare(folder: &Path, log: &ChainReport, copies: &[ChainReport]) -> std::io:
             0 => None,
             _ => finding(
                 0,
-                format!("the control plane has {others} of this agent and not this one: it was written anew, or never sent"),
+                format!(
+                    "the control plane has {others} of this agent and not this one: it was written anew, or never sent"
+                ),
             ),
         });
     };
     let (here, there) = (&log.report, &copy.report);
     if there.last > here.last {
-        let what = format!("the control plane has records up to {}, this log ends with {}", there.last, here.last);
+        let what =
+            format!("the control plane has records up to {}, this log ends with {}", there.last, here.last);
         return Ok(finding(there.last, what));
     }
     if there.last == 0 || there.last < here.first {
@@ -169,7 +172,10 @@ fn compare(folder: &Path, log: &ChainReport, copies: &[ChainReport]) -> std::io:
     Ok(if same {
         None
     } else {
-        finding(there.last, "the control plane has another record at this place: one of the two was written anew".into())
+        finding(
+            there.last,
+            "the control plane has another record at this place: one of the two was written anew".into(),
+        )
     })
 }
 
