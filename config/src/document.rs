@@ -47,7 +47,7 @@ pub(crate) enum Spec<'n> {
     TelemetryProvider(TelemetryProviderSpec<'n>),
     RoleBinding(RoleBindingSpec<'n>),
     AuthorizationProvider(AuthorizationProviderSpec<'n>),
-    OutboundCredential(OutboundCredentialSpec<'n>),
+    OutboundCredential(Box<OutboundCredentialSpec<'n>>),
 }
 
 /// Reads a document, or the items of a List, into `out`.
@@ -177,7 +177,7 @@ fn read_spec<'n>(node: Node<'n>, kind: Kind, diagnose: &mut Diagnose) -> Option<
         Kind::TelemetryProvider => Spec::TelemetryProvider(Raw::read(node, reader)?),
         Kind::RoleBinding => Spec::RoleBinding(Raw::read(node, reader)?),
         Kind::AuthorizationProvider => Spec::AuthorizationProvider(Raw::read(node, reader)?),
-        Kind::OutboundCredential => Spec::OutboundCredential(Raw::read(node, reader)?),
+        Kind::OutboundCredential => Spec::OutboundCredential(Box::new(Raw::read(node, reader)?)),
     })
 }
 

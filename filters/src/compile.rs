@@ -130,6 +130,11 @@ pub fn compile(
     let authz = authz::compile(model, options, &mut warnings);
     let tokens = tokens::compile(model, options, &mut warnings);
     let credentials = credentials::compile(model, options, &mut warnings);
+    credentials::warn_of_plaintext(
+        &credentials,
+        clusters.iter().map(|(_, cluster)| &**cluster),
+        &mut warnings,
+    );
     let authorizers = authorizers::compile(model, &authz.policies.providers());
     Ok(Plan {
         routes: routes.table,

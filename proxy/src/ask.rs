@@ -118,14 +118,14 @@ async fn answer(
 ) -> Result<Response<Bytes>, String> {
     let asks = &shared.asks;
     let kept = asks.kept().take(key);
-    if let Some(mut connection) = kept
-        && connection.is_ready().await
-    {
-        match connection.send(request.clone()).await {
-            Ok(response) => return finish(shared, key, connection, response, longest).await,
-            // The service may have closed it before it saw the question.
-            Err(_) => asks.kept().forget(key),
+    if let Some(mut connection) = kept {
+        if connection.is_ready().await
+            && let Ok(response) = connection.send(request.clone()).await
+        {
+            return finish(shared, key, connection, response, longest).await;
         }
+        // The service may have closed it before it saw the question.
+        asks.kept().forget(key);
     }
     let service = Service { host: &key.host, port: key.port, tls: secure(key)?, h2: key.h2 };
     let mut connection = Connection::open(&shared.dns, &service).await?;

@@ -107,6 +107,15 @@ async fn get(sidecar: &Sidecar, host: &str, target: &str, headers: &[&str]) -> A
     H1::connect(sidecar.outbound).await.get(host, target, headers).await.unwrap()
 }
 
+/// Waits until the sidecar's log says this.
+async fn said(sidecar: &Sidecar, what: &str) {
+    let began = Instant::now();
+    while !sidecar.stderr().join("\n").contains(what) {
+        assert!(began.elapsed() < PATIENCE, "it does not say {what:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Asks until the answer fits.
 async fn until(sidecar: &Sidecar, host: &str, fits: impl Fn(&Answer) -> bool) -> Answer {
     let began = Instant::now();

@@ -3,10 +3,12 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use pilotfish_config::model::{Model, OutboundCredential, ROOT_NAMESPACES};
+use pilotfish_config::model::{Model, OutboundCredential, ROOT_NAMESPACES, TlsMode};
 
 use super::{CompileOptions, selected};
+use crate::cluster::Cluster;
 use crate::credentials::{Credential, Credentials};
+use crate::endpoint::Endpoint;
 use crate::route::hash::FixedMap;
 
 /// What holds for the sidecar of `options`. Of several for one host: the namespace's before a root namespace's, one with a selector
@@ -48,6 +50,42 @@ pub(super) fn compile(model: &Model, options: &CompileOptions, warnings: &mut Ve
         }
     }
     made
+}
+
+/// Says which hosts would get a secret in plaintext, or without anybody having verified them: calls to them are refused.
+pub(super) fn warn_of_plaintext<'c>(
+    made: &Credentials,
+    clusters: impl Iterator<Item = &'c Cluster>,
+    warnings: &mut Vec<Box<str>>,
+) {
+    if made.is_empty() {
+        return;
+    }
+    let mut told: Vec<&str> = Vec::new();
+    for cluster in clusters {
+        let tls = cluster.settings.tls.as_ref().filter(|tls| tls.mode != TlsMode::Disable);
+        let is_safe = match tls {
+            Some(tls) => tls.insecure_skip_verify != Some(true),
+            None => !cluster.endpoints().is_empty() && cluster.endpoints().iter().all(|one| stays_here(one)),
+        };
+        let credential = made.of(&cluster.host).and_then(|at| made.all().get(at));
+        let Some(credential) = credential.filter(|one| !one.insecure && !is_safe) else { continue };
+        if !told.contains(&&*cluster.host) {
+            told.push(&cluster.host);
+            let line = format!(
+                "OutboundCredential {}: calls to {} are refused, since their secret would be seen: it needs a DestinationRule with \
+                 `tls: {{mode: SIMPLE}}` (or `insecure: true` here)",
+                credential.name, cluster.host
+            );
+            warnings.push(line.into());
+        }
+    }
+}
+
+/// Whether calls to it do not leave the machine, or go to another sidecar.
+fn stays_here(endpoint: &Endpoint) -> bool {
+    let here = endpoint.hostname.is_none() && endpoint.addr.ip().is_loopback();
+    here || endpoint.unix.is_some() || endpoint.mesh
 }
 
 /// The table of these, of which the first that has a host is shown to it.

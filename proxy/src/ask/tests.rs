@@ -143,6 +143,52 @@ async fn only_so_many_at_a_time_and_a_dropped_one_frees_its_place() {
     assert_eq!(shared.asks.places.available_permits(), AT_ONCE);
 }
 
+/// An HTTP/2 service that answers with the path, and trailers; how many connections there were, and the newest one's task.
+async fn h2_service() -> (u16, Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, connections) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<_>>>::default());
+    let opened = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async move {
+                let mut trailers = http::HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from_static("7"));
+                let body = Full::new(Bytes::from(request.uri().path().to_owned()));
+                let body = body.with_trailers(async move { Some(Ok(trailers)) });
+                Ok::<_, std::convert::Infallible>(Response::new(body))
+            });
+            let io = hyper_util::rt::TokioIo::new(stream);
+            let builder = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+            opened.lock().unwrap().push(tokio::spawn(async move {
+                let _ = builder.serve_connection(io, service).await;
+            }));
+        }
+    });
+    (port, connections)
+}
+
+#[tokio::test]
+async fn questions_share_an_http2_connection_and_a_dead_one_is_replaced() {
+    let (shared, (port, connections)) = (shared(), h2_service().await);
+    let question = || Question { h2: true, ..question(&format!("http://127.0.0.1:{port}/a")) };
+    let both = tokio::join!(ask(&shared, question()), ask(&shared, question()));
+    for answer in [both.0, both.1] {
+        let answer = answer.unwrap();
+        assert_eq!(
+            (&answer.body()[..], &answer.headers()["grpc-status"]),
+            (&b"/a"[..], &HeaderValue::from_static("7"))
+        );
+    }
+    let before = connections.lock().unwrap().len();
+    for n in 0..3 {
+        connections.lock().unwrap().iter().for_each(tokio::task::JoinHandle::abort);
+        for _ in 0..3 {
+            ask(&shared, question()).await.unwrap();
+        }
+        assert_eq!(connections.lock().unwrap().len(), before + 1 + n);
+    }
+}
+
 /// A TLS service that answers everything with 200; and how many handshakes it has seen.
 async fn tls_service(ca: &Ca, clients: bool) -> (u16, Arc<AtomicUsize>) {
     let leaf = Leaf { dns: vec!["localhost".into()], ..Leaf::agent("mesh.local", "default", "idp") };

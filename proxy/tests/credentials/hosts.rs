@@ -1,6 +1,7 @@
 //! To whom a secret is shown, and to whom never.
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use pilotfish_testkit::ca::{Ca, Leaf};
 use pilotfish_testkit::dns::{self, Dns};
@@ -8,8 +9,8 @@ use pilotfish_testkit::{H1, Origin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Safe, credential, get, state};
-use crate::support::{destination_rule, metric, service, sidecar, virtual_service};
+use super::{PATIENCE, Safe, credential, get, said, state};
+use crate::support::{destination_rule, metric, service, service_with, sidecar, virtual_service};
 
 const KEY: &str = "the-secret-of-api-test";
 
@@ -116,6 +117,34 @@ async fn rules_that_lead_elsewhere_take_no_secret_along() {
     safe.is_tight(&sidecar).await;
 }
 
+#[tokio::test]
+async fn another_try_within_the_mesh_carries_what_the_agent_sent() {
+    let mut safe = Safe::new();
+    let file = safe.put("key", KEY);
+    let outside = Origin::fixed("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", vec![]).await;
+    let inside = Origin::plain().await;
+    let endpoints = [(outside.port(), ""), (inside.port(), "pilotfish.dev/mesh: \"true\"")];
+    let yaml = service_with("api.test", "HTTP", &endpoints)
+        + &credential("api", "api.test", &format!("apiKey: {{header: authorization, file: {file}}}"))
+        + &virtual_service(
+            "api",
+            "api.test",
+            "- retries: { attempts: 3, retryOn: \"5xx\", backoff: 1ms }\n  route: [{ destination: { host: api.test } }]",
+        );
+    let sidecar = safe.start(yaml);
+    for _ in 0..20 {
+        get(&sidecar, "api.test", "/", &["authorization: agents", "Authorization: more"]).await;
+    }
+    assert!(outside.requests().len() > 3 && inside.requests().len() > 3);
+    for (origin, expected) in [(&outside, vec![KEY]), (&inside, vec!["agents", "more"])] {
+        for seen in origin.requests() {
+            let found = seen.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+            assert_eq!(found.map(|(_, value)| &**value).collect::<Vec<_>>(), expected);
+        }
+    }
+    safe.is_tight(&sidecar).await;
+}
+
 /// An HTTPS server for `api.test` that answers with the `authorization` that it got.
 async fn https(ca: &Ca) -> u16 {
     let leaf = Leaf { dns: vec!["api.test".into()], ..Leaf::of("spiffe://outside/api") };
@@ -188,13 +217,22 @@ async fn only_over_verified_tls_or_on_this_machine() {
             }
             _ => "GET / HTTP/1.1\r\nHost: api.test\r\n\r\n",
         };
-        let answer = H1::connect(sidecar.outbound).await.ask(request).await.unwrap();
+        let ask = async || H1::connect(sidecar.outbound).await.ask(request).await.unwrap();
+        let (mut answer, began) = (ask().await, Instant::now());
+        // Until the name is known.
+        while answer.reason() == "no-healthy-endpoint" && began.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer = ask().await;
+        }
         assert_eq!(answer.status(), status, "{name}: {}", answer.text());
         assert!(answer.text().contains(says), "{name}: {}", answer.text());
         if status == 503 {
             assert_eq!(answer.reason(), "credential-unavailable", "{name}");
             let missed = "pilotfish_credential_calls_total{credential=\"default/api\",result=\"missed\"}";
             assert_eq!(metric(&sidecar, missed).await, 1, "{name}");
+            if name != "nobody's" {
+                said(&sidecar, "OutboundCredential default/api: calls to api.test are refused").await;
+            }
         }
     }
 }
@@ -213,6 +251,6 @@ async fn tunnels_carry_none_and_are_told_of() {
     assert_eq!(client.get("api.test", "/", &[]).await.unwrap().status(), 200);
     assert_eq!(api.requests()[0].header("authorization"), None);
     assert_eq!(state(&sidecar).await["tunnels"], 1);
-    assert!(sidecar.stderr().join("\n").contains("in a tunnel nothing can be shown"));
+    said(&sidecar, "in a tunnel nothing can be shown").await;
     safe.is_tight(&sidecar).await;
 }

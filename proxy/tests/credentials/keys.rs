@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use pilotfish_testkit::Origin;
 
-use super::{Safe, admin, credential, get, state, until};
+use super::{Safe, admin, credential, get, said, state, until};
 use crate::support::{metric, service, sidecar};
 
 #[tokio::test]
@@ -136,8 +136,7 @@ async fn files_that_are_no_secrets() {
     std::fs::write(&path, "readable").unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     let sidecar = sidecar().yaml("a.yaml", yaml.as_str()).start();
-    let warned = sidecar.stderr().iter().any(|line| line.contains("everybody on the machine may read"));
-    assert!(warned, "{:?}", sidecar.stderr());
+    said(&sidecar, "everybody on the machine may read").await;
     // A folder is none, and a pipe is not waited for.
     let folder =
         credential("api", "api.test", &format!("bearer: {{file: {}}}", safe.folder.path().display()));
@@ -164,8 +163,7 @@ async fn the_most_exact_document_is_shown_and_the_other_is_warned_of() {
         get(&sidecar, host, "/", &[]).await;
         assert_eq!(api.requests().pop().unwrap().header("authorization").as_deref(), Some(expected));
     }
-    let log = sidecar.stderr().join("\n");
-    assert!(log.contains("OutboundCredential default/b-own is shown to api.test instead"), "{log}");
+    said(&sidecar, "OutboundCredential default/b-own is shown to api.test instead").await;
     assert!(!admin(&sidecar, "/config").await.contains("c-other"));
     safe.is_tight(&sidecar).await;
 }
