@@ -11,6 +11,7 @@
 //! away the numbers go on locally; digests say what a sidecar holds in any case.
 
 mod agents;
+mod authz;
 mod busy;
 mod class;
 mod demand;

@@ -4,6 +4,7 @@ pub mod actions;
 pub mod alerts;
 pub mod api;
 pub mod audit;
+pub mod authz;
 pub mod backup;
 pub mod ca;
 pub mod cli;

@@ -162,6 +162,14 @@ pub fn compile(
     })
 }
 
+/// What the workload of `options` decides of callers by, and nothing else: no routes, no clusters. Cheap, also for a large model.
+pub fn compile_authorization(model: &Model, options: &CompileOptions) -> Plan {
+    let mut warnings = Vec::new();
+    let authz = authz::compile(model, options, &mut warnings);
+    let tokens = tokens::compile(model, options, &mut warnings);
+    Plan { authz, tokens, warnings: warnings.into(), ..Plan::default() }
+}
+
 /// The names under which callers in `namespace` know `host`: itself, and the short forms of an in-cluster name.
 pub(crate) fn names_of<'h>(host: &'h Host, namespace: &str) -> impl Iterator<Item = &'h str> {
     let host = host.as_str();

@@ -22,6 +22,8 @@
 //! | `GET /v1/replicas/tail?replica=ID&lines=N` | | [`TailLines`] |
 //! | `POST /v1/nodes/stream` | frames of `pilotfish_config::wire::node` | frames |
 //! | `POST /v1/explain` | [`Question`] | [`Explanation`] |
+//! | `POST /v1/authz/explain` | [`AuthzQuestion`] | [`AuthzAnswer`] |
+//! | `GET /v1/authz/matrix?namespace=N&method=M&path=P&capability=C&tool=T` | | [`AuthzMatrix`] |
 //! | `GET /v1/alerts` | | [`Alerts`] |
 //! | `GET /v1/analysis?trace=ID` | | [`super::analysis::TraceAnalysis`] |
 //! | `GET /v1/analysis?workflow=W` | | [`super::analysis::WorkflowAnalysis`] |
@@ -46,12 +48,16 @@
 //! Every refusal is a [`Failure`]. Sidecars' requests need their certificate, `join` a token, the rest an administrator.
 
 mod actions;
+mod authz;
 mod graph;
 mod placement;
 
 use std::collections::BTreeMap;
 
 pub use actions::Act;
+pub use authz::{
+    AuthzAnswer, AuthzAsks, AuthzCalls, AuthzCell, AuthzMatrix, AuthzPolicy, AuthzQuestion, AuthzRole,
+};
 pub use graph::{CapabilityTraffic, Graph, GraphEdge, GraphNode, GraphTraffic};
 use pilotfish_config::wire::node::Usage;
 pub use pilotfish_config::wire::{Action as Held, Actions, Failure, Hold, Join, Joined, Renew};

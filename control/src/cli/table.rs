@@ -42,7 +42,7 @@ impl<T: Into<String>> From<T> for Cell {
 /// A table in the making.
 #[derive(Debug, Default)]
 pub struct Table {
-    heads: Vec<(&'static str, Side)>,
+    heads: Vec<(String, Side)>,
     rows: Vec<Vec<Cell>>,
 }
 
@@ -50,10 +50,16 @@ impl Table {
     /// With these headings; `>` before one puts its column on the right.
     pub fn new(heads: &[&'static str]) -> Table {
         let side = |head: &&'static str| match head.strip_prefix('>') {
-            Some(head) => (head, Side::Right),
-            None => (*head, Side::Left),
+            Some(head) => (head.to_owned(), Side::Right),
+            None => ((*head).to_owned(), Side::Left),
         };
         Table { heads: heads.iter().map(side).collect(), rows: Vec::new() }
+    }
+
+    /// With headings that are known by now only, all on the left.
+    pub fn with(heads: impl IntoIterator<Item = String>) -> Table {
+        let heads = heads.into_iter().map(|head| (harmless(&head, false), Side::Left)).collect();
+        Table { heads, rows: Vec::new() }
     }
 
     /// Adds a row; it has as many cells as there are headings.
@@ -69,7 +75,7 @@ impl Table {
     /// The table's lines, the headings first.
     pub fn lines(&self, terminal: &Terminal) -> Vec<String> {
         let widths = self.widths(terminal.size.map(|(columns, _)| columns));
-        let heads = self.heads.iter().map(|(head, _)| Cell::toned(*head, Tone::Strong)).collect::<Vec<_>>();
+        let heads = self.heads.iter().map(|(head, _)| Cell::toned(head.as_str(), Tone::Strong)).collect::<Vec<_>>();
         std::iter::once(&heads).chain(&self.rows).map(|row| self.line(row, &widths, terminal)).collect()
     }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pilotfish_config::model::{Kind, Model};
+use pilotfish_config::model::{Kind, Meta, Model};
 use pilotfish_config::wire::{Document, Key};
 use pilotfish_config::{Options, load_documents};
 use serde_json::value::RawValue;
@@ -44,19 +44,24 @@ pub fn is_in(committed: &Committed) -> bool {
 pub fn with(committed: &Committed) -> Committed {
     let mut documents: BTreeMap<Key, Arc<Stored>> = (*committed.documents).clone();
     let mut model: Model = (*committed.model).clone();
-    let loaded = load_documents([(SOURCE, BODY)], &Options::default());
-    let own = loaded.model.map(|model| model.authorization_policies).unwrap_or_default();
     // What is written above is valid; a test would tell.
-    let (Some(policy), Ok(body)) = (own.into_iter().next(), RawValue::from_string(BODY.into())) else {
+    let (Some(meta), Ok(body)) = (add(&mut model), RawValue::from_string(BODY.into())) else {
         return committed.clone();
     };
-    model.authorization_policies.retain(|other| other.meta.key != policy.meta.key);
     let document = Document { key: key(), source: SOURCE.into(), body };
-    let stored =
-        Stored { document, digest: digest_of(BODY.as_bytes()), version: 0, meta: policy.meta.clone() };
+    let stored = Stored { document, digest: digest_of(BODY.as_bytes()), version: 0, meta };
     documents.insert(key(), Arc::new(stored));
-    model.authorization_policies.push(policy);
     Committed { version: committed.version, documents: Arc::new(documents), model: Arc::new(model) }
+}
+
+/// Adds its meaning.
+pub fn add(model: &mut Model) -> Option<Meta> {
+    let loaded = load_documents([(SOURCE, BODY)], &Options::default());
+    let policy = loaded.model?.authorization_policies.pop()?;
+    let meta = policy.meta.clone();
+    model.authorization_policies.retain(|other| other.meta.key != meta.key);
+    model.authorization_policies.push(policy);
+    Some(meta)
 }
 
 /// Each version of the documents, with it.

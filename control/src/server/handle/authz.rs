@@ -4,14 +4,29 @@ use std::sync::Arc;
 
 use super::Asked;
 use crate::server::Control;
-use crate::server::answer::{Answer, Denied};
+use crate::api::types::{AuthzCalls, AuthzQuestion};
+use crate::server::answer::{Answer, Denied, json};
+use crate::server::body::parse;
 
-pub(super) fn explain(_control: &Arc<Control>, _asked: &Asked) -> Result<Answer, Denied> {
-    Err(Denied::not_found("not there yet"))
+pub(super) fn explain(control: &Arc<Control>, asked: &Asked) -> Result<Answer, Denied> {
+    let question: AuthzQuestion = parse(&asked.body)?;
+    let explained = tokio::task::block_in_place(|| control.fleet.authz_explain(&question));
+    json(&explained.map_err(Denied::bad)?)
 }
 
-pub(super) fn matrix(_control: &Arc<Control>, _asked: &Asked) -> Result<Answer, Denied> {
-    Err(Denied::not_found("not there yet"))
+pub(super) fn matrix(control: &Arc<Control>, asked: &Asked) -> Result<Answer, Denied> {
+    let query = asked.query(&["namespace", "method", "path", "capability", "tool"])?;
+    let own = |name: &str| query.get(name).map(str::to_owned);
+    let calls = AuthzCalls {
+        namespace: own("namespace"),
+        method: own("method"),
+        path: own("path"),
+        capability: own("capability"),
+        tool: own("tool"),
+    };
+    // Every agent's policies are compiled for it.
+    let found = tokio::task::block_in_place(|| control.fleet.authz_matrix(&calls));
+    json(&found.map_err(Denied::bad)?)
 }
 
 pub(super) fn report(_control: &Arc<Control>, _asked: &Asked) -> Result<Answer, Denied> {

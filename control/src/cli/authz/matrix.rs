@@ -1,0 +1,186 @@
+//! `pilotfish authz matrix`: who may call whom, as a table.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use super::Offline;
+use crate::api::types::{AuthzCalls, AuthzCell, AuthzMatrix};
+use crate::authz::matrix::{Agents, matrix};
+use crate::cli::client::{Client, Connection, query};
+use crate::cli::failed::Failed;
+use crate::cli::output::Output;
+use crate::cli::table::{Cell, Table, cut};
+use crate::cli::terminal::{Terminal, Tone};
+
+/// The longest name of a column.
+const LONGEST: usize = 16;
+/// Where no terminal says how wide it is.
+const WIDTH: usize = 100;
+
+/// Show who may call whom.
+///
+/// Rows are callers, columns the agents that are called: `yes`, `no`, `some` (it hangs on path, method, tool, header, token or
+/// address: ask `pilotfish authz explain`), `ask` (an external authorizer decides), `held` (quarantined). Every agent that is
+/// registered or declared is there; those who may do the same share a row. Each acts for itself, without a token.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pilotfish authz matrix
+  pilotfish authz matrix -n production --method POST --path /v1/messages
+  pilotfish authz matrix --tool delete_file          # MCP
+  pilotfish authz matrix --capability translate      # A2A
+  pilotfish authz matrix -f policies/ -o json
+
+Prints:
+  CALLER           default/chat  default/ledger
+  default/billing  no            yes
+  default/web      some          no")]
+pub struct Matrix {
+    /// Only agents of this namespace are called [default: all]
+    #[arg(short = 'n', long, value_name = "NAME")]
+    namespace: Option<String>,
+
+    /// Calls with this method
+    #[arg(short = 'X', long, value_name = "METHOD")]
+    method: Option<String>,
+
+    /// Calls of this path
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+
+    /// Messages that ask for this capability (A2A)
+    #[arg(long, value_name = "NAME", conflicts_with = "tool")]
+    capability: Option<String>,
+
+    /// Calls of this tool (MCP)
+    #[arg(long, value_name = "NAME")]
+    tool: Option<String>,
+
+    #[command(flatten)]
+    offline: Offline,
+
+    #[command(flatten)]
+    output: Output,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Matrix {
+    /// Does it.
+    ///
+    /// # Errors
+    /// See [`Failed`].
+    pub async fn run(self) -> Result<(), Failed> {
+        let found: AuthzMatrix = if self.offline.is_on() {
+            let calls = AuthzCalls {
+                namespace: self.namespace.clone(),
+                method: self.method.clone(),
+                path: self.path.clone(),
+                capability: self.capability.clone(),
+                tool: self.tool.clone(),
+            };
+            let mut model = self.offline.model()?;
+            if self.offline.default_deny {
+                crate::resources::default_deny::add(&mut model);
+            }
+            let agents = Agents::declared(&model);
+            let domain = &self.offline.trust_domain;
+            let mut found =
+                matrix(&model, &agents, domain, &calls, &Default::default()).map_err(Failed::usage)?;
+            found.default_deny = self.offline.default_deny;
+            found
+        } else {
+            let client = Client::open(&self.connection).await?;
+            let pairs = [
+                ("namespace", self.namespace.as_deref()),
+                ("method", self.method.as_deref()),
+                ("path", self.path.as_deref()),
+                ("capability", self.capability.as_deref()),
+                ("tool", self.tool.as_deref()),
+            ];
+            client.get(&query("/v1/authz/matrix", &pairs)).await?
+        };
+        self.output.print(&found, |wide| text(&found, wide, &Terminal::stdout()))
+    }
+}
+
+/// Names that share what they may do, and what that is.
+type Group = (Vec<String>, Vec<AuthzCell>);
+
+/// Those with equal cells together, in the order of the first of each.
+fn grouped(names: &[String], cells: impl Iterator<Item = Vec<AuthzCell>>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for (name, cells) in names.iter().zip(cells) {
+        match groups.iter_mut().find(|(_, own)| *own == cells) {
+            Some((names, _)) => names.push(name.clone()),
+            None => groups.push((vec![name.clone()], cells)),
+        }
+    }
+    groups
+}
+
+/// A group by its first name, or all of them if `wide`.
+fn label(names: &[String], wide: bool) -> String {
+    match names {
+        [first, rest @ ..] if !wide && !rest.is_empty() => format!("{first} +{}", rest.len()),
+        names => names.join(" "),
+    }
+}
+
+fn text(found: &AuthzMatrix, wide: bool, terminal: &Terminal) -> String {
+    if found.callees.is_empty() || found.callers.is_empty() {
+        return "There are no agents: none is registered, and no document declares one.\n".into();
+    }
+    let columns = (0..found.callees.len()).map(|at| found.rows.iter().map(|row| row[at]).collect());
+    let callees = grouped(&found.callees, columns);
+    // A row of what is left of the columns.
+    let places: Vec<usize> =
+        callees.iter().filter_map(|(names, _)| found.callees.iter().position(|own| *own == names[0])).collect();
+    let rows = found.rows.iter().map(|row| places.iter().map(|at| row[*at]).collect());
+    let callers = grouped(&found.callers, rows);
+    let heads: Vec<String> = callees.iter().map(|(names, _)| cut(&label(names, wide), LONGEST.max(6))).collect();
+    let first = callers.iter().map(|(names, _)| label(names, wide).len()).max().unwrap_or(0).max("CALLER".len());
+    let limit = terminal.size.map_or(WIDTH, |(columns, _)| columns);
+    let mut text = String::new();
+    let mut from = 0;
+    while from < heads.len() {
+        let mut width = first;
+        let fitting = heads[from..].iter().take_while(|head| {
+            width += head.chars().count().max(4) + 2;
+            width <= limit
+        });
+        let to = from + fitting.count().max(1);
+        let mut table = Table::with(std::iter::once("CALLER".to_owned()).chain(heads[from..to].iter().cloned()));
+        for (names, cells) in &callers {
+            let name = Cell::from(label(names, wide));
+            table.row(std::iter::once(name).chain(cells[from..to].iter().map(|cell| shown(*cell))));
+        }
+        if from > 0 {
+            text.push('\n');
+        }
+        text.push_str(&table.print(terminal));
+        from = to;
+    }
+    if !wide && [&callers, &callees].iter().any(|groups| groups.iter().any(|(names, _)| names.len() > 1)) {
+        text.push_str("\n+N: so many more are alike; -o wide names them\n");
+    }
+    if found.default_deny {
+        text.push_str("default deny: nobody may call an agent whom no ALLOW policy lets in\n");
+    }
+    for note in &found.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+fn shown(cell: AuthzCell) -> Cell {
+    let tone = match cell {
+        AuthzCell::Yes => Tone::Good,
+        AuthzCell::No => Tone::Dim,
+        AuthzCell::Some | AuthzCell::Ask => Tone::Warn,
+        AuthzCell::Held => Tone::Bad,
+    };
+    Cell::toned(cell.word(), tone)
+}
