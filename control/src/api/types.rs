@@ -23,6 +23,7 @@
 //! | `POST /v1/nodes/stream` | frames of `pilotfish_config::wire::node` | frames |
 //! | `POST /v1/explain` | [`Question`] | [`Explanation`] |
 //! | `POST /v1/authz/explain` | [`AuthzQuestion`] | [`AuthzAnswer`] |
+//! | `GET /v1/authz/explain?from=NS/A&to=NS/B&method=M&path=P&host=H` | | [`AuthzAnswer`] |
 //! | `GET /v1/authz/matrix?namespace=N&method=M&path=P&capability=C&tool=T` | | [`AuthzMatrix`] |
 //! | `GET /v1/alerts` | | [`Alerts`] |
 //! | `GET /v1/analysis?trace=ID` | | [`super::analysis::TraceAnalysis`] |

@@ -28,6 +28,7 @@ const ICON: &str = include_str!("page/icon.svg");
 
 /// The scripts by their paths; `main.js` imports the others.
 const SCRIPTS: &[(&str, &str)] = &[
+    ("/js/access.js", include_str!("page/js/access.js")),
     ("/js/agents.js", include_str!("page/js/agents.js")),
     ("/js/alerts.js", include_str!("page/js/alerts.js")),
     ("/js/api.js", include_str!("page/js/api.js")),

@@ -162,6 +162,7 @@ const ROUTES: &[Route] = &[
     get("/v1/audit", Asks::Audit),
     get("/v1/audit/verify", Asks::AuditVerify),
     post("/v1/authz/explain", Asks::AuthzExplain, QUESTION),
+    get("/v1/authz/explain", Asks::AuthzExplain),
     get("/v1/authz/matrix", Asks::AuthzMatrix),
     get("/v1/policies/report", Asks::PolicyReport),
     get("/v1/actions", Asks::Actions),

@@ -2,6 +2,7 @@
 
 import { Ended, read } from "./api.js";
 import { element, morph, place } from "./dom.js";
+import { access } from "./access.js";
 import { agents } from "./agents.js";
 import { alerts } from "./alerts.js";
 import { documents, history_ } from "./documents.js";
@@ -15,7 +16,7 @@ import { traces } from "./traces.js";
 // What a section has: `id`, `title`, `key`; `every` milliseconds it looks again (0: never); `read(route)` gives what
 // `draw(seen, route)` makes an element of. If it wants: `controls()`, whose fields are kept in the route's query (by
 // `data-to`; `controlsOfList`: only for the list), `up(route)`, `keydown(event)`, `says()`, `press(action)` for its buttons (`data-do`), `leave()`.
-const VIEWS = [graph, agents, sidecars, placement, traces, live, alerts, documents, history_];
+const VIEWS = [graph, agents, sidecars, placement, traces, live, alerts, documents, history_, access];
 
 const byId = (id) => document.getElementById(id);
 let shown = null;
@@ -183,10 +184,14 @@ function keydown(event) {
 
 // ---- the start
 
+// There are nine digits.
+function keysOf(view, index) {
+  return index < 9 ? [view.key, index + 1] : [view.key];
+}
 byId("views").append(...VIEWS.map((view, index) => element("a",
-  { href: place([view.id]), data: { view: view.id }, "aria-keyshortcuts": `${view.key} ${index + 1}` },
+  { href: place([view.id]), data: { view: view.id }, "aria-keyshortcuts": keysOf(view, index).join(" ") },
   view.title, element("kbd", { "aria-hidden": "true" }, view.key))));
-const KEYS = [...VIEWS.map((view, index) => [`${view.key} or ${index + 1}`, view.title]), ["/", "to the first field"],
+const KEYS = [...VIEWS.map((view, index) => [keysOf(view, index).join(" or "), view.title]), ["/", "to the first field"],
   ["↑ ↓", "from row to row"], ["← → ↑ ↓", "in the graph: along calls, from agent to agent"], ["p", "live calls: pause, and go on"], ["Enter", "open"],
   ["Esc", "back"], ["?", "these keys"]];
 byId("keys-list").append(...KEYS.flatMap(([key, what]) =>
