@@ -4,6 +4,7 @@
 
 mod alerts;
 mod analysis;
+mod authz;
 mod cli;
 mod dashboards;
 mod deploy;

@@ -56,6 +56,7 @@ fn every_command_explains_itself() {
         "restrict",
         "release",
         "trust",
+        "authz",
         "backup",
         "nodes",
         "placement",

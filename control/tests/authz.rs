@@ -1,0 +1,209 @@
+//! Who may call whom: what `pilotfish authz` says is what sidecars do; `--default-deny`.
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use pilotfish_testkit::sidecar::Sidecar;
+use pilotfish_testkit::{Agent, h1};
+use serde_json::Value;
+
+use crate::mesh::{binary, pilotfish, sidecar};
+use crate::support::serve::Serve;
+
+/// A change has to be served within this time; a busy machine needs most of it.
+const SOON: Duration = Duration::from_secs(30);
+
+const POLICIES: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: readers}
+spec:
+  selector: {matchLabels: {app: ledger}}
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/default/sa/web]}}]
+    to: [{operation: {methods: [GET], paths: ['/accounts/*']}}]
+  - when: [{key: 'request.headers[x-team]', values: [billing]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: secrets}
+spec:
+  selector: {matchLabels: {app: ledger}}
+  action: DENY
+  rules:
+  - to: [{operation: {paths: ['/accounts/secret*']}}]
+";
+
+/// Runs `pilotfish` without a control plane.
+fn alone(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pilotfish")).args(args).env_remove("PILOTFISH_DATA").output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn apply(control: &Serve, name: &str, yaml: &str) {
+    let file = control.folder().path().join(name);
+    std::fs::write(&file, yaml).unwrap();
+    pilotfish(control, &["apply", "-f", file.to_str().unwrap(), "--wait"]);
+}
+
+/// One call to the ledger: its status, until it is the one that is expected or there is no more time.
+async fn call(caller: &Sidecar, head: &str, headers: &[&str], expected: Option<u16>) -> u16 {
+    let (method, path) = head.split_once(' ').unwrap();
+    let deadline = Instant::now() + SOON;
+    loop {
+        let lines = headers.iter().map(|line| format!("{line}\r\n")).collect::<String>();
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: ledger\r\n{lines}content-length: 0\r\n\r\n");
+        let answer = h1::H1::connect(caller.outbound).await.ask(request).await;
+        let status = answer.map_or(0, |answer| answer.status());
+        if expected.is_none_or(|expected| expected == status) || Instant::now() > deadline {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_explained_is_what_sidecars_decide() {
+    let Some(binary) = binary() else { return };
+    let control = Serve::start(&[]);
+    let agent = Agent::start("ledger").await;
+    let ledger = sidecar(&binary, &control, "ledger").app(agent.addr()).launch();
+    let (web, other) = (sidecar(&binary, &control, "web").launch(), sidecar(&binary, &control, "other").launch());
+    let (_ledger, web, other) = (ledger.ready().await, web.ready().await, other.ready().await);
+    assert_eq!(call(&other, "GET /", &[], Some(200)).await, 200);
+    apply(&control, "policies.yaml", POLICIES);
+    assert_eq!(call(&other, "GET /", &[], Some(403)).await, 403);
+
+    let cases: [(&str, &Sidecar, &str, &[&str]); 9] = [
+        ("web", &web, "GET /accounts/7", &[]),
+        ("web", &web, "POST /accounts/7", &[]),
+        ("web", &web, "GET /accounts/secret", &[]),
+        ("web", &web, "GET /accounts/x/../secret", &[]),
+        ("web", &web, "GET /", &[]),
+        ("web", &web, "GET /", &["x-team: billing"]),
+        ("other", &other, "GET /accounts/7", &[]),
+        ("other", &other, "PUT /accounts/7", &["x-team: billing"]),
+        ("other", &other, "GET /accounts/secret", &["x-team: billing"]),
+    ];
+    let mut outcomes = Vec::new();
+    for (from, caller, head, headers) in cases {
+        let status = call(caller, head, headers, None).await;
+        let (method, path) = head.split_once(' ').unwrap();
+        let mut args = vec!["authz", "explain", "--from", from, "--to", "ledger", "-X", method, "--path", path, "-o", "json"];
+        headers.iter().for_each(|header| args.extend(["-H", header]));
+        let output = Command::new(env!("CARGO_BIN_EXE_pilotfish")).args(&args).arg("--data").arg(control.data()).output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+        assert_eq!(answer["allowed"], status == 200, "{from} {head} {headers:?}: {status}, yet {answer:#}");
+        assert_eq!(output.status.code(), Some(if status == 200 { 0 } else { 1 }), "{head}");
+        if status != 200 {
+            assert_eq!(u64::from(status), answer["status"].as_u64().unwrap(), "{head}");
+        }
+        outcomes.push(status);
+    }
+    assert_eq!(outcomes, [200, 403, 403, 403, 403, 200, 403, 200, 403]);
+
+    let matrix: Value = serde_json::from_str(&pilotfish(&control, &["authz", "matrix", "-o", "json"])).unwrap();
+    assert_eq!(matrix["callers"], serde_json::json!(["default/ledger", "default/other", "default/web"]));
+    assert_eq!(matrix["rows"], serde_json::json!([["some", "yes", "yes"], ["some", "yes", "yes"], ["some", "yes", "yes"]]));
+    let of = |path: &str| pilotfish(&control, &["authz", "matrix", "--method", "GET", "--path", path]);
+    assert!(of("/accounts/secret").contains("no"), "{}", of("/accounts/secret"));
+    assert!(of("/accounts/7").lines().any(|line| line.starts_with("default/web") && line.contains("yes")), "{}", of("/accounts/7"));
+    pilotfish(&control, &["quarantine", "other"]);
+    let held = pilotfish(&control, &["authz", "matrix"]);
+    assert!(held.lines().any(|line| line.starts_with("default/other") && line.contains("held")), "{held}");
+}
+
+#[tokio::test]
+async fn under_default_deny_nobody_calls_whom_no_policy_lets_in() {
+    let Some(binary) = binary() else { return };
+    let control = Serve::start(&["--default-deny"]);
+    let agent = Agent::start("ledger").await;
+    let ledger = sidecar(&binary, &control, "ledger").app(agent.addr()).launch();
+    let web = sidecar(&binary, &control, "web").launch();
+    let (_ledger, web) = (ledger.ready().await, web.ready().await);
+    assert_eq!(call(&web, "GET /accounts/7", &[], Some(403)).await, 403);
+    let status = pilotfish(&control, &["status"]);
+    assert!(status.contains("default deny"), "{status}");
+
+    // It cannot be taken away, nor replaced by what says something else.
+    let denied = Command::new(env!("CARGO_BIN_EXE_pilotfish"))
+        .args(["delete", "AuthorizationPolicy", "default-deny", "-n", "pilotfish-system", "--data"])
+        .arg(control.data())
+        .output()
+        .unwrap();
+    assert!(!denied.status.success() && text(&denied).contains("--default-deny"), "{}", text(&denied));
+    let file = control.folder().path().join("all.yaml");
+    let all = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: default-deny, namespace: pilotfish-system}\nspec: {rules: [{}]}\n";
+    std::fs::write(&file, all).unwrap();
+    let denied = Command::new(env!("CARGO_BIN_EXE_pilotfish"))
+        .args(["apply", "-f", file.to_str().unwrap(), "--data"])
+        .arg(control.data())
+        .output()
+        .unwrap();
+    assert!(!denied.status.success() && text(&denied).contains("--default-deny"), "{}", text(&denied));
+    assert_eq!(call(&web, "GET /accounts/7", &[], None).await, 403);
+
+    // An ALLOW policy lets in whom it names; what is not named stays out.
+    apply(&control, "policies.yaml", POLICIES);
+    assert_eq!(call(&web, "GET /accounts/7", &[], Some(200)).await, 200);
+    assert_eq!(call(&web, "GET /", &[], None).await, 403);
+    let matrix = pilotfish(&control, &["authz", "matrix"]);
+    assert!(matrix.contains("default deny"), "{matrix}");
+}
+
+#[test]
+fn files_alone_are_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.yaml");
+    let agents = "---\napiVersion: pilotfish.dev/v1\nkind: AgentCluster\nmetadata: {name: all}\nspec:\n  agents: [{name: ledger}, {name: web}, {name: other}]\n";
+    std::fs::write(&file, format!("{POLICIES}{agents}")).unwrap();
+    let path = file.to_str().unwrap();
+    let explain = |more: &[&str]| alone(&[&["authz", "explain", "-f", path, "--to", "ledger"], more].concat());
+
+    let allowed = explain(&["--from", "web", "--path", "/accounts/7"]);
+    assert_eq!(allowed.status.code(), Some(0), "{}", text(&allowed));
+    let expected = format!(
+        "allowed: GET /accounts/7 of default/ledger, called by cluster.local/ns/default/agent/web\n\
+         by default/readers rule 1 ({path}:2:1)\n\
+         \n\
+         POLICY           ACTION  RULE  SAYS\n\
+         default/readers  ALLOW      1  matches ({path}:2:1)\n\
+         default/secrets  DENY       -  rule 1 nearly: path: it wants /accounts/secret*, and this is /accounts/7\n"
+    );
+    assert_eq!(text(&allowed), expected);
+
+    let refused = explain(&["--from", "other", "--path", "/accounts/7", "-X", "POST"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused);
+    for part in [
+        "refused with 403 access-denied: POST /accounts/7 of default/ledger, called by cluster.local/ns/default/agent/other\n",
+        "rule 2 nearly: request.headers[x-team]: it wants billing, and the call has none that fits",
+        "To allow it: add to an ALLOW policy for this agent the rule {from: [{source: {principals: [\"cluster.local/ns/default/agent/other\"]}}], \
+         to: [{operation: {methods: [\"POST\"], paths: [\"/accounts/7\"]}}]}",
+    ] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
+    let denied = text(&explain(&["--from", "web", "--path", "/accounts/x/%2e%2e/secret"]));
+    assert!(denied.contains("the path becomes /accounts/secret") && denied.contains("narrow rule 1 of default/secrets"), "{denied}");
+
+    // Tokens and chains count as far as they are described.
+    let token = explain(&["--from", "other", "--token-claims", "{\"iss\":\"i\",\"sub\":\"s\"}"]);
+    assert!(text(&token).contains("no RequestAuthentication is for default/ledger"), "{}", text(&token));
+    for wrong in [&["--from", "a/b/c"][..], &["--token-claims", "[]"], &["--body", "no-such-file"], &["--label", "x"]] {
+        assert_eq!(explain(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+
+    let matrix = alone(&["authz", "matrix", "-f", path]);
+    let expected = "CALLER             default/ledger  default/other +1\n\
+                    default/ledger +2  some            yes\n\
+                    \n\
+                    +N: so many more are alike; -o wide names them\n\
+                    note: each caller acts for itself, with its certificate and without a token\n";
+    assert_eq!(text(&matrix), expected);
+    let closed = text(&alone(&["authz", "matrix", "-f", path, "--default-deny", "-o", "json"]));
+    let closed: Value = serde_json::from_str(&closed).unwrap();
+    assert_eq!(closed["rows"][0], serde_json::json!(["some", "no", "no"]));
+}
