@@ -15,6 +15,7 @@ mod delegate;
 mod destination_rule;
 mod duties;
 mod fault;
+mod governed;
 mod headers;
 mod health;
 mod http_route;
@@ -104,6 +105,7 @@ pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose
     model.virtual_services = drafts.virtual_services.into_iter().map(|draft| draft.service).collect();
     model.destination_rules = drafts.destination_rules.into_iter().map(|draft| draft.rule).collect();
     declared::check(&mut cx, &drafts.declared, &model);
+    governed::check(&mut cx, &drafts.governance, &drafts.role_bindings, &drafts.declared, &model);
     model
 }
 

@@ -75,7 +75,9 @@ fn principal(text: &str, trust_domain: &str) -> Result<Principal, String> {
         [domain, "ns", namespace, "agent" | "sa", name] => (*domain, *namespace, *name),
         _ => {
             let text = text.escape_debug();
-            return Err(format!("`{text}` is no agent: NAMESPACE/NAME, or TRUST-DOMAIN/ns/NAMESPACE/agent/NAME"));
+            return Err(format!(
+                "`{text}` is no agent: NAMESPACE/NAME, or TRUST-DOMAIN/ns/NAMESPACE/agent/NAME"
+            ));
         }
     };
     let id = match parts.len() {
@@ -94,7 +96,11 @@ fn principal(text: &str, trust_domain: &str) -> Result<Principal, String> {
 ///
 /// # Errors
 /// The question cannot be understood; in words.
-pub fn explain(callee: &Callee<'_>, question: &AuthzQuestion, actions: &Actions) -> Result<AuthzAnswer, String> {
+pub fn explain(
+    callee: &Callee<'_>,
+    question: &AuthzQuestion,
+    actions: &Actions,
+) -> Result<AuthzAnswer, String> {
     let trust_domain = callee.trust_domain();
     let from = match question.from.as_str() {
         "" => None,
@@ -114,10 +120,8 @@ pub fn explain(callee: &Callee<'_>, question: &AuthzQuestion, actions: &Actions)
     if asked != written {
         notes.push(format!("the path becomes {}", pilotfish_filters::call::Head::path(&asked)));
     }
-    let caller = Caller {
-        ip: question.from_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        port: asked.caller().port,
-    };
+    let caller =
+        Caller { ip: question.from_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: asked.caller().port };
     let token = token(callee, question, &mut notes);
     let who = Who {
         principal: from.as_ref(),
@@ -175,13 +179,18 @@ fn token(callee: &Callee<'_>, question: &AuthzQuestion, notes: &mut Vec<String>)
     let payload = question.claims.clone()?;
     let rules = callee.plan.tokens().rules();
     if rules.is_empty() {
-        notes.push(format!("no RequestAuthentication is for {}: its sidecar looks at no token", callee.name()));
+        notes.push(format!(
+            "no RequestAuthentication is for {}: its sidecar looks at no token",
+            callee.name()
+        ));
         return None;
     }
     let issuer = payload.get("iss").and_then(|issuer| issuer.as_str()).unwrap_or_default();
     if !rules.iter().any(|rule| rule.issuer.is_empty() || *rule.issuer == *issuer) {
         let issuer = issuer.escape_debug();
-        notes.push(format!("no RequestAuthentication takes tokens of `{issuer}`: a real one is refused with 401"));
+        notes.push(format!(
+            "no RequestAuthentication takes tokens of `{issuer}`: a real one is refused with 401"
+        ));
     }
     notes.push("the token is taken at its word: signature, audience and times are not checked here".into());
     Some(Arc::new(claims(payload)))

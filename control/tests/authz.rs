@@ -71,7 +71,8 @@ async fn what_is_explained_is_what_sidecars_decide() {
     let control = Serve::start(&[]);
     let agent = Agent::start("ledger").await;
     let ledger = sidecar(&binary, &control, "ledger").app(agent.addr()).launch();
-    let (web, other) = (sidecar(&binary, &control, "web").launch(), sidecar(&binary, &control, "other").launch());
+    let (web, other) =
+        (sidecar(&binary, &control, "web").launch(), sidecar(&binary, &control, "other").launch());
     let (_ledger, web, other) = (ledger.ready().await, web.ready().await, other.ready().await);
     assert_eq!(call(&other, "GET /", &[], Some(200)).await, 200);
     apply(&control, "policies.yaml", POLICIES);
@@ -92,10 +93,18 @@ async fn what_is_explained_is_what_sidecars_decide() {
     for (from, caller, head, headers) in cases {
         let status = call(caller, head, headers, None).await;
         let (method, path) = head.split_once(' ').unwrap();
-        let mut args = vec!["authz", "explain", "--from", from, "--to", "ledger", "-X", method, "--path", path, "-o", "json"];
+        let mut args = vec![
+            "authz", "explain", "--from", from, "--to", "ledger", "-X", method, "--path", path, "-o", "json",
+        ];
         headers.iter().for_each(|header| args.extend(["-H", header]));
-        let output = Command::new(env!("CARGO_BIN_EXE_pilotfish")).args(&args).arg("--data").arg(control.data()).output().unwrap();
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+        let output = Command::new(env!("CARGO_BIN_EXE_pilotfish"))
+            .args(&args)
+            .arg("--data")
+            .arg(control.data())
+            .output()
+            .unwrap();
+        let answer: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
         assert_eq!(answer["allowed"], status == 200, "{from} {head} {headers:?}: {status}, yet {answer:#}");
         assert_eq!(output.status.code(), Some(if status == 200 { 0 } else { 1 }), "{head}");
         if status != 200 {
@@ -105,12 +114,20 @@ async fn what_is_explained_is_what_sidecars_decide() {
     }
     assert_eq!(outcomes, [200, 403, 403, 403, 403, 200, 403, 200, 403]);
 
-    let matrix: Value = serde_json::from_str(&pilotfish(&control, &["authz", "matrix", "-o", "json"])).unwrap();
+    let matrix: Value =
+        serde_json::from_str(&pilotfish(&control, &["authz", "matrix", "-o", "json"])).unwrap();
     assert_eq!(matrix["callers"], serde_json::json!(["default/ledger", "default/other", "default/web"]));
-    assert_eq!(matrix["rows"], serde_json::json!([["some", "yes", "yes"], ["some", "yes", "yes"], ["some", "yes", "yes"]]));
+    assert_eq!(
+        matrix["rows"],
+        serde_json::json!([["some", "yes", "yes"], ["some", "yes", "yes"], ["some", "yes", "yes"]])
+    );
     let of = |path: &str| pilotfish(&control, &["authz", "matrix", "--method", "GET", "--path", path]);
     assert!(of("/accounts/secret").contains("no"), "{}", of("/accounts/secret"));
-    assert!(of("/accounts/7").lines().any(|line| line.starts_with("default/web") && line.contains("yes")), "{}", of("/accounts/7"));
+    assert!(
+        of("/accounts/7").lines().any(|line| line.starts_with("default/web") && line.contains("yes")),
+        "{}",
+        of("/accounts/7")
+    );
     pilotfish(&control, &["quarantine", "other"]);
     let held = pilotfish(&control, &["authz", "matrix"]);
     assert!(held.lines().any(|line| line.starts_with("default/other") && line.contains("held")), "{held}");
@@ -161,7 +178,8 @@ fn files_alone_are_enough() {
     let agents = "---\napiVersion: pilotfish.dev/v1\nkind: AgentCluster\nmetadata: {name: all}\nspec:\n  agents: [{name: ledger}, {name: web}, {name: other}]\n";
     std::fs::write(&file, format!("{POLICIES}{agents}")).unwrap();
     let path = file.to_str().unwrap();
-    let explain = |more: &[&str]| alone(&[&["authz", "explain", "-f", path, "--to", "ledger"], more].concat());
+    let explain =
+        |more: &[&str]| alone(&[&["authz", "explain", "-f", path, "--to", "ledger"], more].concat());
 
     let allowed = explain(&["--from", "web", "--path", "/accounts/7"]);
     assert_eq!(allowed.status.code(), Some(0), "{}", text(&allowed));
@@ -187,12 +205,18 @@ fn files_alone_are_enough() {
         assert!(said.contains(part), "{part} is not in:\n{said}");
     }
     let denied = text(&explain(&["--from", "web", "--path", "/accounts/x/%2e%2e/secret"]));
-    assert!(denied.contains("the path becomes /accounts/secret") && denied.contains("narrow rule 1 of default/secrets"), "{denied}");
+    assert!(
+        denied.contains("the path becomes /accounts/secret")
+            && denied.contains("narrow rule 1 of default/secrets"),
+        "{denied}"
+    );
 
     // Tokens and chains count as far as they are described.
     let token = explain(&["--from", "other", "--token-claims", "{\"iss\":\"i\",\"sub\":\"s\"}"]);
     assert!(text(&token).contains("no RequestAuthentication is for default/ledger"), "{}", text(&token));
-    for wrong in [&["--from", "a/b/c"][..], &["--token-claims", "[]"], &["--body", "no-such-file"], &["--label", "x"]] {
+    for wrong in
+        [&["--from", "a/b/c"][..], &["--token-claims", "[]"], &["--body", "no-such-file"], &["--label", "x"]]
+    {
         assert_eq!(explain(wrong).status.code(), Some(2), "{wrong:?}");
     }
 

@@ -12,7 +12,7 @@ use super::check::Cx;
 
 /// The annotations of one document, when it declares something.
 pub(super) struct Declared<'n> {
-    key: ResourceKey,
+    pub(super) key: ResourceKey,
     annotations: TextMap<'n>,
 }
 
@@ -23,6 +23,20 @@ fn parts(key: &str) -> Option<(&str, Option<&str>)> {
     let name = key.strip_prefix(PREFIX)?;
     let (name, of) = name.split_once('.').map_or((name, None), |(name, of)| (name, Some(of)));
     NAMES.contains(&name).then_some((name, of))
+}
+
+impl<'n> Declared<'n> {
+    /// What is written under that name, for all and for each.
+    pub(super) fn values(&self, name: &str) -> impl Iterator<Item = Text<'n>> {
+        let own =
+            self.annotations.iter().filter(move |(key, _)| parts(key.value).is_some_and(|own| own.0 == name));
+        own.map(|(_, value)| *value)
+    }
+
+    /// Whether anything is.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.values(name).next().is_some()
+    }
 }
 
 /// What a document declares, if anything.

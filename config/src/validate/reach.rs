@@ -13,6 +13,7 @@ use crate::yaml::Node;
 
 use super::check::Cx;
 use declared::Declared;
+pub(super) use declared::close;
 
 /// By which Istio marks a policy that is decided and not enforced.
 const DRY_RUN: &str = "istio.io/dry-run";

@@ -68,8 +68,9 @@ pub fn matrix(
 ) -> Result<AuthzMatrix, String> {
     let asked = asked(calls)?;
     let name = |(namespace, agent): &(String, String)| format!("{namespace}/{agent}");
-    let is_called =
-        |(namespace, _): &&(String, String)| calls.namespace.as_ref().is_none_or(|wanted| wanted == namespace);
+    let is_called = |(namespace, _): &&(String, String)| {
+        calls.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
+    };
     let callers: Vec<&(String, String)> = agents.0.keys().take(MOST).collect();
     let callees: Vec<&(String, String)> = agents.0.keys().filter(is_called).take(MOST).collect();
     let mut matrix = AuthzMatrix {
@@ -125,14 +126,17 @@ fn held(actions: &Actions) -> BTreeSet<String> {
 /// One of the calls.
 fn asked(calls: &AuthzCalls) -> Result<Asked, String> {
     let (path, body) = match (&calls.tool, &calls.capability) {
-        (Some(_), Some(_)) => return Err("a call is of a tool (MCP) or of a capability (A2A), not of both".into()),
+        (Some(_), Some(_)) => {
+            return Err("a call is of a tool (MCP) or of a capability (A2A), not of both".into());
+        }
         (Some(tool), None) => {
             let call = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool}});
             ("/mcp", Some(call.to_string()))
         }
         (None, Some(skill)) => {
             let params = serde_json::json!({"metadata": {"skillId": skill}});
-            let call = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": params});
+            let call =
+                serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": params});
             ("/", Some(call.to_string()))
         }
         (None, None) => ("/", None),

@@ -75,7 +75,8 @@ impl Table {
     /// The table's lines, the headings first.
     pub fn lines(&self, terminal: &Terminal) -> Vec<String> {
         let widths = self.widths(terminal.size.map(|(columns, _)| columns));
-        let heads = self.heads.iter().map(|(head, _)| Cell::toned(head.as_str(), Tone::Strong)).collect::<Vec<_>>();
+        let heads =
+            self.heads.iter().map(|(head, _)| Cell::toned(head.as_str(), Tone::Strong)).collect::<Vec<_>>();
         std::iter::once(&heads).chain(&self.rows).map(|row| self.line(row, &widths, terminal)).collect()
     }
 

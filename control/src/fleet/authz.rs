@@ -28,7 +28,9 @@ impl Fleet {
         };
         let mut answer = explain(&Callee::new(&view.committed.model, options), question, &view.actions)?;
         if !agents.has(namespace, agent) {
-            answer.notes.push(format!("no agent {namespace}/{agent} is registered or declared; it is taken to have no labels"));
+            answer.notes.push(format!(
+                "no agent {namespace}/{agent} is registered or declared; it is taken to have no labels"
+            ));
         }
         Ok(answer)
     }
@@ -47,7 +49,9 @@ impl Fleet {
 
     fn authz_agents(&self) -> Agents {
         let mut agents = Agents::declared(&self.shared.view().committed.model);
-        self.shared.registry.each(|own| agents.add(&own.facts.namespace, &own.facts.agent, &own.facts.labels));
+        self.shared
+            .registry
+            .each(|own| agents.add(&own.facts.namespace, &own.facts.agent, &own.facts.labels));
         agents
     }
 }

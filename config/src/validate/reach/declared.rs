@@ -319,7 +319,7 @@ impl<'m> Declared<'m> {
 }
 
 /// A name that differs by little, as a slip of the fingers does; short names differ by little anyway.
-fn close<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+pub(in crate::validate) fn close<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     if word.len() < 5 {
         return None;
     }

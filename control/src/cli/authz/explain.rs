@@ -153,7 +153,8 @@ impl Explain {
             _ => Ok(name.clone()),
         };
         let body = self.body.as_deref().map(read_body).transpose()?;
-        let method = self.method.clone().unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.into());
+        let method =
+            self.method.clone().unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.into());
         Ok(AuthzQuestion {
             from: self.from.as_ref().map(agent).transpose()?.unwrap_or_default(),
             to: agent(&self.to)?,
@@ -181,11 +182,13 @@ impl Explain {
         }
         let Some(file) = &self.token else { return Ok(None) };
         let named = file.display();
-        let text = std::fs::read_to_string(file).map_err(|error| Failed::usage(format!("{named}: {error}")))?;
+        let text =
+            std::fs::read_to_string(file).map_err(|error| Failed::usage(format!("{named}: {error}")))?;
         let payload = text.trim().split('.').nth(1).unwrap_or_default();
         let decoded = BASE64URL_NOPAD.decode(payload.trim_end_matches('=').as_bytes()).ok();
         let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
-        let decoded = decoded.ok_or_else(|| Failed::usage(format!("{named} holds no token (header.payload.signature)")))?;
+        let decoded = decoded
+            .ok_or_else(|| Failed::usage(format!("{named} holds no token (header.payload.signature)")))?;
         object(&decoded, "the token's payload")
     }
 }
@@ -227,8 +230,13 @@ fn text(answer: &AuthzAnswer, question: &AuthzQuestion, terminal: &Terminal) -> 
         }
     }
     if let Some(asks) = &answer.asks {
-        let so = if asks.dry_run { "a dry run: its answer is recorded, not obeyed" } else { "it may refuse the call" };
-        let _ = writeln!(text, "{} is asked before, because of {}; {so}", clean(&asks.provider), clean(&asks.by));
+        let so = if asks.dry_run {
+            "a dry run: its answer is recorded, not obeyed"
+        } else {
+            "it may refuse the call"
+        };
+        let _ =
+            writeln!(text, "{} is asked before, because of {}; {so}", clean(&asks.provider), clean(&asks.by));
     }
     if let Some(dry) = &answer.dry_run {
         let _ = writeln!(text, "the dry run {} would decide otherwise", clean(dry));
@@ -275,12 +283,15 @@ fn policies(policies: &[AuthzPolicy], terminal: &Terminal) -> String {
     }
     let mut table = Table::new(&["POLICY", "ACTION", ">RULE", "SAYS"]);
     for policy in policies {
-        let action = if policy.dry_run { format!("{} (dry run)", policy.action) } else { policy.action.clone() };
+        let action =
+            if policy.dry_run { format!("{} (dry run)", policy.action) } else { policy.action.clone() };
         let rule = policy.rule.map(|rule| rule.to_string()).unwrap_or_default();
         let says = match (&policy.broken, &policy.rule, &policy.near) {
             (Some(why), _, _) => Cell::toned(format!("cannot be enforced: {why}"), Tone::Bad),
             (None, Some(_), _) => Cell::from(format!("matches ({})", policy.written)),
-            (None, None, Some((rule, misfits))) => format!("rule {rule} nearly: {}", misfits.join("; ")).into(),
+            (None, None, Some((rule, misfits))) => {
+                format!("rule {rule} nearly: {}", misfits.join("; ")).into()
+            }
             (None, None, None) => "it has no rules".into(),
         };
         table.row([policy.policy.as_str().into(), action.into(), rule.into(), says]);

@@ -136,12 +136,16 @@ fn text(found: &AuthzMatrix, wide: bool, terminal: &Terminal) -> String {
     let columns = (0..found.callees.len()).map(|at| found.rows.iter().map(|row| row[at]).collect());
     let callees = grouped(&found.callees, columns);
     // A row of what is left of the columns.
-    let places: Vec<usize> =
-        callees.iter().filter_map(|(names, _)| found.callees.iter().position(|own| *own == names[0])).collect();
+    let places: Vec<usize> = callees
+        .iter()
+        .filter_map(|(names, _)| found.callees.iter().position(|own| *own == names[0]))
+        .collect();
     let rows = found.rows.iter().map(|row| places.iter().map(|at| row[*at]).collect());
     let callers = grouped(&found.callers, rows);
-    let heads: Vec<String> = callees.iter().map(|(names, _)| cut(&label(names, wide), LONGEST.max(6))).collect();
-    let first = callers.iter().map(|(names, _)| label(names, wide).len()).max().unwrap_or(0).max("CALLER".len());
+    let heads: Vec<String> =
+        callees.iter().map(|(names, _)| cut(&label(names, wide), LONGEST.max(6))).collect();
+    let first =
+        callers.iter().map(|(names, _)| label(names, wide).len()).max().unwrap_or(0).max("CALLER".len());
     let limit = terminal.size.map_or(WIDTH, |(columns, _)| columns);
     let mut text = String::new();
     let mut from = 0;
@@ -152,7 +156,8 @@ fn text(found: &AuthzMatrix, wide: bool, terminal: &Terminal) -> String {
             width <= limit
         });
         let to = from + fitting.count().max(1);
-        let mut table = Table::with(std::iter::once("CALLER".to_owned()).chain(heads[from..to].iter().cloned()));
+        let mut table =
+            Table::with(std::iter::once("CALLER".to_owned()).chain(heads[from..to].iter().cloned()));
         for (names, cells) in &callers {
             let name = Cell::from(label(names, wide));
             table.row(std::iter::once(name).chain(cells[from..to].iter().map(|cell| shown(*cell))));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::Asked;
-use crate::server::Control;
 use crate::api::types::{AuthzCalls, AuthzQuestion};
+use crate::server::Control;
 use crate::server::answer::{Answer, Denied, json};
 use crate::server::body::parse;
 
