@@ -137,17 +137,17 @@ pub fn explain(
     answer.from = from.as_ref().map(|own| own.id.to_string()).unwrap_or_default();
     answer.to = callee.name();
     answer.notes = notes;
-    // What the sidecar looks at before: who is held, and tokens.
-    if callee.plan.tokens().is_required() && token.is_none() {
-        let detail = "a RequestAuthentication wants a token, and the call has none";
-        refuse(&mut answer, "unauthenticated", 401, detail, "RequestAuthentication");
-    }
+    // What the sidecar looks at before: tokens, then who is held. What comes first is told.
     let now = Micros(unix().saturating_mul(1_000_000));
     let held = callee.held(actions);
     if let Some(Err(deny)) = held.map(|held| held.inbound(now, from.as_ref(), chain.as_ref(), &call)) {
         let detail = deny.detail.as_deref().unwrap_or_default();
         refuse(&mut answer, deny.reason.word(), deny.reason.status(), detail, "response action");
         answer.advice = Some("`pilotfish release AGENT` ends it".into());
+    }
+    if callee.plan.tokens().is_required() && token.is_none() {
+        let detail = "a RequestAuthentication wants a token, and the call has none";
+        refuse(&mut answer, "unauthenticated", 401, detail, "RequestAuthentication");
     }
     Ok(answer)
 }

@@ -115,6 +115,7 @@ fn fleet() -> FleetStatus {
     FleetStatus {
         documents: 7,
         version: 19,
+        default_deny: false,
         actions: vec![],
         sidecars: vec![sidecar("chat"), web, slow, away],
     }
@@ -362,7 +363,7 @@ fn who_is_held_is_said_and_shown() {
             let restricted = Hold::Restrict(vec!["nlu".into(), "ocr".into()]);
             let actions = vec![held("production/chat", Hold::Quarantine), held("production/web", restricted)];
             let sidecars = vec![sidecar("chat"), sidecar("web")];
-            Some(ok(&FleetStatus { documents: 7, version: 19, actions, sidecars }))
+            Some(ok(&FleetStatus { documents: 7, version: 19, default_deny: false, actions, sidecars }))
         }
         _ => None,
     });

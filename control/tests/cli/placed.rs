@@ -374,7 +374,8 @@ fn who_does_not_lead_says_who_does() {
 
 #[test]
 fn status_has_a_line_about_placement() {
-    let fleet = FleetStatus { documents: 7, version: 19, actions: vec![], sidecars: Vec::new() };
+    let fleet =
+        FleetStatus { documents: 7, version: 19, default_deny: false, actions: vec![], sidecars: Vec::new() };
     let control = Scripted::on_socket(move |asked| match asked.line.as_str() {
         "GET /v1/status" => Some(ok(&fleet)),
         "GET /v1/placement" => Some(ok(&view())),

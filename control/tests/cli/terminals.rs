@@ -24,8 +24,13 @@ fn on_a_terminal(control: &Scripted, args: &str, envs: &[(&str, &str)]) -> Strin
 
 fn fleet() -> Scripted {
     let web = SidecarStatus { serving: 6, ..sidecar("a-sidecar-with-a-long-name") };
-    let status =
-        FleetStatus { documents: 7, version: 9, actions: vec![], sidecars: vec![sidecar("chat"), web] };
+    let status = FleetStatus {
+        documents: 7,
+        version: 9,
+        default_deny: false,
+        actions: vec![],
+        sidecars: vec![sidecar("chat"), web],
+    };
     Scripted::on_socket(move |asked| (asked.line == "GET /v1/status").then(|| ok(&status)))
 }
 
@@ -83,10 +88,17 @@ fn changing(statuses: Vec<FleetStatus>) -> Scripted {
 fn watched() -> Vec<FleetStatus> {
     let behind = SidecarStatus { serving: 6, ..sidecar("chat") };
     vec![
-        FleetStatus { documents: 7, version: 9, actions: vec![], sidecars: vec![behind] },
         FleetStatus {
             documents: 7,
             version: 9,
+            default_deny: false,
+            actions: vec![],
+            sidecars: vec![behind],
+        },
+        FleetStatus {
+            documents: 7,
+            version: 9,
+            default_deny: false,
             actions: vec![],
             sidecars: vec![sidecar("chat"), sidecar("web")],
         },

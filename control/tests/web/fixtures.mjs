@@ -170,3 +170,20 @@ export const HOSTILE_PLACEMENT = {
   ...PLACEMENT, notes: [HOSTILE], agents: [group(`shop/${HOSTILE}`, 1, 0, 0, HOSTILE, HOSTILE)], replicas: [replica(`shop/${HOSTILE}/x`, `shop/${HOSTILE}`, HOSTILE, HOSTILE, { reason: HOSTILE })],
   nodes: [machine(HOSTILE, HOSTILE, HOSTILE, [0, 0], [0, 0], [gpu(HOSTILE, 0, 0, { failed: HOSTILE, model: HOSTILE })], 0, { troubles: [HOSTILE], labels: { [HOSTILE]: HOSTILE } })],
 };
+
+// ---- who may call whom
+
+const DESK = ["desk/ledger", "desk/planner", "desk/researcher", "desk/searcher", "desk/writer", "llm/gateway"];
+export const MATRIX = {
+  callers: DESK, callees: DESK, default_deny: true, notes: ["each caller acts for itself, with its certificate and without a token"],
+  rows: [["no", "no", "no", "no", "no", "no"], ["some", "no", "yes", "yes", "held", "ask"], ["no", "no", "no", "yes", "held", "some"], ["no", "no", "no", "no", "held", "no"], ["held", "held", "held", "held", "held", "held"], ["no", "no", "no", "no", "held", "no"]],
+};
+export const HELD = { actions: [{ agent: "desk/writer", hold: "quarantine", since: 1, until: Math.round(Date.now() / 1000) + 540, by: "anna", why: "it writes to everybody" }, { agent: "desk/searcher", hold: { restrict: ["search", "cite"] }, since: 1, by: "detector", why: "odd questions" }] };
+export const REFUSALS = [{ chain: hex(1), seq: 7, time_ns: Date.now() * 1e6 - 4e9, agent: "desk/ledger", caller: "cluster.local/ns/desk/agent/researcher", action: "POST /accounts/7", policy: "desk/readers no rule", outcome: "denied", reason: "access-denied" }];
+export const WHY = {
+  from: "cluster.local/ns/desk/agent/researcher", to: "desk/ledger", allowed: false, reason: "access-denied", status: 403, detail: "no ALLOW rule lets cluster.local/ns/desk/agent/researcher do GET /", by: "desk/readers no rule", written: "readers.yaml:2:1", audit: false,
+  permission: "accounts:read", resource: "accounts/7", roles: [{ role: "desk/policy role researcher", gives: false }],
+  policies: [{ policy: "desk/readers", action: "ALLOW", dry_run: false, written: "readers.yaml:2:1", near: [1, ["principal: it wants cluster.local/ns/desk/sa/planner, and this is cluster.local/ns/desk/agent/researcher"]] }, { policy: "pilotfish-system/default-deny", action: "ALLOW", dry_run: false, written: "pilotfish serve --default-deny" }],
+  advice: "add to an ALLOW policy for this agent the rule {from: [{source: {principals: [\"cluster.local/ns/desk/agent/researcher\"]}}]}", notes: [],
+};
+export const HOSTILE_MATRIX = { callers: [`shop/${HOSTILE}`], callees: [`shop/${HOSTILE}`], rows: [[HOSTILE]], default_deny: false, notes: [HOSTILE] };

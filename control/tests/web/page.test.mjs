@@ -52,7 +52,7 @@ describe("without agents", () => {
     await looking({}, async (page, { origin }) => {
       for (const [hash, what] of [["graph", /pilotfish token create[\s\S]*pilotfish-proxy --control/], ["agents", /pilotfish token create/],
         ["sidecars", /pilotfish token create/], ["placement", /pilotfish node --control[\s\S]*pilotfish apply -f/], ["traces", /No traces yet[\s\S]*--trace-sampling/], ["live", /pilotfish tap/],
-        ["alerts", /agent-unavailable/], ["documents", /pilotfish apply -f/], ["history", /pilotfish apply -f/]]) {
+        ["alerts", /agent-unavailable/], ["documents", /pilotfish apply -f/], ["history", /pilotfish apply -f/], ["access", /pilotfish authz matrix -f/]]) {
         await page.goto(`${origin}/#/${hash}`);
         await until(`${hash} is empty`, async () => what.test(await text(page)));
       }
@@ -80,6 +80,10 @@ describe("answers made by hand", () => {
     await answer(page, /\/v1\/alerts/, fixtures.ALERTS);
     await answer(page, /\/v1\/placement$/, fixtures.PLACEMENT);
     await answer(page, /\/v1\/placement\/explain/, fixtures.EXPLAINED);
+    await answer(page, /\/v1\/authz\/matrix/, fixtures.MATRIX);
+    await answer(page, /\/v1\/authz\/explain/, fixtures.WHY);
+    await answer(page, /\/v1\/actions/, fixtures.HELD);
+    await answer(page, /\/v1\/audit/, fixtures.REFUSALS);
   };
 
   test("the graph says who calls whom in text, not only in colour", async () => {
@@ -174,7 +178,10 @@ describe("answers made by hand", () => {
         labels: { [fixtures.HOSTILE]: fixtures.HOSTILE }, status: "ready", latency_us: 1, success: 1, in_flight: 0, rank: 1 }], others: [] });
       await answer(page, /\/v1\/traces(\?|$)/, fixtures.SUMMARIES.map((own) => ({ ...own, name: fixtures.HOSTILE, agent: fixtures.HOSTILE, workflow: fixtures.HOSTILE })));
       await answer(page, /\/v1\/placement$/, fixtures.HOSTILE_PLACEMENT);
-      for (const hash of ["placement", `placement/node/${encodeURIComponent(fixtures.HOSTILE)}`, "graph", `graph/agent/${encodeURIComponent(`shop/${fixtures.HOSTILE}`)}`, "graph?as=table", "agents", "traces"]) {
+      await answer(page, /\/v1\/authz\/matrix/, fixtures.HOSTILE_MATRIX);
+      await answer(page, /\/v1\/actions/, { actions: [{ agent: `shop/${fixtures.HOSTILE}`, hold: { restrict: [fixtures.HOSTILE] }, by: fixtures.HOSTILE, why: fixtures.HOSTILE }] });
+      await answer(page, /\/v1\/audit/, [{ ...fixtures.REFUSALS[0], caller: fixtures.HOSTILE, action: fixtures.HOSTILE, policy: fixtures.HOSTILE }]);
+      for (const hash of ["access", "placement", `placement/node/${encodeURIComponent(fixtures.HOSTILE)}`, "graph", `graph/agent/${encodeURIComponent(`shop/${fixtures.HOSTILE}`)}`, "graph?as=table", "agents", "traces"]) {
         await page.goto(`${origin}/#/${hash}`);
         await until(`${hash} shows it`, async () => (await page.locator("main").textContent()).includes("<img src=x"));
         assert.equal(await page.locator("main img, main script").count(), 0, hash);
@@ -229,11 +236,33 @@ describe("answers made by hand", () => {
     });
   });
 
+  test("who may call whom is a grid of words, and each says why", async () => {
+    await looking({}, async (page, { origin }) => {
+      await faked(page);
+      await page.goto(`${origin}/#/access`);
+      const grid = page.getByRole("table", { name: "Who may call whom" });
+      await grid.waitFor();
+      assert.equal(await grid.locator("tbody td").count(), 36);
+      assert.match(await text(page), /3 of 36/);
+      assert.match(await text(page), /nobody may call[\s\S]*writer desk\s+quarantined[\s\S]*it writes to everybody[\s\S]*restricted to search, cite[\s\S]*POST \/accounts\/7/);
+      await grid.getByRole("link", { name: "desk/researcher to desk/ledger: no" }).click();
+      await page.locator("aside", { hasText: "To allow it" }).waitFor();
+      assert.match(await text(page, "aside"), /403 access-denied[\s\S]*readers\.yaml:2:1[\s\S]*accounts:read on accounts\/7[\s\S]*rule 1 nearly: principal/);
+      await page.keyboard.press("Escape");
+      await until("the details are closed", async () => (await page.locator("aside").count()) === 0);
+      await page.getByLabel("Filter agents").fill("researcher");
+      await until("the filter holds", async () => (await grid.locator("tbody tr").count()) === 1);
+      const asked = page.waitForRequest(/\/v1\/authz\/matrix\?method=POST/);
+      await page.getByLabel("Method").selectOption("POST");
+      await asked;
+    });
+  });
+
   for (const colorScheme of ["light", "dark"]) {
     test(`everything can be read in the ${colorScheme}`, async () => {
       await looking({ colorScheme }, async (page, { origin }) => {
         await faked(page);
-        for (const hash of ["graph/agent/desk%2Fresearcher", "traces", `traces/${fixtures.TRACE}/0000000000000005`, "alerts", "agents", "sidecars", "placement/node/gpu-2", "placement/agent/desk%2Fwriter"]) {
+        for (const hash of ["graph/agent/desk%2Fresearcher", "traces", `traces/${fixtures.TRACE}/0000000000000005`, "alerts", "agents", "sidecars", "placement/node/gpu-2", "placement/agent/desk%2Fwriter", "access/desk%2Fresearcher/desk%2Fledger"]) {
           await page.goto(`${origin}/#/${hash}`);
           await page.locator("main section").waitFor();
           assert.deepEqual(await page.evaluate(weak), [], hash);
@@ -260,7 +289,7 @@ describe("answers made by hand", () => {
   test("a narrow window needs no scrolling to the side", async () => {
     await looking({ viewport: { width: 420, height: 800 } }, async (page, { origin }) => {
       await faked(page);
-      for (const hash of ["graph", "graph/agent/desk%2Fresearcher", "traces", `traces/${fixtures.TRACE}`, "alerts", "agents", "sidecars", "placement", "placement/node/gpu-2", "live"]) {
+      for (const hash of ["graph", "graph/agent/desk%2Fresearcher", "traces", `traces/${fixtures.TRACE}`, "alerts", "agents", "sidecars", "placement", "placement/node/gpu-2", "access", "access/desk%2Fresearcher/desk%2Fledger", "live"]) {
         await page.goto(`${origin}/#/${hash}`);
         await page.locator("main section").waitFor();
         assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), hash);

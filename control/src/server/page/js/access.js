@@ -113,7 +113,8 @@ export const access = {
     if (!matrix.callers.length) return element("section", { "aria-label": "Access" }, NONE());
     const cut = Math.max(matrix.callers.length, matrix.callees.length) > MOST;
     const main = element("div", { class: "most" },
-      element("p", { class: "legend" }, ...Object.values(CELLS).flatMap(([kind, text, why]) => [word(text, kind), why])),
+      element("h2", {}, "Who may call whom"),
+      element("p", { class: "legend" }, ...Object.values(CELLS).map(([kind, text, why]) => element("span", {}, word(text, kind), ` ${why}`))),
       grid(filter ? filtered(matrix, fits) : matrix, route),
       cut ? element("p", { class: "why" }, `The first ${MOST} of each are shown; the filter finds others, and \`pilotfish authz matrix\` shows all.`) : null,
       ...(matrix.notes || []).map((note) => element("p", { class: "why" }, note)),
