@@ -135,9 +135,9 @@ impl Attribute {
         if let Some(rest) = key.strip_prefix("request.auth.claims") {
             let inner = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
             let names = inner.map(|inner| inner.split("][").map(Box::from).collect::<Box<[Box<str>]>>());
-            let is_name = |name: &Box<str>| !name.is_empty() && !name.contains(['[', ']']);
+            let is_name = |name: &str| !name.is_empty() && !name.contains(['[', ']']);
             return names
-                .filter(|names| names.iter().all(is_name))
+                .filter(|names| names.iter().all(|name| is_name(name)))
                 .map(Attribute::Claim)
                 .ok_or_else(|| format!("`{key}` names no claim; such as request.auth.claims[groups]"));
         }

@@ -45,7 +45,7 @@ impl Head for Counting<'_> {
 fn questions(count: usize, rule: impl Fn(usize) -> String, asked: impl Fn(usize) -> Ask) -> u32 {
     let of = |at: usize| {
         let rules: Vec<String> = (0..10).map(|number| rule(at * 10 + number)).collect();
-        let action = if at % 4 == 0 { "DENY" } else { "ALLOW" };
+        let action = if at.is_multiple_of(4) { "DENY" } else { "ALLOW" };
         policy("foo", &format!("p{at:03}"), &format!("{{action: {action}, rules: [{}]}}", rules.join(", ")))
     };
     let yaml: String = (0..count).map(of).collect();
