@@ -10,6 +10,7 @@ use pilotfish_testkit::{H1, Origin, Sidecar, h1};
 use serde_json::{Value, json};
 
 use crate::support::sidecar;
+use crate::tls::setup::{Mesh, ask};
 
 /// Outside of the team nobody may use these; written twice, as DENY and as ALLOW.
 const DENY: &str = "{ action: DENY, rules: [
@@ -384,4 +385,29 @@ async fn without_a_rule_that_asks_nothing_is_read_or_narrowed() {
         .await;
     assert_eq!((told.text().as_str(), told.header("etag")), (TOOLS, Some("\"1\"".into())));
     assert_eq!(got.unwrap().header("accept-encoding").as_deref(), Some("gzip"));
+}
+
+#[tokio::test]
+async fn lists_follow_the_roles_of_an_agent_security_policy() {
+    const ROLES: &str = "apiVersion: v1\nkind: AgentSecurityPolicy\nmetadata: {name: p}\nspec:\n  authorization:\n    model: rbac\n    roles:\n    \
+                         - {name: reader, permissions: ['mcp:*'], resources: ['mcp/*', tools/search]}\n    \
+                         - {name: cashier, permissions: ['mcp:*'], resources: ['mcp/*', 'tools/*']}\n";
+    let mesh = Mesh::new();
+    let origin = Origin::start(|_, _| answer("application/json", TOOLS)).await;
+    let callee = mesh.sidecar("callee").app(origin.addr()).yaml("p.yaml", ROLES).start();
+    let body = rpc("tools/list", &json!({}));
+    let request = format!(
+        "POST /mcp HTTP/1.1\r\nhost: x.test\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    for (agent, tools) in [("reader", &["search"][..]), ("cashier", &["search", "pay", "delete_all"])] {
+        let client = mesh.client(Some(&mesh.issue(agent)));
+        let told = ask(callee.inbound, client, &request).await.unwrap();
+        let (head, list) = told.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{agent}: {told}");
+        let list: Value = serde_json::from_str(list.trim()).unwrap();
+        assert_eq!(names(&list["result"]["tools"], "name"), tools, "{agent}");
+    }
+    let stranger = mesh.client(Some(&mesh.issue("stranger")));
+    assert!(ask(callee.inbound, stranger, &request).await.unwrap().starts_with("HTTP/1.1 403"));
 }
