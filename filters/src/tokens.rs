@@ -104,7 +104,7 @@ pub enum Unclear {
     Several,
     /// It is longer than [`LONGEST`].
     TooLong,
-    /// It has characters that no token has.
+    /// It is no text.
     Malformed,
 }
 
@@ -171,12 +171,10 @@ impl TokenRules {
                 None => found = Some(Found { token, at }),
             }
         }
-        let Some(one) = &found else { return Ok(None) };
-        if one.token.len() > LONGEST {
-            return Err(Unclear::TooLong);
+        match &found {
+            Some(one) if one.token.len() > LONGEST => Err(Unclear::TooLong),
+            _ => Ok(found),
         }
-        let code = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if one.token.bytes().all(code) { Ok(found) } else { Err(Unclear::Malformed) }
     }
 }
 

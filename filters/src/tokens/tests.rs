@@ -24,9 +24,6 @@ impl Head for Asked {
     fn query(&self) -> Option<&str> {
         Some(self.1).filter(|query| !query.is_empty())
     }
-    fn each_header(&self, name: &str, take: &mut dyn FnMut(&[u8])) {
-        self.0.iter().filter(|(own, _)| *own == name).for_each(|(_, value)| take(value.as_bytes()));
-    }
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         let mut values = self.0.iter().filter(|(own, _)| *own == name).map(|(_, value)| value.as_bytes());
         let first = values.next()?;
@@ -100,10 +97,6 @@ fn who_calls_has_to_be_clear() {
     assert_eq!(find(&[("x-jwt", "a.b.c"), ("x-jwt", "a.b.c")], ""), several);
     assert_eq!(find(&[("cookie", "session=a.b.c; session=d.e.f")], ""), several);
     assert_eq!(find(&[], "access_token=a.b.c&access_token=d.e.f"), several);
-    let malformed = Err(Unclear::Malformed);
-    assert_eq!(find(&[], "access_token=a%2Eb.c"), malformed);
-    assert_eq!(find(&[("authorization", "Bearer a b")], ""), malformed);
-    assert_eq!(find(&[("authorization", "Bearer a.b.c=")], ""), malformed);
     let long = "a".repeat(LONGEST + 1);
     assert_eq!(find(&[("x-jwt", &long)], ""), Err(Unclear::TooLong));
     assert_eq!(find(&[("x-jwt", &long[1..])], ""), Ok(true));

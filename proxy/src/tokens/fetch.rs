@@ -67,13 +67,23 @@ async fn follow(shared: Arc<Shared>, issuer: Arc<Issuer>) {
             this
         };
         let next = Instant::now() + next;
-        tokio::select! {
-            biased;
-            () = issuer.wanted() => {
-                gap = if changed { AT_LEAST[0] } else { (gap * 2).min(AT_LEAST[1]) };
-                sleep_until(next.min(began + gap)).await;
+        loop {
+            tokio::select! {
+                biased;
+                () = issuer.wanted() => {
+                    let wider = if changed { AT_LEAST[0] } else { (gap * 2).min(AT_LEAST[1]) };
+                    sleep_until(next.min(began + wider)).await;
+                    // Those who asked while the last look was under way may have what they wanted.
+                    if issuer.is_waited_for() {
+                        gap = wider;
+                        break;
+                    }
+                }
+                () = sleep_until(next) => {
+                    gap = AT_LEAST[0];
+                    break;
+                }
             }
-            () = sleep_until(next) => gap = AT_LEAST[0],
         }
     }
 }

@@ -127,6 +127,11 @@ impl Issuer {
         self.wanted.notified().await;
     }
 
+    /// Whether a request waits.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// A look begins.
     pub(super) fn begin(&self) -> u64 {
         self.begun.fetch_add(1, Ordering::AcqRel) + 1

@@ -77,6 +77,9 @@ async fn nobody_gets_in_with_a_token_that_is_not_good() {
         ("20 KiB long", with(json!({"x": "a".repeat(15_000)})), "longer than"),
         ("with a comma", format!("{good},"), "several"),
         ("no token at all", "xyz".into(), "not a signed"),
+        ("with a space", good.replacen('.', " .", 1), "not a signed"),
+        ("with padding", format!("{good}="), "not a signed"),
+        ("percent-encoded", good.replacen('.', "%2E", 1), "not a signed"),
         ("encrypted", format!("{good}.AAAA.AAAA"), "not a signed"),
     ];
     for (what, token, why) in &attacks {
