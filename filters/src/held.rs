@@ -68,11 +68,13 @@ impl Entry {
         if call.capabilities.is_empty() {
             return Err(self.restricted(to, "and this call names no capability (agent-capability)"));
         }
-        let name = |asked: &str| asked.split_once('@').map_or(asked, |(name, _)| name).trim().to_owned();
-        let beyond = |asked: &&Box<str>| !to.iter().any(|own| own.eq_ignore_ascii_case(&name(asked)));
-        match call.capabilities.iter().find(beyond) {
-            Some(_) => Err(self.restricted(to, "and this call asks for more")),
-            None => Ok(()),
+        let within = |asked: &str| {
+            let name = asked.split_once('@').map_or(asked, |(name, _)| name).trim();
+            to.iter().any(|own| own.eq_ignore_ascii_case(name))
+        };
+        match call.capabilities.iter().all(|asked| within(asked)) {
+            true => Ok(()),
+            false => Err(self.restricted(to, "and this call asks for more")),
         }
     }
 }
