@@ -4,6 +4,7 @@
 
 mod alerts;
 mod analysis;
+mod audit;
 mod authz;
 mod cli;
 mod dashboards;
