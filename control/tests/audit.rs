@@ -17,7 +17,8 @@ use crate::support::serve::Serve;
 /// Calls that are refused, since nobody knows the host.
 async fn refused(sidecar: &Sidecar, from: usize, to: usize) {
     for n in from..=to {
-        let request = format!("GET http://elsewhere.test/{n}?key=hunter2 HTTP/1.1\r\nhost: elsewhere.test\r\n\r\n");
+        let request =
+            format!("GET http://elsewhere.test/{n}?key=hunter2 HTTP/1.1\r\nhost: elsewhere.test\r\n\r\n");
         let answer = H1::connect(sidecar.outbound).await.ask(request).await.unwrap();
         assert_eq!(answer.reason(), "egress-not-allowed");
     }
@@ -27,7 +28,10 @@ async fn refused(sidecar: &Sidecar, from: usize, to: usize) {
 async fn stored(control: &Serve, count: usize) -> Vec<String> {
     let mut found = Vec::new();
     for _ in 0..600 {
-        let text = pilotfish(control, &["audit", "--agent", "default/caller", "--denied", "--limit", "1000", "-o", "json"]);
+        let text = pilotfish(
+            control,
+            &["audit", "--agent", "default/caller", "--denied", "--limit", "1000", "-o", "json"],
+        );
         let rows: Vec<Value> = serde_json::from_str(&text).unwrap();
         found = rows.iter().map(|row| row["action"].as_str().unwrap().to_owned()).collect();
         if found.len() >= count {
@@ -44,7 +48,8 @@ fn verify(data: &Path, folders: &[&Path]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pilotfish"));
     command.args(["audit", "verify", "--data"]).arg(data).args(folders);
     let output = command.output().unwrap();
-    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    let text =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     (output.status.code().unwrap_or(-1), text)
 }
 
@@ -78,7 +83,11 @@ async fn every_record_arrives_once_and_every_change_is_found() {
     refused(&caller, 1, 3).await;
     assert_eq!(stored(&control, 3).await, ["GET /3", "GET /2", "GET /1"]);
     let table = pilotfish(&control, &["audit", "--agent", "caller"]);
-    assert!(table.starts_with("TIME ") && table.contains("egress-not-allowed") && table.contains("the log begins"));
+    assert!(
+        table.starts_with("TIME ")
+            && table.contains("egress-not-allowed")
+            && table.contains("the log begins")
+    );
     assert!(!table.contains("hunter2"), "{table}");
     // The control plane goes away for a while: what is decided meanwhile comes later, once.
     let listen = control.listen.to_string();
@@ -97,10 +106,16 @@ async fn every_record_arrives_once_and_every_change_is_found() {
     let good = fs::read_to_string(&path).unwrap();
     fs::write(&path, good.replacen("GET /2", "GET /9", 1)).unwrap();
     let (code, text) = verify(&data, &[&own]);
-    assert!(code == 1 && text.contains("000000000001.jsonl line 3, record 3: the line was changed"), "{code} {text}");
+    assert!(
+        code == 1 && text.contains("000000000001.jsonl line 3, record 3: the line was changed"),
+        "{code} {text}"
+    );
     let nobody = tempfile::tempdir().unwrap();
     let (code, text) = verify(nobody.path(), &[&own]);
-    assert!(code == 1 && text.contains("the line was changed") && text.contains("not compared"), "{code} {text}");
+    assert!(
+        code == 1 && text.contains("the line was changed") && text.contains("not compared"),
+        "{code} {text}"
+    );
     // Its end is cut off.
     let cut = good.rfind("{\"seq\":").unwrap();
     fs::write(&path, &good[..cut]).unwrap();
