@@ -10,6 +10,7 @@ pub mod ca;
 pub mod cli;
 pub mod dashboards;
 pub mod fleet;
+pub mod governance;
 pub mod log;
 pub mod node;
 pub mod orchestrator;

@@ -35,6 +35,7 @@
 //! | `POST /v1/actions` | [`Act`] | [`Done`] |
 //! | `GET /v1/audit?agent=A&caller=C&denied=true&since=1h&until=T&trace=ID&policy=P&limit=N` | | list of [`crate::audit::Row`], newest first |
 //! | `GET /v1/audit/verify?agent=A` | | list of [`crate::audit::ChainReport`] |
+//! | `GET /v1/policies/report?name=P&namespace=N` | | [`PolicyReports`] |
 //! | `GET /v1/trust` | | [`TrustStatus`] |
 //! | `POST /v1/trust/roots` | [`Pem`] | [`TrustStatus`]: trusts one more root |
 //! | `DELETE /v1/trust/roots/{fingerprint}` | | [`TrustStatus`] |
@@ -52,6 +53,7 @@ mod actions;
 mod authz;
 mod graph;
 mod placement;
+mod policy;
 
 use std::collections::BTreeMap;
 
@@ -67,6 +69,7 @@ pub use placement::{
     AgentPlacement, Explanation as Placed, GpuRow, Mark, MarkNode, Moved, NodeRow, PlacementView, Rebalance,
     ReplicaRow, Scale, TailLines,
 };
+pub use policy::{Enforced, Framework, FrameworkLine, PolicyLine, PolicyReport, PolicyReports, PolicyRole};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Asked;
 use crate::api::types::{AuthzCalls, AuthzQuestion};
+use crate::governance;
 use crate::server::Control;
 use crate::server::answer::{Answer, Denied, json};
 use crate::server::body::parse;
@@ -46,6 +47,11 @@ pub(super) fn matrix(control: &Arc<Control>, asked: &Asked) -> Result<Answer, De
     json(&found.map_err(Denied::bad)?)
 }
 
-pub(super) fn report(_control: &Arc<Control>, _asked: &Asked) -> Result<Answer, Denied> {
-    Err(Denied::not_found("not there yet"))
+/// What AgentSecurityPolicies say, and what of it is enforced.
+pub(super) fn report(control: &Arc<Control>, asked: &Asked) -> Result<Answer, Denied> {
+    let query = asked.query(&["name", "namespace"])?;
+    let registered = control.fleet.presence().into_iter().map(|own| own.agent);
+    let mut reports = governance::report(&control.resources.newest().model, registered);
+    reports.policies.retain(|policy| policy.is_named(query.get("name"), query.get("namespace")));
+    json(&reports)
 }
