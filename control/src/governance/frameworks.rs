@@ -36,9 +36,14 @@ fn when(asked: bool, asks: &str, how: &str, write: &str) -> FrameworkLine {
 }
 
 fn transit(asks: &str, policy: &AgentSecurityPolicy) -> FrameworkLine {
-    let asked = policy.encryption == Some(Encryption::Required);
-    let how = "TLS 1.3 between sidecars, plaintext refused; not of what goes past a sidecar";
-    when(asked, asks, how, "communication.encryption: required")
+    match policy.encryption {
+        Some(Encryption::Required) => line(
+            asks,
+            Enforced::Partly,
+            "TLS 1.3 between sidecars, plaintext refused; not of what goes past a sidecar or through a CONNECT tunnel",
+        ),
+        _ => line(asks, Enforced::NotAskedFor, "write communication.encryption: required"),
+    }
 }
 
 fn authentication(asks: &str, policy: &AgentSecurityPolicy) -> FrameworkLine {

@@ -142,3 +142,32 @@ fn an_edit_of_a_stored_document() {
     let slow = format!("{apply}; sed -i s/3s/4s/");
     edit(&slow).says("VirtualService production/chat changed\nversion 4\n");
 }
+
+#[test]
+fn a_report_of_policies_that_are_applied_and_of_files() {
+    let serve = Serve::start(&[]);
+    let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/agent-security-policy.yaml");
+    let run = |args: &[&str]| local(&serve, args);
+    let none = run(&["policy", "report"]);
+    assert_eq!((none.code, none.out.as_str()), (Some(0), ""), "{none:?}");
+    assert_eq!(run(&["apply", "-f", policy]).code, Some(0));
+    let applied = run(&["policy", "report"]).out;
+    for part in [
+        "AgentSecurityPolicy default/production",
+        "authentication.required",
+        "default/translator",
+        "not enforced",
+    ] {
+        assert!(applied.contains(part), "no {part:?} in {applied}");
+    }
+    let offline = ran(pilotfish(&["policy", "report", "production", "-f", policy, "-o", "json"]));
+    let value: serde_json::Value = serde_json::from_str(&offline.out).unwrap();
+    assert_eq!(value["policies"][0]["roles"][1]["clearance"], "restricted", "{value}");
+    let named = run(&["policy", "report", "production", "-n", "default", "-o", "json"]).out;
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&named).unwrap(),
+        value,
+        "files and store say the same"
+    );
+    run(&["policy", "report", "other"]).fails(1, &["there is no AgentSecurityPolicy `other`"]);
+}
