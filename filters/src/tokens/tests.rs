@@ -24,6 +24,9 @@ impl Head for Asked {
     fn query(&self) -> Option<&str> {
         Some(self.1).filter(|query| !query.is_empty())
     }
+    fn each_header(&self, name: &str, take: &mut dyn FnMut(&[u8])) {
+        self.0.iter().filter(|(own, _)| *own == name).for_each(|(_, value)| take(value.as_bytes()));
+    }
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         let mut values = self.0.iter().filter(|(own, _)| *own == name).map(|(_, value)| value.as_bytes());
         let first = values.next()?;
