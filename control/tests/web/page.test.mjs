@@ -253,7 +253,7 @@ describe("answers made by hand", () => {
       await page.getByLabel("Filter agents").fill("researcher");
       await until("the filter holds", async () => (await grid.locator("tbody tr").count()) === 1);
       const asked = page.waitForRequest(/\/v1\/authz\/matrix\?method=POST/);
-      await page.getByLabel("Method").selectOption("POST");
+      await page.getByLabel("Method", { exact: true }).selectOption("POST");
       await asked;
     });
   });
