@@ -37,9 +37,6 @@ impl Head for Asked {
         let separator: &[u8] = if name == "cookie" { b"; " } else { b"," };
         Some(Cow::Owned([&[first][..], &rest].concat().join(separator)))
     }
-    fn each_header(&self, name: &str, take: &mut dyn FnMut(&[u8])) {
-        self.0.iter().filter(|(own, _)| *own == name).for_each(|(_, value)| take(value.as_bytes()));
-    }
 }
 
 fn rule(places: Vec<Place>) -> TokenRule {
