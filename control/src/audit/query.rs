@@ -36,8 +36,8 @@ pub struct Query {
 /// A record, and the chain that it is of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// 32 hexadecimal digits.
-    pub chain: String,
+    /// The chain of hashes, 32 hexadecimal digits; `chain` is the record's own word for who asked whom.
+    pub log: String,
     /// The record.
     #[serde(flatten)]
     pub record: AuditRecord,
@@ -122,7 +122,7 @@ pub fn find(folder: &Path, query: &Query, now: u64, retention: &Retention) -> io
                 && let Ok(record) = serde_json::from_str::<AuditRecord>(line)
                 && query.fits(&record)
             {
-                found.push(Row { chain: name.clone(), record });
+                found.push(Row { log: name.clone(), record });
             }
             found.len() - before < query.limit
         })?;

@@ -146,7 +146,7 @@ impl List {
     async fn follow(&self, client: &Client, mut found: Vec<Row>) -> Result<(), Failed> {
         let (mut shown, mut headed) = (HashSet::new(), false);
         loop {
-            found.retain(|row| !shown.contains(&(row.chain.clone(), row.record.seq)));
+            found.retain(|row| !shown.contains(&(row.log.clone(), row.record.seq)));
             found.reverse();
             if self.output.is_data() {
                 for row in &found {
@@ -160,7 +160,7 @@ impl List {
                 headed = true;
             }
             // What was shown is asked for again for a while: records of several agents come as they like.
-            shown.extend(found.drain(..).map(|row| (row.chain, row.record.seq)));
+            shown.extend(found.drain(..).map(|row| (row.log, row.record.seq)));
             tokio::select! {
                 biased;
                 _ = tokio::signal::ctrl_c() => return Ok(()),
@@ -257,7 +257,7 @@ mod tests {
             time_ns: 90_000_000_000,
             ..AuditRecord::default()
         };
-        let rows = [record, start].map(|record| Row { chain: "c".into(), record });
+        let rows = [record, start].map(|record| Row { log: "c".into(), record });
         assert_eq!(
             table(&rows, false, &Terminal::PIPE, 100),
             "TIME      AGENT            OUTCOME  CALLER                      ACTION        POLICY           WHY\n\
