@@ -82,10 +82,10 @@ fn roles(turn: usize) -> String {
                     model: rbac\n    roles:\n"
         .to_owned();
     for role in 0..ROLES {
-        let _ = write!(
+        let _ = writeln!(
             text,
             "    - {{name: agent-{role}, permissions: ['nlp:process', 'knowledge:read-{turn}'], resources: ['conversations/{role}/*', \
-             'knowledge-base/public/*']}}\n"
+             'knowledge-base/public/*']}}"
         );
     }
     text

@@ -314,7 +314,8 @@ fn who(entry: &mut Entry, ctx: &Ctx<'_>, who: &Who<'_>) {
     if let Some(chain) = who.chain {
         let agents = chain.agents.iter().map(|agent| &agent.id);
         // An agent that nobody asked is where its chain begins: once is enough.
-        let origin = Some(&chain.origin).filter(|origin| Some(*origin) != chain.agents.first().map(|agent| &agent.id));
+        let origin =
+            Some(&chain.origin).filter(|origin| Some(*origin) != chain.agents.first().map(|agent| &agent.id));
         for one in origin.into_iter().chain(agents).filter(|one| !one.is_empty()).take(17) {
             entry.push(Field::Chain, one, LONGEST);
             entry.push(Field::Chain, "\n", 1);

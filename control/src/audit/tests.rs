@@ -76,7 +76,8 @@ fn what_comes_twice_is_there_once_and_what_is_missing_is_asked_for() {
 
 #[test]
 fn what_does_not_hang_together_is_kept_and_said() {
-    let cases: [(&str, fn(&mut Vec<String>), u64, &str); 4] = [
+    type Change = fn(&mut Vec<String>);
+    let cases: [(&str, Change, u64, &str); 4] = [
         ("a gap", |all| drop(all.drain(4..6)), 10, "records 5 to 6 never came"),
         ("an edit", |all| all[5] = all[5].replace("\"b\"", "\"c\""), 10, "not as it was written"),
         (

@@ -34,7 +34,7 @@ pub struct Authz {
 #[derive(Debug, Subcommand)]
 enum AuthzCommand {
     Explain(Box<explain::Explain>),
-    Matrix(matrix::Matrix),
+    Matrix(Box<matrix::Matrix>),
 }
 
 impl Authz {

@@ -119,6 +119,7 @@ impl State {
         let memory = self.memory();
         let skip = usize::try_from(next.saturating_sub(memory.first)).unwrap_or(usize::MAX);
         let mut bytes = 0;
+        #[allow(clippy::borrowed_box, reason = "what an iterator over them gives")]
         let within = |line: &&Box<str>| {
             bytes += line.len();
             bytes <= most.bytes
