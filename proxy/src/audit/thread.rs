@@ -58,7 +58,10 @@ impl Thread {
                     keeper.open(now());
                     let first = self.take(item, &mut keeper, &mut callers);
                     if first.is_none() {
-                        #[allow(clippy::disallowed_methods, reason = "the audit log's own thread serves nobody else")]
+                        #[allow(
+                            clippy::disallowed_methods,
+                            reason = "the audit log's own thread serves nobody else"
+                        )]
                         std::thread::sleep(GATHER);
                     }
                     first
