@@ -101,6 +101,7 @@ async fn measure(flags: &[&str], inbound: bool, headers: &[&str], more: &str) ->
     })
     .await
     .unwrap();
+    shared.audit.start(&shared);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (ended, end) = mpsc::channel();
     std::thread::spawn(move || {
@@ -167,6 +168,7 @@ async fn decisions_known_tokens_and_calls_that_are_not_sampled_take_no_memory() 
     }
     a_known_token_takes_no_memory(&none).await;
     a_decision_takes_no_memory(&none).await;
+    a_record_of_the_audit_log_takes_no_memory(&none).await;
 }
 
 /// Policies of every action, with what may be compared.
@@ -195,6 +197,16 @@ async fn a_decision_takes_no_memory(flags: &[&str]) {
     let (least, _) = measure(flags, true, &["x-role: user"], "").await;
     let (made, _) = measure(flags, true, &["x-role: user"], &policies).await;
     assert!(made <= least + BATCH / 10, "{made} allocations in {BATCH} calls with policies, {least} without");
+}
+
+/// Every call is recorded, against none.
+async fn a_record_of_the_audit_log_takes_no_memory(flags: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = ["--audit", "all", "--audit-dir", folder.path().to_str().unwrap()];
+    let (without, _) = measure(flags, true, &[], "").await;
+    let (with, _) = measure(&[flags, &audit].concat(), true, &[], "").await;
+    // Of each batch some entries are new, as long as more of them were never under way at once.
+    assert!(with <= without + BATCH / 10, "{with} allocations in {BATCH} calls, {without} without records");
 }
 
 /// A caller's token that was seen before, against a header that is no token to anybody.
