@@ -214,6 +214,8 @@ async fn a_card_that_fails_or_vanishes_is_left() {
     );
     until(&serve, "it is ready", |view| count(view, "ready") == 1).await;
     let own = joined(&serve, "n2").await;
+    // Less than a lease, and long enough that somebody sees the trouble.
+    let options = Options { ends_after: Duration::from_millis(1500), ..options };
     let second = Node::connect(&serve, "n2", &own, options).await;
     let mut less = inventory(1);
     less.gpus[0].failed = Some("fell off the bus".into());

@@ -56,6 +56,8 @@ pub struct Options {
     pub ready: bool,
     /// Every replica is reported as this, with this reason.
     pub phase: ReplicaPhase,
+    /// How long a replica takes to end; the node says nothing meanwhile.
+    pub ends_after: Duration,
     pub inventory: Inventory,
     pub instance: String,
     /// The highest term that it has seen.
@@ -69,6 +71,7 @@ impl Default for Options {
         Options {
             ready: true,
             phase: ReplicaPhase::Running,
+            ends_after: Duration::ZERO,
             inventory: inventory(0),
             instance: "00000000000000000000000000000001".into(),
             term: 0,
@@ -281,6 +284,9 @@ impl Running {
         let mut states = Vec::new();
         let gone: Vec<String> =
             self.replicas.keys().filter(|id| !set.replicas.iter().any(|r| r.id == **id)).cloned().collect();
+        if !gone.is_empty() {
+            tokio::time::sleep(self.options.ends_after).await;
+        }
         for id in gone {
             if let Some(Some(sidecar)) = self.replicas.remove(&id) {
                 sidecar.abort();
