@@ -263,8 +263,10 @@ fn rights(answer: &AuthzAnswer, terminal: &Terminal) -> String {
         let _ = writeln!(text, "it needs {} on {}", harmless(permission, false), harmless(resource, false));
     }
     if let Some(class) = &answer.class {
-        let clearance = answer.clearance.as_deref().unwrap_or("nothing");
-        let _ = writeln!(text, "it asks for what is {class}; the caller may see {clearance} at most");
+        let clearance = answer.clearance.as_deref();
+        let clearance =
+            clearance.map(|most| format!("; the caller may see {most} at most")).unwrap_or_default();
+        let _ = writeln!(text, "it asks for what is {class}{clearance}");
     }
     if !answer.roles.is_empty() {
         let mut table = Table::new(&["ROLE OF THE CALLER", "GIVES IT"]);

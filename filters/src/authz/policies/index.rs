@@ -43,6 +43,8 @@ struct Kind {
 enum Who {
     Anybody,
     Principal,
+    /// To the slash of this number, the first one counted as 0.
+    PrincipalStart(usize),
     Namespace,
     Account,
 }
@@ -58,13 +60,39 @@ enum Path {
 /// What a call has, hashed.
 pub(super) struct Hashes {
     whole: u64,
-    /// By the number of the slash.
-    starts: [u64; DEEPEST + 1],
-    slashes: usize,
+    starts: Starts,
     method: u64,
     principal: Option<u64>,
+    principal_starts: Starts,
     namespace: Option<u64>,
     account: Option<u64>,
+}
+
+/// The hashes of a text up to each of its first slashes.
+struct Starts {
+    /// By the number of the slash.
+    hashes: [u64; DEEPEST + 1],
+    slashes: usize,
+}
+
+impl Starts {
+    /// Those of a text, and the hash of all of it.
+    fn of(text: &str) -> (Starts, u64) {
+        let mut starts = Starts { hashes: [0; DEEPEST + 1], slashes: 0 };
+        let mut running = Fnv::START;
+        for byte in text.bytes() {
+            running = running.extend(&[byte]);
+            if byte == b'/' && starts.slashes <= DEEPEST {
+                starts.hashes[starts.slashes] = running.finish();
+                starts.slashes += 1;
+            }
+        }
+        (starts, running.finish())
+    }
+
+    fn get(&self, slash: usize) -> Option<u64> {
+        self.hashes[..self.slashes].get(slash).copied()
+    }
 }
 
 impl Table {
@@ -142,38 +170,31 @@ impl Hashes {
         let principal = seen.principal();
         let namespace = principal.and_then(|own| own.namespace.as_deref());
         let name = principal.and_then(|own| own.name.as_deref());
-        let mut hashes = Hashes {
-            whole: 0,
-            starts: [0; DEEPEST + 1],
-            slashes: 0,
+        let (starts, whole) = Starts::of(head.path());
+        let (principal_starts, id) = Starts::of(principal.map_or("", |own| &own.id));
+        Hashes {
+            whole,
+            starts,
             method: key(head.method().as_bytes()),
-            principal: principal.map(|own| key(own.id.as_bytes())),
+            principal: principal.map(|_| id),
+            principal_starts,
             namespace: namespace.map(|namespace| key(namespace.as_bytes())),
             account: namespace.zip(name).map(|(namespace, name)| account(namespace, name)),
-        };
-        let mut running = Fnv::START;
-        for byte in head.path().bytes() {
-            running = running.extend(&[byte]);
-            if byte == b'/' && hashes.slashes <= DEEPEST {
-                hashes.starts[hashes.slashes] = running.finish();
-                hashes.slashes += 1;
-            }
         }
-        hashes.whole = running.finish();
-        hashes
     }
 
     fn triple(&self, kind: Kind) -> Option<u64> {
         let who = match kind.who {
             Who::Anybody => 0,
             Who::Principal => self.principal?,
+            Who::PrincipalStart(slash) => self.principal_starts.get(slash)?,
             Who::Namespace => self.namespace?,
             Who::Account => self.account?,
         };
         let path = match kind.path {
             Path::Any => 0,
             Path::Whole => self.whole,
-            Path::Start(slash) => *self.starts[..self.slashes].get(slash)?,
+            Path::Start(slash) => self.starts.get(slash)?,
         };
         Some(triple(who, path, if kind.method { self.method } else { 0 }))
     }
@@ -233,8 +254,8 @@ fn exact(want: Option<&Want>) -> Option<Vec<u64>> {
 
 fn callers(conditions: &[&Condition]) -> Vec<(Who, u64)> {
     let of = |who: Who, hashes: Vec<u64>| hashes.into_iter().map(|hash| (who, hash)).collect();
-    if let Some(hashes) = exact(wanted(conditions, &Attribute::Principal)) {
-        return of(Who::Principal, hashes);
+    if let Some(all) = principals(wanted(conditions, &Attribute::Principal)) {
+        return all;
     }
     if let Some(Want::Accounts(accounts)) = wanted(conditions, &Attribute::ServiceAccount) {
         return of(Who::Account, accounts.iter().map(|(namespace, name)| account(namespace, name)).collect());
@@ -243,6 +264,19 @@ fn callers(conditions: &[&Condition]) -> Vec<(Who, u64)> {
         Some(hashes) => of(Who::Namespace, hashes),
         None => vec![(Who::Anybody, 0)],
     }
+}
+
+/// Those that are named as a whole, and the beginnings of others; `None`: some are named by neither.
+fn principals(want: Option<&Want>) -> Option<Vec<(Who, u64)>> {
+    let Want::Texts(texts) = want? else { return None };
+    let (whole, patterns) = texts.parts()?;
+    let mut all: Vec<(Who, u64)> = whole.map(|id| (Who::Principal, key(id))).collect();
+    for pattern in patterns {
+        let Pattern::Prefix(prefix) = pattern else { return None };
+        let (number, at) = last_slash(prefix)?;
+        all.push((Who::PrincipalStart(number), key(&prefix[..=at])));
+    }
+    Some(all)
 }
 
 fn methods(conditions: &[&Condition]) -> Vec<Option<u64>> {
@@ -268,11 +302,15 @@ fn paths(conditions: &[&Condition]) -> Vec<(Path, u64)> {
 
 /// The segments that a beginning has in full.
 fn start(prefix: &[u8]) -> (Path, u64) {
-    let slashes = prefix.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-    let slash = slashes.take(DEEPEST + 1).enumerate().last();
-    match slash {
+    match last_slash(prefix) {
         // Every path begins with a slash.
         None | Some((0, _)) => (Path::Any, 0),
         Some((number, at)) => (Path::Start(number), key(&prefix[..=at])),
     }
+}
+
+/// The number and the place of the last slash that counts.
+fn last_slash(text: &[u8]) -> Option<(usize, usize)> {
+    let slashes = text.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    slashes.take(DEEPEST + 1).enumerate().last()
 }
