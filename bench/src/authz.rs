@@ -16,7 +16,7 @@ const POLICIES: usize = 100;
 const RULES: usize = 10;
 /// Every fifth policy refuses what matches it.
 const DENIES: usize = 5;
-/// Roles of one AgentSecurityPolicy.
+/// Roles of a mesh.
 const ROLES: usize = 10_000;
 /// Pushes that are measured.
 const PUSHES: usize = 5;
@@ -76,19 +76,23 @@ fn policy(number: usize) -> String {
     text
 }
 
-/// One policy with all roles; `turn` makes it another one.
+/// All roles, in two policies: a document has a largest size. `turn` makes them others.
 fn roles(turn: usize) -> String {
-    let mut text = "apiVersion: v1\nkind: AgentSecurityPolicy\nmetadata: {name: roles, namespace: bench}\nspec:\n  authorization:\n    \
-                    model: rbac\n    roles:\n"
-        .to_owned();
-    for role in 0..ROLES {
-        let _ = writeln!(
-            text,
-            "    - {{name: agent-{role}, permissions: ['nlp:process', 'knowledge:read-{turn}'], resources: ['conversations/{role}/*', \
-             'knowledge-base/public/*']}}"
+    let half = |part: usize| {
+        let mut text = format!(
+            "---\napiVersion: v1\nkind: AgentSecurityPolicy\nmetadata: {{name: roles-{part}, namespace: bench}}\nspec:\n  \
+             authorization:\n    model: rbac\n    roles:\n"
         );
-    }
-    text
+        for role in part * ROLES / 2..(part + 1) * ROLES / 2 {
+            let _ = writeln!(
+                text,
+                "    - {{name: agent-{role}, permissions: ['nlp:process', 'knowledge:read-{turn}'], resources: \
+                 ['conversations/{role}/*', 'knowledge-base/public/*']}}"
+            );
+        }
+        text
+    };
+    half(0) + &half(1)
 }
 
 /// Until a sidecar decides by ten thousand new roles, from the moment when `pilotfish apply` has stored them.

@@ -103,13 +103,15 @@ impl Bench {
         let mut proxies = Vec::new();
         for (name, port, command) in self.commands(work, peer, binary, &setup, &dir)? {
             let log = dir.join(format!("{name}.log"));
-            let mut proxy = Process::start(self.place(PROXY_CORE, work), &command, &log)?;
+            // The caller's sidecar decides nothing: it stays out of the way of the one that does.
+            let beside_it = work == Work::Authz && name == "outbound";
+            let core = if beside_it { LOAD_CORE } else { PROXY_CORE };
+            let mut proxy = Process::start(self.place(core, work), &command, &log)?;
             proxy.wait_for_port(port).map_err(|e| {
                 let said = fs::read_to_string(&log).unwrap_or_default();
                 io::Error::other(format!("{e}: {}", said.lines().last().unwrap_or("it said nothing")))
             })?;
-            // The caller's sidecar decides nothing.
-            if work == Work::Authz && name == "outbound" { beside.push(proxy) } else { proxies.push(proxy) }
+            if beside_it { beside.push(proxy) } else { proxies.push(proxy) }
         }
         Ok(Bed { proxies, upstream, _beside: beside, port: setup.listen, setup })
     }
