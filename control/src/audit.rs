@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use crate::log;
 use crate::resources::Committed;
 use chains::Chains;
-pub use query::{ChainReport, Query, Row};
+pub use query::{Query, Row};
 
 /// Batches that wait for the thread, of all sidecars: each has one under way.
 const QUEUE: usize = 256;
@@ -87,7 +87,7 @@ impl AuditStore {
     ///
     /// # Errors
     /// The disk's.
-    pub fn verify(&self, agent: Option<&str>) -> io::Result<Vec<ChainReport>> {
+    pub fn verify(&self, agent: Option<&str>) -> io::Result<Vec<pilotfish_audit::Report>> {
         query::verify(&self.folder, agent)
     }
 

@@ -34,7 +34,7 @@
 //! | `GET /v1/actions` | | [`Actions`]: who is quarantined or restricted |
 //! | `POST /v1/actions` | [`Act`] | [`Done`] |
 //! | `GET /v1/audit?agent=A&caller=C&denied=true&since=1h&until=T&trace=ID&policy=P&limit=N` | | list of [`crate::audit::Row`], newest first |
-//! | `GET /v1/audit/verify?agent=A` | | list of [`crate::audit::ChainReport`] |
+//! | `GET /v1/audit/verify?agent=A` | | list of [`pilotfish_audit::Report`] |
 //! | `GET /v1/policies/report?name=P&namespace=N` | | [`PolicyReports`] |
 //! | `GET /v1/trust` | | [`TrustStatus`] |
 //! | `POST /v1/trust/roots` | [`Pem`] | [`TrustStatus`]: trusts one more root |

@@ -43,42 +43,6 @@ pub struct Row {
     pub record: AuditRecord,
 }
 
-/// How a chain is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChainReport {
-    /// `namespace/name`, as its sender's certificate said.
-    pub agent: String,
-    /// What a look at it came to.
-    #[serde(flatten)]
-    pub report: Looked,
-}
-
-/// [`Report`] without the agent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Looked {
-    /// The chain.
-    pub chain: String,
-    /// How many lines there are.
-    pub lines: u64,
-    /// The first record that is there.
-    pub first: u64,
-    /// The last one.
-    pub last: u64,
-    /// Its hash.
-    pub hash: String,
-    /// Records up to this were erased.
-    pub erased: u64,
-    /// What is wrong.
-    pub findings: Vec<Finding>,
-}
-
-impl From<Report> for Looked {
-    fn from(report: Report) -> Looked {
-        let Report { chain, agent: _, lines, first, last, hash, erased, findings } = report;
-        Looked { chain, lines, first, last, hash, erased, findings }
-    }
-}
-
 impl Query {
     fn fits(&self, record: &AuditRecord) -> bool {
         let has =
@@ -133,7 +97,7 @@ pub fn find(folder: &Path, query: &Query, now: u64, retention: &Retention) -> io
 }
 
 /// How the chains of an agent are.
-pub fn verify(folder: &Path, agent: Option<&str>) -> io::Result<Vec<ChainReport>> {
+pub fn verify(folder: &Path, agent: Option<&str>) -> io::Result<Vec<Report>> {
     let mut reports = Vec::new();
     for (name, chain) in all(folder).into_iter().filter(|(name, _)| is_of(name, agent)) {
         let mut report = look(&chain)?;
@@ -143,7 +107,8 @@ pub fn verify(folder: &Path, agent: Option<&str>) -> io::Result<Vec<ChainReport>
         }
         let came = fs::read_to_string(chain.join(FINDINGS)).unwrap_or_default();
         report.findings.extend(came.lines().filter_map(|line| serde_json::from_str::<Finding>(line).ok()));
-        reports.push(ChainReport { agent: name, report: report.into() });
+        // As its sender's certificate said, whatever its records say.
+        reports.push(Report { agent: name, ..report });
     }
     Ok(reports)
 }

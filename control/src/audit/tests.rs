@@ -44,7 +44,7 @@ fn seqs(folder: &Path, query: &Query, now: u64, retention: &Retention) -> Vec<u6
 
 fn findings(folder: &Path) -> Vec<String> {
     let reports = query::verify(folder, None).unwrap();
-    reports.into_iter().flat_map(|report| report.report.findings).map(|finding| finding.what).collect()
+    reports.into_iter().flat_map(|report| report.findings).map(|finding| finding.what).collect()
 }
 
 #[test]

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use pilotfish_audit::folder::{HEAD, stretches};
 use pilotfish_audit::reader::hash_at;
-use pilotfish_audit::{Finding, verify};
+use pilotfish_audit::{Finding, Report, verify};
 use serde::{Deserialize, Serialize};
 
-use crate::audit::ChainReport;
 use crate::cli::client::{Client, Connection, query};
 use crate::cli::failed::{Failed, Why};
 use crate::cli::human;
@@ -57,7 +56,7 @@ pub struct Verify {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Looked {
     #[serde(flatten)]
-    chain: ChainReport,
+    chain: Report,
     /// Where it is: a folder, or `control plane`.
     place: String,
 }
@@ -70,7 +69,7 @@ impl Verify {
             return Err(Failed::refused("there is no audit log to look at"));
         }
         self.output.print(&looked, |_| table(&looked, &Terminal::stdout()))?;
-        let broken = looked.iter().any(|log| !log.chain.report.findings.is_empty());
+        let broken = looked.iter().any(|log| !log.chain.findings.is_empty());
         if broken { Err(Failed::told(Why::Refused)) } else { Ok(()) }
     }
 
@@ -108,22 +107,21 @@ impl Verify {
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
                 report = verify(&folder).map_err(failed)?;
             }
-            let agent = std::mem::take(&mut report.agent);
-            let short = agent.split_once('/').map_or(agent.as_str(), |(_, name)| name);
+            let agent = report.agent.as_str();
+            let short = agent.split_once('/').map_or(agent, |(_, name)| name);
             if self.agent.as_deref().is_some_and(|wanted| wanted != agent && wanted != short) {
                 continue;
             }
-            let mut chain = ChainReport { agent, report: report.into() };
             if let Some(copies) = &copies {
-                chain.report.findings.extend(compare(&folder, &chain, copies).map_err(failed)?);
+                report.findings.extend(compare(&folder, &report, copies).map_err(failed)?);
             }
-            looked.push(Looked { chain, place: folder.display().to_string() });
+            looked.push(Looked { chain: report, place: folder.display().to_string() });
         }
         Ok(looked)
     }
 }
 
-async fn ask(client: &Client, agent: Option<&str>) -> Result<Vec<ChainReport>, Failed> {
+async fn ask(client: &Client, agent: Option<&str>) -> Result<Vec<Report>, Failed> {
     Ok(client.get(&query("/v1/audit/verify", &[("agent", agent)])).await?)
 }
 
@@ -144,10 +142,10 @@ fn find(folder: &Path, deep: usize, found: &mut Vec<PathBuf>) -> Result<(), Fail
 }
 
 /// A log against the control plane's copy. Records hang on each other: when the last one of the copy is the same, all before are.
-fn compare(folder: &Path, log: &ChainReport, copies: &[ChainReport]) -> std::io::Result<Option<Finding>> {
-    let of_agent: Vec<&ChainReport> = copies.iter().filter(|copy| copy.agent == log.agent).collect();
+fn compare(folder: &Path, log: &Report, copies: &[Report]) -> std::io::Result<Option<Finding>> {
+    let of_agent: Vec<&Report> = copies.iter().filter(|copy| copy.agent == log.agent).collect();
     let finding = |seq, what| Some(Finding { file: HEAD.into(), line: 0, seq, what });
-    let Some(copy) = of_agent.iter().find(|copy| copy.report.chain == log.report.chain) else {
+    let Some(copy) = of_agent.iter().find(|copy| copy.chain == log.chain) else {
         let others = human::count(of_agent.len(), "other log");
         return Ok(match of_agent.len() {
             0 => None,
@@ -159,7 +157,7 @@ fn compare(folder: &Path, log: &ChainReport, copies: &[ChainReport]) -> std::io:
             ),
         });
     };
-    let (here, there) = (&log.report, &copy.report);
+    let (here, there) = (log, copy);
     if there.last > here.last {
         let what =
             format!("the control plane has records up to {}, this log ends with {}", there.last, here.last);
@@ -182,8 +180,8 @@ fn compare(folder: &Path, log: &ChainReport, copies: &[ChainReport]) -> std::io:
 fn table(looked: &[Looked], terminal: &Terminal) -> String {
     let mut table = Table::new(&["AGENT", "CHAIN", "RECORDS", "STATE", "WHERE"]);
     let mut words = String::new();
-    for Looked { chain: ChainReport { agent, report }, place } in looked {
-        let whole = report.findings.is_empty();
+    for Looked { chain: report, place } in looked {
+        let (whole, agent) = (report.findings.is_empty(), &report.agent);
         table.row([
             agent.as_str().into(),
             report.chain.get(..8).unwrap_or(&report.chain).into(),
