@@ -91,9 +91,9 @@ async fn a_stop_lets_calls_finish_before_the_agent_hears_of_it() {
     sidecar.terminate();
     let answer = client.answer("GET").await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert!(!place.says("term"), "the agent was stopped before the call had ended");
     assert!(sidecar.exit(Duration::from_secs(20)).await.is_some_and(|status| status.success()));
-    assert!(place.says("term"));
+    // The agent says itself what it was doing when it heard: the answer may be here a moment before or after that.
+    assert!(place.says("term with 0 open"), "{:?}", place.notes());
     assert_eq!(place.copies(), [0_u32; 0]);
     assert_eq!(place.state()["phase"], "gone");
 }

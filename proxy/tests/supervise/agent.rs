@@ -252,6 +252,7 @@ fn serve(deaf: bool) {
                 }
             };
             note(heard);
+            note(&format!("{heard} with {} open", agent.open()));
             if heard == "term" && !deaf {
                 std::process::exit(0);
             }
