@@ -4,6 +4,7 @@ mod authz;
 mod bars;
 mod bed;
 mod clock;
+mod decisions;
 mod fleet;
 mod load;
 mod machine;
@@ -68,6 +69,8 @@ enum Command {
     Placement(placement::PlacementArgs),
     /// Look at callers' tokens, known and new ones, and print microseconds for each
     Tokens(tokens::TokenArgs),
+    /// Decide by a thousand rules, and print nanoseconds for a decision
+    Decisions(decisions::DecisionArgs),
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -153,5 +156,6 @@ fn main() -> std::io::Result<()> {
         Command::Load(args) => make_load(args),
         Command::Placement(args) => placement::run(&args),
         Command::Tokens(args) => tokens::run(&args),
+        Command::Decisions(args) => decisions::run(&args),
     }
 }

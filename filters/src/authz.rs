@@ -73,6 +73,9 @@ pub struct Who<'a> {
     pub chain: Option<&'a Chain>,
     /// When it asks, seconds since 1970: how old its token is. Not looked at without a token.
     pub unix: u64,
+    /// The policies' rules that can be about `principal`, when its connection keeps them ([`Plan::caller_rules`] of this
+    /// very plan); `None`: they are found anew.
+    pub rules: Option<&'a policies::CallerRules>,
 }
 
 /// Everything that a policy may ask of a call.
@@ -119,6 +122,11 @@ impl Judgement<'_> {
 }
 
 impl Plan {
+    /// The AuthorizationPolicies' rules that can be about a caller: for [`Who::rules`].
+    pub fn caller_rules(&self, principal: Option<&Principal>) -> policies::CallerRules {
+        self.authz.policies.caller_rules(principal)
+    }
+
     /// The authorizer that has to be asked about this call first (action CUSTOM).
     pub fn custom(&self, asking: &Asking<'_>) -> Option<policies::Custom<'_>> {
         self.authz.policies.custom(asking)

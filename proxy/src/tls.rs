@@ -18,17 +18,21 @@ pub mod files;
 pub mod outside;
 pub mod peers;
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io;
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use pilotfish_filters::authz::Principal;
+use pilotfish_filters::authz::policies::CallerRules;
 use pilotfish_identity::tls::{ClientAuth, client_config, server_config};
 use pilotfish_identity::{Credentials, Identity, LiveIdentity, Peer, SpiffeId, hex};
 use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::Notify;
 
 use crate::request::dial::Protocol;
+use crate::snapshot::Snapshot;
 
 /// What the inbound port offers by ALPN. What is spoken is told by the first bytes, so a mismatch harms nobody.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -97,6 +101,7 @@ pub struct MeshPeer {
     pub principal: Principal,
     /// What this sidecar showed to it, when that is known: a link that another key signs has to bring its certificate.
     pub shown: Weak<Credentials>,
+    rules: RefCell<Option<(u64, Rc<CallerRules>)>>,
 }
 
 impl MeshPeer {
@@ -110,7 +115,19 @@ impl MeshPeer {
         let agent = peer.id.as_agent().map(|(namespace, name)| format!("{namespace}/{name}").into());
         let principal = principal(&peer.id);
         let shown = Weak::new();
-        MeshPeer { peer, forwarded: forwarded.into(), agent, server_name: None, principal, shown }
+        let rules = RefCell::new(None);
+        MeshPeer { peer, forwarded: forwarded.into(), agent, server_name: None, principal, shown, rules }
+    }
+
+    /// The AuthorizationPolicies' rules that can be about this peer, found once for each configuration.
+    pub fn rules(&self, snapshot: &Snapshot) -> Rc<CallerRules> {
+        let mut rules = self.rules.borrow_mut();
+        if let Some((_, known)) = rules.as_ref().filter(|(version, _)| *version == snapshot.version) {
+            return known.clone();
+        }
+        let found = Rc::new(snapshot.plan.caller_rules(Some(&self.principal)));
+        *rules = Some((snapshot.version, found.clone()));
+        found
     }
 }
 

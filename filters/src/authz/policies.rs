@@ -3,6 +3,7 @@
 //! CUSTOM, then DENY, then ALLOW, as Istio does: a DENY rule that matches refuses; when there is any ALLOW policy, one of their rules
 //! has to match. AUDIT marks the call. Policies with `istio.io/dry-run` are decided beside that, and only told.
 
+pub(crate) mod caller;
 pub(crate) mod condition;
 pub(crate) mod index;
 pub(crate) mod near;
@@ -15,6 +16,7 @@ use std::borrow::Cow;
 
 use super::{Asking, Judgement};
 use crate::verdict::{Deny, Reason};
+pub use caller::CallerRules;
 use index::Table;
 use rule::Rule;
 use seen::{Lean, Seen};
@@ -76,10 +78,10 @@ impl Policies {
             return None;
         }
         let seen = Seen::new(asking);
-        if let Some(rule) = self.custom.find(&seen, Lean::Any) {
+        if let Some(rule) = self.custom.find(&seen, Lean::Any, CallerRules::custom) {
             return Some(Custom { provider: &rule.provider, by: &rule.by, dry_run: false });
         }
-        let rule = self.dry.custom.find(&seen, Lean::Any)?;
+        let rule = self.dry.custom.find(&seen, Lean::Any, CallerRules::dry_custom)?;
         Some(Custom { provider: &rule.provider, by: &rule.by, dry_run: true })
     }
 
@@ -96,17 +98,17 @@ impl Policies {
         let seen = Seen::new(asking);
         let (deny, by) = self.enforced(&seen);
         let dry_run = self.dry_run(&seen, deny.is_some(), by);
-        let audit = self.audit.find(&seen, Lean::Any).is_some();
+        let audit = self.audit.find(&seen, Lean::Any, CallerRules::audit).is_some();
         Judgement { deny, by: Cow::Borrowed(by), dry_run, audit, ..Judgement::default() }
     }
 
     fn enforced(&self, seen: &Seen<'_>) -> (Option<Deny>, &str) {
-        if let Some(rule) = self.deny.find(seen, Lean::Any) {
+        if let Some(rule) = self.deny.find(seen, Lean::Any, CallerRules::deny) {
             return (Some(denied(seen, rule)), &rule.by);
         }
         seen.take_doubt();
         let Some(allow) = &self.allow else { return (None, "") };
-        match allow.rules.find(seen, Lean::All) {
+        match allow.rules.find(seen, Lean::All, CallerRules::allow) {
             Some(rule) => (None, &rule.by),
             None => (Some(not_allowed(seen, &allow.nobody)), &allow.nobody),
         }
@@ -114,11 +116,11 @@ impl Policies {
 
     /// The dry-run policy by which the call would have been decided otherwise, were they enforced too.
     fn dry_run(&self, seen: &Seen<'_>, refused: bool, by: &str) -> Option<Cow<'_, str>> {
-        if let Some(rule) = self.dry.deny.find(seen, Lean::Any) {
+        if let Some(rule) = self.dry.deny.find(seen, Lean::Any, CallerRules::dry_deny) {
             return (!refused).then_some(Cow::Borrowed(&*rule.by));
         }
         let dry = self.dry.allow.as_ref()?;
-        let allowed = dry.rules.find(seen, Lean::All);
+        let allowed = dry.rules.find(seen, Lean::All, CallerRules::dry_allow);
         match &self.allow {
             // It was refused because no ALLOW rule matched; this one does.
             Some(allow) if refused && *by == *allow.nobody => allowed.map(|rule| Cow::Borrowed(&*rule.by)),

@@ -361,6 +361,7 @@ impl Narrow {
 
     /// What the plan would decide of a call by the same caller.
     fn allows(&self, ctx: &Ctx<'_>, call: &Call, path: &str) -> bool {
+        let rules = ctx.mesh.map(|peer| peer.rules(ctx.snapshot));
         let who = Who {
             principal: ctx.mesh.map(|peer| &peer.principal),
             remote_ip: self.remote_ip,
@@ -369,6 +370,7 @@ impl Narrow {
             claims: ctx.proven.claims.as_ref(),
             chain: ctx.proven.chain.as_deref(),
             unix: self.unix,
+            rules: rules.as_deref(),
         };
         let head = Would { head: &self.head, path, call };
         let asking = Asking { head: &head, call, caller: &self.caller, who: &who };

@@ -5,10 +5,15 @@
 //! named as a whole or by its namespace, a path as a whole or by its first so many segments), so a call asks the map once for each
 //! kind, and then the few rules that it finds. Rules that name nothing lie under the empty triple.
 //!
+//! Who calls is the same for all calls of a connection, so the rules that can be about a caller are found once ([`Table::of`]). When
+//! they are few, as for most callers, they are asked one by one and nothing of the call is hashed.
+//!
 //! The index only leaves out what cannot match: what it finds is asked in full.
 
+use crate::authz::Principal;
 use crate::route::hash::{Fnv, HashedMap, key};
 
+use super::caller::CallerRules;
 use super::condition::{Attribute, Condition, Want};
 use super::rule::Rule;
 use super::seen::{Lean, Seen};
@@ -18,6 +23,8 @@ use super::text::Pattern;
 const MOST: usize = 256;
 /// Beginnings of paths count up to so many segments.
 const DEEPEST: usize = 7;
+/// So many rules of a caller are asked one by one.
+pub(super) const FEW: usize = 8;
 
 /// The rules of one action.
 #[derive(Debug, Default)]
@@ -26,6 +33,9 @@ pub(crate) struct Table {
     rules: Box<[Rule]>,
     kinds: Box<[Kind]>,
     places: HashedMap<Vec<u32>>,
+    /// By who calls alone.
+    callers: Box<[Who]>,
+    by_caller: HashedMap<Vec<u32>>,
     /// Whether a rule lies where its path or method says.
     by_path: bool,
     by_method: bool,
@@ -57,18 +67,24 @@ enum Path {
     Start(usize),
 }
 
-/// What a call has, hashed.
+/// What a call has beside its caller, hashed.
 pub(super) struct Hashes {
     whole: u64,
     starts: Starts,
     method: u64,
+}
+
+/// What a caller is, hashed.
+#[derive(Debug)]
+pub(super) struct CallerHashes {
     principal: Option<u64>,
-    principal_starts: Starts,
+    starts: Starts,
     namespace: Option<u64>,
     account: Option<u64>,
 }
 
 /// The hashes of a text up to each of its first slashes.
+#[derive(Debug)]
 struct Starts {
     /// By the number of the slash.
     hashes: [u64; DEEPEST + 1],
@@ -98,22 +114,34 @@ impl Starts {
 impl Table {
     pub(crate) fn new(rules: Vec<Rule>) -> Table {
         let mut table = Table::default();
-        let mut kinds = Vec::new();
+        let (mut kinds, mut callers) = (Vec::new(), Vec::new());
         for (number, rule) in rules.iter().enumerate() {
             for (kind, hash) in triples(rule) {
-                let place = kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
-                    kinds.push(kind);
-                    kinds.len() - 1
-                });
                 table.by_path |= kind.path != Path::Any;
                 table.by_method |= kind.method;
-                let rules = table.places.entry(mix(place, hash)).or_default();
-                if rules.last() != Some(&(number as u32)) {
-                    rules.push(number as u32);
-                }
+                lay(&mut table.places, mix(place(&mut kinds, kind), hash), number);
+            }
+            for (who, hash) in alternatives(rule).flat_map(|conditions| who_calls(&conditions)) {
+                lay(&mut table.by_caller, mix(place(&mut callers, who), hash), number);
             }
         }
-        Table { rules: rules.into(), kinds: kinds.into(), ..table }
+        Table { rules: rules.into(), kinds: kinds.into(), callers: callers.into(), ..table }
+    }
+
+    /// The numbers of the rules that can be about this caller; `None`: more than a few.
+    pub(super) fn of(&self, caller: &CallerHashes) -> Option<Box<[u32]>> {
+        let mut all = Vec::new();
+        for (place, who) in self.callers.iter().enumerate() {
+            let Some(hash) = caller.hash(*who) else { continue };
+            let found = self.by_caller.get(&mix(place, hash)).map(Vec::as_slice).unwrap_or_default();
+            if found.len() > FEW {
+                return None;
+            }
+            all.extend_from_slice(found);
+        }
+        all.sort_unstable();
+        all.dedup();
+        (all.len() <= FEW).then(|| all.into())
     }
 
     pub(super) fn rules(&self) -> &[Rule] {
@@ -128,26 +156,53 @@ impl Table {
         self.rules.iter().any(Rule::reads_body)
     }
 
-    /// The first rule that matches.
-    pub(super) fn find(&self, seen: &Seen<'_>, lean: Lean) -> Option<&Rule> {
+    /// The first rule that matches. `own` tells the caller's rules of this table, when they are known.
+    pub(super) fn find(
+        &self,
+        seen: &Seen<'_>,
+        lean: Lean,
+        own: fn(&CallerRules) -> Option<&[u32]>,
+    ) -> Option<&Rule> {
         if self.rules.is_empty() {
             return None;
+        }
+        if let Some(few) = seen.caller_rules().and_then(own) {
+            return few
+                .iter()
+                .map(|number| &self.rules[*number as usize])
+                .find(|rule| rule.matches(seen, lean));
         }
         // Where one reading is enough, the index would have to know them all: such calls are rare, and ask every rule.
         let odd = (self.by_path && seen.has_odd_path()) || (self.by_method && seen.has_odd_method());
         if lean == Lean::Any && odd {
             return self.rules.iter().find(|rule| rule.matches(seen, lean));
         }
-        let hashes = seen.hashes();
+        let (hashes, caller) = (seen.hashes(), seen.caller_hashes());
         let mut first = self.rules.len() as u32;
         for (place, kind) in self.kinds.iter().enumerate() {
-            let Some(hash) = hashes.triple(*kind) else { continue };
+            let Some(hash) = hashes.triple(caller, *kind) else { continue };
             let found = self.places.get(&mix(place, hash)).map(Vec::as_slice).unwrap_or_default();
             let earlier = found.iter().take_while(|number| **number < first);
             let matching = earlier.copied().find(|number| self.rules[*number as usize].matches(seen, lean));
             first = matching.unwrap_or(first);
         }
         self.rules.get(first as usize)
+    }
+}
+
+/// The place of a kind among those that are known, which it joins.
+fn place<K: PartialEq>(known: &mut Vec<K>, kind: K) -> usize {
+    known.iter().position(|own| *own == kind).unwrap_or_else(|| {
+        known.push(kind);
+        known.len() - 1
+    })
+}
+
+/// Lays a rule under a hash, once.
+fn lay(places: &mut HashedMap<Vec<u32>>, hash: u64, rule: usize) {
+    let rules = places.entry(hash).or_default();
+    if rules.last() != Some(&(rule as u32)) {
+        rules.push(rule as u32);
     }
 }
 
@@ -164,33 +219,39 @@ fn account(namespace: &str, name: &str) -> u64 {
     Fnv::START.extend(namespace.as_bytes()).extend(b"/").extend(name.as_bytes()).finish()
 }
 
-impl Hashes {
-    pub(super) fn of(seen: &Seen<'_>) -> Hashes {
-        let head = seen.asking.head;
-        let principal = seen.principal();
+impl CallerHashes {
+    pub(super) fn of(principal: Option<&Principal>) -> CallerHashes {
         let namespace = principal.and_then(|own| own.namespace.as_deref());
         let name = principal.and_then(|own| own.name.as_deref());
-        let (starts, whole) = Starts::of(head.path());
-        let (principal_starts, id) = Starts::of(principal.map_or("", |own| &own.id));
-        Hashes {
-            whole,
-            starts,
-            method: key(head.method().as_bytes()),
+        let (starts, id) = Starts::of(principal.map_or("", |own| &own.id));
+        CallerHashes {
             principal: principal.map(|_| id),
-            principal_starts,
+            starts,
             namespace: namespace.map(|namespace| key(namespace.as_bytes())),
             account: namespace.zip(name).map(|(namespace, name)| account(namespace, name)),
         }
     }
 
-    fn triple(&self, kind: Kind) -> Option<u64> {
-        let who = match kind.who {
-            Who::Anybody => 0,
-            Who::Principal => self.principal?,
-            Who::PrincipalStart(slash) => self.principal_starts.get(slash)?,
-            Who::Namespace => self.namespace?,
-            Who::Account => self.account?,
-        };
+    fn hash(&self, who: Who) -> Option<u64> {
+        match who {
+            Who::Anybody => Some(0),
+            Who::Principal => self.principal,
+            Who::PrincipalStart(slash) => self.starts.get(slash),
+            Who::Namespace => self.namespace,
+            Who::Account => self.account,
+        }
+    }
+}
+
+impl Hashes {
+    pub(super) fn of(seen: &Seen<'_>) -> Hashes {
+        let head = seen.asking.head;
+        let (starts, whole) = Starts::of(head.path());
+        Hashes { whole, starts, method: key(head.method().as_bytes()) }
+    }
+
+    fn triple(&self, caller: &CallerHashes, kind: Kind) -> Option<u64> {
+        let who = caller.hash(kind.who)?;
         let path = match kind.path {
             Path::Any => 0,
             Path::Whole => self.whole,
@@ -200,33 +261,36 @@ impl Hashes {
     }
 }
 
+/// The lists of conditions of which one has to hold as a whole for a rule to match.
+fn alternatives(rule: &Rule) -> impl Iterator<Item = Vec<&Condition>> {
+    or_none(&rule.from).flat_map(move |source| {
+        or_none(&rule.to).map(move |operation| source.iter().chain(operation).chain(&rule.when).collect())
+    })
+}
+
 /// Every triple under which a rule lies.
 fn triples(rule: &Rule) -> Vec<(Kind, u64)> {
     let mut all = Vec::new();
-    for source in or_none(&rule.from) {
-        for operation in or_none(&rule.to) {
-            let conditions: Vec<&Condition> = source.iter().chain(operation).chain(&rule.when).collect();
-            let mut who = callers(&conditions);
-            let mut paths = paths(&conditions);
-            let mut methods = methods(&conditions);
-            let too_many =
-                |who: &[_], paths: &[_], methods: &[_]| who.len() * paths.len() * methods.len() > MOST;
-            if too_many(&who, &paths, &methods) {
-                methods = vec![None];
+    for conditions in alternatives(rule) {
+        let mut who = who_calls(&conditions);
+        let mut paths = paths(&conditions);
+        let mut methods = methods(&conditions);
+        let too_many = |who: &[_], paths: &[_], methods: &[_]| who.len() * paths.len() * methods.len() > MOST;
+        if too_many(&who, &paths, &methods) {
+            methods = vec![None];
+        }
+        if too_many(&who, &paths, &methods) && who.len() > 1 && paths.len() > 1 {
+            if who.len() < paths.len() {
+                who = vec![(Who::Anybody, 0)];
+            } else {
+                paths = vec![(Path::Any, 0)];
             }
-            if too_many(&who, &paths, &methods) && who.len() > 1 && paths.len() > 1 {
-                if who.len() < paths.len() {
-                    who = vec![(Who::Anybody, 0)];
-                } else {
-                    paths = vec![(Path::Any, 0)];
-                }
-            }
-            for (who, caller) in &who {
-                for (path, start) in &paths {
-                    for method in &methods {
-                        let kind = Kind { who: *who, path: *path, method: method.is_some() };
-                        all.push((kind, triple(*caller, *start, method.unwrap_or(0))));
-                    }
+        }
+        for (who, caller) in &who {
+            for (path, start) in &paths {
+                for method in &methods {
+                    let kind = Kind { who: *who, path: *path, method: method.is_some() };
+                    all.push((kind, triple(*caller, *start, method.unwrap_or(0))));
                 }
             }
         }
@@ -252,7 +316,7 @@ fn exact(want: Option<&Want>) -> Option<Vec<u64>> {
     }
 }
 
-fn callers(conditions: &[&Condition]) -> Vec<(Who, u64)> {
+fn who_calls(conditions: &[&Condition]) -> Vec<(Who, u64)> {
     let of = |who: Who, hashes: Vec<u64>| hashes.into_iter().map(|hash| (who, hash)).collect();
     if let Some(all) = principals(wanted(conditions, &Attribute::Principal)) {
         return all;

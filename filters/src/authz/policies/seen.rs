@@ -12,7 +12,8 @@ use crate::authz::{Asking, Claims, Principal};
 use crate::call::{Protocol, Understood};
 use crate::normalize::loosest;
 
-use super::index::Hashes;
+use super::caller::CallerRules;
+use super::index::{CallerHashes, Hashes};
 use super::text::Texts;
 
 /// How many readings have to match.
@@ -48,18 +49,31 @@ pub(super) struct Seen<'a> {
     host: OnceCell<Cow<'a, str>>,
     /// By which the index finds rules.
     hashes: OnceCell<Hashes>,
+    caller: OnceCell<CallerHashes>,
     /// Whether something could not be known that was asked for.
     doubt: Cell<bool>,
 }
 
 impl<'a> Seen<'a> {
     pub(super) fn new(asking: &'a Asking<'a>) -> Self {
-        let (loose, host, hashes) = Default::default();
-        Seen { asking, loose, host, hashes, doubt: Cell::new(false) }
+        let (loose, host, hashes, caller) = Default::default();
+        Seen { asking, loose, host, hashes, caller, doubt: Cell::new(false) }
     }
 
     pub(super) fn hashes(&self) -> &Hashes {
         self.hashes.get_or_init(|| Hashes::of(self))
+    }
+
+    pub(super) fn caller_hashes(&self) -> &CallerHashes {
+        match self.caller_rules() {
+            Some(rules) => &rules.hashes,
+            None => self.caller.get_or_init(|| CallerHashes::of(self.principal())),
+        }
+    }
+
+    /// The rules that can be about the caller, when its connection knows them.
+    pub(super) fn caller_rules(&self) -> Option<&'a CallerRules> {
+        self.asking.who.rules
     }
 
     /// Whether something was asked for since the last time that could not be known.

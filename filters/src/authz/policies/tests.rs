@@ -133,6 +133,10 @@ impl Ask {
     }
 
     fn with<T>(&self, decide: impl FnOnce(&Asking<'_>) -> T) -> T {
+        self.with_rules(None, decide)
+    }
+
+    fn with_rules<T>(&self, rules: Option<&CallerRules>, decide: impl FnOnce(&Asking<'_>) -> T) -> T {
         let who = Who {
             principal: self.principal.as_ref(),
             remote_ip: self.remote_ip,
@@ -140,15 +144,23 @@ impl Ask {
             sni: self.sni.as_deref(),
             claims: self.claims.as_ref(),
             chain: self.chain.as_ref(),
+            rules,
             ..Who::default()
         };
         let caller = Caller { ip: self.ip, port: 80 };
         decide(&Asking { head: &self.head, call: &self.call, caller: &caller, who: &who })
     }
 
-    /// `by`, or the reason and `by`.
+    /// `by`, or the reason and `by`. It is the same with the caller's rules at hand as it is without.
     fn decided(&self, plan: &Plan) -> String {
-        self.with(|asking| {
+        let found = self.decided_with(None, plan);
+        let rules = plan.caller_rules(self.principal.as_ref());
+        assert_eq!(self.decided_with(Some(&rules), plan), found);
+        found
+    }
+
+    fn decided_with(&self, rules: Option<&CallerRules>, plan: &Plan) -> String {
+        self.with_rules(rules, |asking| {
             let judgement = plan.authz.policies.decide(asking);
             match &judgement.deny {
                 Some(deny) => format!("{}: {}", deny.reason.word(), judgement.by),

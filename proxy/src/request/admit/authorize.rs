@@ -60,6 +60,7 @@ pub async fn authorize(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) ->
     let plan = &asked.snapshot.plan;
     let claims = ctx.proven.claims.clone();
     let chain = ctx.proven.chain.clone();
+    let rules = ctx.mesh.map(|peer| peer.rules(asked.snapshot));
     let who = Who {
         principal: ctx.mesh.map(|peer| &peer.principal),
         remote_ip: client::address(asked.head, worker.shared.settings.reading.trusted_hops),
@@ -68,6 +69,7 @@ pub async fn authorize(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) ->
         claims: claims.as_ref(),
         chain: chain.as_deref(),
         unix: if claims.is_some() { unix_seconds(worker) } else { 0 },
+        rules: rules.as_deref(),
     };
     let asking = Asking { head: asked.head, call: asked.call, caller: asked.caller, who: &who };
     let custom = match plan.custom(&asking) {

@@ -549,16 +549,19 @@ fn the_index_decides_as_the_documentation_says() {
         for number in 0..60 {
             let asked = dice.ask();
             let (allows, by) = decide(&model, &asked);
-            asked.with(|asking| {
-                let judgement = plan.authorize(asking);
-                let own = (judgement.deny.is_none(), &*judgement.by);
-                let same = own.0 == allows && (by.is_empty() || own.1 == by);
-                assert!(
-                    same,
-                    "seed {seed}, call {number}: the documentation says {allows} by {by:?}, the index {own:?}\n{yaml}\n{:?} {:?} {:?} {:?}",
-                    asked.head, asked.principal, asked.call, asked.chain
-                );
-            });
+            let rules = plan.caller_rules(asked.principal.as_ref());
+            for rules in [None, Some(&rules)] {
+                asked.with_rules(rules, |asking| {
+                    let judgement = plan.authorize(asking);
+                    let own = (judgement.deny.is_none(), &*judgement.by);
+                    let same = own.0 == allows && (by.is_empty() || own.1 == by);
+                    assert!(
+                        same,
+                        "seed {seed}, call {number}: the documentation says {allows} by {by:?}, the index {own:?}\n{yaml}\n{:?} {:?} {:?} {:?} {rules:?}",
+                        asked.head, asked.principal, asked.call, asked.chain
+                    );
+                });
+            }
             allowed += u32::from(allows);
             refused += u32::from(!allows);
             by_rule += u32::from(!by.is_empty());
