@@ -5,8 +5,10 @@
 """
 import pathlib
 import sys
+import textwrap
 from xml.sax.saxutils import escape
 
+COLUMNS = 150
 WIDTH, PADDING, LINE, CHAR = 1180, 24, 19, 7.82
 SANS = "font-family='Inter,Helvetica,Arial,DejaVu Sans,sans-serif'"
 MONO = "font-family='ui-monospace,SFMono-Regular,Menlo,DejaVu Sans Mono,monospace'"
@@ -86,6 +88,8 @@ def terminal(lines, top):
 def main():
     printed = pathlib.Path(sys.argv[1]).read_text().rstrip().splitlines()
     printed = [line for line in printed if not line.startswith("demo: ")]
+    # Sentences are folded as a terminal folds them; tables are not so wide.
+    printed = [part for line in printed for part in textwrap.wrap(line, COLUMNS, subsequent_indent="    ", drop_whitespace=False) or [""]]
     body, bottom = diagram()
     shown, bottom = terminal(["$ make demo", *printed], bottom + 28)
     height = bottom + PADDING

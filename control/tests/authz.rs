@@ -189,7 +189,10 @@ fn files_alone_are_enough() {
          \n\
          POLICY           ACTION  RULE  SAYS\n\
          default/readers  ALLOW      1  matches ({path}:2:1)\n\
-         default/secrets  DENY       -  rule 1 nearly: path: it wants /accounts/secret*, and this is /accounts/7\n"
+         default/secrets  DENY       -  no rule fits, rule 1 nearly\n\
+         \n\
+         default/secrets rule 1 does not match:\n  \
+         path: it wants /accounts/secret*, and this is /accounts/7\n\n"
     );
     assert_eq!(text(&allowed), expected);
 
@@ -198,7 +201,8 @@ fn files_alone_are_enough() {
     let said = text(&refused);
     for part in [
         "refused with 403 access-denied: POST /accounts/7 of default/ledger, called by cluster.local/ns/default/agent/other\n",
-        "rule 2 nearly: request.headers[x-team]: it wants billing, and the call has none that fits",
+        "no rule of default/readers matches",
+        "default/readers rule 2 does not match:\n  request.headers[x-team]: it wants billing, and the call has none that fits\n",
         "To allow it: add to an ALLOW policy for this agent the rule {from: [{source: {principals: [\"cluster.local/ns/default/agent/other\"]}}], \
          to: [{operation: {methods: [\"POST\"], paths: [\"/accounts/7\"]}}]}",
     ] {

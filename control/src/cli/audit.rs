@@ -26,7 +26,7 @@ const MOST: &str = "1000";
 ///
 /// Each sidecar keeps a log of its decisions, chained by hashes, and sends it here. By default it records what is refused,
 /// what AUDIT policies match and what dry runs would decide otherwise; `audit_all_actions` of an AgentSecurityPolicy, or
-/// `pilotfish-proxy --audit all`, records everything. No payload, no query and no header is in it.
+/// `pilotfish-proxy --audit all`, records everything. -o wide has each refusal's sentence too. No payload, no query and no header is in it.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -189,7 +189,7 @@ fn table(found: &[Row], wide: bool, terminal: &Terminal, now: u64) -> String {
             caller(record).into(),
             record.action.as_str().into(),
             if record.what == AuditWhat::Erased { "" } else { record.policy.as_str() }.into(),
-            why(record).into(),
+            why(record, wide).into(),
         ];
         if wide {
             cells.extend([
@@ -225,11 +225,11 @@ fn caller(record: &AuditRecord) -> String {
     }
 }
 
-fn why(record: &AuditRecord) -> String {
+fn why(record: &AuditRecord, wide: bool) -> String {
     match (record.reason.as_str(), record.detail.as_str()) {
-        (reason, "") => reason.to_owned(),
         ("", detail) => detail.to_owned(),
-        (reason, detail) => format!("{reason}: {detail}"),
+        (reason, detail) if wide && !detail.is_empty() => format!("{reason}: {detail}"),
+        (reason, _) => reason.to_owned(),
     }
 }
 

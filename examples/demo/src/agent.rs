@@ -77,7 +77,9 @@ async fn answer(mut request: Request<Incoming>, serving: &Serving) -> Response<B
         "/stream" => stream::tokens(request.uri().query().unwrap_or_default()),
         "/ws" => websocket::accept(&mut request),
         "/book" => book(),
-        "/research" => research::ask(serving.sidecar_file.as_deref()).await,
+        "/research" => {
+            research::ask(serving.sidecar_file.as_deref(), request.uri().query().unwrap_or_default()).await
+        },
         _ => understand(request, who).await,
     };
     for (name, value) in [(AGENT_HEADER, &who.agent), (VERSION_HEADER, &who.version)] {

@@ -77,6 +77,7 @@ async fn carry_out(
     match job {
         Job::UseSidecar { .. } | Job::StopLoad => {}
         Job::Ask { target } => reports.send(client.ask(&target).await?).await?,
+        Job::Listen { target } => client.listen(&target, reports).await?,
         Job::WebSocket { target, say } => {
             reports.send(websocket::converse(client.outbound, &target, &say).await?).await?;
         }
@@ -121,6 +122,29 @@ impl Client {
         };
         let (reason, booking) = (field("pilotfish-reason"), field(BOOKING_HEADER));
         Ok(Report::Answer { status: head.status.as_u16(), reason, who, micros, arrivals, booking })
+    }
+
+    /// Reads a stream on a connection of its own until it ends or is cut.
+    async fn listen(&mut self, target: &Target, reports: &mpsc::Sender<Report>) -> Result<(), AnyError> {
+        let request = request(target)?.body(Empty::new())?;
+        let response = self.connect().await?.send_request(request).await?;
+        if response.status() != http::StatusCode::OK {
+            return Err(format!("the stream was answered with {}", response.status()).into());
+        }
+        let (mut body, mut pieces, mut cut) = (response.into_body(), 0, false);
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(_) if pieces == 0 => reports.send(Report::Begun).await?,
+                Ok(_) => {}
+                Err(_) => {
+                    // Whoever cuts a call cuts the other connections too.
+                    (cut, self.connection) = (true, None);
+                    break;
+                }
+            }
+            pieces += 1;
+        }
+        Ok(reports.send(Report::Over { pieces, cut }).await?)
     }
 
     async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, AnyError> {

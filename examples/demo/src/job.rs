@@ -34,6 +34,11 @@ pub enum Job {
         /// Where to.
         target: Target,
     },
+    /// One request whose answer is a stream: tells of its first piece, and later of its end, whatever that is.
+    Listen {
+        /// Where to.
+        target: Target,
+    },
     /// Open a WebSocket, send each text once the one before came back, close.
     WebSocket {
         /// Where to.
@@ -81,6 +86,15 @@ pub enum Report {
         arrivals: Vec<u64>,
         /// The number of the booking that was made.
         booking: Option<String>,
+    },
+    /// The first piece of a stream is there.
+    Begun,
+    /// A stream is over.
+    Over {
+        /// How many pieces came.
+        pieces: usize,
+        /// It was cut off: its sender did not end it.
+        cut: bool,
     },
     /// A WebSocket conversation ended well.
     Echo {

@@ -16,6 +16,7 @@ const RULES: &str = include_str!("../../agent-service-mesh.yaml");
 const SERVICES: &str = include_str!("../mesh/services.yaml");
 const CAPABILITIES: &str = include_str!("../mesh/capabilities.yaml");
 const PLACED: &str = include_str!("../mesh/placed.yaml");
+const POLICIES: &str = include_str!("../mesh/policies.yaml");
 const GPUS: &str = include_str!("../mesh/gpus.yaml");
 const RULES_FILE: &str = "agent-service-mesh.yaml";
 
@@ -271,6 +272,29 @@ impl Mesh {
         Ok(())
     }
 
+    /// The file with who may call whom, for `pilotfish apply`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn policies(&self) -> Result<String, Failure> {
+        self.write("policies.yaml", POLICIES)
+    }
+
+    /// Where everything of this run is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// As paths in what programs say begin with it, so that it can be left out.
+    pub fn folder_text(&self) -> String {
+        format!("{}/", self.folder.display())
+    }
+
+    /// What an agent's sidecar keeps.
+    pub fn state_of(&self, name: &str) -> PathBuf {
+        self.folder.join("state").join(name)
+    }
+
     /// Lets the agents go that the control plane started: they do not end with their node.
     ///
     /// # Errors
@@ -326,11 +350,15 @@ impl Mesh {
              target/release/pilotfish status --watch\n  \
              target/release/pilotfish agents --capability natural_language_understanding\n  \
              target/release/pilotfish placement explain painter\n  \
+             target/release/pilotfish apply -f {policies} --wait     # who may call whom\n  \
+             target/release/pilotfish authz matrix\n  \
+             target/release/pilotfish audit --denied\n  \
              ${{EDITOR:-vi}} {rules} && target/release/pilotfish apply -f {rules} --wait\n  \
              target/release/pilotfish ui\n\n\
              Ctrl-C ends it.",
             log = self.folder.join("access.log").display(),
             rules = rules.display(),
+            policies = self.folder.join("policies.yaml").display(),
         )
     }
 }

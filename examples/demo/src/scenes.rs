@@ -1,5 +1,6 @@
 //! What is shown, one function a row of the table. Each checks what it claims: a row that would be untrue is a failure.
 
+mod guarded;
 mod operate;
 mod placed;
 
@@ -90,6 +91,10 @@ pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<Show, Failu
     progress("a node, agents that the control plane starts there, one of them when it is asked for");
     let (placed, said) = stage.placed().await?;
     rows.extend(placed);
+    commands.extend(said);
+    progress("policies: what is refused and why, an agent that is cut off, and one edited byte of the record");
+    let (guarded, said) = stage.guarded().await?;
+    rows.extend(guarded);
     commands.extend(said);
     stage.mesh.children.all_alive()?;
     let cells = |row: Row| [row.asked, row.rule, row.went_to, row.status, row.time];

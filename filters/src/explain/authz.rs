@@ -92,12 +92,12 @@ pub fn explain(plan: &Plan, model: &Model, options: &CompileOptions, asking: &As
     };
     told.written = place(&told.by, &own, model);
     if let Some(principal) = asking.who.principal.filter(|_| governance.is_rbac()) {
-        let giving = match &told.permission {
-            Some(permission) => governance.roles_giving(principal, permission, &judgement.resource),
-            None => Vec::new(),
-        };
-        let roles = governance.roles_of(principal).into_iter();
-        told.roles = roles.map(|role| (role.to_owned(), giving.contains(&role))).collect();
+        // Without a need nothing was weighed: an AuthorizationPolicy refused before.
+        if let Some(permission) = &told.permission {
+            let giving = governance.roles_giving(principal, permission, &judgement.resource);
+            let roles = governance.roles_of(principal).into_iter();
+            told.roles = roles.map(|role| (role.to_owned(), giving.contains(&role))).collect();
+        }
     }
     told.advice = judgement.deny.is_some().then(|| advice(&told, asking)).flatten();
     told
@@ -140,7 +140,7 @@ fn says(policy: &AuthorizationPolicy, options: &CompileOptions, asking: &Asking<
             Ok(none) if none.is_empty() => {
                 says.rule.get_or_insert(at + 1);
             }
-            Ok(some) if near.as_ref().is_none_or(|(_, known)| some.len() < known.len()) => {
+            Ok(some) if near.as_ref().is_none_or(|(_, known)| distance(&some) < distance(known)) => {
                 near = Some((at + 1, some));
             }
             Ok(_) => {}
@@ -150,6 +150,12 @@ fn says(policy: &AuthorizationPolicy, options: &CompileOptions, asking: &Asking<
         .filter(|_| says.rule.is_none())
         .map(|(rule, misfits)| (rule, misfits.iter().map(|misfit| sentence(misfit, asking)).collect()));
     says
+}
+
+/// A rule that names the caller is nearer than one that names another: its author thought of this caller.
+fn distance(misfits: &[Misfit]) -> (usize, usize) {
+    let others = |misfit: &&Misfit| matches!(misfit.what.as_str(), "principal" | "namespace" | "service account");
+    (misfits.iter().filter(others).count(), misfits.len())
 }
 
 /// `method: it wants GET, and this is POST`

@@ -35,10 +35,14 @@ Examples:
 Prints:
   refused with 403 access-denied: GET / of default/chat, called by cluster.local/ns/default/agent/web
   no ALLOW rule lets cluster.local/ns/default/agent/web do GET /
-  by default/writers no rule (writers.yaml:2:1)
+  no rule of default/writers matches (writers.yaml:2:1)
 
   POLICY           ACTION  RULE  SAYS
-  default/writers  ALLOW      -  rule 1 nearly: method: it wants POST, and this is GET
+  default/writers  ALLOW      -  no rule fits, rule 1 nearly
+
+  default/writers rule 1 does not match:
+    method: it wants POST, and this is GET
+
   To allow it: add to an ALLOW policy for this agent the rule {from: [...], to: [...]}
 
 Exit code 1 when the call would be refused.")]
@@ -222,11 +226,13 @@ fn text(answer: &AuthzAnswer, question: &AuthzQuestion, terminal: &Terminal) -> 
     }
     match (answer.by.as_str(), &answer.written) {
         ("", _) => text.push_str("no policy is for this agent, so every agent of the mesh may call it\n"),
-        (by, Some(written)) => {
-            let _ = writeln!(text, "by {} ({})", clean(by), terminal.paint(Tone::Place, &clean(written)));
-        }
-        (by, None) => {
-            let _ = writeln!(text, "by {}", clean(by));
+        (by, written) => {
+            let by = match by.strip_suffix(" no rule") {
+                Some(policy) => format!("no rule of {} matches", clean(policy)),
+                None => format!("by {}", clean(by)),
+            };
+            let place = |written: &String| format!(" ({})", terminal.paint(Tone::Place, &clean(written)));
+            let _ = writeln!(text, "{by}{}", written.as_ref().map(place).unwrap_or_default());
         }
     }
     if let Some(asks) = &answer.asks {
@@ -291,12 +297,24 @@ fn policies(policies: &[AuthzPolicy], terminal: &Terminal) -> String {
         let says = match (&policy.broken, &policy.rule, &policy.near) {
             (Some(why), _, _) => Cell::toned(format!("cannot be enforced: {why}"), Tone::Bad),
             (None, Some(_), _) => Cell::from(format!("matches ({})", policy.written)),
-            (None, None, Some((rule, misfits))) => {
-                format!("rule {rule} nearly: {}", misfits.join("; ")).into()
-            }
+            (None, None, Some((rule, _))) => format!("no rule fits, rule {rule} nearly").into(),
             (None, None, None) => "it has no rules".into(),
         };
         table.row([policy.policy.as_str().into(), action.into(), rule.into(), says]);
     }
-    format!("\n{}", table.print(terminal))
+    format!("\n{}{}", table.print(terminal), nearly(policies))
+}
+
+/// What does not fit in the rules that nearly match, whole: columns are cut on a terminal.
+fn nearly(policies: &[AuthzPolicy]) -> String {
+    let near = |policy: &&AuthzPolicy| policy.rule.is_none() && policy.broken.is_none();
+    let mut text = String::new();
+    for policy in policies.iter().filter(near) {
+        let Some((rule, misfits)) = &policy.near else { continue };
+        let _ = write!(text, "\n{} rule {rule} does not match:\n", harmless(&policy.policy, false));
+        for misfit in misfits {
+            let _ = writeln!(text, "  {}", harmless(misfit, false));
+        }
+    }
+    if text.is_empty() { text } else { text + "\n" }
 }

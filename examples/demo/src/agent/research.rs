@@ -1,4 +1,4 @@
-//! `/research`: the agent asks another one through its sidecar. It is as most agents are: of what it was sent it passes
+//! `/research`: the agent asks another one through its sidecar, for `/` or what `?ask=/PATH` says. It is as most agents are: of what it was sent it passes
 //! nothing on, no trace header either.
 
 use std::path::Path;
@@ -14,14 +14,15 @@ use super::Body;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// 200 with what the other agent said, or 502.
-pub(super) async fn ask(sidecar_file: Option<&Path>) -> Response<Body> {
+/// What the other agent, or a sidecar on the way, said; 502 when nobody did.
+pub(super) async fn ask(sidecar_file: Option<&Path>, query: &str) -> Response<Body> {
+    let path = query.strip_prefix("ask=").unwrap_or("/");
     let asked = match sidecar_file {
-        Some(file) => other(file).await,
+        Some(file) => other(file, path).await,
         None => Err("no --sidecar-file".into()),
     };
     let (status, text) = match asked {
-        Ok(said) => (StatusCode::OK, said),
+        Ok(said) => said,
         Err(error) => (StatusCode::BAD_GATEWAY, Bytes::from(format!("{error}\n"))),
     };
     let mut response = Response::new(Full::new(text).boxed_unsync());
@@ -29,12 +30,12 @@ pub(super) async fn ask(sidecar_file: Option<&Path>) -> Response<Body> {
     response
 }
 
-async fn other(sidecar_file: &Path) -> Result<Bytes, AnyError> {
+async fn other(sidecar_file: &Path, path: &str) -> Result<(StatusCode, Bytes), AnyError> {
     let sidecar = std::fs::read_to_string(sidecar_file)?;
     let socket = TcpStream::connect(sidecar.trim()).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
     let connection = tokio::spawn(connection);
-    let request = Request::get("/")
+    let request = Request::get(path)
         .header("host", "agent-communication")
         .header("communication-pattern", "streaming")
         .body(Empty::<Bytes>::new())?;
@@ -43,8 +44,5 @@ async fn other(sidecar_file: &Path) -> Result<Bytes, AnyError> {
     let said = answer.into_body().collect().await?.to_bytes();
     drop(sender);
     let _ = connection.await;
-    if status != StatusCode::OK {
-        return Err(format!("the other agent answered {status}").into());
-    }
-    Ok(said)
+    Ok((status, said))
 }
