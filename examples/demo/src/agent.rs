@@ -79,7 +79,7 @@ async fn answer(mut request: Request<Incoming>, serving: &Serving) -> Response<B
         "/book" => book(),
         "/research" => {
             research::ask(serving.sidecar_file.as_deref(), request.uri().query().unwrap_or_default()).await
-        },
+        }
         _ => understand(request, who).await,
     };
     for (name, value) in [(AGENT_HEADER, &who.agent), (VERSION_HEADER, &who.version)] {

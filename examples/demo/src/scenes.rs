@@ -92,7 +92,9 @@ pub async fn all(mesh: &mut Mesh, progress: impl Fn(&str)) -> Result<Show, Failu
     let (placed, said) = stage.placed().await?;
     rows.extend(placed);
     commands.extend(said);
-    progress("policies: what is refused and why, an agent that is cut off, and one edited byte of the record");
+    progress(
+        "policies: what is refused and why, an agent that is cut off, and one edited byte of the record",
+    );
     let (guarded, said) = stage.guarded().await?;
     rows.extend(guarded);
     commands.extend(said);

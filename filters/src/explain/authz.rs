@@ -154,7 +154,8 @@ fn says(policy: &AuthorizationPolicy, options: &CompileOptions, asking: &Asking<
 
 /// A rule that names the caller is nearer than one that names another: its author thought of this caller.
 fn distance(misfits: &[Misfit]) -> (usize, usize) {
-    let others = |misfit: &&Misfit| matches!(misfit.what.as_str(), "principal" | "namespace" | "service account");
+    let others =
+        |misfit: &&Misfit| matches!(misfit.what.as_str(), "principal" | "namespace" | "service account");
     (misfits.iter().filter(others).count(), misfits.len())
 }
 

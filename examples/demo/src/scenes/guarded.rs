@@ -45,7 +45,11 @@ impl Stage<'_> {
 
     async fn may(&mut self) -> Result<Row, Failure> {
         let answer = self.ask(target(MESH_HOST, "/stream?tokens=3&gap_ms=5", &[STREAMING])).await?;
-        ensure(answer.status == 200 && answer.who.agent == GUARDED, "GET /stream, which is allowed", &answer)?;
+        ensure(
+            answer.status == 200 && answer.who.agent == GUARDED,
+            "GET /stream, which is allowed",
+            &answer,
+        )?;
         Ok(row("GET /stream, which the policies allow", &[answer]))
     }
 
@@ -159,7 +163,8 @@ impl Stage<'_> {
             let said = said + &String::from_utf8_lossy(&output.stderr);
             return Err(Failure::of(CONTROL, format!("an edited audit log passes as whole: {said}")));
         }
-        let line = "pilotfish audit verify edited     # a copy of the log, one byte of it changed".to_string();
+        let line =
+            "pilotfish audit verify edited     # a copy of the log, one byte of it changed".to_string();
         shown.push(Shown { line, output: said });
         Ok(shown)
     }
