@@ -2,6 +2,7 @@
 //! The only place where configuration types turn into runtime types.
 
 mod action;
+mod asked;
 mod authorizers;
 mod authz;
 mod block;
@@ -136,6 +137,7 @@ pub fn compile(
         &mut warnings,
     );
     let authorizers = authorizers::compile(model, &authz.policies.providers());
+    let questioned = asked::compile(&clusters, &options.namespace, &authorizers, &tokens, &credentials);
     Ok(Plan {
         routes: routes.table,
         by_capability: routes.by_capability,
@@ -145,6 +147,7 @@ pub fn compile(
         tokens,
         credentials,
         authorizers,
+        questioned,
         telemetry: telemetry.policies,
         telemetry_providers: telemetry.providers,
         own: model.sidecar(&options.namespace, &options.labels).map(Own::of).unwrap_or_default(),

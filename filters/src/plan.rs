@@ -1,5 +1,6 @@
 //! The plan: a configuration compiled for one sidecar, immutable, read by every request.
 
+mod asked;
 mod describe;
 mod egress;
 mod inbound;
@@ -31,6 +32,7 @@ use crate::telemetry::{Collector, TelemetryPolicy};
 use crate::tokens::TokenRules;
 use crate::verdict::{Deny, Reason};
 
+pub(crate) use asked::{Questioned, Service, host_and_port};
 pub use egress::Egress;
 pub(crate) use egress::NamedAddress;
 pub(crate) use inbound::InboundMtls;
@@ -55,6 +57,7 @@ pub struct Plan {
     pub(crate) tokens: TokenRules,
     pub(crate) credentials: Credentials,
     pub(crate) authorizers: Authorizers,
+    pub(crate) questioned: Questioned,
     pub(crate) own: Own,
     /// Of calls of the agent itself, and of calls to it.
     pub(crate) telemetry: [TelemetryPolicy; 2],
@@ -293,6 +296,7 @@ impl Default for Plan {
             tokens: TokenRules::default(),
             credentials: Credentials::default(),
             authorizers: Authorizers::default(),
+            questioned: Questioned::default(),
             own: Own::default(),
             telemetry: Default::default(),
             telemetry_providers: Box::default(),

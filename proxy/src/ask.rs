@@ -1,13 +1,15 @@
-//! Requests of the sidecar's own to services outside of the mesh: key sets, token endpoints, external authorizers. Bounded in time and
-//! size; TLS by the system's roots or a file; no redirects.
+//! Requests of the sidecar's own: key sets, token endpoints, external authorizers. Bounded in time and size; no redirects. A service that the
+//! mesh knows is reached as calls of the agent would be: its endpoints, its DestinationRule's TLS, mTLS to another sidecar. Whatever else is
+//! reached by DNS, with TLS by a file or by the system's roots.
 //!
 //! They are asked on the background's runtime, from any thread: so connections are kept for the whole process, and no worker waits
 //! for a handshake of theirs. Nothing is allocated before the first question.
 
 pub mod connection;
 mod kept;
+mod way;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,17 +17,19 @@ use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::{BodyExt, Full, Limited};
-use rustls::pki_types::ServerName;
+use pilotfish_filters::cluster::Outcome;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::server::Shared;
-use crate::tls::client::{TlsFiles, tls};
-use connection::{Connection, Service, USER_AGENT, cause};
-use kept::{Files, IDLE, Kept, Key};
+use connection::{USER_AGENT, cause};
+use kept::{Files, IDLE, Kept, Key, Open};
+use way::{Place, Way};
 
 /// Questions under way at a time, of the whole process.
 const AT_ONCE: usize = 64;
+/// Endpoints of a service of the mesh to which one question is tried to be connected.
+const ENDPOINTS: usize = 3;
 
 /// One question.
 #[derive(Debug)]
@@ -38,10 +42,22 @@ pub struct Question {
     pub timeout: Duration,
     /// The longest answer, bytes.
     pub longest: usize,
-    /// A file with the roots to trust (PEM) instead of the system's. Read when a connection is made, as `client`.
-    pub roots: Option<std::path::PathBuf>,
+    /// A file with the roots to trust (PEM), instead of those of the service's DestinationRule. Read when a connection is made, as
+    /// `client`.
+    pub roots: Option<PathBuf>,
     /// Files with a client certificate and its key (PEM).
-    pub client: Option<(std::path::PathBuf, std::path::PathBuf)>,
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// Roots where nobody else names any, instead of the system's.
+    pub usual_roots: Option<PathBuf>,
+    /// It has a secret in it, which only the service may see.
+    pub secret: bool,
+}
+
+impl Question {
+    /// This one: HTTP/1.1, trust as usual, nothing secret.
+    pub fn new(request: Request<Bytes>, timeout: Duration, longest: usize) -> Question {
+        Question { request, h2: false, timeout, longest, roots: None, client: None, usual_roots: None, secret: false }
+    }
 }
 
 /// Whence questions are asked.
@@ -87,13 +103,14 @@ pub async fn ask(shared: &Arc<Shared>, question: Question) -> Result<Response<By
     let shared = shared.clone();
     let task = background.spawn(async move {
         let _place = shared.asks.places.try_acquire().map_err(|_| {
-            format!("{AT_ONCE} questions to services outside of the mesh are under way already")
+            format!("{AT_ONCE} questions of the sidecar's own are under way already")
         })?;
-        let (key, request) = prepare(&question)?;
-        let answer = tokio::time::timeout(limit, answer(&shared, &key, request, question.longest)).await;
-        answer.unwrap_or_else(|_| {
+        let (place, request) = prepare(&question)?;
+        let mut key = None;
+        let answer = answer(&shared, &place, request, question.longest, &mut key);
+        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
             // The other end may have gone without a word.
-            shared.asks.kept().forget(&key);
+            key.iter().for_each(|key| shared.asks.kept().forget(key));
             Err(format!("no answer within {limit:?}"))
         })
     });
@@ -110,34 +127,66 @@ impl<T> Drop for Abandoned<T> {
     }
 }
 
+/// `key`: where it is being asked.
 async fn answer(
     shared: &Arc<Shared>,
-    key: &Key,
+    place: &Place,
     request: Request<Full<Bytes>>,
     longest: usize,
+    key: &mut Option<Key>,
 ) -> Result<Response<Bytes>, String> {
-    let asks = &shared.asks;
-    let kept = asks.kept().take(key);
-    if let Some(mut connection) = kept {
-        if connection.is_ready().await
-            && let Ok(response) = connection.send(request.clone()).await
-        {
-            return finish(shared, key, connection, response, longest).await;
+    let (mut tried, mut last) = (Vec::new(), None);
+    loop {
+        let mut way = Way::find(shared, place, &tried)?;
+        if let Some(why) = last.take_if(|_| way.endpoint().is_none_or(|endpoint| tried.contains(&endpoint))) {
+            return Err(why);
         }
-        // The service may have closed it before it saw the question.
-        asks.kept().forget(key);
+        *key = Some(way.key.clone());
+        let began = shared.clock.now();
+        let kept = shared.asks.kept().take(&way.key, shared.tls.live.version());
+        if let Some(mut open) = kept {
+            if open.connection.is_ready().await
+                && let Ok(response) = open.connection.send(request.clone()).await
+            {
+                way.record(&shared.clock, began, Outcome::Answered(response.status().as_u16()));
+                return finish(shared, &way.key, open, response, longest).await;
+            }
+            // The service may have closed it before it saw the question.
+            shared.asks.kept().forget(&way.key);
+        }
+        // Read before: what changes meanwhile is not what was trusted.
+        let trust = shared.tls.live.version();
+        let connection = match way.connect(shared).await {
+            Ok(connection) => connection,
+            Err(why) => {
+                way.record(&shared.clock, began, Outcome::Unreachable);
+                tried.extend(way.endpoint());
+                if tried.is_empty() || tried.len() >= ENDPOINTS {
+                    return Err(why);
+                }
+                last = Some(why);
+                continue;
+            }
+        };
+        let mut open = Open::new(connection, trust);
+        return match open.connection.send(request).await {
+            Ok(response) => {
+                way.record(&shared.clock, began, Outcome::Answered(response.status().as_u16()));
+                finish(shared, &way.key, open, response, longest).await
+            }
+            Err(error) => {
+                way.record(&shared.clock, began, Outcome::Reset);
+                Err(cause(&error))
+            }
+        };
     }
-    let service = Service { host: &key.host, port: key.port, tls: secure(key)?, h2: key.h2 };
-    let mut connection = Connection::open(&shared.dns, &service).await?;
-    let response = connection.send(request).await.map_err(|error| cause(&error))?;
-    finish(shared, key, connection, response, longest).await
 }
 
 /// Reads the answer's body; keeps the connection if it can be used again.
 async fn finish(
     shared: &Arc<Shared>,
     key: &Key,
-    mut connection: Connection,
+    mut open: Open,
     response: Response<hyper::body::Incoming>,
     longest: usize,
 ) -> Result<Response<Bytes>, String> {
@@ -155,15 +204,15 @@ async fn finish(
         }
     }
     // After `connection: close` it never is.
-    if tokio::time::timeout(Duration::from_millis(100), connection.is_ready()).await == Ok(true) {
-        keep(shared, key.clone(), connection);
+    if tokio::time::timeout(Duration::from_millis(100), open.connection.is_ready()).await == Ok(true) {
+        keep(shared, key.clone(), open);
     }
     Ok(Response::from_parts(head, collected.to_bytes()))
 }
 
-fn keep(shared: &Arc<Shared>, key: Key, connection: Connection) {
+fn keep(shared: &Arc<Shared>, key: Key, open: Open) {
     let mut kept = shared.asks.kept();
-    kept.put(key, connection);
+    kept.put(key, open);
     if !std::mem::replace(&mut kept.swept, true) {
         let shared = shared.clone();
         tokio::spawn(async move {
@@ -180,7 +229,7 @@ fn keep(shared: &Arc<Shared>, key: Key, connection: Connection) {
 }
 
 /// Where a question goes, and how it is written there.
-fn prepare(question: &Question) -> Result<(Key, Request<Full<Bytes>>), String> {
+fn prepare(question: &Question) -> Result<(Place, Request<Full<Bytes>>), String> {
     let uri = question.request.uri();
     let https = match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTPS => true,
@@ -193,12 +242,14 @@ fn prepare(question: &Question) -> Result<(Key, Request<Full<Bytes>>), String> {
     if host.is_empty() || authority.as_str().contains('@') {
         return Err("its URI has to have a host, and no user".into());
     }
-    let files = Files { roots: question.roots.clone(), client: question.client.clone() };
-    let key = Key {
+    let place = Place {
         host: host.to_ascii_lowercase().into(),
         port: authority.port_u16().unwrap_or(if https { 443 } else { 80 }),
         h2: question.h2,
-        secure: https.then_some(files),
+        https,
+        files: Files { roots: question.roots.clone(), client: question.client.clone() },
+        usual_roots: question.usual_roots.clone(),
+        secret: question.secret,
     };
     let mut request = question.request.clone().map(Full::new);
     request.headers_mut().entry(header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
@@ -211,26 +262,12 @@ fn prepare(question: &Question) -> Result<(Key, Request<Full<Bytes>>), String> {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().map_err(|_| "its path is no path of a URI".to_owned())?;
     }
-    Ok((key, request))
+    Ok((place, request))
 }
 
 /// A URI without its query, which may be secret.
 fn shown(uri: &http::Uri) -> String {
     uri.to_string().split('?').next().unwrap_or_default().to_owned()
-}
-
-fn secure(key: &Key) -> Result<Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>, String> {
-    let Some(files) = &key.secure else { return Ok(None) };
-    let name = ServerName::try_from(String::from(&*key.host))
-        .map_err(|_| format!("{:?} is no name that a certificate could have", key.host))?;
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let files = TlsFiles {
-        certificate: files.roots.as_deref().map(text),
-        client_certificate: files.client.as_ref().map(|(chain, _)| text(chain)),
-        client_key: files.client.as_ref().map(|(_, key)| text(key)),
-    };
-    let config = tls(&files, key.h2).map_err(|(_, why)| why)?;
-    Ok(Some((config, name)))
 }
 
 #[cfg(test)]

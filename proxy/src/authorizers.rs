@@ -183,12 +183,10 @@ fn question(authorizer: &Authorizer, request: Request<Bytes>) -> Question {
     let tls = &authorizer.tls;
     let both = |(chain, key): &(String, String)| (PathBuf::from(chain), PathBuf::from(key));
     Question {
-        request,
         h2: matches!(authorizer.protocol, Protocol::Grpc { .. }),
-        timeout: authorizer.timeout,
-        longest: LONGEST,
         roots: tls.ca_certificates.as_ref().map(PathBuf::from),
         client: tls.client.as_ref().map(both),
+        ..Question::new(request, authorizer.timeout, LONGEST)
     }
 }
 

@@ -94,6 +94,11 @@ pub struct Settings {
     #[arg(long, env = "PILOTFISH_DEFAULT_DENY")]
     pub default_deny: bool,
 
+    /// Root certificates (PEM) to trust when the keys of token issuers are fetched (RequestAuthentication's `jwksUri`). The `tls` of a
+    /// DestinationRule for an issuer's host goes before it. [default: the system's]
+    #[arg(long, env = "PILOTFISH_ISSUER_CA", value_name = "PATH")]
+    pub issuer_ca: Option<PathBuf>,
+
     /// A label of this workload, for `sourceLabels`. Repeat it, or separate several by commas.
     #[arg(long = "label", env = "PILOTFISH_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     pub labels: Vec<(String, String)>,

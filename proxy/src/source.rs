@@ -276,6 +276,7 @@ impl Publisher {
         self.trust_domain = options.trust_domain;
         self.graveyard.push(self.shared.snapshots.publish(Arc::new(snapshot)));
         self.shared.starts.look();
+        self.shared.tokens.look();
         self.bury();
         Ok(())
     }

@@ -53,8 +53,12 @@ impl Tokens {
         }
         *known = next;
         drop(known);
-        self.bell.notify_one();
         Issuers(of_rules.into())
+    }
+
+    /// The plan of the last [`Tokens::follow`] serves from now on, so its issuers are asked as it says.
+    pub fn look(&self) {
+        self.bell.notify_one();
     }
 
     /// Changes whenever any issuer's keys do.

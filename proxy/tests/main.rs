@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod access_log;
+mod asked;
 mod audit;
 mod authorizers;
 mod authz;

@@ -27,11 +27,12 @@ object! {
 
     /// An authorizer that speaks gRPC.
     struct GrpcAuthorizerSpec<'n> "GrpcAuthorizer" {
-        /// Its host: a name of DNS or an address.
+        /// Its host: a service of the mesh (a ServiceEntry's, or an agent's), which is reached as calls to it are, by its endpoints and
+        /// its DestinationRule's `tls`; else a name of DNS or an address. `NAMESPACE/HOST` too, as in Istio's MeshConfig.
         service = "service": Text<'n>, required;
         /// Its port.
         port = "port": Int<'n>, required;
-        /// It speaks TLS.
+        /// It speaks TLS. Files that are named here go before the DestinationRule's.
         tls = "tls": OtlpTlsSpec<'n>;
         /// Sent along with every question, as `context_extensions`.
         context_extensions = "contextExtensions": TextMap<'n>;
@@ -39,11 +40,12 @@ object! {
 
     /// An authorizer that speaks HTTP.
     struct HttpAuthorizerSpec<'n> "HttpAuthorizer" {
-        /// Its host: a name of DNS or an address.
+        /// Its host: a service of the mesh (a ServiceEntry's, or an agent's), which is reached as calls to it are, by its endpoints and
+        /// its DestinationRule's `tls`; else a name of DNS or an address. `NAMESPACE/HOST` too, as in Istio's MeshConfig.
         service = "service": Text<'n>, required;
         /// Its port.
         port = "port": Int<'n>, required;
-        /// It speaks TLS.
+        /// It speaks TLS. Files that are named here go before the DestinationRule's.
         tls = "tls": OtlpTlsSpec<'n>;
         /// Written before the call's path.
         path_prefix = "pathPrefix": Text<'n>;

@@ -71,7 +71,8 @@ object! {
 
     /// OAuth 2.0 client credentials.
     struct OAuth2Spec<'n> "OAuth2Client" {
-        /// The token endpoint; `https`.
+        /// The token endpoint; `https`. A host and port that a ServiceEntry or an agent has are reached as calls to them are: by its
+        /// endpoints, by mTLS or its DestinationRule's `tls`.
         token_url = "tokenUrl": Text<'n>, required;
         /// The client's id.
         client_id = "clientId": Text<'n>, required;
@@ -84,7 +85,8 @@ object! {
         /// How the client proves itself: `header` (HTTP Basic, the default, as RFC 6749 asks for) or `body` (`client_id` and
         /// `client_secret` in the form).
         auth_style = "authStyle": One<'n, AuthStyleWord>;
-        /// A file with the root certificates of the token endpoint (PEM; the system's roots by default).
+        /// A file with the root certificates of the token endpoint (PEM; by default those of its DestinationRule, else the
+        /// system's).
         ca_certificates = "caCertificates": Text<'n>;
         /// For one request to the token endpoint, 1ms to 1m (5s by default). The first call waits so long.
         timeout = "timeout": Time<'n>;
@@ -94,7 +96,8 @@ object! {
 
     /// RFC 8693 token exchange.
     struct ExchangeSpec<'n> "TokenExchange" {
-        /// The token endpoint; `https`.
+        /// The token endpoint; `https`. A host and port that a ServiceEntry or an agent has are reached as calls to them are: by its
+        /// endpoints, by mTLS or its DestinationRule's `tls`.
         token_url = "tokenUrl": Text<'n>, required;
         /// The file that has the token to exchange. By default it is the valid token that the inbound call brought which the agent
         /// serves, by RequestAuthentication; a call that belongs to no such call, or not certainly to one, is refused.
@@ -119,7 +122,8 @@ object! {
         client_secret_file = "clientSecretFile": Text<'n>;
         /// How the client proves itself: `header` (the default) or `body`.
         auth_style = "authStyle": One<'n, AuthStyleWord>;
-        /// A file with the root certificates of the token endpoint (PEM; the system's roots by default).
+        /// A file with the root certificates of the token endpoint (PEM; by default those of its DestinationRule, else the
+        /// system's).
         ca_certificates = "caCertificates": Text<'n>;
         /// For one request to the token endpoint, 1ms to 1m (5s by default). The first call waits so long.
         timeout = "timeout": Time<'n>;

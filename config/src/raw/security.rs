@@ -155,7 +155,8 @@ object! {
         issuer = "issuer": Text<'n>;
         /// `aud`, any one.
         audiences = "audiences": List<Text<'n>>;
-        /// Where the keys are.
+        /// Where the keys are. A host and port that a ServiceEntry or an agent has are reached as calls to them are (by its endpoints, by mTLS
+        /// or its DestinationRule's `tls`); others by DNS, with the roots of `--issuer-ca` or the system's.
         jwks_uri = "jwksUri": Text<'n>;
         /// Old spelling of `jwksUri`.
         jwks_uri_old = "jwks_uri": Text<'n>, deprecated("jwksUri");

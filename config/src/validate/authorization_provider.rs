@@ -14,7 +14,7 @@ use crate::raw::{
 use crate::units::print_duration;
 use crate::yaml::clip_text;
 
-use super::check::{Cx, fqdn};
+use super::check::{Cx, fqdn, is_dns_label};
 use super::headers::is_header_name;
 
 /// Ours: nobody waits for Istio's 600 s.
@@ -132,9 +132,11 @@ fn added(cx: &mut Cx<'_>, map: Option<&TextMap<'_>>) -> Vec<(String, String)> {
     added
 }
 
-/// A name of DNS or an address.
+/// A name or an address; `NAMESPACE/NAME` as Istio has it, whose namespace says nothing here: a host is one service, whoever names it.
 fn host(cx: &mut Cx<'_>, text: Text<'_>) -> String {
-    let bare = text.value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text.value);
+    let host = text.value.split_once('/').filter(|(namespace, _)| is_dns_label(namespace));
+    let host = host.map_or(text.value, |(_, host)| host);
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     if bare.parse::<IpAddr>().is_err() && fqdn(bare).is_err() {
         let message = format!("`{}` is not a host", clip_text(text.value));
         let hint = "a name such as `authorizer.example.com` or an address; the port stands in `port`";

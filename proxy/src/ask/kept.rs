@@ -1,6 +1,8 @@
 //! Connections that are kept for the next question to the same service.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,13 +16,36 @@ const MOST_TO_ONE: usize = 8;
 /// Kept connections in all.
 const MOST: usize = 64;
 
+/// A connection to another sidecar is not used for longer: by then its certificate may have ended.
+const OLD: Duration = Duration::from_secs(300);
+
 /// Whose connection it is, and what it proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Key {
-    pub host: Box<str>,
-    pub port: u16,
+    pub to: To,
     pub h2: bool,
-    pub secure: Option<Files>,
+    pub proof: Proof,
+}
+
+/// Where a connection goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum To {
+    /// To a host and port, by DNS.
+    Name(Box<str>, u16),
+    Address(SocketAddr),
+    Unix(Box<Path>),
+}
+
+/// What the other end proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Proof {
+    Nothing,
+    /// That it has this name, by these files.
+    Files(Files, Box<str>),
+    /// That it has this name, by the settings of a DestinationRule with this digest.
+    Settings([u8; 32], Box<str>),
+    /// That it is the sidecar with this SPIFFE ID, or with one of those besides.
+    Mesh(Box<str>, Box<[Arc<str>]>),
 }
 
 /// The files that TLS goes by.
@@ -30,29 +55,52 @@ pub(super) struct Files {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
+/// A connection, and under what trust it was made.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub connection: Connection,
+    made: Instant,
+    /// The version of this sidecar's identity and trust.
+    trust: u64,
+}
+
+impl Open {
+    /// A new one.
+    pub fn new(connection: Connection, trust: u64) -> Open {
+        Open { connection, made: Instant::now(), trust }
+    }
+
+    /// Whether a question may go on it now. Trust in other sidecars may end at any time, that in others only where files change.
+    fn is_good(&self, proof: &Proof, trust: u64) -> bool {
+        !matches!(proof, Proof::Mesh(..)) || (self.trust == trust && self.made.elapsed() < OLD)
+    }
+}
+
 /// All of them; the one that was used last is last.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    all: Vec<(Key, Connection, Instant)>,
+    all: Vec<(Key, Open, Instant)>,
     /// Somebody closes what is idle.
     pub swept: bool,
 }
 
 impl Kept {
-    /// One to use; of HTTP/2 a share of it.
-    pub fn take(&mut self, key: &Key) -> Option<Connection> {
+    /// One to use under the present trust; of HTTP/2 a share of it.
+    pub fn take(&mut self, key: &Key, trust: u64) -> Option<Open> {
+        self.all.retain(|(kept, open, _)| kept != key || open.is_good(&kept.proof, trust));
         let at = self.all.iter().rposition(|(kept, ..)| kept == key)?;
         match &mut self.all[at] {
-            (_, Connection::Http2(requests), used) => {
+            (_, Open { connection: Connection::Http2(requests), made, trust }, used) => {
                 *used = Instant::now();
-                Some(Connection::Http2(requests.clone()))
+                let connection = Connection::Http2(requests.clone());
+                Some(Open { connection, made: *made, trust: *trust })
             }
             _ => Some(self.all.remove(at).1),
         }
     }
 
     /// A connection that can carry another question.
-    pub fn put(&mut self, key: Key, connection: Connection) {
+    pub fn put(&mut self, key: Key, open: Open) {
         let most = if key.h2 { 1 } else { MOST_TO_ONE };
         if self.all.iter().filter(|(kept, ..)| *kept == key).count() >= most {
             return;
@@ -60,7 +108,7 @@ impl Kept {
         if self.all.len() >= MOST {
             self.all.remove(0);
         }
-        self.all.push((key, connection, Instant::now()));
+        self.all.push((key, open, Instant::now()));
     }
 
     /// A shared connection turned out to be of no use.

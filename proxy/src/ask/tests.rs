@@ -1,5 +1,6 @@
 //! Questions to real services on loopback, asked as a worker asks: from another runtime than the connections'.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
@@ -35,14 +36,7 @@ impl resolve::Lookup for Loopback {
 }
 
 fn question(uri: &str) -> Question {
-    Question {
-        request: Request::post(uri).body(Bytes::from_static(b"x=1")).unwrap(),
-        h2: false,
-        timeout: PATIENCE,
-        longest: 1000,
-        roots: None,
-        client: None,
-    }
+    Question::new(Request::post(uri).body(Bytes::from_static(b"x=1")).unwrap(), PATIENCE, 1000)
 }
 
 /// Asks from a runtime of its own, which ends afterwards.

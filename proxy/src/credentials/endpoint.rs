@@ -133,12 +133,9 @@ async fn obtain(
     let body = Bytes::copy_from_slice(form.text.as_bytes());
     let request = request.body(body).map_err(|error| error.to_string())?;
     let question = Question {
-        request,
-        h2: false,
-        timeout: endpoint.timeout,
-        longest: LONGEST,
         roots: endpoint.ca_certificates.as_deref().map(Into::into),
-        client: None,
+        secret: !credential.insecure,
+        ..Question::new(request, endpoint.timeout, LONGEST)
     };
     let answer = ask(shared, question).await;
     let answer = answer.and_then(|answer| token(&answer, &form.secrets));

@@ -42,7 +42,7 @@ impl Outside {
             .map_err(|_| Error::General(format!("{name:?} is no name that a certificate could have")))
     }
 
-    pub(super) fn client(&self, protocol: Protocol) -> Arc<ClientConfig> {
+    pub(crate) fn client(&self, protocol: Protocol) -> Arc<ClientConfig> {
         match protocol {
             Protocol::Http1 => self.http1.clone(),
             Protocol::Http2 => self.http2.clone(),

@@ -115,7 +115,8 @@ async fn get(shared: &Arc<Shared>, uri: &str, timeout: Duration) -> Result<Bytes
         .header(header::ACCEPT, "application/jwk-set+json, application/json")
         .body(Bytes::new())
         .map_err(|_| "it is not a URI".to_owned())?;
-    let question = Question { request, h2: false, timeout, longest: LARGEST, roots: None, client: None };
+    let usual_roots = shared.settings.issuer_ca.clone();
+    let question = Question { usual_roots, ..Question::new(request, timeout, LARGEST) };
     let answer = ask(shared, question).await?;
     if answer.status() != StatusCode::OK {
         return Err(format!("it answers {}", answer.status().as_u16()));
