@@ -56,7 +56,16 @@ pub struct Question {
 impl Question {
     /// This one: HTTP/1.1, trust as usual, nothing secret.
     pub fn new(request: Request<Bytes>, timeout: Duration, longest: usize) -> Question {
-        Question { request, h2: false, timeout, longest, roots: None, client: None, usual_roots: None, secret: false }
+        Question {
+            request,
+            h2: false,
+            timeout,
+            longest,
+            roots: None,
+            client: None,
+            usual_roots: None,
+            secret: false,
+        }
     }
 }
 
@@ -102,9 +111,11 @@ pub async fn ask(shared: &Arc<Shared>, question: Question) -> Result<Response<By
     let limit = question.timeout;
     let shared = shared.clone();
     let task = background.spawn(async move {
-        let _place = shared.asks.places.try_acquire().map_err(|_| {
-            format!("{AT_ONCE} questions of the sidecar's own are under way already")
-        })?;
+        let _place = shared
+            .asks
+            .places
+            .try_acquire()
+            .map_err(|_| format!("{AT_ONCE} questions of the sidecar's own are under way already"))?;
         let (place, request) = prepare(&question)?;
         let mut key = None;
         let answer = answer(&shared, &place, request, question.longest, &mut key);

@@ -44,7 +44,10 @@ async fn an_authorizer_beside_a_sidecar_is_asked_by_mtls_and_no_other() {
             let answer = ask(guarded.inbound, client(), &get("/a")).await.unwrap();
             let expected = if good { "HTTP/1.1 200" } else { "HTTP/1.1 403" };
             assert!(answer.starts_with(expected), "{answer}");
-            assert!(good || answer.contains("authorizer-unavailable") && answer.contains("not spiffe"), "{answer}");
+            assert!(
+                good || answer.contains("authorizer-unavailable") && answer.contains("not spiffe"),
+                "{answer}"
+            );
             assert_eq!(authorizer.requests().len(), if good { n } else { 3 });
         }
         let handshakes = "pilotfish_tls_handshakes_total{direction=\"inbound\",result=\"ok\"}";
@@ -62,7 +65,8 @@ async fn an_endpoint_that_is_gone_is_not_the_end() {
         + &checked("http: { service: mesh-ns/authz.test, port: 80 }");
     let guarded = sidecar().app(agent.addr()).yaml("a.yaml", yaml).start();
     for _ in 0..10 {
-        let answer = H1::connect(guarded.inbound).await.patience(PATIENCE).get("x.test", "/a", &[]).await.unwrap();
+        let answer =
+            H1::connect(guarded.inbound).await.patience(PATIENCE).get("x.test", "/a", &[]).await.unwrap();
         assert_eq!(answer.status(), 200, "{}", answer.text());
     }
     assert_eq!(authorizer.requests().len(), 10);
@@ -109,7 +113,8 @@ async fn status_with(sidecar: &Sidecar, token: &str) -> u16 {
     let began = Instant::now();
     loop {
         let status = call(sidecar, token).await.status();
-        let looks = ["good", "failed"].map(|result| format!("pilotfish_key_set_fetches_total{{result=\"{result}\"}}"));
+        let looks = ["good", "failed"]
+            .map(|result| format!("pilotfish_key_set_fetches_total{{result=\"{result}\"}}"));
         let looks = metric(sidecar, &looks[0]).await + metric(sidecar, &looks[1]).await;
         if status == 200 || looks > 0 || began.elapsed() > PATIENCE {
             return status;
@@ -120,7 +125,8 @@ async fn status_with(sidecar: &Sidecar, token: &str) -> u16 {
 
 #[tokio::test]
 async fn an_issuer_is_believed_by_its_destination_rule_or_by_the_flag() {
-    let (agent, signer, folder) = (Origin::plain().await, Signer::new("ES256", "k"), tempfile::tempdir().unwrap());
+    let (agent, signer, folder) =
+        (Origin::plain().await, Signer::new("ES256", "k"), tempfile::tempdir().unwrap());
     let (port, asked, ca) = https(&folder, "idp.test", key_set([&signer]).to_string(), true).await;
     let own = ca.issue(&Leaf::of("spiffe://outside/client")).write(folder.path(), "own");
     let others = folder.path().join("others.pem");
@@ -138,7 +144,8 @@ async fn an_issuer_is_believed_by_its_destination_rule_or_by_the_flag() {
     let client = format!("clientCertificate: {}, privateKey: {}", own.chain.display(), own.key.display());
     let mutual = trusting(&format!("mode: MUTUAL, caCertificates: {roots}, {client}"));
     let other = trusting(&format!("mode: MUTUAL, caCertificates: {others}, {client}"));
-    let named = trusting(&format!("mode: MUTUAL, caCertificates: {roots}, subjectAltNames: [else.test], {client}"));
+    let named =
+        trusting(&format!("mode: MUTUAL, caCertificates: {roots}, subjectAltNames: [else.test], {client}"));
     let without = trusting(&format!("mode: SIMPLE, caCertificates: {roots}"));
     for (name, tls, flag, status) in [
         ("MUTUAL by its own authority", &*mutual, None, 200),
@@ -159,8 +166,11 @@ async fn an_issuer_is_believed_by_its_destination_rule_or_by_the_flag() {
     // Where no rule says, the flag's roots are taken.
     let (port, asked, ca) = https(&folder, "idp.test", key_set([&signer]).to_string(), false).await;
     std::fs::write(&roots, ca.root_pem()).unwrap();
-    let sidecar =
-        sidecar().app(agent.addr()).yaml("a.yaml", idp(port) + &rule(200)).args(&["--issuer-ca", &roots]).start();
+    let sidecar = sidecar()
+        .app(agent.addr())
+        .yaml("a.yaml", idp(port) + &rule(200))
+        .args(&["--issuer-ca", &roots])
+        .start();
     assert_eq!(status_with(&sidecar, &signer.token(&claims(json!({})))).await, 200);
     assert!(asked.load(SeqCst) > 0);
 }
@@ -196,7 +206,8 @@ async fn a_token_endpoint_is_told_the_secret_only_when_it_is_verified() {
         );
         let yaml = idp(port) + tls + &service("api.test", api.port()) + &credential;
         let sidecar = sidecar().yaml("a.yaml", yaml).start();
-        let answer = H1::connect(sidecar.outbound).await.patience(PATIENCE).get("api.test", "/", &[]).await.unwrap();
+        let answer =
+            H1::connect(sidecar.outbound).await.patience(PATIENCE).get("api.test", "/", &[]).await.unwrap();
         assert_eq!(answer.status(), status, "{name}: {}", answer.text());
         assert_eq!(asked.load(SeqCst) > before, status == 200, "{name}");
         assert!(!answer.text().contains("s3cret"));
@@ -212,7 +223,8 @@ async fn a_token_endpoint_is_told_the_secret_only_when_it_is_verified() {
                  oauth2: {{ tokenUrl: \"http://localhost/token\", clientId: me, clientSecretFile: {secret} }}\n"
             );
         let sidecar = sidecar().yaml("a.yaml", yaml).start();
-        let answer = H1::connect(sidecar.outbound).await.patience(PATIENCE).get("api.test", "/", &[]).await.unwrap();
+        let answer =
+            H1::connect(sidecar.outbound).await.patience(PATIENCE).get("api.test", "/", &[]).await.unwrap();
         assert_eq!(answer.status(), status, "{}", answer.text());
         assert!(status == 200 || answer.text().contains("a secret in plaintext"), "{}", answer.text());
     }

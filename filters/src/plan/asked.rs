@@ -27,9 +27,10 @@ impl Plan {
         match services.iter().find(|service| service.port == port && *service.host == *host) {
             Some(service) => service.cluster.map(|id| self.cluster(id)),
             // An address that only an answer names, such as the `jwks_uri` of OpenID Connect Discovery: it is asked rarely.
-            None => self.clusters.iter().find(|cluster| {
-                cluster.port == port && cluster.subset.is_none() && *cluster.host == *host
-            }),
+            None => self
+                .clusters
+                .iter()
+                .find(|cluster| cluster.port == port && cluster.subset.is_none() && *cluster.host == *host),
         }
     }
 }

@@ -75,7 +75,10 @@ impl Way {
         };
         let to = address(lease.endpoint());
         if proof == Proof::Nothing && place.secret && !to.stays_here() {
-            return Err(format!("the service {} of the mesh would be told a secret in plaintext", cluster.name));
+            return Err(format!(
+                "the service {} of the mesh would be told a secret in plaintext",
+                cluster.name
+            ));
         }
         Ok(Way { key: place.key(to, proof), config, lease: Some(lease) })
     }
@@ -107,7 +110,8 @@ impl Way {
             }
             Proof::Mesh(expected, others) => {
                 of_mesh = move |chain: Option<&[CertificateDer<'_>]>| {
-                    let peer = peer_of(chain, &shared.tls.live, Usage::Server).map_err(|why| why.to_string())?;
+                    let peer =
+                        peer_of(chain, &shared.tls.live, Usage::Server).map_err(|why| why.to_string())?;
                     match is_one_of(&peer.id, expected, others) {
                         true => Ok(()),
                         false => Err(format!("it is {}, not {expected}", peer.id)),
