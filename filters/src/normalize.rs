@@ -51,18 +51,48 @@ pub fn normalize(path: &str, how: Normalization) -> Result<Cow<'_, str>, &'stati
     Ok(if normal == path { Cow::Borrowed(path) } else { Cow::Owned(normal) })
 }
 
-/// The path as the most obliging origin would read it: `;params` cut, everything decoded that [`Normalization`] knows, dots resolved,
-/// slashes merged. With it whether it had a `..`. `None`: it is the path itself.
-pub fn loosest(path: &str) -> Option<(String, bool)> {
+/// What origins may make of a path besides what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loose {
+    /// Each another path than the one that is sent.
+    pub readings: Vec<String>,
+    /// Whether one of them came by a `..`.
+    pub climbs: bool,
+}
+
+/// The path as obliging origins would read it: everything decoded, however often it was encoded, `;params` and what an encoded `?` begins
+/// cut or not, before or after that, dots resolved before or after slashes are merged. `None`: all read what it is.
+pub fn loosest(path: &str) -> Option<Loose> {
     let odd = odd(path.as_bytes());
     if odd == Odd::default() || !path.starts_with('/') {
         return None;
     }
-    let decoded = decode(path, true);
-    let plain = if odd.semicolon { without_parameters(&decoded) } else { decoded };
-    let (resolved, climbs) = resolve(&plain);
-    let loose = merged(&resolved);
-    (loose != path).then_some((loose, climbs))
+    let decoded = decode_all(path);
+    let mut plain = vec![decoded];
+    if plain[0].contains([';', '?', '#', '\0']) {
+        plain.push(without_parameters(&plain[0]));
+        if odd.semicolon {
+            plain.push(decode_all(&without_parameters(path)));
+        }
+    }
+    let mut loose = Loose { readings: Vec::new(), climbs: false };
+    for plain in plain {
+        let (resolved, climbs) = resolve(&plain);
+        loose.read(path, merged(&resolved));
+        if climbs {
+            loose.climbs = true;
+            loose.read(path, merged(&resolve(&merged(&plain)).0));
+        }
+    }
+    (!loose.readings.is_empty()).then_some(loose)
+}
+
+impl Loose {
+    fn read(&mut self, path: &str, reading: String) {
+        if reading != path && !self.readings.contains(&reading) {
+            self.readings.push(reading);
+        }
+    }
 }
 
 /// What a path has that may be read in several ways.
@@ -114,6 +144,28 @@ fn decode(path: &str, slashes: bool) -> String {
     decoded
 }
 
+/// Everything decoded, until there is nothing left to decode: escapes of escapes, and the overlong forms of ASCII in UTF-8 too. `\` as `/`.
+fn decode_all(path: &str) -> String {
+    let mut decoded = Vec::with_capacity(path.len());
+    for byte in path.bytes() {
+        decoded.push(byte);
+        // What an escape stands for may be the end of another one.
+        while let Some((taken, byte)) = decoded_end(&decoded) {
+            decoded.truncate(decoded.len() - taken);
+            decoded.push(byte);
+        }
+    }
+    String::from_utf8_lossy(&decoded).replace('\\', "/")
+}
+
+/// What the end of a text stands for, and how many bytes that is.
+fn decoded_end(text: &[u8]) -> Option<(usize, u8)> {
+    match text {
+        [.., first @ (0xc0 | 0xc1), second @ 0x80..=0xbf] => Some((2, (first & 1) << 6 | second & 0x3f)),
+        _ => Some((3, escaped(text.last_chunk::<3>()?)?)),
+    }
+}
+
 /// The byte that an escape at the beginning stands for.
 fn escaped(text: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = text else { return None };
@@ -162,8 +214,9 @@ fn merged(path: &str) -> String {
     merged
 }
 
-/// Each segment to its first `;`.
+/// Up to a `?`, a `#` or a NUL, and each segment to its first `;`.
 fn without_parameters(path: &str) -> String {
+    let path = path.split(['?', '#', '\0']).next().unwrap_or_default();
     let mut plain = String::with_capacity(path.len());
     for (number, segment) in path.split('/').enumerate() {
         if number > 0 {

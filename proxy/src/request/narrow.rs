@@ -88,11 +88,14 @@ fn list(head: &RequestHead, call: &Call) -> Option<List> {
         _ if head.method != Method::GET => return None,
         _ => {}
     }
-    // As the most obliging agent would read it.
+    // As any obliging agent would read it.
     let loose = loosest(head.path());
-    let path =
-        loose.as_ref().map_or(head.path(), |(path, _)| path).trim_end_matches('/').to_ascii_lowercase();
-    let ends = |ends: &[&str]| ends.iter().any(|end| path.ends_with(end));
+    let readings = loose.iter().flat_map(|loose| loose.readings.iter().map(String::as_str));
+    let paths: Vec<String> = std::iter::once(head.path())
+        .chain(readings)
+        .map(|path| path.trim_end_matches('/').to_ascii_lowercase())
+        .collect();
+    let ends = |ends: &[&str]| ends.iter().any(|end| paths.iter().any(|path| path.ends_with(end)));
     if ends(&["/.well-known/agent-card.json", "/.well-known/agent.json", "/extendedagentcard", "/v1/card"]) {
         return Some(List::Card { in_result: false });
     }

@@ -144,7 +144,7 @@ impl Attribute {
         if let Some(rest) = key.strip_prefix("request.headers[") {
             let name = rest.strip_suffix(']').unwrap_or_default().to_ascii_lowercase();
             return match name.as_str() {
-                ":authority" => Ok(Attribute::Host),
+                ":authority" | "host" => Ok(Attribute::Host),
                 ":method" => Ok(Attribute::Method),
                 name if crate::headers::is_header_name(name) => Ok(Attribute::Header(name.into())),
                 _ => Err(format!("`{key}` names no header; such as request.headers[x-team]")),
@@ -227,7 +227,7 @@ impl Condition {
             Want::Accounts(accounts) => seen.principal().is_some_and(|principal| accounts.has(principal)),
             Want::Subjects(subjects) => seen.claims().is_some_and(|claims| {
                 let text = |name: &str| claims.all.get(name).and_then(Value::as_str).unwrap_or_default();
-                subjects.has(text("iss"), text("sub"))
+                subjects.has(text("iss"), text("sub"), lean == Lean::Any)
             }),
             Want::Bounds(bounds) => {
                 let depth = seen.asking.who.chain.map_or(0, |chain| chain.agents.len() as u64);

@@ -6,11 +6,11 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::authz::{Asking, Claims, Principal};
 use crate::call::{Protocol, Understood};
-use crate::normalize::loosest;
+use crate::normalize::{Loose, loosest};
 
 use super::caller::CallerRules;
 use super::index::{CallerHashes, Hashes};
@@ -43,8 +43,8 @@ impl Lean {
 /// A call, and what was found out about it so far.
 pub(super) struct Seen<'a> {
     pub(super) asking: &'a Asking<'a>,
-    /// The path as an origin may read it that cuts `;params`, unescapes and merges slashes; `None`: no other than it is.
-    loose: OnceCell<Option<(String, bool)>>,
+    /// The path as obliging origins may read it; `None`: as it is.
+    loose: OnceCell<Option<Loose>>,
     /// The authority in lower case.
     host: OnceCell<Cow<'a, str>>,
     /// By which the index finds rules.
@@ -91,7 +91,7 @@ impl<'a> Seen<'a> {
         self.loose().is_some()
     }
 
-    fn loose(&self) -> Option<&(String, bool)> {
+    fn loose(&self) -> Option<&Loose> {
         self.loose.get_or_init(|| loosest(self.asking.head.path())).as_ref()
     }
 
@@ -102,11 +102,12 @@ impl<'a> Seen<'a> {
 
     pub(super) fn path(&self, texts: &Texts, lean: Lean) -> bool {
         let exact = texts.matches(self.asking.head.path().as_bytes());
-        match (lean, self.loose()) {
-            (_, None) => exact,
-            (Lean::Any, Some((loose, _))) => exact || texts.matches(loose.as_bytes()),
+        let Some(loose) = self.loose() else { return exact };
+        let mut readings = loose.readings.iter().map(|reading| texts.matches(reading.as_bytes()));
+        match lean {
+            Lean::Any => exact || readings.any(|matches| matches),
             // Only a path that hides a `..` can lead out of what was allowed.
-            (Lean::All, Some((loose, climbs))) => exact && (!climbs || texts.matches(loose.as_bytes())),
+            Lean::All => exact && (!loose.climbs || readings.all(|matches| matches)),
         }
     }
 
@@ -119,7 +120,7 @@ impl<'a> Seen<'a> {
     }
 
     /// Hosts are compared without regard to case, and with the port when one was sent, as Istio does. Where it leads to a
-    /// refusal also without the port and without the root's dot.
+    /// refusal also without the port and without the root's dot, and whatever way ports and addresses are spelled.
     pub(super) fn host(&self, texts: &Texts, lean: Lean) -> bool {
         let host = self.host.get_or_init(|| {
             let host = self.asking.head.authority();
@@ -129,12 +130,24 @@ impl<'a> Seen<'a> {
                 Cow::Borrowed(host)
             }
         });
-        let bare = || {
-            let after_address = host.rfind(']').map_or(0, |end| end + 1);
-            let end = host[after_address..].find(':').map_or(host.len(), |colon| after_address + colon);
-            host[..end].trim_end_matches('.')
-        };
-        texts.matches(host.as_bytes()) || (lean == Lean::Any && texts.matches(bare().as_bytes()))
+        texts.matches(host.as_bytes()) || (lean == Lean::Any && self.host_otherwise(host, texts))
+    }
+
+    fn host_otherwise(&self, host: &str, texts: &Texts) -> bool {
+        let after_address = host.rfind(']').map_or(0, |end| end + 1);
+        let end = host[after_address..].find(':').map_or(host.len(), |colon| after_address + colon);
+        let bare = host[..end].trim_end_matches('.');
+        if texts.matches(bare.as_bytes()) {
+            return true;
+        }
+        let address = bare.strip_prefix('[').and_then(|rest| rest.split([']', '%']).next()?.parse().ok());
+        let name = address.map_or(Cow::Borrowed(bare), |ip: Ipv6Addr| Cow::Owned(format!("[{ip}]")));
+        let port = host[end..].strip_prefix(':').unwrap_or_default();
+        if name == host[..end] && !port.starts_with('0') {
+            return false;
+        }
+        texts.matches(name.as_bytes())
+            || port.parse::<u16>().is_ok_and(|port| texts.matches(format!("{name}:{port}").as_bytes()))
     }
 
     pub(super) fn header(&self, name: &str, texts: &Texts, lean: Lean) -> bool {

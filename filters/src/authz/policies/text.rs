@@ -334,24 +334,35 @@ impl Accounts {
 /// Values for identities from tokens, `ISSUER/SUBJECT`: issuer and subject are compared each for itself, as Istio does, so
 /// that `https://a/*` is no other issuer whose name begins so.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Subjects(Box<[(Texts, Texts)]>);
+pub(crate) struct Subjects {
+    pairs: Box<[(Texts, Texts)]>,
+    /// With the subject beginning at an earlier slash: subjects may have some of their own.
+    others: Box<[(Texts, Texts)]>,
+}
 
 impl Subjects {
     pub(crate) fn new(values: &[String]) -> Subjects {
-        let pair = |value: &String| {
-            let (issuer, subject) = match value.rsplit_once('/') {
-                Some((issuer, subject)) => (issuer, subject),
-                None if value.starts_with('*') => ("*", value.as_str()),
-                None if value.ends_with('*') => (value.as_str(), "*"),
-                None => (value.as_str(), ""),
-            };
-            (Texts::new([issuer]), Texts::new([subject]))
-        };
-        Subjects(values.iter().map(pair).collect())
+        let pair = |issuer, subject| (Texts::new([issuer]), Texts::new([subject]));
+        let (mut pairs, mut others) = (Vec::new(), Vec::new());
+        for value in values {
+            pairs.push(match value.rsplit_once('/') {
+                Some((issuer, subject)) => {
+                    let earlier = issuer.match_indices('/').map(|(at, _)| pair(&value[..at], &value[at + 1..]));
+                    others.extend(earlier);
+                    pair(issuer, subject)
+                }
+                None if value.starts_with('*') => pair("*", value.as_str()),
+                None if value.ends_with('*') => pair(value.as_str(), "*"),
+                None => pair(value.as_str(), ""),
+            });
+        }
+        Subjects { pairs: pairs.into(), others: others.into() }
     }
 
-    pub(crate) fn has(&self, issuer: &str, subject: &str) -> bool {
-        self.0.iter().any(|(issuers, subjects)| {
+    /// Whether one is this subject of this issuer; with `any` also where a value can be read so in another way than Istio's.
+    pub(crate) fn has(&self, issuer: &str, subject: &str, any: bool) -> bool {
+        let others = if any { &*self.others } else { &[] };
+        self.pairs.iter().chain(others).any(|(issuers, subjects)| {
             issuers.matches(issuer.as_bytes()) && subjects.matches(subject.as_bytes())
         })
     }

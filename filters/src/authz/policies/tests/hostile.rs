@@ -79,6 +79,16 @@ fn paths_that_others_read_differently() {
         "/public/..;/admin",
         "/public/%2e%2e;a=b/admin/x",
         "/admin//x",
+        // Slashes merged before dots are resolved, parameters cut before anything is decoded.
+        "/x%2F%2F..%2Fadmin",
+        "/admin;a%2Fb",
+        // Encoded twice, or overlong.
+        "/x/..%252fadmin",
+        "/%2561dmin",
+        "/x/%c0%ae%c0%ae/admin",
+        "/admin%3Bx",
+        "/admin%3Fx",
+        "/admin%2500",
     ] {
         let asked = ask(&format!("GET {path}"));
         assert!(!asked.allowed(&secret), "DENY {path}");
@@ -89,6 +99,13 @@ fn paths_that_others_read_differently() {
     for path in ["/public", "/public/a;v=1", "/files/a%2Fb", "/public//x", "/files/a;b"] {
         assert!(ask(&format!("GET {path}")).allowed(&public), "{path}");
         assert!(ask(&format!("GET {path}")).allowed(&secret), "{path}");
+    }
+    // Every origin decodes what is reserved, too.
+    let verb = deny(&to("paths: ['/v1/model:delete']"));
+    assert!(!ask("POST /v1/model%3Adelete").allowed(&verb) && !ask("POST /v1/model%3adelete").allowed(&verb));
+    assert!(ask("POST /v1/model%3Aget").allowed(&verb));
+    for path in ["/public/%252e%252e/admin", "/public/%c0%ae%c0%ae/admin", "/public/a%2F%2F..%2F..%2Fadmin"] {
+        assert!(!ask(&format!("GET {path}")).allowed(&public), "{path}");
     }
     assert!(!ask("GET /public;x").allowed(&public), "parameters are part of the path where it is allowed");
 }
@@ -121,8 +138,28 @@ fn hosts_with_ports_and_in_any_case() {
     }
     let not_bad = allow(&to("notHosts: [internal.example.com]"));
     assert!(!ask("GET /").host("internal.example.com:1").allowed(&not_bad));
-    let v6 = deny(&to("hosts: ['[::1]']"));
-    assert!(!ask("GET /").host("[::1]:80").allowed(&v6) && ask("GET /").host("[::2]:80").allowed(&v6));
+    let v6 = deny(&to("hosts: ['[::1]', 'a.test:80']"));
+    for host in ["[::1]:80", "[0::1]", "[0:0:0:0:0:0:0:1]:80", "[::1%25lo]", "a.test.:80", "a.test:080", "A.test.:0080"] {
+        assert!(!ask("GET /").host(host).allowed(&v6), "{host}");
+    }
+    for host in ["[::2]:80", "[::]", "a.test", "a.test:8", "a.test:", "[1::1]:080"] {
+        assert!(ask("GET /").host(host).allowed(&v6), "{host}");
+    }
+    let by_key = deny(&when("request.headers[Host]", "values: [internal.example.com]"));
+    assert!(!ask("GET /").host("Internal.example.com:80").allowed(&by_key), "the Host header is the authority");
+}
+
+#[test]
+fn subjects_with_slashes() {
+    let asked = |sub: &str| ask("GET /").claims(serde_json::json!({"iss": "https://a", "sub": sub}));
+    let source = |values: &str| format!("from: [{{source: {{{values}}}}}]");
+    let bad = deny(&source("requestPrincipals: ['https://a/team/bob']"));
+    let not_bad = allow(&source("notRequestPrincipals: ['https://a/team/bob']"));
+    let good = allow(&source("requestPrincipals: ['https://a/team/bob']"));
+    assert!(!asked("team/bob").allowed(&bad) && !asked("team/bob").allowed(&not_bad));
+    assert!(asked("bob").allowed(&bad) && asked("bob").allowed(&not_bad));
+    // Somebody whose subject only looks like another issuer's is not let in by it.
+    assert!(!asked("team/bob").allowed(&good));
 }
 
 #[test]

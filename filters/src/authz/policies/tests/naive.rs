@@ -145,9 +145,12 @@ fn one(key: &str, value: &str, asked: &Ask, any: bool) -> bool {
         }
         "hosts" => {
             let own = asked.head.authority.to_lowercase();
-            let bare = own.split(':').next().unwrap_or_default().trim_end_matches('.');
+            let (name, port) = own.split_once(':').unwrap_or((&own, ""));
+            let bare = name.trim_end_matches('.');
+            let port = port.trim_start_matches('0');
             let value = value.to_lowercase();
-            text(&value, &own) || (any && text(&value, bare))
+            let other = || text(&value, bare) || (!port.is_empty() && text(&value, &format!("{bare}:{port}")));
+            text(&value, &own) || (any && other())
         }
         "paths" => paths(value, asked.head.target.split('?').next().unwrap_or_default(), any),
         "pilotfish.mcp.tool" => body(&|call| {
@@ -199,30 +202,53 @@ fn net(block: &str, ip: IpAddr) -> bool {
     (0..bits).all(|bit| (u32::from(ip) >> (31 - bit)) & 1 == (u32::from(address) >> (31 - bit)) & 1)
 }
 
-/// A path as it is, and as it is when parameters are cut, slashes decoded and merged, and dots resolved.
+/// A path as it is, and in every way in which an origin may read it.
 fn paths(pattern: &str, path: &str, any: bool) -> bool {
-    let (loose, climbs) = loose(path);
-    let (own, other) = (path_matches(pattern, path), path_matches(pattern, &loose));
-    if any { own || other } else { own && (other || !climbs) }
+    let own = path_matches(pattern, path);
+    let mut climbs = false;
+    let mut others = Vec::new();
+    for plain in [decoded(path), without_parameters(&decoded(path)), decoded(&without_parameters(path))] {
+        for merge_first in [false, true] {
+            let plain = if merge_first { merged(&plain) } else { plain.clone() };
+            let (resolved, climbed) = resolved(&plain);
+            climbs |= climbed;
+            others.push(path_matches(pattern, &merged(&resolved)));
+        }
+    }
+    if any { own || others.contains(&true) } else { own && (!climbs || !others.contains(&false)) }
 }
 
-fn loose(path: &str) -> (String, bool) {
-    let mut plain = path.to_owned();
-    for (from, to) in [
-        ("%2f", "/"),
-        ("%2F", "/"),
-        ("%5c", "/"),
-        ("%5C", "/"),
-        ("\\", "/"),
-        ("%2e", "."),
-        ("%2E", "."),
-        ("%61", "a"),
-    ] {
-        plain = plain.replace(from, to);
+/// Until no escape is left.
+fn decoded(path: &str) -> String {
+    let mut bytes = path.as_bytes().to_vec();
+    let escape = |bytes: &[u8]| {
+        let [b'%', digits @ ..] = bytes else { return None };
+        digits.iter().all(u8::is_ascii_hexdigit).then_some(())?;
+        u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).ok()
+    };
+    while let Some((at, byte)) = bytes.windows(3).enumerate().find_map(|(at, own)| Some((at, escape(own)?))) {
+        bytes.splice(at..at + 3, [byte]);
     }
+    String::from_utf8_lossy(&bytes).replace('\\', "/")
+}
+
+fn without_parameters(path: &str) -> String {
+    let path = path.split('?').next().unwrap();
+    path.split('/').map(|segment| segment.split(';').next().unwrap()).collect::<Vec<_>>().join("/")
+}
+
+fn merged(path: &str) -> String {
+    let mut merged = path.to_owned();
+    while merged.contains("//") {
+        merged = merged.replace("//", "/");
+    }
+    merged
+}
+
+/// Without `.` and `..`, and whether it had a `..`.
+fn resolved(path: &str) -> (String, bool) {
     let (mut kept, mut climbs): (Vec<&str>, bool) = (Vec::new(), false);
-    let segments: Vec<&str> =
-        plain.split('/').skip(1).map(|segment| segment.split(';').next().unwrap()).collect();
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
     for (at, segment) in segments.iter().enumerate() {
         let last = at + 1 == segments.len();
         match *segment {
@@ -238,11 +264,7 @@ fn loose(path: &str) -> (String, bool) {
             segment => kept.push(segment),
         }
     }
-    let mut loose = format!("/{}", kept.join("/"));
-    while loose.contains("//") {
-        loose = loose.replace("//", "/");
-    }
-    (loose, climbs)
+    (format!("/{}", kept.join("/")), climbs)
 }
 
 /// `{*}` is one segment with at least a character, `{**}` anything.
@@ -252,15 +274,15 @@ fn path_matches(pattern: &str, path: &str) -> bool {
     }
     fn go(pattern: &str, path: &str) -> bool {
         if let Some(rest) = pattern.strip_prefix("{**}") {
-            return (0..=path.len()).any(|at| go(rest, &path[at..]));
+            return (0..=path.len()).any(|at| path.is_char_boundary(at) && go(rest, &path[at..]));
         }
         if let Some(rest) = pattern.strip_prefix("{*}") {
             let end = path.find('/').unwrap_or(path.len());
-            return (1..=end).any(|at| go(rest, &path[at..]));
+            return (1..=end).any(|at| path.is_char_boundary(at) && go(rest, &path[at..]));
         }
         match (pattern.chars().next(), path.chars().next()) {
             (None, None) => true,
-            (Some(a), Some(b)) if a == b => go(&pattern[1..], &path[1..]),
+            (Some(a), Some(b)) if a == b => go(&pattern[a.len_utf8()..], &path[b.len_utf8()..]),
             _ => false,
         }
     }
@@ -314,7 +336,8 @@ impl Dice {
         for _ in 0..self.0.usize(0..6) {
             path.push_str(
                 self.of(&[
-                    "a", "b", "admin", "/", "/", "..", ".", ";", "%2f", "%5C", "%2e", "%61", "\\", "api",
+                    "a", "b", "admin", "/", "/", "..", ".", ";", "%2f", "%5C", "%2e", "%61", "\\", "api", "%25", "2f",
+                    "%3b", "%3F", "%2f%2F..",
                 ]),
             );
         }
@@ -503,7 +526,7 @@ impl Dice {
         let path = if self.one_in(3) { self.odd_path() } else { self.path() };
         let query = if self.one_in(4) { "?a=/admin" } else { "" };
         let mut asked = ask(&format!("{method} {path}{query}"));
-        asked = asked.host(self.of(&["h.test", "H.TEST", "h.test:80", "h.test.", "g.test:81", "other"]));
+        asked = asked.host(self.of(&["h.test", "H.TEST", "h.test:80", "h.test.", "h.test.:80", "h.test:080", "g.test:81", "other"]));
         for _ in 0..self.0.usize(0..3) {
             asked = asked.header("x-h", self.of(&["u", "v", "uv", "u,v", "v, u", ""]));
         }
