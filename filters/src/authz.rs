@@ -9,11 +9,13 @@ pub mod policies;
 pub mod reach;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::call::{Call, Caller, Head};
 use crate::plan::Plan;
+use crate::tokens::{Place, TokenRules};
 use crate::verdict::{Deny, Reason};
 
 /// An identity that was proved by a certificate.
@@ -121,10 +123,27 @@ impl Judgement<'_> {
     }
 }
 
+/// The headers that decide who may call the workload of these, each once.
+pub(crate) fn decisive(authz: &Authz, tokens: &TokenRules) -> Arc<[Box<str>]> {
+    let of_tokens = tokens.places().iter().filter_map(|place| match place {
+        Place::Header(name, _) => Some(&**name),
+        Place::Parameter(_) | Place::Cookie(_) => None,
+    });
+    let written = tokens.written().iter().map(|name| &**name);
+    let of_resources = authz.governance.declarations.headers();
+    let all = authz.policies.headers().chain(of_resources).chain(of_tokens).chain(written);
+    all.map(str::to_ascii_lowercase).collect::<BTreeSet<_>>().into_iter().map(String::into).collect()
+}
+
 impl Plan {
     /// The AuthorizationPolicies' rules that can be about a caller: for [`Who::rules`].
     pub fn caller_rules(&self, principal: Option<&Principal>) -> policies::CallerRules {
         self.authz.policies.caller_rules(principal)
+    }
+
+    /// Headers that policies decide by, that have tokens, or that only rules write, in lower case.
+    pub fn decisive_headers(&self) -> &Arc<[Box<str>]> {
+        &self.decisive
     }
 
     /// The authorizer that has to be asked about this call first (action CUSTOM).

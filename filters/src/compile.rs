@@ -28,6 +28,7 @@ use std::fmt;
 use pilotfish_config::model::{Host, Locality, Model, MtlsMode, OutboundMode, Source, StringMap};
 
 use crate::affinity::hash_bytes;
+use crate::authz::decisive;
 use crate::balance::locality::Place;
 use crate::clock::Micros;
 use crate::normalize::Normalization;
@@ -143,6 +144,7 @@ pub fn compile(
         by_capability: routes.by_capability,
         warnings: warnings.into(),
         inbound,
+        decisive: decisive(&authz, &tokens),
         authz,
         tokens,
         credentials,

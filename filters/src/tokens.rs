@@ -209,18 +209,28 @@ fn text(value: &[u8]) -> Result<&str, Unclear> {
 
 /// Repeated fields are one with commas by now. Two tokens, or one beside anything else, is more than one caller.
 fn of_header<'v>(value: &'v [u8], prefix: &str) -> Result<Option<&'v str>, Unclear> {
-    let is = |part: &[u8]| {
-        part.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
-    };
     if !value.contains(&b',') {
-        return if is(value) { Ok(not_empty(text(&value[prefix.len()..])?.trim())) } else { Ok(None) };
+        return match after(value, prefix) {
+            Some(token) => Ok(not_empty(text(token)?.trim_ascii())),
+            None => Ok(None),
+        };
     }
     // A scheme that nobody looks for may have commas of its own (`Digest`).
-    if value.split(|byte| *byte == b',').any(|part| is(part.trim_ascii())) {
+    if value.split(|byte| *byte == b',').any(|part| after(part.trim_ascii(), prefix).is_some()) {
         Err(Unclear::Several)
     } else {
         Ok(None)
     }
+}
+
+/// What comes after `prefix`, in any case, at the beginning of a header's value. Where the prefix ends with a space, whatever cannot be part
+/// of a scheme's name ends that too: some agents take a tab, or any white space of Unicode, for it.
+pub fn after<'v>(value: &'v [u8], prefix: &str) -> Option<&'v [u8]> {
+    let scheme = prefix.trim_end();
+    let (start, rest) = value.split_at_checked(scheme.len())?;
+    let ends = scheme.len() == prefix.len()
+        || rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric() && !b"-_.~+".contains(byte));
+    (ends && start.eq_ignore_ascii_case(scheme.as_bytes())).then_some(rest)
 }
 
 fn not_empty(token: &str) -> Option<&str> {
@@ -231,8 +241,29 @@ fn not_empty(token: &str) -> Option<&str> {
 fn parameters<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q str> {
     query
         .split('&')
-        .filter_map(move |pair| pair.split_once('=').filter(|(own, _)| *own == name))
+        .filter_map(move |pair| pair.split_once('=').filter(|(own, _)| is_parameter(own, name)))
         .map(|(_, value)| value)
+}
+
+/// Whether a parameter of a query has this name once it is decoded, as agents do.
+pub fn is_parameter(own: &str, name: &str) -> bool {
+    if !own.contains('%') {
+        return own == name;
+    }
+    let mut rest = own.as_bytes();
+    let decoded = std::iter::from_fn(|| {
+        let (byte, after) = match rest {
+            [b'%', high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16).unwrap_or_default() as u8;
+                (digit(high) << 4 | digit(low), after)
+            }
+            [byte, after @ ..] => (*byte, after),
+            [] => return None,
+        };
+        rest = after;
+        Some(byte)
+    });
+    decoded.eq(name.bytes())
 }
 
 /// The value of a cookie. What others have in theirs is nobody's concern.

@@ -105,7 +105,7 @@ async fn serve<'p>(
     let plan = &snapshot.plan;
     local_secret::check(worker.shared.local_secret.as_ref(), ctx.direction, &mut head)?;
     let caller = identify::identify(ctx, &mut head);
-    normalize::normalize(worker, &mut head)?;
+    normalize::normalize(worker, plan, ctx, &mut head, down)?;
     let call = decode::decode(worker, ctx, &head, down, plan).await;
     trace::decoded(ctx, &call);
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;

@@ -128,9 +128,24 @@ async fn what_comes_from_outside_of_the_mesh_is_taken_away() {
     let permissive = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: open }\nspec:\n  mtls: { mode: PERMISSIVE }\n";
     let depth = "    - { key: pilotfish.delegation.depth, values: [\"0\"] }\n";
     let line = Line::start(&(policy("ALLOW", depth) + permissive)).await;
-    let header = "x-pilotfish-delegation: eyJpIjoiYSJ9.AAAA";
-    let answer = h1::get(line.c.inbound, "c.test", "/", &[header]).await.unwrap();
+    // To many agents `_` in a header's name is a `-`.
+    let forged = [
+        "x-pilotfish-delegation: eyJpIjoiYSJ9.AAAA",
+        "x_pilotfish_delegation: forged",
+        "X-Pilotfish_Agent: forged",
+        "agent_hops: forged",
+        "x_forwarded_client_cert: forged",
+        "x-forwarded-client_cert: forged",
+    ];
+    let answer = h1::get(line.c.inbound, "c.test", "/", &forged).await.unwrap();
     assert_eq!(answer.status(), 200, "{}", answer.text());
+    // A sidecar's own caller has no more to say.
+    assert_eq!(call(&line.b, "c.test", "/", &forged).await.status(), 200);
     let seen = line.agent.requests();
-    assert!(seen.iter().all(|seen| seen.header("x-pilotfish-delegation").is_none()), "{seen:?}");
+    assert!(
+        seen.len() == 2 && seen.iter().all(|seen| seen.header("x-pilotfish-delegation").is_none()),
+        "{seen:?}"
+    );
+    let told = format!("{seen:?}");
+    assert!(!told.contains("forged"), "{told}");
 }

@@ -105,9 +105,9 @@ fn what_obliging_origins_read() {
     ];
     for (path, want) in rows {
         let loose = loosest(path);
-        let own = loose.as_ref().map(|loose| {
-            (loose.readings.iter().map(String::as_str).collect::<Vec<_>>(), loose.climbs)
-        });
+        let own = loose
+            .as_ref()
+            .map(|loose| (loose.readings.iter().map(String::as_str).collect::<Vec<_>>(), loose.climbs));
         assert_eq!(own, want.map(|(readings, climbs)| (readings.to_vec(), climbs)), "{path}");
     }
     // Work for a long path is in proportion to it.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::error::Error;
 use super::h1;
 use super::h2;
 use super::head::ResponseHead;
-use super::headers::Headers;
+use super::headers::{Headers, alike};
 use super::idle::Idle;
 use super::kept::{Kept, KeptBody};
 use super::tunnel::Tunnel;
@@ -34,6 +35,8 @@ pub struct Downstream<'c> {
     kept: Option<Kept>,
     /// What was taken, for copies of the call.
     copier: Option<Copier>,
+    /// Names of fields that do not get through in the trailers.
+    untrailed: Option<Arc<[Box<str>]>>,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,7 @@ impl<'c> Downstream<'c> {
             taken: false,
             kept: None,
             copier: None,
+            untrailed: None,
         }
     }
 
@@ -118,6 +122,12 @@ impl<'c> Downstream<'c> {
     pub fn kept_body(&self) -> Option<KeptBody<'_>> {
         let kept = self.kept.as_ref().filter(|kept| !kept.is_over())?;
         Some(KeptBody { frames: kept.frames(), complete: self.is_read() })
+    }
+
+    /// From here on fields of these names, or that look like them, are taken out of the trailers: nobody looks at those when the call is
+    /// decided about.
+    pub fn drop_trailers(&mut self, names: Arc<[Box<str>]>) {
+        self.untrailed = Some(names);
     }
 
     /// Starts the body again from its first byte, for another try. False, and nothing happens, when some of it was taken and not
@@ -281,7 +291,7 @@ impl Downstream<'_> {
 
 impl Source for Downstream<'_> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
-        let polled = match self.unread.pop_front() {
+        let mut polled = match self.unread.pop_front() {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => match &mut self.kind {
                 Kind::H1(conn) => conn.poll_frame(cx),
@@ -289,6 +299,10 @@ impl Source for Downstream<'_> {
                 Kind::Taken => Poll::Ready(None),
             },
         };
+        if let (Poll::Ready(Some(Ok(Frame::Trailers(fields)))), Some(names)) = (&mut polled, &self.untrailed)
+        {
+            fields.retain(|own, _| !names.iter().any(|name| alike(own, name.as_bytes())));
+        }
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             self.taken = true;
             if let Some(kept) = &mut self.kept {

@@ -49,6 +49,8 @@ pub struct Headers {
     lines: Vec<Line>,
     /// A bit for each known name that is, or once was, among the lines.
     seen: u32,
+    /// Whether a name has, or once had, a `_`.
+    underscores: bool,
 }
 
 impl Headers {
@@ -61,7 +63,7 @@ impl Headers {
     pub(crate) fn over(head: &[u8], fields: usize) -> Self {
         let mut buf = Vec::with_capacity(head.len() + 320);
         buf.extend_from_slice(head);
-        Headers { buf, lines: Vec::with_capacity(fields + 6), seen: 0 }
+        Headers { buf, lines: Vec::with_capacity(fields + 6), ..Headers::default() }
     }
 
     /// Adds a field that is already in the buffer; both ranges lie within it and were checked by the parser.
@@ -70,7 +72,7 @@ impl Headers {
         let canonical = value.at as usize == name.end() + 2
             && line_end == value.end() + 2
             && self.buf.get(name.end() + 1) == Some(&b' ');
-        self.seen |= known.bit();
+        self.note(known, self.bytes(name).contains(&b'_'));
         self.lines.push(Line { name_at: name.at, name_len: name.len as u16, value, known, canonical });
     }
 
@@ -143,7 +145,7 @@ impl Headers {
         self.buf.extend_from_slice(value);
         self.buf.extend_from_slice(b"\r\n");
         let known = Known::of(name);
-        self.seen |= known.bit();
+        self.note(known, name.contains(&b'_'));
         let value = Span::new(value_at, value.len());
         Line { name_at: name_at as u32, name_len: name.len() as u16, value, known, canonical: true }
     }
@@ -182,6 +184,18 @@ impl Headers {
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         let buf = &self.buf;
         self.lines.retain(|line| keep(name_in(buf, line), slice(buf, line.value)));
+    }
+
+    fn note(&mut self, known: Known, underscore: bool) {
+        self.seen |= known.bit();
+        self.underscores |= underscore;
+    }
+
+    /// Removes the fields whose name looks to many agents like `is` says of a name: they read `_` in it as `-` (CGI, WSGI).
+    pub(crate) fn remove_disguised(&mut self, is: impl Fn(&[u8]) -> bool) {
+        if self.underscores {
+            self.retain(|name, _| !name.contains(&b'_') || !is(name));
+        }
     }
 
     /// Whether a field of this set may be there: exact until something is removed, then an over-estimate.
@@ -311,6 +325,12 @@ fn name_in<'a>(buf: &'a [u8], line: &Line) -> &'a [u8] {
 #[inline]
 fn named(buf: &[u8], line: &Line, name: &str) -> bool {
     usize::from(line.name_len) == name.len() && name_in(buf, line).eq_ignore_ascii_case(name.as_bytes())
+}
+
+/// Whether two names are the same, in any case, to those who read `_` in a header's name as `-`.
+pub(crate) fn alike(a: &[u8], b: &[u8]) -> bool {
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    a.len() == b.len() && a.iter().map(plain).eq(b.iter().map(plain))
 }
 
 /// Whether `bytes` is a token (RFC 9110 section 5.6.2), as names and methods are.

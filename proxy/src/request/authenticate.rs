@@ -7,12 +7,13 @@ use std::sync::Arc;
 use pilotfish_filters::authz::{Chain, Claims};
 use pilotfish_filters::credentials::SubjectToken;
 use pilotfish_filters::delegation::Delegated;
-use pilotfish_filters::tokens::{Found, Place, TokenRules, Unclear};
+use pilotfish_filters::tokens::{Found, Place, TokenRules, Unclear, after, is_parameter};
 use pilotfish_filters::verdict::{Deny, Reason};
 use tokio::time::{Instant, timeout_at};
 
 use crate::credentials::subject;
 use crate::http::RequestHead;
+use crate::http::headers::alike;
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 use crate::snapshot::Snapshot;
@@ -72,7 +73,7 @@ pub async fn authenticate(
 pub fn rewrite(rules: &TokenRules, verified: Option<&Verified>, head: &mut RequestHead) {
     // Whatever a caller says in these is not from a rule. To many agents `_` in a header's name is a `-`.
     if !rules.written().is_empty() {
-        head.headers.retain(|own, _| !rules.written().iter().any(|name| is_same(own, name.as_bytes())));
+        head.headers.retain(|own, _| !rules.written().iter().any(|name| alike(own, name.as_bytes())));
     }
     let Some(verified) = verified else { return };
     if !rules.rules().get(verified.rule).is_some_and(|rule| rule.forward) {
@@ -161,19 +162,12 @@ async fn look(worker: &Worker, snapshot: &Snapshot, found: &Found<'_>) -> Result
     result
 }
 
-fn is_same(own: &[u8], name: &[u8]) -> bool {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    own.len() == name.len() && own.iter().zip(name).all(|(a, b)| plain(*a) == plain(*b))
-}
-
 /// Takes the token out of the head, wherever a rule would look for one.
 fn take_out(rules: &TokenRules, head: &mut RequestHead) {
     for place in rules.places() {
         match place {
             Place::Header(name, prefix) => head.headers.retain(|own, value| {
-                let start = value.get(..prefix.len());
-                !own.eq_ignore_ascii_case(name.as_bytes())
-                    || !start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+                !own.eq_ignore_ascii_case(name.as_bytes()) || after(value, prefix).is_none()
             }),
             Place::Parameter(name) => without_parameter(head, name),
             Place::Cookie(name) => without_cookie(head, name),
@@ -182,7 +176,7 @@ fn take_out(rules: &TokenRules, head: &mut RequestHead) {
 }
 
 fn without_parameter(head: &mut RequestHead, name: &str) {
-    let is = |pair: &&str| pair.split_once('=').map_or(*pair, |(own, _)| own) == name;
+    let is = |pair: &&str| is_parameter(pair.split_once('=').map_or(*pair, |(own, _)| own), name);
     let Some(query) = head.query().filter(|query| query.split('&').any(|pair| is(&pair))) else { return };
     let rest: Vec<&str> = query.split('&').filter(|pair| !is(pair)).collect();
     let path = head.path();

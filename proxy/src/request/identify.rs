@@ -3,17 +3,17 @@
 use pilotfish_filters::call::Caller;
 use pilotfish_filters::correlate::CallId;
 
+use crate::http::headers::alike;
 use crate::http::{Known, RequestHead};
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 
-/// Whether only sidecars may write this header.
+/// Whether only sidecars may write this header. To many agents `_` in a header's name is a `-`.
 fn is_mesh_header(name: &[u8]) -> bool {
     const PREFIX: &[u8] = b"x-pilotfish-";
-    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
-        || is("agent-hops")
-        || is("x-forwarded-client-cert")
+    name.get(..PREFIX.len()).is_some_and(|start| alike(start, PREFIX))
+        || alike(name, b"agent-hops")
+        || alike(name, b"x-forwarded-client-cert")
 }
 
 /// Establishes the caller, and strips what a caller that is not in the mesh must not say.
@@ -26,6 +26,7 @@ pub fn identify(ctx: &mut Ctx<'_>, head: &mut RequestHead) -> Caller {
         None => head.headers.retain(|name, _| !is_mesh_header(name)),
         // Whatever the caller says of itself, its certificate says better (Envoy's SANITIZE_SET).
         Some(peer) => {
+            head.headers.remove_disguised(is_mesh_header);
             head.headers.set("x-forwarded-client-cert", peer.forwarded.as_bytes());
         }
     }

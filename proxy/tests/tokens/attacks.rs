@@ -142,7 +142,31 @@ async fn it_has_to_be_clear_who_calls() {
         let answer = h1::get(sidecar.inbound, "tester", target, &headers).await.unwrap();
         assert!(refused(&answer).contains("several"), "{headers:?}");
     }
+    // What some agents read as a token is one here, and none of these is good.
+    for (target, header) in [
+        ("/", "authorization: Bearer\ta.b.c"),
+        ("/", "authorization: bearer   a.b.c"),
+        ("/", "authorization: Bearer=a.b.c"),
+        ("/", "authorization: Bearer\u{a0}a.b.c"),
+        ("/?%74=a.b.c", "x-a: b"),
+        ("/?x=1&%74=a.b.c", "x-a: b"),
+    ] {
+        let answer = h1::get(sidecar.inbound, "tester", target, &[header]).await.unwrap();
+        assert_eq!(answer.status(), 401, "{target} {header}: {}", answer.text());
+    }
     assert!(agent.requests().is_empty());
+    // A header that looks like the one of a token, or like one that only a rule writes, is not for the agent's eyes.
+    let answer = h1::get(sidecar.inbound, "tester", "/", &["X_Jwt: a.b.c", "bearer: x"]).await.unwrap();
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    let got = agent.requests().pop().unwrap();
+    assert_eq!((got.header("x_jwt"), got.header("bearer").as_deref()), (None, Some("x")));
+    let bearer = format!("authorization: Bearer\t{one}");
+    assert_eq!(
+        h1::get(sidecar.inbound, "tester", &format!("/?%74={one}"), &[&bearer]).await.unwrap().status(),
+        200
+    );
+    let got = agent.requests().pop().unwrap();
+    assert_eq!((got.target(), got.header("authorization")), ("/", None));
 }
 
 #[tokio::test]

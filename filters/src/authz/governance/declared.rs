@@ -118,6 +118,21 @@ impl Declarations {
         !self.capabilities.is_empty() || rules.chain([&self.general]).any(Declared::reads_body)
     }
 
+    /// The headers that resources are taken from.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &str> {
+        let rules = self
+            .services
+            .iter()
+            .flat_map(|service| service.rules.iter().map(|rule| &rule.declared).chain([&service.otherwise]));
+        let all = rules.chain(self.capabilities.iter().map(|(_, declared)| declared)).chain([&self.general]);
+        all.flat_map(|declared| &declared.resource).flat_map(|template| &template.pieces).filter_map(
+            |piece| match piece {
+                ResourcePiece::Header(name) => Some(&**name),
+                _ => None,
+            },
+        )
+    }
+
     /// Whether what holds hangs on more of the head than method and path: hosts, headers, queries.
     pub(crate) fn reads_headers(&self) -> bool {
         let header = |declared: &Declared| {

@@ -1,6 +1,6 @@
 //! One rule of a policy: from any of its sources, to any of its operations, when all of its conditions hold.
 
-use super::condition::Condition;
+use super::condition::{Attribute, Condition};
 use super::seen::{Lean, Seen};
 
 /// A rule.
@@ -27,7 +27,18 @@ impl Rule {
 
     /// Whether anything of it may need the body.
     pub(super) fn reads_body(&self) -> bool {
-        let mut all = self.from.iter().chain(&self.to).flatten().chain(&self.when);
-        all.any(|condition| condition.attribute.reads_body())
+        self.conditions().any(|condition| condition.attribute.reads_body())
+    }
+
+    /// The headers that it asks for.
+    pub(super) fn headers(&self) -> impl Iterator<Item = &str> {
+        self.conditions().filter_map(|condition| match &condition.attribute {
+            Attribute::Header(name) => Some(&**name),
+            _ => None,
+        })
+    }
+
+    fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        self.from.iter().chain(&self.to).flatten().chain(&self.when)
     }
 }

@@ -347,7 +347,8 @@ impl Subjects {
         for value in values {
             pairs.push(match value.rsplit_once('/') {
                 Some((issuer, subject)) => {
-                    let earlier = issuer.match_indices('/').map(|(at, _)| pair(&value[..at], &value[at + 1..]));
+                    let earlier =
+                        issuer.match_indices('/').map(|(at, _)| pair(&value[..at], &value[at + 1..]));
                     others.extend(earlier);
                     pair(issuer, subject)
                 }

@@ -4,7 +4,7 @@ use http::{Method, StatusCode, Version};
 
 use crate::http::body::Framing;
 use crate::http::error::{Bad, BadClass};
-use crate::http::headers::Headers;
+use crate::http::headers::{Headers, alike};
 use crate::http::known::{HOP_BY_HOP, Known, essential};
 
 const LENGTH: u32 = Known::ContentLength.bit();
@@ -202,9 +202,12 @@ pub(crate) fn may_trail(name: &[u8]) -> bool {
         "set-cookie",
         "trailer",
     ];
+    const BEGINNINGS: &[&str] = &["x-forwarded-", "x-pilotfish-", "agent-", "pilotfish-"];
+    let begins = |beginning: &&str| {
+        name.get(..beginning.len()).is_some_and(|start| alike(start, beginning.as_bytes()))
+    };
     matches!(Known::of(name), Known::Other)
         && name.first() != Some(&b':')
-        && !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never.as_bytes()))
-        && !name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
-        && !name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case(b"agent-"))
+        && !NEVER.iter().any(|never| alike(name, never.as_bytes()))
+        && !BEGINNINGS.iter().any(begins)
 }

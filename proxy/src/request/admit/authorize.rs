@@ -6,6 +6,7 @@ use pilotfish_filters::verdict::Deny;
 
 use super::{Asked, action, client, custom};
 use crate::audit;
+use crate::http::headers::alike;
 use crate::http::{RequestHead, ResponseHead};
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
@@ -36,6 +37,7 @@ impl Due {
             head.headers.remove(&name);
         }
         for (name, value) in std::mem::take(&mut self.to_upstream) {
+            head.headers.remove_disguised(|own| alike(own, name.as_bytes()));
             head.headers.set(&name, &value);
         }
     }

@@ -139,14 +139,25 @@ fn hosts_with_ports_and_in_any_case() {
     let not_bad = allow(&to("notHosts: [internal.example.com]"));
     assert!(!ask("GET /").host("internal.example.com:1").allowed(&not_bad));
     let v6 = deny(&to("hosts: ['[::1]', 'a.test:80']"));
-    for host in ["[::1]:80", "[0::1]", "[0:0:0:0:0:0:0:1]:80", "[::1%25lo]", "a.test.:80", "a.test:080", "A.test.:0080"] {
+    for host in [
+        "[::1]:80",
+        "[0::1]",
+        "[0:0:0:0:0:0:0:1]:80",
+        "[::1%25lo]",
+        "a.test.:80",
+        "a.test:080",
+        "A.test.:0080",
+    ] {
         assert!(!ask("GET /").host(host).allowed(&v6), "{host}");
     }
     for host in ["[::2]:80", "[::]", "a.test", "a.test:8", "a.test:", "[1::1]:080"] {
         assert!(ask("GET /").host(host).allowed(&v6), "{host}");
     }
     let by_key = deny(&when("request.headers[Host]", "values: [internal.example.com]"));
-    assert!(!ask("GET /").host("Internal.example.com:80").allowed(&by_key), "the Host header is the authority");
+    assert!(
+        !ask("GET /").host("Internal.example.com:80").allowed(&by_key),
+        "the Host header is the authority"
+    );
 }
 
 #[test]

@@ -149,7 +149,8 @@ fn one(key: &str, value: &str, asked: &Ask, any: bool) -> bool {
             let bare = name.trim_end_matches('.');
             let port = port.trim_start_matches('0');
             let value = value.to_lowercase();
-            let other = || text(&value, bare) || (!port.is_empty() && text(&value, &format!("{bare}:{port}")));
+            let other =
+                || text(&value, bare) || (!port.is_empty() && text(&value, &format!("{bare}:{port}")));
             text(&value, &own) || (any && other())
         }
         "paths" => paths(value, asked.head.target.split('?').next().unwrap_or_default(), any),
@@ -334,12 +335,10 @@ impl Dice {
     fn odd_path(&mut self) -> String {
         let mut path = String::from("/");
         for _ in 0..self.0.usize(0..6) {
-            path.push_str(
-                self.of(&[
-                    "a", "b", "admin", "/", "/", "..", ".", ";", "%2f", "%5C", "%2e", "%61", "\\", "api", "%25", "2f",
-                    "%3b", "%3F", "%2f%2F..",
-                ]),
-            );
+            path.push_str(self.of(&[
+                "a", "b", "admin", "/", "/", "..", ".", ";", "%2f", "%5C", "%2e", "%61", "\\", "api", "%25",
+                "2f", "%3b", "%3F", "%2f%2F..",
+            ]));
         }
         path
     }
@@ -526,7 +525,16 @@ impl Dice {
         let path = if self.one_in(3) { self.odd_path() } else { self.path() };
         let query = if self.one_in(4) { "?a=/admin" } else { "" };
         let mut asked = ask(&format!("{method} {path}{query}"));
-        asked = asked.host(self.of(&["h.test", "H.TEST", "h.test:80", "h.test.", "h.test.:80", "h.test:080", "g.test:81", "other"]));
+        asked = asked.host(self.of(&[
+            "h.test",
+            "H.TEST",
+            "h.test:80",
+            "h.test.",
+            "h.test.:80",
+            "h.test:080",
+            "g.test:81",
+            "other",
+        ]));
         for _ in 0..self.0.usize(0..3) {
             asked = asked.header("x-h", self.of(&["u", "v", "uv", "u,v", "v, u", ""]));
         }
