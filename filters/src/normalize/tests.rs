@@ -67,9 +67,12 @@ fn a_path_with_nul_has_no_normal_form() {
     }
 }
 
+/// What others may read, and whether by a `..`.
+type Others = Option<(&'static [&'static str], bool)>;
+
 #[test]
 fn what_obliging_origins_read() {
-    let rows: [(&str, Option<(&[&str], bool)>); 27] = [
+    let rows: [(&str, Others); 27] = [
         ("/a/b", None),
         ("/.well-known", None),
         ("/a;x/b;y", Some((&["/a/b"], false))),
