@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pilotfish_testkit::h1::Answer;
 use pilotfish_testkit::origin::{Step, ok, send};
 use pilotfish_testkit::strict::Message as Seen;
-use pilotfish_testkit::{H1, Origin, Sidecar};
+use pilotfish_testkit::{H1, Nobody, Origin, Sidecar};
 use prost::Message;
 use tokio::net::TcpListener;
 
@@ -338,11 +338,13 @@ async fn an_authorizer_that_hangs_or_is_gone_refuses_or_lets_through_as_stated()
     .await;
     assert_eq!(patient.case("no").await.0.status(), 403);
 
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let nobody = Nobody::new();
     for (more, status, reaches) in [("", 403, false), (", failOpen: true", 200, true)] {
-        let gone =
-            Guarded::by(&format!("{{ http: {{ service: 127.0.0.1, port: {nobody} }}, timeout: 20s{more} }}"))
-                .await;
+        let gone = Guarded::by(&format!(
+            "{{ http: {{ service: 127.0.0.1, port: {} }}, timeout: 20s{more} }}",
+            nobody.port()
+        ))
+        .await;
         let (told, got) = gone.case("yes").await;
         assert_eq!((told.status(), got.is_some()), (status, reaches));
     }

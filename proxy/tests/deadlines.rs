@@ -13,7 +13,7 @@ kind: VirtualService
 metadata:
   name: s
   annotations:
-    pilotfish.dev/response-header-timeout.heads: 300ms
+    pilotfish.dev/response-header-timeout.heads: 1500ms
     pilotfish.dev/max-priority.modest: default
 spec:
   hosts: [s.test]
@@ -92,10 +92,10 @@ async fn what_is_left_shrinks_from_hop_to_hop_and_never_grows() {
 async fn a_deadline_covers_the_answers_body() {
     let (agent, _inner, outer) = chain().await;
     let mut client = H1::connect(outer.outbound).await;
-    let answer = client.get("s.test", "/stream/1000/50", &["agent-deadline-ms: 1000"]).await;
+    let answer = client.get("s.test", "/stream/1000/50", &["agent-deadline-ms: 2500"]).await;
     let Err(Gone::Partial(part)) = answer else { panic!("{answer:?}") };
     assert!(part.body.starts_with(b"data: 0\n\n"));
-    let late = h1::get(outer.outbound, "s.test", "/delay/60000", &["agent-deadline-ms: 200"]).await.unwrap();
+    let late = h1::get(outer.outbound, "s.test", "/delay/60000", &["agent-deadline-ms: 1500"]).await.unwrap();
     assert_eq!((late.status(), late.reason().as_str()), (504, "deadline-exceeded"));
     assert_eq!(agent.requests(), 2);
 }
@@ -107,7 +107,7 @@ async fn the_head_of_an_answer_has_a_time_of_its_own() {
     let late = h1::get(outer.outbound, "s.test", "/delay/60000", &heads).await.unwrap();
     assert_eq!((late.status(), late.reason().as_str()), (504, "try-timeout"));
     // The body may take longer than that.
-    let stream = h1::get(outer.outbound, "s.test", "/stream/5/120", &heads).await.unwrap();
+    let stream = h1::get(outer.outbound, "s.test", "/stream/5/600", &heads).await.unwrap();
     assert!(stream.text().ends_with("data: 4\n\n"));
 }
 
@@ -120,7 +120,7 @@ async fn over_http2_a_deadline_resets_the_stream_that_has_begun() {
     let grpc = [("content-type", "application/grpc"), ("grpc-timeout", "300m")];
     let Outcome::Answer(answer) = client.get(1, "s.test", "/delay/60000", &grpc).await else { panic!() };
     assert_eq!(answer.header("grpc-status"), Some("4"));
-    let outcome = client.get(3, "s.test", "/stream/1000/50", &[("agent-deadline-ms", "500")]).await;
+    let outcome = client.get(3, "s.test", "/stream/1000/50", &[("agent-deadline-ms", "2500")]).await;
     assert!(matches!(outcome, Outcome::Reset(code::CANCEL | code::INTERNAL_ERROR)), "{outcome:?}");
 }
 
@@ -144,7 +144,7 @@ async fn a_priority_is_capped_by_the_rule() {
 async fn a_rules_time_counts_against_the_endpoint_and_a_callers_impatience_does_not() {
     let slow = Agent::start("slow").await;
     let policy = "trafficPolicy:\n  outlierDetection: { consecutiveGatewayErrors: 1, baseEjectionTime: 600s, maxEjectionPercent: 100 }";
-    let rules = "- timeout: 1s\n  retries: { attempts: 0 }\n  route: [{ destination: { host: s.test } }]";
+    let rules = "- timeout: 2s\n  retries: { attempts: 0 }\n  route: [{ destination: { host: s.test } }]";
     let yaml = service_with("s.test", "HTTP", &[(slow.port(), "")])
         + &destination_rule("s", "s.test", policy)
         + &virtual_service("s", "s.test", rules);

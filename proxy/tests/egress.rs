@@ -1,7 +1,7 @@
 //! Leaving the mesh: CONNECT and absolute-form requests, as `HTTP_PROXY` makes them, and what is refused.
 
 use pilotfish_testkit::origin::{Step, When, send};
-use pilotfish_testkit::{Agent, H1, Origin, Sidecar, h1};
+use pilotfish_testkit::{Agent, H1, Nobody, Origin, Sidecar, h1};
 
 use crate::support::{service, sidecar, virtual_service};
 
@@ -107,8 +107,8 @@ async fn absolute_form_is_routed_like_any_request() {
 
 #[tokio::test]
 async fn a_tunnel_that_cannot_be_made_says_so() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let sidecar = sidecar().yaml("a.yaml", service("closed.test", closed)).start();
+    let nobody = Nobody::new();
+    let sidecar = sidecar().yaml("a.yaml", service("closed.test", nobody.port())).start();
     let (_, status, reason) = connect(&sidecar, "closed.test:80").await;
     assert_eq!((status, reason.as_str()), (503, "connect-failed"));
 }

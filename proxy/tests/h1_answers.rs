@@ -62,7 +62,7 @@ impl Row {
 async fn run(sidecar: SocketAddr, host: String, row: Row) -> Result<(), String> {
     let name = row.name;
     let (method, version) = row.ask;
-    let mut client = H1::connect(sidecar).await.patience(Duration::from_secs(5));
+    let mut client = H1::connect(sidecar).await.patience(Duration::from_secs(15));
     client.send(format!("{method} / HTTP/{version}\r\nHost: {host}\r\n\r\n")).await;
     let got = client.answer(method).await;
     let whole = got.is_ok();

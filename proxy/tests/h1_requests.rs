@@ -131,7 +131,7 @@ fn method_of(bytes: &[u8]) -> &'static str {
 
 async fn run(sidecar: SocketAddr, host: String, origin: Arc<Origin>, row: Row) -> Result<(), String> {
     let name = row.name;
-    let mut client = H1::connect(sidecar).await.patience(Duration::from_secs(5));
+    let mut client = H1::connect(sidecar).await.patience(Duration::from_secs(15));
     client.send(with_host(&row.bytes, &host)).await;
     if row.fin {
         client.finish().await;
@@ -149,7 +149,7 @@ async fn run(sidecar: SocketAddr, host: String, origin: Arc<Origin>, row: Row) -
     }
     let probe = b"GET /probe HTTP/1.1\r\nHost: {h}\r\n\r\n";
     if row.after == After::Closed {
-        let closed = client.closed_within(Duration::from_secs(3)).await;
+        let closed = client.closed_within(Duration::from_secs(15)).await;
         ensure(closed, || format!("{name}: the connection stays open"))?;
         let surplus = String::from_utf8_lossy(client.surplus()).into_owned();
         ensure(surplus.is_empty(), || format!("{name}: more than was expected came: {surplus:?}"))?;

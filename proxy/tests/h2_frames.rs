@@ -152,10 +152,10 @@ async fn settle(client: &mut H2) {
         let pong = |f: &h2::Frame| f.kind == kind::PING && f.flags & flag::ACK != 0 && f.payload == payload;
         c.seen.iter().any(pong) || c.goaway().is_some()
     };
-    client.pump(Duration::from_secs(3), answered).await;
+    client.pump(Duration::from_secs(10), answered).await;
 }
 
-const TIME: Duration = Duration::from_secs(4);
+const TIME: Duration = Duration::from_secs(10);
 
 async fn run(sidecar: SocketAddr, host: String, origin: Arc<Origin>, row: Row) -> Result<(), String> {
     let name = row.name;
@@ -262,7 +262,7 @@ async fn every_frame_gets_its_verdict() {
         let origin = Origin::start(|m, _| {
             let mut steps = ok(format!("seen {} {}", m.method(), m.target()));
             if m.target() == "/slow" {
-                steps.insert(0, Step::Pause(Duration::from_millis(400)));
+                steps.insert(0, Step::Pause(Duration::from_millis(1500)));
             }
             steps
         });

@@ -7,7 +7,12 @@ use std::time::{Duration, Instant};
 use pilotfish_testkit::{Agent, H1, H2, Sidecar, h1, h2};
 use tokio::task::JoinSet;
 
-use crate::support::{destination_rule, service, service_with, sidecar, virtual_service};
+use crate::support::{
+    destination_rule, metric, service, service_with, sidecar, virtual_service, wait_metric,
+};
+
+/// For what comes at once, on a machine that does much else.
+const SOON: Duration = Duration::from_secs(20);
 
 fn split(v1: u32) -> String {
     let route = format!(
@@ -29,7 +34,7 @@ async fn two() -> (Sidecar, [Agent; 2]) {
 
 /// Asks until this agent answers.
 async fn until_agent(sidecar: &Sidecar, host: &str, agent: &str) {
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + SOON;
     loop {
         let answer = h1::get(sidecar.outbound, host, "/", &[]).await.unwrap();
         if answer.header("x-agent").as_deref() == Some(agent) {
@@ -69,14 +74,24 @@ async fn a_weight_edit_under_load_fails_no_request() {
     let before = agents[1].requests();
     assert_eq!(before, 0, "all go to v1 at first");
     for weight in [50, 0, 100, 0] {
+        let version = metric(&sidecar, "pilotfish_snapshot_version").await;
         sidecar.rewrite("split.yaml", &split(weight));
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        wait_metric(&sidecar, "pilotfish_snapshot_version", version + 1).await;
+        let served = agents[0].requests() + agents[1].requests();
+        let until = Instant::now() + SOON;
+        while agents[0].requests() + agents[1].requests() < served + 50 {
+            assert!(Instant::now() < until, "the load is stuck");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
-    until_agent(&sidecar, "w.test", "v2").await;
+    // Each of those that ask has had an answer since: what was on its way to v1 has arrived.
     let (v1, v2) = (agents[0].requests(), agents[1].requests());
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let until = Instant::now() + SOON;
+    while agents[1].requests() < v2 + 200 {
+        assert!(Instant::now() < until, "the load is stuck");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert_eq!(agents[0].requests(), v1, "nothing goes to v1 any more");
-    assert!(agents[1].requests() > v2);
     stop.store(1, Ordering::Relaxed);
     let counts = load.join_all().await;
     assert!(counts.iter().all(|c| *c > 0), "{counts:?}");
@@ -87,7 +102,7 @@ async fn a_broken_file_leaves_the_last_good_one() {
     let (sidecar, _agents) = two().await;
     until_agent(&sidecar, "w.test", "v1").await;
     sidecar.rewrite("split.yaml", &split(0).replace("weight: 100", "weight: many"));
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + SOON;
     while !sidecar.stderr().iter().any(|l| l.contains("split.yaml")) {
         assert!(Instant::now() < until, "the log does not name the broken file: {:?}", sidecar.stderr());
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -105,13 +120,13 @@ async fn files_come_and_go() {
     let (sidecar, agents) = two().await;
     assert_eq!(h1::get(sidecar.outbound, "new.test", "/", &[]).await.unwrap().status(), 404);
     sidecar.rewrite("new.yaml", &service("new.test", agents[1].port()));
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + SOON;
     while h1::get(sidecar.outbound, "new.test", "/", &[]).await.unwrap().status() != 200 {
         assert!(Instant::now() < until, "the new file is not read");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     std::fs::remove_file(sidecar.config().join("new.yaml")).unwrap();
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + SOON;
     while h1::get(sidecar.outbound, "new.test", "/", &[]).await.unwrap().status() != 404 {
         assert!(Instant::now() < until, "the file that went is still in force");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -133,25 +148,27 @@ async fn a_stream_outlives_a_reload() {
 #[tokio::test]
 async fn sigterm_drains() {
     let agent = Agent::start("app").await;
-    let mut sidecar =
-        sidecar().yaml("a.yaml", service("s.test", agent.port())).args(&["--drain", "20s"]).start();
+    let mut sidecar = sidecar()
+        .yaml("a.yaml", service("s.test", agent.port()))
+        .args(&["--drain", "60s", "--drain-delay", "5s"])
+        .start();
     assert_eq!(h1::get(sidecar.admin, "x", "/ready", &[]).await.unwrap().status(), 200);
     assert_eq!(h1::get(sidecar.admin, "x", "/live", &[]).await.unwrap().status(), 200);
     let mut stream = H1::connect(sidecar.outbound).await;
-    stream.send("GET /stream/50/80 HTTP/1.1\r\nHost: s.test\r\n\r\n").await;
+    stream.send("GET /stream/100/80 HTTP/1.1\r\nHost: s.test\r\n\r\n").await;
     stream.head().await.expect("a head");
     let mut two = H2::open(sidecar.outbound, &[]).await;
-    two.send(&h2::headers(1, h2::request("GET", "s.test", "/delay/3500", &[]), true)).await;
+    two.send(&h2::headers(1, h2::request("GET", "s.test", "/delay/7000", &[]), true)).await;
     let mut idle = H1::connect(sidecar.outbound).await;
     idle.get("s.test", "/", &[]).await.unwrap();
     sidecar.terminate();
     let begin = Instant::now();
-    let until = begin + Duration::from_millis(1500);
+    let until = begin + Duration::from_secs(4);
     while h1::get(sidecar.admin, "x", "/ready", &[]).await.unwrap().status() == 200 {
         assert!(Instant::now() < until, "/ready does not fail");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // For two seconds new work is still taken.
+    // For so long new work is still taken.
     let new = h1::get(sidecar.outbound, "s.test", "/", &[]).await.unwrap();
     assert_eq!(new.status(), 200);
     let kept = idle.get("s.test", "/", &[]).await.unwrap();
@@ -162,15 +179,15 @@ async fn sigterm_drains() {
         }
         begin.elapsed()
     };
-    let closed = tokio::time::timeout(Duration::from_secs(5), refused).await.expect("the listener closes");
-    assert!(closed >= Duration::from_millis(1500), "the listener closed after {closed:?}");
-    assert!(idle.closed_within(Duration::from_secs(3)).await, "an idle connection is closed");
-    let outcome = two.outcome(1, Duration::from_secs(8)).await;
+    let closed = tokio::time::timeout(SOON, refused).await.expect("the listener closes");
+    assert!(closed >= Duration::from_millis(4500), "the listener closed after {closed:?}");
+    assert!(idle.closed_within(SOON).await, "an idle connection is closed");
+    let outcome = two.outcome(1, SOON).await;
     assert!(matches!(&outcome, h2::Outcome::Answer(a) if a.status == 200), "a stream in flight: {outcome:?}");
     assert_eq!(two.goaway(), Some(0), "HTTP/2 connections are told with GOAWAY");
     let rest = stream.read_until(|b| b.ends_with(b"0\r\n\r\n")).await;
-    assert!(String::from_utf8_lossy(&rest).contains("data: 49"), "the stream in flight was cut");
-    let status = sidecar.exit(Duration::from_secs(5)).await.expect("it ends when the last stream ended");
+    assert!(String::from_utf8_lossy(&rest).contains("data: 99"), "the stream in flight was cut");
+    let status = sidecar.exit(SOON).await.expect("it ends when the last stream ended");
     assert!(status.success(), "{status}");
 }
 
@@ -202,7 +219,7 @@ async fn what_outlasts_the_drain_is_named_and_cut() {
     stream.send("GET /stream/1000/50 HTTP/1.1\r\nHost: s.test\r\n\r\n").await;
     stream.head().await.expect("a head");
     sidecar.terminate();
-    let status = sidecar.exit(Duration::from_secs(5)).await.expect("it ends after the drain");
+    let status = sidecar.exit(SOON).await.expect("it ends after the drain");
     assert!(status.success(), "{status}");
     let log = sidecar.stderr().join("\n");
     assert!(log.contains("cut") && log.contains("s-test"), "what was cut is named in the log: {log}");
@@ -210,15 +227,11 @@ async fn what_outlasts_the_drain_is_named_and_cut() {
 
 #[tokio::test]
 async fn a_second_sigterm_or_nothing_open_ends_at_once() {
-    let mut sidecar = sidecar().yaml("a.yaml", service("s.test", 9)).args(&["--drain-delay", "0s"]).start();
-    let begin = Instant::now();
+    let flags = ["--drain-delay", "0s", "--drain", "120s"];
+    let mut sidecar = sidecar().yaml("a.yaml", service("s.test", 9)).args(&flags).start();
     sidecar.terminate();
-    let status = sidecar.exit(Duration::from_secs(3)).await.expect("nothing is open");
-    assert!(
-        status.success() && begin.elapsed() < Duration::from_secs(2),
-        "{status} after {:?}",
-        begin.elapsed()
-    );
+    let status = sidecar.exit(SOON).await.expect("nothing is open");
+    assert!(status.success(), "{status}");
 }
 
 #[tokio::test]

@@ -140,5 +140,5 @@ async fn a_thousand_endpoints_are_told_in_no_time() {
     }
     eprintln!("/metrics with 1,000 endpoints: {best:?} (debug build)");
     // 20 ms in a release build; this one is slower, and so is a machine under load.
-    assert!(best < Duration::from_millis(500), "{best:?}");
+    assert!(best < Duration::from_secs(3), "{best:?}");
 }

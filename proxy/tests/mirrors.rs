@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pilotfish_testkit::h2::{self, Outcome};
 use pilotfish_testkit::origin::{Origin, Step, ok, send};
 use pilotfish_testkit::strict::Message;
-use pilotfish_testkit::{Agent, H1, H2, Sidecar, h1};
+use pilotfish_testkit::{Agent, H1, H2, Nobody, Sidecar, h1};
 
 use crate::support::{service, sidecar, virtual_service, wait_metric};
 
@@ -75,8 +75,7 @@ async fn a_copy_is_the_call_with_a_host_that_says_so() {
 #[tokio::test]
 async fn a_mirror_that_fails_or_sleeps_takes_nothing_from_the_call() {
     let agent = Agent::start("a").await;
-    let dead = tokio::net::TcpSocket::new_v4().unwrap();
-    dead.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let dead = Nobody::new();
     let silent = Origin::start(|_, _| vec![Step::Hang]).await;
     let endless = Origin::start(|_, _| {
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
@@ -85,7 +84,7 @@ async fn a_mirror_that_fails_or_sleeps_takes_nothing_from_the_call() {
     let endless = endless.await;
     let cut = Origin::start(|_, _| vec![Step::Reset]).await;
     for (port, end) in [
-        (dead.local_addr().unwrap().port(), Some("failed")),
+        (dead.port(), Some("failed")),
         (cut.port(), Some("failed")),
         (endless.port(), Some("answered")),
         (silent.port(), None),
@@ -128,10 +127,13 @@ async fn each_mirror_is_drawn_by_its_own_percentage() {
         + &virtual_service("rules", "s.test", rule);
     let sidecar = sidecar().yaml("a.yaml", yaml).start();
     let mut client = H1::connect(sidecar.outbound).await;
-    for _ in 0..100 {
+    for number in 1..=100 {
         assert_eq!(client.get("s.test", "/", &[]).await.unwrap().status(), 200);
         // So that no copy finds all places taken on a machine that does much else.
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        if number % 20 == 0 {
+            wait_metric(&sidecar, &count("no-endpoint"), number).await;
+            requests(&other, number as usize).await;
+        }
     }
     wait_metric(&sidecar, &count("no-endpoint"), 100).await;
     assert_eq!(requests(&other, 100).await.len(), 100);

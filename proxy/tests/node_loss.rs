@@ -141,7 +141,7 @@ async fn callers_of_a_lost_machine_go_elsewhere_within_seconds() {
     }
     let cut = Instant::now();
     machine.cut();
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     stop.store(true, Ordering::Relaxed);
     while callers.join_next().await.is_some() {}
 
@@ -158,9 +158,9 @@ async fn callers_of_a_lost_machine_go_elsewhere_within_seconds() {
     let last = failed.iter().map(after).max().unwrap_or_default();
     let longest =
         calls.iter().filter(|call| call.began + call.took > cut).map(|call| call.took).max().unwrap();
-    let late = calls.iter().filter(|call| call.began > cut + Duration::from_secs(3)).count();
+    let late = calls.iter().filter(|call| call.began > cut + Duration::from_secs(5)).count();
     eprintln!(
-        "{} calls, {} failed; the last that failed began {last:?} after the cut; the longest took {longest:?}; {late} began 3 s after it or later",
+        "{} calls, {} failed; the last that failed began {last:?} after the cut; the longest took {longest:?}; {late} began 5 s after it or later",
         calls.len(),
         failed.len()
     );
@@ -170,7 +170,8 @@ async fn callers_of_a_lost_machine_go_elsewhere_within_seconds() {
         // About two seconds, and the machine's own slowness.
         assert!(call.took < Duration::from_secs(6), "{:?}", call.took);
     }
-    assert!(last < Duration::from_secs(3), "a call that began {last:?} after the cut failed");
+    // Two seconds, and the machine's own slowness.
+    assert!(last < Duration::from_secs(5), "a call that began {last:?} after the cut failed");
     assert!(late > 50, "calls go on: {late}");
     drop((stays, lost));
 }

@@ -163,7 +163,11 @@ async fn it_waits_no_longer_than_it_may() {
     assert_eq!((late.status(), &*late.reason()), (504, "not-started-in-time"), "{}", late.text());
     assert!(late.text().contains("default/ocr was not started within 400ms"), "{}", late.text());
     world.asked(0).await;
-    // Who goes away does not wait any more.
+}
+
+#[tokio::test]
+async fn who_goes_away_does_not_wait_any_more() {
+    let mut world = World::just_in_time(json!({})).await;
     let mut gone = H1::connect(world.caller.outbound).await;
     gone.send("GET / HTTP/1.1\r\nhost: ocr.default\r\n\r\n").await;
     world.asked(1).await;

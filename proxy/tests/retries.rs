@@ -6,7 +6,7 @@ use pilotfish_testkit::h2::origin::H2Origin;
 use pilotfish_testkit::h2::{self, Frame, code, hpack, kind};
 use pilotfish_testkit::origin::{Step, When, ok, send};
 use pilotfish_testkit::strict::Message;
-use pilotfish_testkit::{H1, Origin, Sidecar, h1};
+use pilotfish_testkit::{H1, Nobody, Origin, Sidecar, h1};
 
 use crate::support::{destination_rule, metric, service_with, sidecar, virtual_service, wait_metric};
 
@@ -43,11 +43,6 @@ async fn recovering_when(when: When, bad: usize, steps: Vec<Step>) -> Origin {
     Origin::start_when(when, script).await
 }
 
-/// A port where nobody listens.
-fn dead() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn count(origin: &Origin, target: &str) -> usize {
     origin.requests().iter().filter(|m| m.target() == target).count()
 }
@@ -65,7 +60,8 @@ async fn post(sidecar: &Sidecar, method: &str, target: &str, body: &str) -> h1::
 #[tokio::test]
 async fn whoever_refuses_a_connection_is_left_for_another_without_any_rule() {
     let origin = Origin::plain().await;
-    let endpoints = [(dead(), ""), (dead(), ""), (origin.port(), "")];
+    let nobody = [Nobody::new(), Nobody::new()];
+    let endpoints = [(nobody[0].port(), ""), (nobody[1].port(), ""), (origin.port(), "")];
     let sidecar = sidecar().yaml("a.yaml", service_with("s.test", "HTTP", &endpoints)).start();
     for n in 0..10 {
         let target = format!("/{n}");
@@ -199,7 +195,7 @@ async fn a_client_that_waits_for_100_continue_sends_its_body_once() {
 
 #[tokio::test]
 async fn a_try_ends_when_its_answer_does_not_come_in_time() {
-    let retries = "{attempts: 1, perTryTimeout: 200ms, retryOn: 'gateway-error', backoff: 1ms}";
+    let retries = "{attempts: 1, perTryTimeout: 1500ms, retryOn: 'gateway-error', backoff: 1ms}";
     let origin = recovering(1, vec![Step::Hang]).await;
     let sidecar = before(&[origin.port()], retries, "");
     assert_eq!(get(&sidecar, "/g").await.text(), "seen GET /g");
@@ -212,7 +208,7 @@ async fn a_try_ends_when_its_answer_does_not_come_in_time() {
     // What has begun to answer may go on for longer.
     let slow = vec![
         send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"),
-        Step::Pause(Duration::from_millis(500)),
+        Step::Pause(Duration::from_millis(2500)),
         send("late"),
     ];
     let origin = recovering(9, slow).await;
@@ -240,10 +236,10 @@ async fn retry_after_is_waited_for_unless_the_call_would_be_over() {
     let began = Instant::now();
     assert_eq!(get(&sidecar, "/").await.text(), "seen GET /");
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
-    let origin = recovering(9, vec![send(busy)]).await;
-    let sidecar = before(&[origin.port()], "{attempts: 2, retryOn: '503'}", "  timeout: 900ms");
+    let origin = recovering(9, vec![send(busy.replace(": 1\r", ": 30\r"))]).await;
+    let sidecar = before(&[origin.port()], "{attempts: 2, retryOn: '503'}", "  timeout: 20s");
     let answer = get(&sidecar, "/").await;
-    assert_eq!((answer.status(), answer.header("retry-after").as_deref()), (503, Some("1")));
+    assert_eq!((answer.status(), answer.header("retry-after").as_deref()), (503, Some("30")));
     assert_eq!(count(&origin, "/"), 1);
     wait_metric(&sidecar, "pilotfish_retries_total{result=\"no-time\"}", 1).await;
     // gRPC's way of saying never.
@@ -256,7 +252,7 @@ async fn retry_after_is_waited_for_unless_the_call_would_be_over() {
 
 #[tokio::test]
 async fn a_client_that_leaves_while_a_retry_waits_is_not_called_for_again() {
-    let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+    let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n";
     let origin = recovering(1, vec![send(busy)]).await;
     let sidecar = before(&[origin.port()], "{attempts: 2, retryOn: '503'}", "");
     let mut client = H1::connect(sidecar.outbound).await;
@@ -266,7 +262,7 @@ async fn a_client_that_leaves_while_a_retry_waits_is_not_called_for_again() {
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     drop(client);
-    tokio::time::sleep(Duration::from_millis(1300)).await;
+    tokio::time::sleep(Duration::from_millis(2300)).await;
     assert_eq!(count(&origin, "/left"), 1);
 }
 

@@ -54,10 +54,11 @@ async fn an_agent_is_told_where_it_is_and_no_secret_of_its_sidecar() {
 #[tokio::test]
 async fn nobody_is_sent_to_an_agent_before_its_probe_is_good() {
     let place = Place::new();
-    let sidecar = place.sidecar("slow=600,serve").start();
+    let sidecar = place.sidecar("held,serve").start();
     place.state_is(|state| state["phase"] == "starting" && state["pid"].is_u64()).await;
     let ready = || h1::get(sidecar.admin, "x", "/ready", &[]);
     assert_eq!(ready().await.unwrap().status(), 503);
+    place.release();
     place.ready(&sidecar).await;
     assert_eq!(ready().await.unwrap().status(), 200);
     let served = h1::get(sidecar.inbound, "tester", "/", &[]).await.unwrap();

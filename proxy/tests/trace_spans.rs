@@ -65,17 +65,17 @@ async fn calls_that_fail_or_are_slow_are_told_of_and_others_are_not() {
     let origin = Origin::start(|request, _| match request.target() {
         "/bad" => vec![send("HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n")],
         "/missing" => vec![send("HTTP/1.1 404 x\r\ncontent-length: 0\r\n\r\n")],
-        "/slow" => vec![Step::Pause(Duration::from_millis(400)), ok("slow").remove(0)],
+        "/slow" => vec![Step::Pause(Duration::from_millis(2500)), ok("slow").remove(0)],
         "/broken" => vec![send("HTTP/1.1 200 x\r\ncontent-length: 10\r\n\r\nabc"), Step::Reset],
         "/stream" => vec![
             send("HTTP/1.1 200 x\r\ncontent-type: text/event-stream\r\ncontent-length: 6\r\n\r\ndata"),
-            Step::Pause(Duration::from_millis(400)),
+            Step::Pause(Duration::from_millis(2500)),
             send("\n\n"),
         ],
         _ => ok("good"),
     })
     .await;
-    let sidecar = told(&collector, &["--trace-sampling", "off", "--trace-slow", "300ms"])
+    let sidecar = told(&collector, &["--trace-sampling", "off", "--trace-slow", "2s"])
         .yaml("a.yaml", service("a.test", origin.port()))
         .start();
     for path in ["/good", "/missing", "/stream", "/bad", "/slow", "/broken"] {

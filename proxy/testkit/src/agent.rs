@@ -66,7 +66,11 @@ impl Agent {
 
     /// Starts an agent on this address.
     pub async fn start_on(name: &str, addr: &str) -> Self {
-        let listener = TcpListener::bind(addr).await.expect("a free port");
+        Self::listening(name, TcpListener::bind(addr).await.expect("a free port"))
+    }
+
+    /// Starts an agent with this listener.
+    pub fn listening(name: &str, listener: TcpListener) -> Self {
         let addr = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
         let task = tokio::spawn(serve(listener, name.to_owned(), shared.clone()));

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::strict::{self, Message, Parsed};
 
 /// How long a read waits by default before it gives up.
-pub const PATIENCE: Duration = Duration::from_secs(8);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why there is no whole answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,7 @@
 //! | a throw-away certificate authority, good and bad certificates | [`ca`] |
 //! | a control plane that says what a test says, and records what it received | [`control`] |
 //! | a DNS server whose answers a test writes | [`dns`] |
+//! | a port where nobody listens | [`nobody`] |
 //! | a raw HTTP/1 client | [`h1`] |
 //! | a raw HTTP/2 client and origin: frames and HPACK by hand | [`h2`] |
 //! | a SPIFFE Workload API | [`workload_api`] |
@@ -30,6 +31,7 @@ pub mod control;
 pub mod dns;
 pub mod h1;
 pub mod h2;
+pub mod nobody;
 pub mod origin;
 pub mod python;
 pub mod relay;
@@ -44,6 +46,7 @@ pub use control::Control;
 pub use dns::Dns;
 pub use h1::H1;
 pub use h2::H2;
+pub use nobody::Nobody;
 pub use origin::{Origin, Step};
 pub use relay::Relay;
 pub use sidecar::Sidecar;

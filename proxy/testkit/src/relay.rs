@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use crate::h1::H1;
 
@@ -20,7 +21,7 @@ pub enum Manners {
     Drops,
 }
 
-/// The agent. Asked for `/wait/MS/...` it waits before it asks the other for `/...`.
+/// The agent. Asked for `/held/...` it waits for [`Relay::release`] before it asks the other for `/...`.
 #[derive(Debug, Clone)]
 pub struct Relay {
     addr: SocketAddr,
@@ -33,6 +34,7 @@ struct Shared {
     manners: Manners,
     outbound: OnceLock<SocketAddr>,
     heads: Mutex<Vec<String>>,
+    gate: Semaphore,
 }
 
 impl Relay {
@@ -40,8 +42,13 @@ impl Relay {
     pub async fn start(host: &str, manners: Manners) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let shared =
-            Shared { host: host.into(), manners, outbound: OnceLock::new(), heads: Mutex::default() };
+        let shared = Shared {
+            host: host.into(),
+            manners,
+            outbound: OnceLock::new(),
+            heads: Mutex::default(),
+            gate: Semaphore::new(0),
+        };
         let shared = Arc::new(shared);
         let serving = shared.clone();
         tokio::spawn(async move {
@@ -60,6 +67,11 @@ impl Relay {
     /// Its sidecar's outbound port.
     pub fn asks_through(&self, outbound: SocketAddr) {
         self.shared.outbound.set(outbound).unwrap();
+    }
+
+    /// Lets this many of the calls go on that wait, or will.
+    pub fn release(&self, calls: usize) {
+        self.shared.gate.add_permits(calls);
     }
 
     /// The heads that it got.
@@ -81,10 +93,9 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
         let head = String::from_utf8(bytes.drain(..end + 4).collect()).unwrap();
         shared.heads.lock().unwrap().push(head.clone());
         let mut path = head.split(' ').nth(1).unwrap().to_owned();
-        if let Some(rest) = path.strip_prefix("/wait/") {
-            let (time, rest) = rest.split_once('/').unwrap();
-            tokio::time::sleep(Duration::from_millis(time.parse().unwrap())).await;
-            path = format!("/{rest}");
+        if let Some(rest) = path.strip_prefix("/held") {
+            shared.gate.acquire().await.unwrap().forget();
+            path = rest.to_owned();
         }
         let passes = |line: &&str| {
             let name = line.split(':').next().unwrap_or_default();

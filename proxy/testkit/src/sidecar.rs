@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 /// How long a start may take on a busy machine.
 const START: Duration = Duration::from_secs(20);
+/// How long the last lines of a process that has ended are waited for: an agent that lives on may hold its stderr open.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How to start a sidecar.
 #[derive(Debug)]
@@ -237,7 +239,7 @@ impl Builder {
         let until = Instant::now() + START;
         loop {
             if let Some(status) = parts.child.try_wait().expect("a child to wait for") {
-                parts.log.wait_end(Duration::from_secs(2));
+                parts.log.wait_end(LAST_LINES);
                 return (status, parts.log.all().join("\n"));
             }
             assert!(
@@ -344,11 +346,13 @@ impl Sidecar {
         let _ = kill_process(pid, Signal::TERM);
     }
 
-    /// Waits for the end and gives the exit status; `None` when it takes longer.
+    /// Waits for the end and gives the exit status; `None` when it takes longer. What it wrote to stderr is there then.
     pub async fn exit(&mut self, time: Duration) -> Option<ExitStatus> {
         let until = tokio::time::Instant::now() + time;
         loop {
             if let Ok(Some(status)) = self.parts.child.try_wait() {
+                let log = self.parts.log.clone();
+                let _ = tokio::task::spawn_blocking(move || log.wait_end(LAST_LINES)).await;
                 return Some(status);
             }
             if tokio::time::Instant::now() > until {

@@ -1,15 +1,15 @@
 //! How the agent is, and the end of a sidecar.
 
 use super::*;
+use pilotfish_testkit::Nobody;
 
 #[tokio::test]
 async fn an_agent_is_initializing_until_it_listens_and_degraded_when_it_fails() {
     let control = Control::start(DOMAIN).await;
     let state = tempfile::tempdir().unwrap();
     // A port that nobody listens on yet.
-    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let app = held.local_addr().unwrap();
-    drop(held);
+    let held = Nobody::new();
+    let app = held.addr();
     let flags = ["--probe", "tcp", "--probe-interval", "50ms", "--probe-failures", "2"];
     let launched = member(&control, state.path()).app(app).args(&flags).launch();
     let mut link = control.link().await;
@@ -20,7 +20,7 @@ async fn an_agent_is_initializing_until_it_listens_and_degraded_when_it_fails() 
     let answer = ready().await;
     assert_eq!(answer.status(), 503);
     assert!(answer.text().contains("initializing"), "{}", answer.text());
-    let listener = tokio::net::TcpListener::bind(app).await.unwrap();
+    let listener = held.listen();
     link.wait("heartbeat", |beat| beat["status"] == "ready").await;
     assert_eq!(ready().await.status(), 200);
     drop(listener);

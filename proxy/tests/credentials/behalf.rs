@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use pilotfish_testkit::origin::ok;
 use pilotfish_testkit::relay::{Manners, Relay};
@@ -142,8 +143,13 @@ async fn of_several_calls_the_agent_has_to_say_which() {
     for manners in [Manners::Drops, Manners::Tells] {
         let mut scene = Scene::start(manners).await;
         let (ann, ben) = (scene.token("ann"), scene.token("ben"));
-        let (one, two) =
-            tokio::join!(scene.call("/wait/2000/ann", Some(&ann)), scene.call("/wait/2000/ben", Some(&ben)));
+        let (one, two, ()) =
+            tokio::join!(scene.call("/held/ann", Some(&ann)), scene.call("/held/ben", Some(&ben)), async {
+                while scene.relay.heads().len() < 2 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                scene.relay.release(2);
+            });
         let refused =
             |answer: &str| answer.starts_with("HTTP/1.1 503") && answer.contains("it is not certain");
         if manners == Manners::Drops {

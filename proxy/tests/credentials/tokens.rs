@@ -74,18 +74,20 @@ async fn a_token_is_renewed_while_calls_go_on() {
     let ((idp, _), api) = (endpoint(2).await, Origin::plain().await);
     let sidecar = safe.start(service("api.test", api.port()) + &client(&idp, &secret, ""));
     let began = Instant::now();
-    while !api
-        .requests()
-        .iter()
-        .any(|seen| seen.header("authorization").as_deref() == Some("Bearer t0ken-3-x"))
-    {
+    // On a machine that stood still meanwhile it may be a later one.
+    let number =
+        |token: String| token.strip_prefix("Bearer t0ken-")?.strip_suffix("-x")?.parse::<usize>().ok();
+    let third = || api.requests().iter().any(|seen| seen.header("authorization").and_then(number) >= Some(3));
+    while !third() {
         assert_eq!(get(&sidecar, "api.test", "/", &[]).await.status(), 200);
         assert!(began.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // No token was asked for sooner than it was needed.
-    assert!(began.elapsed() > Duration::from_millis(2 * 1600), "{:?}", began.elapsed());
-    assert!(idp.requests().len() <= 4);
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(2 * 1600), "{took:?}");
+    let most = 2 + (took.as_millis() / 1600) as usize;
+    assert!(idp.requests().len() <= most, "{} in {took:?}", idp.requests().len());
     safe.is_tight(&sidecar).await;
 }
 

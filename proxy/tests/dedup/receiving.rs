@@ -6,7 +6,7 @@ use std::time::Duration;
 use pilotfish_testkit::h1::Answer;
 use pilotfish_testkit::origin::{Step, When, ok, send};
 use pilotfish_testkit::strict::Message;
-use pilotfish_testkit::{H1, Origin, Sidecar};
+use pilotfish_testkit::{Agent, H1, Nobody, Origin, Sidecar};
 use tokio::sync::Semaphore;
 
 use super::until;
@@ -212,14 +212,12 @@ async fn dedup_does_not_begin_again_what_the_agent_broke_off() {
 
 #[tokio::test]
 async fn dedup_frees_the_key_of_what_was_not_begun() {
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = closed.local_addr().unwrap();
-    drop(closed);
-    let sidecar = sidecar().app(address).start();
+    let held = Nobody::new();
+    let sidecar = sidecar().app(held.addr()).start();
     for _ in 0..2 {
         assert_eq!(refused(&call(&sidecar, &post("/", "k", "")).await), (503, "connect-failed".into()));
     }
-    let agent = pilotfish_testkit::Agent::start_on("late", &address.to_string()).await;
+    let agent = Agent::listening("late", held.listen());
     assert_eq!(call(&sidecar, &post("/", "k", "")).await.status(), 200);
     assert_eq!(call(&sidecar, &post("/", "k", "")).await.status(), 200);
     assert_eq!(agent.requests(), 1);

@@ -5,15 +5,19 @@ use std::time::{Duration, Instant};
 
 use pilotfish_testkit::origin::{Step, ok, send};
 use pilotfish_testkit::sidecar::Builder;
-use pilotfish_testkit::{Agent, Origin, Sidecar, h1};
+use pilotfish_testkit::{Agent, Nobody, Origin, Sidecar, h1};
 
 use super::PATIENCE;
 use crate::support::{metric, service, sidecar, wait_metric};
 
-fn traced(agent: &Agent, endpoint: &str) -> Builder {
+/// Longer than a good answer takes on a busy machine.
+const LONG: &str = "20s";
+
+/// A sidecar that waits so long for its collector's answer.
+fn traced(agent: &Agent, endpoint: &str, timeout: &str) -> Builder {
     sidecar()
         .yaml("a.yaml", service("s.test", agent.port()))
-        .args(&["--trace-sampling", "100%", "--otlp-endpoint", endpoint, "--otlp-timeout", "300ms"])
+        .args(&["--trace-sampling", "100%", "--otlp-endpoint", endpoint, "--otlp-timeout", timeout])
         .env("OTEL_BSP_SCHEDULE_DELAY", "20")
         .env("OTEL_METRICS_EXPORTER", "none")
 }
@@ -43,7 +47,7 @@ async fn until_dropped(sidecar: &Sidecar, reason: &str) {
 async fn one_that_accepts_and_never_answers() {
     let agent = Agent::start("a").await;
     let collector = Origin::start(|_, _| vec![Step::Hang]).await;
-    let mut sidecar = traced(&agent, &format!("http://{}", collector.addr()))
+    let mut sidecar = traced(&agent, &format!("http://{}", collector.addr()), "300ms")
         .env("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2")
         .env("OTEL_BSP_MAX_QUEUE_SIZE", "4")
         .args(&["--drain-delay", "0s"])
@@ -62,8 +66,8 @@ async fn one_that_accepts_and_never_answers() {
 #[tokio::test]
 async fn one_that_is_not_there() {
     let agent = Agent::start("a").await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let sidecar = traced(&agent, &format!("http://{free}")).start();
+    let nobody = Nobody::new();
+    let sidecar = traced(&agent, &format!("http://{}", nobody.addr()), LONG).start();
     calls(&sidecar, 5).await;
     let said = sidecar.wait_stderr(PATIENCE, |line| line.contains("telemetry cannot be sent now"));
     assert!(said.is_some_and(|line| line.contains("refused")));
@@ -79,7 +83,7 @@ async fn recovers(bad: usize, steps: Vec<Step>) {
         _ => ok(""),
     })
     .await;
-    let sidecar = traced(&agent, &format!("http://{}", collector.addr())).start();
+    let sidecar = traced(&agent, &format!("http://{}", collector.addr()), LONG).start();
     calls(&sidecar, 1).await;
     wait_metric(&sidecar, SENT, 2).await;
     assert_eq!(collector.requests().len(), bad + 1);
@@ -109,7 +113,7 @@ async fn one_that_refuses_gets_it_once() {
     let agent = Agent::start("a").await;
     let refuse = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
     let collector = Origin::start(move |_, _| vec![send(refuse)]).await;
-    let sidecar = traced(&agent, &format!("http://{}", collector.addr())).start();
+    let sidecar = traced(&agent, &format!("http://{}", collector.addr()), LONG).start();
     calls(&sidecar, 1).await;
     wait_metric(&sidecar, &dropped("failed"), 2).await;
     assert_eq!(collector.requests().len(), 1);
@@ -121,7 +125,7 @@ async fn one_whose_answer_has_no_end() {
     let agent = Agent::start("a").await;
     let endless = format!("HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n{}", "x".repeat(1_000_000));
     let collector = Origin::start(move |_, _| vec![send(&endless), Step::Hang]).await;
-    let sidecar = traced(&agent, &format!("http://{}", collector.addr())).start();
+    let sidecar = traced(&agent, &format!("http://{}", collector.addr()), "300ms").start();
     calls(&sidecar, 1).await;
     let said = sidecar.wait_stderr(PATIENCE, |line| line.contains("telemetry cannot be sent now"));
     // Too long, or too late on a busy machine; never read to the end.

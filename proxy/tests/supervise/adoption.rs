@@ -30,7 +30,7 @@ async fn a_killed_sidecars_agent_is_adopted_with_its_ports() {
     let second = place.sidecar("serve").start();
     assert_eq!(place.ready(&second).await, pid);
     assert_eq!((second.outbound, second.inbound), (outbound, inbound));
-    assert!(second.wait_stderr(Duration::from_secs(5), |line| line.contains("is adopted")).is_some());
+    assert!(second.wait_stderr(Duration::from_secs(20), |line| line.contains("is adopted")).is_some());
     assert_eq!((one(&place).await, place.starts()), (pid, 1));
     let served = h1::get(second.inbound, "tester", "/", &[]).await.unwrap();
     assert_eq!(served.status(), 200);

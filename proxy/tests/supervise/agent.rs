@@ -17,6 +17,8 @@ use crate::support::sidecar;
 const DOES: &str = "TEST_AGENT";
 /// The folder in which it writes down what happens.
 const DIR: &str = "TEST_AGENT_DIR";
+/// The file whose being there lets an agent go on.
+const GO: &str = "go";
 /// For what takes long on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -38,6 +40,11 @@ impl Place {
 
     pub fn file(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Lets an agent go on that is held.
+    pub fn release(&self) {
+        std::fs::write(self.file(GO), "").unwrap();
     }
 
     /// A sidecar with an agent that does this.
@@ -182,6 +189,7 @@ fn program() {
         let number = || value.parse::<u64>().unwrap();
         match word {
             "slow" => std::thread::sleep(Duration::from_millis(number())),
+            "held" => held(),
             "say" => eprintln!("{value}"),
             "out" => println!("{value}"),
             "exit" => std::process::exit(i32::try_from(number()).unwrap()),
@@ -195,6 +203,14 @@ fn program() {
             "deaf" => serve(true),
             word => panic!("{word}"),
         }
+    }
+}
+
+/// Waits for [`Place::release`].
+fn held() {
+    let go = PathBuf::from(std::env::var_os(DIR).unwrap()).join(GO);
+    while !go.exists() {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -103,8 +103,7 @@ async fn who_forks_away_is_told_to_stay() {
 #[tokio::test]
 async fn who_is_stopped_is_degraded_and_goes_on_where_it_was() {
     let place = Place::new();
-    let flags =
-        ["--probe", "http:/", "--probe-interval", "100ms", "--probe-timeout", "200ms", "--agent-start", "1s"];
+    let flags = ["--probe", "http:/", "--probe-interval", "100ms", "--probe-timeout", "200ms"];
     let sidecar = place.sidecar_with("serve", &flags).start();
     let pid = place.ready(&sidecar).await;
     signal(pid, "STOP");

@@ -130,8 +130,8 @@ async fn who_a_sidecar_is_can_be_asked_and_its_key_cannot() {
 #[tokio::test]
 async fn a_call_whose_agent_never_got_it_goes_to_another_one() {
     let (mesh, agent) = (Mesh::new(), Agent::start("alive").await);
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let dead = mesh.sidecar("callee").app(gone).start();
+    let nobody = pilotfish_testkit::Nobody::new();
+    let dead = mesh.sidecar("callee").app(nobody.addr()).start();
     let alive = mesh.sidecar("callee").app(agent.addr()).start();
     let line = "labels: { pilotfish.dev/agent: callee, pilotfish.dev/mesh: \"true\" }";
     let both =

@@ -21,7 +21,7 @@ use crate::support::sidecar;
 /// The trust domain of the tests.
 pub const DOMAIN: &str = "mesh.test";
 /// Longer than anything takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(8);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An authority and a folder for files.
 pub struct Mesh {

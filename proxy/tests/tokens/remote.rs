@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{call, claims, config, policy, refused};
-use crate::support::{ensure, metric, run_table, sidecar};
+use crate::support::{ensure, metric, run_table, sidecar, wait_metric};
 
 /// A server of key sets, whose answer a test changes.
 struct Keys {
@@ -117,7 +117,7 @@ async fn an_outage_does_not_lose_the_keys() {
         (ok("<html>"), "JSON"),
         (ok("{\"keys\": []}"), "none of its keys"),
         (ok(huge), "longer than"),
-        (vec![Step::Hang], "within 1s"),
+        (vec![Step::Hang], "within 3s"),
         (vec![Step::Close], ""),
     ];
     run_table(outages, |_, (answer, why)| outage(answer, why)).await;
@@ -128,7 +128,7 @@ async fn outage(answer: Vec<Step>, why: &str) -> Result<(), String> {
     let (agent, signer, next) =
         (Origin::plain().await, Signer::new("EdDSA", "k1"), Signer::new("EdDSA", "k2"));
     let keys = Keys::start(set(&[&signer])).await;
-    let sidecar = start(&agent, &keys.rule("timeout: 1s")).await;
+    let sidecar = start(&agent, &keys.rule("timeout: 3s")).await;
     assert_eq!(call(&sidecar, &signer.token(&claims(json!({})))).await.status(), 200);
     keys.say(answer);
     // A key that nobody knows makes the sidecar look.
@@ -143,10 +143,16 @@ async fn outage(answer: Vec<Step>, why: &str) -> Result<(), String> {
     }
     let stale = issuer["stale"].as_str().is_some_and(|stale| stale.contains(why));
     ensure(stale && issuer["keys"] == json!(["k1"]), || format!("{why}: {issuer}"))?;
-    assert_eq!(metric(&sidecar, "pilotfish_key_sets_stale").await, 1);
+    wait_metric(&sidecar, "pilotfish_key_sets_stale", 1).await;
     let token = signer.token(&claims(json!({"sub": "bob"})));
     assert_eq!(call(&sidecar, &token).await.status(), 200, "{why}");
-    assert!(sidecar.stderr().iter().any(|line| line.contains("go on being used")), "{:?}", sidecar.stderr());
+    for turn in 0.. {
+        if sidecar.stderr().iter().any(|line| line.contains("go on being used")) {
+            break;
+        }
+        ensure(turn < 1000, || format!("{why}: {:?}", sidecar.stderr()))?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     // Back again, with another key in the place of the first.
     keys.say(set(&[&next]));
     let again = tokio::time::Instant::now() + Duration::from_secs(60);
@@ -200,7 +206,7 @@ async fn keys_are_found_by_discovery() {
     *port.lock().unwrap() = issuer.port();
     for (path, status) in [("realm", 200), ("other", 401)] {
         let here = format!("http://127.0.0.1:{}/{path}", issuer.port());
-        let sidecar = start(&agent, &policy(&format!("issuer: {here}\ntimeout: 2s"))).await;
+        let sidecar = start(&agent, &policy(&format!("issuer: {here}\ntimeout: 20s"))).await;
         let answer = call(&sidecar, &signer.token(&claims(json!({"iss": here})))).await;
         assert_eq!(answer.status(), status, "{:?}", sidecar.stderr());
     }
@@ -210,7 +216,7 @@ async fn keys_are_found_by_discovery() {
 async fn a_flood_of_unknown_keys_is_no_flood_for_the_issuer() {
     let (agent, signer) = (Origin::plain().await, Signer::new("EdDSA", "k1"));
     let keys = Keys::start(set(&[&signer])).await;
-    let sidecar = start(&agent, &keys.rule("timeout: 1s")).await;
+    let sidecar = start(&agent, &keys.rule("timeout: 20s")).await;
     let good = signer.token(&claims(json!({})));
     assert_eq!(call(&sidecar, &good).await.status(), 200);
     let began = std::time::Instant::now();

@@ -32,7 +32,7 @@ pub enum Got {
 }
 
 /// How long a read waits; longer than the limit on a call.
-const PATIENCE: Duration = Duration::from_secs(14);
+const PATIENCE: Duration = Duration::from_secs(28);
 
 /// The body of a large call, in bytes.
 const LARGE: usize = 512 * 1024;

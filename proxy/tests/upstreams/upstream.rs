@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use pilotfish_testkit::Origin;
 use pilotfish_testkit::h2::origin::H2Origin;
-use tokio::net::{TcpListener, TcpSocket};
+use pilotfish_testkit::{Nobody, Origin};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::rows::{Row, Script};
@@ -14,7 +14,7 @@ use super::rows::{Row, Script};
 /// One that runs until this is dropped.
 pub enum Upstream {
     /// A port that is taken and where nobody listens.
-    Nobody(TcpSocket),
+    Nobody(Nobody),
     /// Takes connections and ends them unread.
     Deaf(SocketAddr, Arc<AtomicUsize>, JoinHandle<()>),
     H1(Origin),
@@ -25,11 +25,7 @@ pub enum Upstream {
 impl Upstream {
     pub async fn start(row: &Row) -> Self {
         match row.script {
-            Script::Refuse => {
-                let socket = TcpSocket::new_v4().unwrap();
-                socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-                Upstream::Nobody(socket)
-            }
+            Script::Refuse => Upstream::Nobody(Nobody::new()),
             Script::Deaf { reset } => {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let (addr, count) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -62,7 +58,7 @@ impl Upstream {
 
     pub fn port(&self) -> u16 {
         match self {
-            Upstream::Nobody(socket) => socket.local_addr().unwrap().port(),
+            Upstream::Nobody(nobody) => nobody.port(),
             Upstream::Deaf(addr, ..) => addr.port(),
             Upstream::H1(origin) => origin.port(),
             Upstream::H2(origin, _) => origin.port(),
