@@ -102,7 +102,7 @@ async fn a_quarantined_caller_is_cut_off_until_it_is_released() {
         "{said}"
     );
     let took = cut(open).await;
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     until(&caller, 403, "quarantined").await;
     // Also where it goes past other agents.
     assert_eq!(egress(&caller).await, "quarantined");
@@ -136,11 +136,13 @@ async fn a_quarantined_agent_is_not_called_until_its_time_is_over() {
     let Some(binary) = binary() else { return };
     let Mesh { control, agent, planner, caller } = mesh(&binary).await;
     let open = stream(caller.outbound, &agent).await;
-    pilotfish(&control, &["quarantine", "planner", "--for", "4s"]);
+    pilotfish(&control, &["quarantine", "planner"]);
     let took = cut(open).await;
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     let agents = pilotfish(&control, &["agents"]);
     assert!(agents.contains("quarantined"), "{agents}");
+    // It has an end now.
+    pilotfish(&control, &["quarantine", "planner", "--for", "3s"]);
     until(&caller, 200, "").await;
     assert!(!pilotfish(&control, &["status"]).contains("quarantined"));
     drop(planner);
@@ -153,7 +155,7 @@ async fn a_restricted_caller_asks_for_what_it_may() {
     let open = stream(caller.outbound, &agent).await;
     pilotfish(&control, &["restrict", "caller", "--to", "ocr,nlu", "--for", "1h"]);
     let took = cut(open).await;
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     until(&caller, 403, "restricted").await;
     assert_eq!(egress(&caller).await, "restricted");
     pilotfish(&control, &["restrict", "caller", "--to", "planning"]);

@@ -69,8 +69,8 @@ fn ready(serve: &Serve) -> Option<()> {
 
 async fn survives(victim: Victim, moment: Moment) {
     let Some(sidecar) = sidecar() else { return };
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let mut serve = Serve::start(&["--listen", &port]);
+    let mut serve = Serve::start(&[]);
+    let port = serve.listen.to_string();
     let token = command(&serve, &["token", "create", "--node", "n1"]);
     let folder = folder(std::str::from_utf8(&token).unwrap().trim());
     let path = folder.path().display().to_string();

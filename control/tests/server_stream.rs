@@ -190,7 +190,7 @@ async fn who_does_not_read_gets_no_backlog() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_heartbeat_keeps_the_lease_and_its_end_ends_it() {
-    let serve = Serve::start(&["--lease", "1s"]);
+    let serve = Serve::start(&["--lease", "4s"]);
     let own = joined(&serve, "default", "planner").await;
     let mut stream = Stream::welcomed(&serve, &own, hello("default", "planner")).await;
     let beat = Heartbeat {
@@ -205,12 +205,13 @@ async fn a_heartbeat_keeps_the_lease_and_its_end_ends_it() {
         edges: Vec::new(),
     };
     let mut http = Http::socket(&serve).await;
+    // Longer than a lease without any.
     for _ in 0..6 {
         stream.say(&ToControl::Heartbeat(beat.clone())).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(http.get("/v1/agents").await.ok::<Agents>().agents.len(), 1);
     }
-    let until = tokio::time::Instant::now() + Duration::from_secs(8);
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
     while http.get("/v1/agents").await.ok::<Agents>().agents.iter().any(|row| row.status.is_routable()) {
         assert!(tokio::time::Instant::now() < until, "it silently stays");
         tokio::time::sleep(Duration::from_millis(50)).await;

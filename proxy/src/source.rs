@@ -10,7 +10,7 @@ pub mod file;
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -64,18 +64,19 @@ impl Status {
 
     /// Attempts that were published.
     pub fn accepted(&self) -> u64 {
-        self.accepted.load(Relaxed)
+        self.accepted.load(Acquire)
     }
 
     /// Attempts that left the last good snapshot serving.
     pub fn rejected(&self) -> u64 {
-        self.rejected.load(Relaxed)
+        self.rejected.load(Acquire)
     }
 
     fn record(&self, attempt: Attempt) {
         let counter = if attempt.refused.is_none() { &self.accepted } else { &self.rejected };
-        counter.fetch_add(1, Relaxed);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = attempt;
+        // Who sees it counted can ask what became of it.
+        counter.fetch_add(1, Release);
     }
 }
 

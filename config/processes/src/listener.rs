@@ -45,6 +45,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         assert_eq!(super::listener(port).map(|stat| stat.id.pid), Some(std::process::id()));
         drop(listener);
-        assert_eq!(super::listener(port), None);
+        // A process that another test starts has it too, until it runs its own program.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while super::listener(port).is_some() {
+            assert!(std::time::Instant::now() < until, "{:?}", super::listener(port));
+        }
     }
 }

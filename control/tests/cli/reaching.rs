@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pilotfish_control::api::types::{PlacementView, Version};
+use pilotfish_testkit::Nobody;
 use pilotfish_testkit::ca::{Ca, Issued, Leaf};
 
 use super::scripted::{Ran, Scripted, bytes, ok, pilotfish, ran, refused, version, write};
@@ -21,7 +22,8 @@ fn nobody_there() {
     ran(pilotfish(&["status", "--data", &data])).fails(4, &words);
     drop(UnixListener::bind(dir.path().join("pilotfish.sock")).unwrap());
     ran(pilotfish(&["status", "--data", &data])).fails(4, &["has ended; start one"]);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = Nobody::new();
+    let closed = nobody.addr();
     let url = format!("https://{closed}");
     let pin = "ab".repeat(32);
     ran(pilotfish(&["get", "all", "--control", &url, "--ca-fingerprint", &pin])).fails(
@@ -38,7 +40,7 @@ fn one_that_never_answers() {
     let started = Instant::now();
     ran(pilotfish(&["status", "--data", &data, "--request-timeout", "300ms"]))
         .fails(4, &["did not answer within", "--request-timeout"]);
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(15));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn expecting(key: &str, expect: Expect, batch: Batch) -> Batch {
 }
 
 pub async fn next(watch: &mut Watch) -> Result<Vec<Change>, StoreError> {
-    tokio::time::timeout(Duration::from_secs(10), watch.recv())
+    tokio::time::timeout(Duration::from_secs(30), watch.recv())
         .await
         .expect("a change")
         .expect("an open watch")

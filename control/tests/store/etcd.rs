@@ -90,7 +90,7 @@ impl Etcd {
     }
 
     async fn store_with(&self, tls: &Tls) -> Arc<dyn Store> {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(60);
         loop {
             match EtcdStore::connect(&self.url(), tls).await {
                 Ok(store) => return Arc::new(store),
@@ -103,7 +103,7 @@ impl Etcd {
     /// kill -9 of the leader.
     pub async fn kill_leader(&mut self) {
         // Under load there may be none for a while.
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(60);
         while Instant::now() < end {
             if self.kill_who_leads().await {
                 return;
@@ -168,7 +168,7 @@ async fn nobody_there_is_a_clear_error_in_time() {
     let refused = EtcdStore::connect(&format!("etcd://127.0.0.1:{port}"), &Tls::default()).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable { unsure: false, .. }), "{refused}");
     assert!(refused.to_string().contains(&format!("etcd at 127.0.0.1:{port}")), "{refused}");
-    assert!(before.elapsed() < Duration::from_secs(12), "{:?}", before.elapsed());
+    assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
 }
 
 /// Every acknowledged batch of several writers, while the leader is killed.
@@ -198,7 +198,7 @@ async fn acknowledged_batches_survive_the_leader() {
     let mut watch = store.watch("k/", 0).await.unwrap();
     let count = || acknowledged.lock().unwrap().len();
     let wait = async |more: usize| {
-        let (before, end) = (count(), Instant::now() + Duration::from_secs(15));
+        let (before, end) = (count(), Instant::now() + Duration::from_secs(60));
         while count() < before + more {
             assert!(Instant::now() < end, "no progress after {before} batches");
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -174,7 +174,7 @@ impl Serve {
     pub async fn said(&self, fits: impl Fn(&str) -> bool + Send + 'static) -> String {
         let log = self.log.clone();
         let waited =
-            tokio::task::spawn_blocking(move || log.wait(Duration::from_secs(10), fits)).await.unwrap();
+            tokio::task::spawn_blocking(move || log.wait(START, fits)).await.unwrap();
         waited.unwrap_or_else(|| panic!("no such line on stderr:\n{}", self.stderr().join("\n")))
     }
 
@@ -193,7 +193,7 @@ impl Serve {
 
     /// Waits for its end.
     pub async fn ended(&mut self) -> ExitStatus {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + START;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;

@@ -150,7 +150,7 @@ impl<M: DeserializeOwned> Stream<M> {
 
     /// The next message; none at the end, also of the connection.
     pub async fn next(&mut self) -> Option<M> {
-        let next = tokio::time::timeout(Duration::from_secs(10), self.patient()).await;
+        let next = tokio::time::timeout(Duration::from_secs(30), self.patient()).await;
         next.expect("neither a message nor the end")
     }
 

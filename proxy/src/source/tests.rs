@@ -48,7 +48,7 @@ impl Running {
     }
 
     fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while !reached(self) {
             let last = self.shared.config.last();
             assert!(
@@ -77,29 +77,39 @@ fn an_invalid_set_leaves_the_last_good_one_and_says_so() {
     let running = Running::start(dir.path());
     std::fs::write(dir.path().join("b.yaml"), INVALID).unwrap();
     std::fs::write(dir.path().join("c.yaml"), service("two")).unwrap();
-    running.until("a refusal", |r| r.shared.config.rejected() == 1);
+    // Once, or once for each file where the machine stood still between the two.
+    running.until("a refusal", |r| r.shared.config.rejected() >= 1);
     assert!(running.serves("one") && !running.serves("two"), "half of a set was taken");
-    assert_eq!(running.shared.snapshots.version(), 1);
+    assert_eq!(running.shared.snapshots.newest().version, 1);
     let refused = running.shared.config.last().refused.unwrap();
     assert!(refused.lines[0].contains("b.yaml:6:") && refused.lines[0].contains("error"), "{refused:?}");
 
     std::fs::remove_file(dir.path().join("b.yaml")).unwrap();
-    running.until("the next good set", |r| r.serves("two"));
-    assert_eq!(running.shared.snapshots.version(), 2);
-    assert_eq!((running.shared.config.accepted(), running.shared.config.rejected()), (2, 1));
+    // It serves a moment before that is counted.
+    running.until("the next good set", |r| r.serves("two") && r.shared.config.accepted() == 2);
+    assert_eq!(running.shared.snapshots.newest().version, 2);
     assert!(running.shared.config.last_accepted());
 }
 
 #[test]
 fn files_written_together_are_read_once() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("a.yaml"), service("one")).unwrap();
-    let running = Running::start(dir.path());
-    for n in 0..5 {
-        std::fs::write(dir.path().join(format!("{n}.yml")), service(&format!("s{n}"))).unwrap();
+    // On a machine that stands still between two of the writes they are not together: then once more.
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.yaml"), service("one")).unwrap();
+        let running = Running::start(dir.path());
+        let began = Instant::now();
+        for n in 0..5 {
+            std::fs::write(dir.path().join(format!("{n}.yml")), service(&format!("s{n}"))).unwrap();
+        }
+        let together = began.elapsed() < super::file::QUIET / 2;
+        running.until("all five", |r| (0..5).all(|n| r.serves(&format!("s{n}"))));
+        if together {
+            assert_eq!(running.shared.snapshots.newest().version, 2);
+            return;
+        }
     }
-    running.until("all five", |r| (0..5).all(|n| r.serves(&format!("s{n}"))));
-    assert_eq!(running.shared.snapshots.version(), 2);
+    panic!("twenty times the files could not be written together");
 }
 
 #[test]
