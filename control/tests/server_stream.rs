@@ -33,6 +33,16 @@ async fn next_update(stream: &mut Stream) -> wire::Update {
     }
 }
 
+/// The update with the route; who else is there may be told before it.
+async fn next_route(stream: &mut Stream) -> wire::Update {
+    loop {
+        let update = next_update(stream).await;
+        if update.documents.iter().any(|document| document.key.kind == "VirtualService") {
+            return update;
+        }
+    }
+}
+
 async fn serves(stream: &mut Stream, version: u64) {
     let state = wire::State { accepted: version, serving: version, refused: None };
     stream.say(&ToControl::State(state)).await;
@@ -47,11 +57,11 @@ async fn a_sidecar_gets_what_is_applied_and_people_see_it() {
     assert!(first.full);
     serves(&mut stream, first.version).await;
     let applied = apply(&serve, 5).await;
-    let update = next_update(&mut stream).await;
-    assert!(!update.full && update.documents.iter().any(|document| document.key.kind == "VirtualService"));
+    let update = next_route(&mut stream).await;
+    assert!(!update.full, "{update:?}");
     let waiting = tokio::spawn({
         let mut http = Http::socket(&serve).await;
-        let path = format!("/v1/wait?version={}&timeout_ms=8000", applied.version);
+        let path = format!("/v1/wait?version={}&timeout_ms=60000", applied.version);
         async move { http.get(&path).await.ok::<Waited>() }
     });
     serves(&mut stream, update.version).await;
@@ -75,11 +85,11 @@ async fn a_refusal_is_shown_with_its_reasons() {
     let first = next_update(&mut stream).await;
     serves(&mut stream, first.version).await;
     let applied = apply(&serve, 5).await;
-    let update = next_update(&mut stream).await;
+    let update = next_route(&mut stream).await;
     let refused = wire::RefusedVersion { version: update.version, reasons: vec!["routes.yaml:3: no".into()] };
     let state = wire::State { accepted: first.version, serving: first.version, refused: Some(refused) };
     stream.say(&ToControl::State(state)).await;
-    let path = format!("/v1/wait?version={}&timeout_ms=8000", applied.version);
+    let path = format!("/v1/wait?version={}&timeout_ms=60000", applied.version);
     let waited: Waited = Http::socket(&serve).await.get(&path).await.ok();
     assert!(!waited.done);
     let reasons = &waited.missing[0].refused.as_ref().unwrap().reasons;
@@ -227,7 +237,7 @@ async fn killed_and_started_again_nothing_is_lost() {
     let mut stream = Stream::welcomed(&serve, &own, hello("default", "planner")).await;
     next_update(&mut stream).await;
     let applied = apply(&serve, 7).await;
-    let update = next_update(&mut stream).await;
+    let update = next_route(&mut stream).await;
     serves(&mut stream, update.version).await;
     let again = Serve::start_in(serve.kill(), &[]);
     let version: Version = Http::socket(&again).await.get("/v1/version").await.ok();
@@ -236,7 +246,7 @@ async fn killed_and_started_again_nothing_is_lost() {
     let mut resumed =
         Stream::welcomed(&again, &own, wire::Hello { resume, ..hello("default", "planner") }).await;
     let next = apply(&again, 8).await;
-    let update = next_update(&mut resumed).await;
+    let update = next_route(&mut resumed).await;
     assert!(update.documents.len() <= 2, "{update:?}");
     assert_eq!(next.version, applied.version + 1);
     let (reply, _) = crate::support::sidecar::join(&again, &token, "default", "later").await;
