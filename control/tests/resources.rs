@@ -19,6 +19,9 @@ fn routes(names: impl Iterator<Item = u32>, status: u32) -> Submission {
     Submission { files: vec![File { name: "routes.yaml".into(), text }], ..Submission::default() }
 }
 
+/// For what takes long on a busy machine, in a debug build.
+const LONG: Duration = Duration::from_secs(120);
+
 /// Two control planes on one store.
 async fn two(store: Arc<dyn Store>) {
     let (one, other) =
@@ -26,13 +29,13 @@ async fn two(store: Arc<dyn Store>) {
     let before = Instant::now();
     one.apply(&routes(0..10_000, 200), "ada").await.unwrap();
     let (applied, mut seen) = (before.elapsed(), other.watch());
-    tokio::time::timeout(Duration::from_secs(30), seen.wait_for(|newest| newest.version == 1))
+    tokio::time::timeout(LONG, seen.wait_for(|newest| newest.version == 1))
         .await
         .unwrap()
         .unwrap();
     println!("10,000 documents: applied in {applied:?}, seen by another after {:?}", before.elapsed());
     assert_eq!(other.newest().documents.len(), 10_000);
-    assert!(applied < Duration::from_secs(30), "{applied:?}");
+    assert!(applied < LONG, "{applied:?}");
     let before = Instant::now();
     let (ada, bob) = (routes(0..1, 201), routes(0..1, 202));
     let (ada, bob) = tokio::join!(one.apply(&ada, "ada"), other.apply(&bob, "bob"));
@@ -76,7 +79,7 @@ async fn applies_survive_the_leader() {
         let one = one.clone();
         async move {
             let mut applied = Vec::new();
-            let end = std::time::Instant::now() + Duration::from_secs(60);
+            let end = std::time::Instant::now() + Duration::from_secs(120);
             for status in (200..600).cycle() {
                 if applied.len() == 40 || std::time::Instant::now() > end {
                     break;
@@ -90,15 +93,15 @@ async fn applies_survive_the_leader() {
             applied
         }
     });
-    tokio::time::timeout(Duration::from_secs(30), one.watch().wait_for(|newest| newest.version > 10))
+    tokio::time::timeout(LONG, one.watch().wait_for(|newest| newest.version > 10))
         .await
         .unwrap()
         .unwrap();
     etcd.kill_leader().await;
     let applied = writer.await.unwrap();
-    assert_eq!(applied.len(), 40, "within a minute");
+    assert_eq!(applied.len(), 40, "within two minutes");
     let last = *applied.last().unwrap();
-    tokio::time::timeout(Duration::from_secs(30), other.watch().wait_for(|newest| newest.version >= last))
+    tokio::time::timeout(LONG, other.watch().wait_for(|newest| newest.version >= last))
         .await
         .unwrap()
         .unwrap();
