@@ -29,10 +29,7 @@ async fn two(store: Arc<dyn Store>) {
     let before = Instant::now();
     one.apply(&routes(0..10_000, 200), "ada").await.unwrap();
     let (applied, mut seen) = (before.elapsed(), other.watch());
-    tokio::time::timeout(LONG, seen.wait_for(|newest| newest.version == 1))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(LONG, seen.wait_for(|newest| newest.version == 1)).await.unwrap().unwrap();
     println!("10,000 documents: applied in {applied:?}, seen by another after {:?}", before.elapsed());
     assert_eq!(other.newest().documents.len(), 10_000);
     assert!(applied < LONG, "{applied:?}");
@@ -93,10 +90,7 @@ async fn applies_survive_the_leader() {
             applied
         }
     });
-    tokio::time::timeout(LONG, one.watch().wait_for(|newest| newest.version > 10))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(LONG, one.watch().wait_for(|newest| newest.version > 10)).await.unwrap().unwrap();
     etcd.kill_leader().await;
     let applied = writer.await.unwrap();
     assert_eq!(applied.len(), 40, "within two minutes");

@@ -173,8 +173,7 @@ impl Serve {
     /// Waits for a line on stderr that fits.
     pub async fn said(&self, fits: impl Fn(&str) -> bool + Send + 'static) -> String {
         let log = self.log.clone();
-        let waited =
-            tokio::task::spawn_blocking(move || log.wait(START, fits)).await.unwrap();
+        let waited = tokio::task::spawn_blocking(move || log.wait(START, fits)).await.unwrap();
         waited.unwrap_or_else(|| panic!("no such line on stderr:\n{}", self.stderr().join("\n")))
     }
 
