@@ -36,7 +36,7 @@ use crate::on_demand::OnDemand;
 use crate::plan::{Own, Plan, Registered};
 use crate::state::State;
 use crate::view::View;
-pub(crate) use authz::{is_dry, of_operation, of_source, written};
+pub(crate) use authz::{of_operation, of_source, written};
 pub use cluster::Resolved;
 pub(crate) use governance::declares;
 pub(crate) use resilience::timeouts;

@@ -66,6 +66,25 @@ pub struct AuthorizationPolicy {
     pub rules: Vec<AuthorizationRule>,
 }
 
+/// Istio's annotation of AuthorizationPolicies that are decided and not enforced.
+pub const DRY_RUN: &str = "istio.io/dry-run";
+
+/// What the value of [`DRY_RUN`] says, written in any way in which Istio reads a boolean (Go's `strconv.ParseBool`); `None`: nothing.
+pub fn dry_run(value: &str) -> Option<bool> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+impl AuthorizationPolicy {
+    /// Whether it is decided and not enforced.
+    pub fn is_dry_run(&self) -> bool {
+        self.meta.annotations.get(DRY_RUN).and_then(|value| dry_run(value)) == Some(true)
+    }
+}
+
 /// What a matching rule does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AuthorizationAction {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::model::permission::{Permission, check_resource_path};
 use crate::model::{
-    Affinity, Algorithm, CircuitBreaker, ConsistentHash, HashKey, HashTable, Kind, LoadBalancer, StringMap,
-    Subset, TrafficPolicy, Wish, concurrency,
+    Affinity, Algorithm, CircuitBreaker, ConsistentHash, DRY_RUN, HashKey, HashTable, Kind, LoadBalancer,
+    StringMap, Subset, TrafficPolicy, Wish, concurrency, dry_run,
 };
 use crate::raw::{TextMap, nearest};
 use crate::units::duration;
@@ -16,9 +16,6 @@ use super::health;
 
 /// Our prefix.
 pub(super) const PREFIX: &str = "pilotfish.dev/";
-
-/// Istio's annotation of AuthorizationPolicies that are decided and not enforced.
-const DRY_RUN: &str = "istio.io/dry-run";
 
 /// An annotation that means something.
 struct Known {
@@ -342,10 +339,7 @@ pub(super) fn number(value: &str, least: u64, most: u64) -> Result<(), Wrong> {
 /// Checks the names and values of our annotations on a resource.
 pub(super) fn check(cx: &mut Cx<'_>, kind: Kind, annotations: Option<&TextMap<'_>>) {
     for (key, value) in annotations.into_iter().flatten() {
-        if key.value == DRY_RUN
-            && kind == Kind::AuthorizationPolicy
-            && !["true", "false"].contains(&value.value)
-        {
+        if key.value == DRY_RUN && kind == Kind::AuthorizationPolicy && dry_run(value.value).is_none() {
             let message = format!("`{}` is neither \"true\" nor \"false\"", clip_text(value.value));
             cx.error_hint(value.node, message, "a dry run is decided and recorded, and not enforced");
         }

@@ -15,9 +15,6 @@ use super::check::Cx;
 use declared::Declared;
 pub(super) use declared::close;
 
-/// By which Istio marks a policy that is decided and not enforced.
-const DRY_RUN: &str = "istio.io/dry-run";
-
 /// A policy and where it is written.
 pub(super) struct Draft<'n> {
     pub(super) node: Node<'n>,
@@ -45,7 +42,7 @@ fn wide(cx: &mut Cx<'_>, policy: &AuthorizationPolicy, draft: &Draft<'_>, model:
         AuthorizationAction::Deny => true,
         AuthorizationAction::Audit | AuthorizationAction::Custom => return,
     };
-    if is_dry(policy) {
+    if policy.is_dry_run() {
         return;
     }
     let Some(at) = policy.rules.iter().position(is_everything) else { return };
@@ -54,7 +51,7 @@ fn wide(cx: &mut Cx<'_>, policy: &AuthorizationPolicy, draft: &Draft<'_>, model:
         .authorization_policies
         .iter()
         .filter(|other| other.meta.key != policy.meta.key && other.action == AuthorizationAction::Allow)
-        .filter(|other| !is_dry(other) && within(other, policy))
+        .filter(|other| !other.is_dry_run() && within(other, policy))
         .filter(|other| !other.rules.iter().any(is_everything))
         .map(|other| format!("{}/{}", other.meta.namespace(), other.meta.name()))
         .collect();
@@ -76,10 +73,6 @@ fn wide(cx: &mut Cx<'_>, policy: &AuthorizationPolicy, draft: &Draft<'_>, model:
         false => ("lets everybody do everything", "ALLOW rules add up: name who may do what, or remove it"),
     };
     cx.warn(node, format!("this rule {does}, so nothing comes of {names}"), hint);
-}
-
-fn is_dry(policy: &AuthorizationPolicy) -> bool {
-    policy.meta.annotations.get(DRY_RUN).is_some_and(|value| value == "true")
 }
 
 /// Whether a rule matches whatever anybody does.

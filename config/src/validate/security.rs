@@ -12,7 +12,7 @@ use crate::raw::{
     PeerAuthenticationSpec, PresenceWord, RequestAuthenticationSpec, RuleSpec, SelectorSpec, SourceSpec,
     TargetRefSpec, Text,
 };
-use crate::yaml::clip_text;
+use crate::yaml::{Node, clip_text};
 
 use super::check::{Cx, is_subnet};
 use super::headers::is_header_name;
@@ -26,10 +26,10 @@ pub(super) fn scope(
 ) -> Scope {
     let list = targets.map(Vec::as_slice).unwrap_or_default();
     let kinds = [selector.is_some(), target.is_some(), !list.is_empty()];
-    if let Some(selector) = selector
-        && kinds.iter().filter(|some| **some).count() > 1
+    if kinds.iter().filter(|some| **some).count() > 1
+        && let Some(node) = selector.map(|own| own.node).or(target.map(|own| own.node))
     {
-        cx.error(selector.node, "`selector`, `targetRef` and `targetRefs` exclude each other");
+        cx.error(node, "`selector`, `targetRef` and `targetRefs` exclude each other");
     }
     Scope {
         selector: selector.map(|s| cx.selector(s.node, s.match_labels.as_ref())).unwrap_or_default(),
@@ -163,10 +163,33 @@ fn values(cx: &mut Cx<'_>, any: Option<&List<Text<'_>>>, none: Option<&List<Text
     Values { any_of: cx.texts(any), none_of: cx.texts(none) }
 }
 
-fn source(cx: &mut Cx<'_>, spec: &SourceSpec<'_>, custom: bool) -> AuthorizationSource {
-    if !spec.node.children().any(|child| !child.is_null()) {
-        cx.error(spec.node, "the source is empty");
+/// Complains of a part of a rule in which nothing is written, and warns of lists with nothing in them: Istio reads those as if they were
+/// not there, so that they let in everybody and not nobody.
+fn written(cx: &mut Cx<'_>, node: Node<'_>, what: &str) {
+    let is_empty = |child: &Node<'_>| child.scalar().is_none() && child.children().next().is_none();
+    if node.children().all(|child| child.is_null() || is_empty(&child)) {
+        cx.error_hint(node, format!("the {what} is empty"), "a rule without it is for any");
+        return;
     }
+    for child in node.children().filter(|child| !child.is_null() && is_empty(child)) {
+        cx.warn(child, "an empty list is as if it were not written", "write what it is for, or remove it");
+    }
+}
+
+/// A service account as a source names it.
+fn is_account(text: &str) -> bool {
+    let (namespace, name) = text.split_once('/').map_or((None, text), |(own, name)| (Some(own), name));
+    namespace != Some("") && !name.is_empty() && !name.contains('/') && !text.contains('*')
+}
+
+/// A trust domain, with `*` at one end perhaps.
+fn is_trust_domain(text: &str) -> bool {
+    let inner = text.strip_prefix('*').or_else(|| text.strip_suffix('*')).unwrap_or(text);
+    !inner.contains(['*', '/'])
+}
+
+fn source(cx: &mut Cx<'_>, spec: &SourceSpec<'_>, custom: bool) -> AuthorizationSource {
+    written(cx, spec.node, "source");
     let identities = ["principals", "notPrincipals", "namespaces", "notNamespaces"];
     let accounts = ["serviceAccounts", "notServiceAccounts"];
     let has = |names: &[&str]| names.iter().find_map(|name| spec.node.get(name));
@@ -182,13 +205,19 @@ fn source(cx: &mut Cx<'_>, spec: &SourceSpec<'_>, custom: bool) -> Authorization
         }
     }
     for account in spec.service_accounts.iter().chain(&spec.not_service_accounts).flatten() {
-        if account.value.contains('*') {
+        if !is_account(account.value) {
             let message = format!("`{}` is not a service account", clip_text(account.value));
             cx.error_hint(
                 account.node,
                 message,
                 "NAME or NAMESPACE/NAME, without `*`; `namespaces` takes all of one",
             );
+        }
+    }
+    for domain in spec.trust_domains.iter().chain(&spec.not_trust_domains).flatten() {
+        if !is_trust_domain(domain.value) {
+            let message = format!("`{}` is not a trust domain", clip_text(domain.value));
+            cx.error_hint(domain.node, message, "a name without `/`, with one `*` at one end at most");
         }
     }
     for list in [&spec.ip_blocks, &spec.not_ip_blocks, &spec.remote_ip_blocks, &spec.not_remote_ip_blocks] {
@@ -213,9 +242,7 @@ fn source(cx: &mut Cx<'_>, spec: &SourceSpec<'_>, custom: bool) -> Authorization
 }
 
 fn operation(cx: &mut Cx<'_>, spec: &OperationSpec<'_>) -> AuthorizationOperation {
-    if !spec.node.children().any(|child| !child.is_null()) {
-        cx.error(spec.node, "the operation is empty");
-    }
+    written(cx, spec.node, "operation");
     for port in spec.ports.iter().chain(&spec.not_ports).flatten() {
         if !port.value.parse::<u16>().is_ok_and(|number| number > 0) {
             let message = format!("`{}` is not a port", clip_text(port.value));
@@ -233,18 +260,21 @@ fn operation(cx: &mut Cx<'_>, spec: &OperationSpec<'_>) -> AuthorizationOperatio
     }
 }
 
-/// `{*}` is one whole segment, `{**}` any number of them and the last one of the two; other braces mean nothing.
+/// `{*}` is one whole segment, `{**}` any number of them and the last one of the two; other braces mean nothing. What stands between them
+/// is plain text of a path (RFC 3986's `pchar`), and no segment of it is empty.
 fn path_template(cx: &mut Cx<'_>, path: Text<'_>) {
     if !path.value.contains(['{', '}']) {
         return;
     }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&byte);
+    let segments = || path.value.trim_matches('/').split('/');
     let operator = |segment: &&str| matches!(*segment, "{*}" | "{**}");
     let wrong =
-        path.value.split('/').filter(|segment| !operator(segment)).any(|s| s.contains(['{', '}', '*']));
-    let mut operators = path.value.split('/').filter(operator);
+        segments().filter(|segment| !operator(segment)).any(|s| s.is_empty() || !s.bytes().all(plain));
+    let mut operators = segments().filter(operator);
     let behind_rest = operators.by_ref().any(|operator| operator == "{**}") && operators.next().is_some();
     if wrong || behind_rest {
-        let hint = "`{*}` is one whole segment, `{**}` any number of them and the last one; no other `*` beside them";
+        let hint = "`{*}` is one whole segment, `{**}` any number of them and the last one; beside them plain segments, none empty, without `*`";
         cx.error_hint(path.node, format!("`{}` is not a path template", clip_text(path.value)), hint);
     }
 }
@@ -258,11 +288,15 @@ fn condition(cx: &mut Cx<'_>, spec: &ConditionSpec<'_>, custom: bool) -> Option<
     let experimental = key.value.starts_with("experimental.envoy.filters.");
     if !is_attribute(key.value) && !experimental {
         let bracketed = ["request.headers[NAME]", "request.auth.claims[NAME]"];
-        let near = crate::raw::nearest(key.value, ATTRIBUTES.iter().copied().chain(bracketed));
-        let hint = near.map_or_else(
-            || format!("known: {}, {}", ATTRIBUTES.join(", "), bracketed.join(", ")),
-            |near| format!("did you mean `{near}`?"),
-        );
+        let elsewhere = ELSEWHERE.iter().find(|(own, _)| key.value.starts_with(own)).map(|(_, hint)| *hint);
+        let near = || crate::raw::nearest(key.value, ATTRIBUTES.iter().copied().chain(bracketed));
+        let hint = match elsewhere {
+            Some(hint) => hint.to_owned(),
+            None => near().map_or_else(
+                || format!("known: {}, {}", ATTRIBUTES.join(", "), bracketed.join(", ")),
+                |near| format!("did you mean `{near}`?"),
+            ),
+        };
         cx.error_hint(key.node, format!("`{}` is not an attribute", clip_text(key.value)), hint);
     }
     if experimental {
@@ -281,7 +315,8 @@ fn condition(cx: &mut Cx<'_>, spec: &ConditionSpec<'_>, custom: bool) -> Option<
         let valid = match key.value {
             "source.ip" | "remote.ip" | "destination.ip" => is_subnet(value.value),
             "destination.port" => value.value.parse::<u16>().is_ok_and(|port| port > 0),
-            "source.serviceAccount" => !value.value.contains('*'),
+            "source.serviceAccount" => is_account(value.value),
+            "source.trustDomain" => is_trust_domain(value.value),
             "pilotfish.delegation.depth" => is_bound(value.value),
             _ => true,
         };
@@ -289,6 +324,7 @@ fn condition(cx: &mut Cx<'_>, spec: &ConditionSpec<'_>, custom: bool) -> Option<
             let hint = match key.value {
                 "pilotfish.delegation.depth" => "a number, or `<=N`, `<N`, `>=N`, `>N`",
                 "source.serviceAccount" => "NAME or NAMESPACE/NAME, without `*`",
+                "source.trustDomain" => "a name without `/`, with one `*` at one end at most",
                 "destination.port" => "ports are 1 to 65535",
                 _ => "an IP address or CIDR block",
             };
@@ -327,6 +363,15 @@ const ATTRIBUTES: &[&str] = &[
     "pilotfish.delegation.depth",
     "pilotfish.delegation.origin",
     "pilotfish.delegation.agents",
+];
+
+/// Attributes that Istio had once, or has by another name, and what is written instead.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("request.headers[:path]", "paths are `to[].operation.paths`"),
+    ("destination.labels[", "workloads are chosen by `selector`"),
+    ("destination.name", "workloads are chosen by `selector`"),
+    ("destination.user", "workloads are chosen by `selector`"),
+    ("destination.namespace", "a policy is for the workloads of its own namespace"),
 ];
 
 /// What `pilotfish.protocol` may be.
@@ -394,6 +439,13 @@ fn key_set(cx: &mut Cx<'_>, jwks: Text<'_>) {
     };
     let is =
         |kind: &str| keys.iter().any(|key| key.get("kty").and_then(serde_json::Value::as_str) == Some(kind));
+    if keys.iter().any(|key| key.get("kty") != Some(&"oct".into()) && key.get("d").is_some()) {
+        cx.warn(
+            jwks.node,
+            "the key set has a private key, and whoever reads this document can make tokens with it",
+            "write the public part alone, and make the issuer a new key",
+        );
+    }
     if is("oct") {
         cx.error_hint(
             jwks.node,
@@ -447,6 +499,9 @@ fn jwt_rule(cx: &mut Cx<'_>, spec: &JwtRuleSpec<'_>) -> JwtRule {
     }
     if let Some(jwks) = jwks {
         key_set(cx, jwks);
+        if uri.is_some() {
+            cx.error_hint(jwks.node, "`jwks` and `jwksUri` exclude each other", "write one of them");
+        }
     }
     let mut from_headers = Vec::new();
     for header in spec.from_headers.iter().flatten() {
@@ -456,9 +511,14 @@ fn jwt_rule(cx: &mut Cx<'_>, spec: &JwtRuleSpec<'_>) -> JwtRule {
         }
         from_headers.push((cx.not_empty(name), header.prefix.map(|prefix| prefix.value.to_owned())));
     }
-    let mut output_claim_to_headers = Vec::new();
+    let mut output_claim_to_headers: Vec<(String, String)> = Vec::new();
     for entry in spec.output_claim_to_headers.iter().flatten() {
         let (Some(header), Some(claim)) = (entry.header, entry.claim) else { continue };
+        let same = |(other, _): &(String, String)| other.eq_ignore_ascii_case(header.value);
+        if output_claim_to_headers.iter().any(same) {
+            let message = format!("`{}` is written by another claim already", clip_text(header.value));
+            cx.error_hint(header.node, message, "a header for each claim");
+        }
         output_claim_to_headers.push((written_header(cx, header), cx.not_empty(claim)));
     }
     JwtRule {

@@ -13,8 +13,6 @@ use crate::authz::policies::index::Table;
 use crate::authz::policies::rule::Rule;
 use crate::authz::policies::{Allow, Dry, Policies};
 
-/// By which Istio marks a policy that is decided and not enforced.
-const DRY_RUN: &str = "istio.io/dry-run";
 /// What refuses under `--default-deny` where no policy allows.
 const DEFAULT_DENY: &str = "--default-deny";
 
@@ -53,16 +51,11 @@ pub(crate) fn written<'m>(
     own
 }
 
-/// Whether a policy is decided and not enforced.
-pub(crate) fn is_dry(policy: &AuthorizationPolicy) -> bool {
-    policy.meta.annotations.get(DRY_RUN).is_some_and(|value| value == "true")
-}
-
 fn policies(model: &Model, options: &CompileOptions, warnings: &mut Vec<Box<str>>) -> Policies {
     let own = written(model, options, warnings);
     let (mut enforced, mut dry, mut broken) = (Gathered::default(), Gathered::default(), Vec::new());
     for policy in own {
-        let is_dry = is_dry(policy);
+        let is_dry = policy.is_dry_run();
         let gathered = if is_dry { &mut dry } else { &mut enforced };
         let compiled =
             rules(model, options, policy).and_then(|rules| same_provider(&gathered.custom, rules, policy));

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::authz::policies::condition::Within;
 use crate::authz::policies::near::{Misfit, misfits};
 use crate::authz::{Asking, Claims, Principal};
-use crate::compile::{CompileOptions, is_dry, written};
+use crate::compile::{CompileOptions, written};
 use crate::plan::Plan;
 
 /// So many policies are told of.
@@ -127,7 +127,7 @@ fn says(policy: &AuthorizationPolicy, options: &CompileOptions, asking: &Asking<
     let mut says = PolicySays {
         policy: format!("{}/{}", policy.meta.namespace(), policy.meta.name()),
         action,
-        dry_run: is_dry(policy),
+        dry_run: policy.is_dry_run(),
         written: policy.meta.source.to_string(),
         ..PolicySays::default()
     };

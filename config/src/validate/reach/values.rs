@@ -39,6 +39,8 @@ fn source(cx: &mut Cx<'_>, spec: &SourceSpec<'_>) {
     }
     each(&spec.principals, &spec.not_principals, |text| principal(cx, text));
     each(&spec.request_principals, &spec.not_request_principals, |text| request_principal(cx, text));
+    each(&spec.principals, &spec.not_principals, |text| stars(cx, text));
+    each(&spec.request_principals, &spec.not_request_principals, |text| stars(cx, text));
 }
 
 fn operation(cx: &mut Cx<'_>, spec: &OperationSpec<'_>) {
@@ -54,6 +56,9 @@ fn operation(cx: &mut Cx<'_>, spec: &OperationSpec<'_>) {
     each(&spec.methods, &spec.not_methods, |text| method(cx, text));
     each(&spec.hosts, &spec.not_hosts, |text| host(cx, text));
     each(&spec.paths, &spec.not_paths, |text| path(cx, text));
+    for (any_of, none_of) in [(&spec.hosts, &spec.not_hosts), (&spec.paths, &spec.not_paths)] {
+        each(any_of, none_of, |text| stars(cx, text));
+    }
 }
 
 fn conditions(cx: &mut Cx<'_>, rule: &RuleSpec<'_>) {
@@ -70,6 +75,19 @@ fn conditions(cx: &mut Cx<'_>, rule: &RuleSpec<'_>) {
         let values = |own: fn(&mut Cx<'_>, Text<'_>), cx: &mut Cx<'_>| {
             each(&condition.values, &condition.not_values, |text| own(cx, text));
         };
+        // A namespace may have stars anywhere, and the others are no texts.
+        if !matches!(
+            key.value,
+            "source.namespace"
+                | "source.trustDomain"
+                | "source.serviceAccount"
+                | "source.ip"
+                | "remote.ip"
+                | "destination.ip"
+                | "destination.port"
+        ) {
+            values(stars, cx);
+        }
         match key.value {
             "source.principal" | "pilotfish.delegation.agents" => values(principal, cx),
             "request.auth.principal" => values(request_principal, cx),
@@ -107,6 +125,16 @@ fn covers(wide: &str, value: &str) -> bool {
         return !value.starts_with('*') && value.strip_suffix('*').unwrap_or(value).starts_with(prefix);
     }
     wide.strip_prefix('*').is_some_and(|suffix| !template && !value.ends_with('*') && value.ends_with(suffix))
+}
+
+/// A `*` that stands for itself, as Istio reads it.
+fn stars(cx: &mut Cx<'_>, text: Text<'_>) {
+    let inner = text.value.strip_prefix('*').or_else(|| text.value.strip_suffix('*')).unwrap_or(text.value);
+    if inner.contains('*') && !text.value.contains('{') {
+        let message =
+            format!("`{}`: a `*` that is not at one end is a star and nothing else", clip_text(text.value));
+        cx.warn(text.node, message, "`prefix*` or `*suffix`; of paths also `/a/{*}/b` and `/a/{**}`");
+    }
 }
 
 fn method(cx: &mut Cx<'_>, text: Text<'_>) {
