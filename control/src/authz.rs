@@ -17,6 +17,7 @@ use pilotfish_filters::explain::Asked;
 use pilotfish_filters::explain::authz::{Told, claims, explain as explain_call};
 use pilotfish_filters::held::Held;
 use pilotfish_filters::plan::Plan;
+use pilotfish_filters::tokens::TokenRule;
 
 use crate::api::types::{AuthzAnswer, AuthzAsks, AuthzPolicy, AuthzQuestion, AuthzRole};
 
@@ -145,9 +146,21 @@ pub fn explain(
         refuse(&mut answer, deny.reason.word(), deny.reason.status(), detail, "response action");
         answer.advice = Some("`pilotfish release AGENT` ends it".into());
     }
-    if callee.plan.tokens().is_required() && token.is_none() {
-        let detail = "a RequestAuthentication wants a token, and the call has none";
-        refuse(&mut answer, "unauthenticated", 401, detail, "RequestAuthentication");
+    // The first rule that wants a token says who calls; others want theirs besides.
+    let rules = callee.plan.tokens().rules();
+    let takes = |rule: &TokenRule, claims: &Arc<Claims>| {
+        rule.issuer.is_empty() || is_issuer(&claims.all, &rule.issuer)
+    };
+    let mut wanting = rules.iter().filter(|rule| rule.required);
+    if let Some(first) = wanting.next().filter(|rule| token.as_ref().is_none_or(|own| !takes(rule, own))) {
+        let detail = format!(
+            "RequestAuthentication {} wants a token, and the call has none of its issuer",
+            first.name
+        );
+        refuse(&mut answer, "unauthenticated", 401, &detail, "RequestAuthentication");
+    }
+    for other in wanting.filter(|rule| token.as_ref().is_some_and(|own| !takes(rule, own))) {
+        answer.notes.push(format!("RequestAuthentication {} wants a token of its own besides", other.name));
     }
     Ok(answer)
 }
@@ -185,15 +198,18 @@ fn token(callee: &Callee<'_>, question: &AuthzQuestion, notes: &mut Vec<String>)
         ));
         return None;
     }
-    let issuer = payload.get("iss").and_then(|issuer| issuer.as_str()).unwrap_or_default();
-    if !rules.iter().any(|rule| rule.issuer.is_empty() || *rule.issuer == *issuer) {
-        let issuer = issuer.escape_debug();
+    if !rules.iter().any(|rule| rule.issuer.is_empty() || is_issuer(&payload, &rule.issuer)) {
+        let issuer = payload.get("iss").and_then(|issuer| issuer.as_str()).unwrap_or_default().escape_debug();
         notes.push(format!(
             "no RequestAuthentication takes tokens of `{issuer}`: a real one is refused with 401"
         ));
     }
     notes.push("the token is taken at its word: signature, audience and times are not checked here".into());
     Some(Arc::new(claims(payload)))
+}
+
+fn is_issuer(payload: &serde_json::Map<String, serde_json::Value>, issuer: &str) -> bool {
+    payload.get("iss").and_then(|own| own.as_str()) == Some(issuer)
 }
 
 fn answer(told: Told) -> AuthzAnswer {

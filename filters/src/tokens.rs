@@ -2,6 +2,8 @@
 //!
 //! Looking at signatures is the sidecar's part. Here is what can be said without keys: where a request has a token, and which of its
 //! headers only a rule may write. A request with two different tokens has no one caller, and is refused; Istio leaves open whose it is.
+//! Where rules want their token (`presence: REQUIRED`), a request may have one for each place, each has to be valid, and the first such
+//! rule's says who calls.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use crate::call::Head;
 /// nothing.
 pub const LONGEST: usize = 16 * 1024;
 
-/// The issuers, in the order in which tokens are tried.
+/// The issuers, in the order in which tokens are tried: those that want one first.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct TokenRules {
     rules: Arc<[TokenRule]>,
@@ -45,6 +47,8 @@ pub struct TokenRule {
     pub claims_to: Box<[ClaimTo]>,
     /// Claims that are lists although they are one text with spaces, besides `scope` and `permission`.
     pub space_delimited: Box<[Box<str>]>,
+    /// Whether each request has to have a token of it.
+    pub required: bool,
 }
 
 /// A claim that becomes a header.
@@ -109,8 +113,10 @@ pub enum Unclear {
 }
 
 impl TokenRules {
-    /// These issuers; `required`: a request has to have a token.
-    pub(crate) fn new(rules: Vec<TokenRule>, required: bool) -> Self {
+    /// These issuers.
+    pub(crate) fn new(mut rules: Vec<TokenRule>) -> Self {
+        rules.sort_by_key(|rule| !rule.required);
+        let required = rules.first().is_some_and(|rule| rule.required);
         let mut places: Vec<Place> = Vec::new();
         for place in rules.iter().flat_map(|rule| &rule.places) {
             if !places.contains(place) {
@@ -137,7 +143,7 @@ impl TokenRules {
         self.rules.is_empty()
     }
 
-    /// Whether a request has to have a token.
+    /// Whether a request has to have a token: [`TokenRules::find_all`] has those that it may have.
     pub fn is_required(&self) -> bool {
         self.required
     }
@@ -175,6 +181,29 @@ impl TokenRules {
             Some(one) if one.token.len() > LONGEST => Err(Unclear::TooLong),
             _ => Ok(found),
         }
+    }
+}
+
+impl TokenRules {
+    /// The token of each place, for rules of which some want one.
+    ///
+    /// # Errors
+    /// A place has two, or one that is none.
+    pub fn find_all<'h>(&self, head: &'h (impl Head + ?Sized)) -> Result<Vec<Found<'h>>, Unclear> {
+        let mut all = Vec::new();
+        for (at, place) in self.places.iter().enumerate() {
+            let Some(token) = place.token(head)? else { continue };
+            if token.len() > LONGEST {
+                return Err(Unclear::TooLong);
+            }
+            all.push(Found { token, at });
+        }
+        Ok(all)
+    }
+
+    /// Whether what holds for a token here holds for it everywhere: every rule looks at this place.
+    pub fn is_same_everywhere(&self, found: &Found<'_>) -> bool {
+        self.rules.iter().all(|rule| self.looks_at(rule, found))
     }
 }
 

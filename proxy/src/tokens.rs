@@ -114,7 +114,11 @@ impl Issuers {
         for (number, rule) in rules.rules().iter().enumerate().filter(|(number, _)| at(*number)) {
             let keys = self.of(number).and_then(|issuer| issuer.keys());
             match parsed.check(number, rule, keys.as_deref()) {
-                Ok(verified) => return Ok(verified),
+                Ok(mut verified) => {
+                    verified.also = self.also(rules, parsed, number);
+                    return Ok(verified);
+                }
+
                 Err(refusal @ (Refusal::UnknownKey | Refusal::NoKeys)) => why = (refusal, Some(number)),
                 // What comes nearest to a verdict is told.
                 Err(refusal) if why.0 == Refusal::Issuer => why = (refusal, None),
@@ -122,5 +126,15 @@ impl Issuers {
             }
         }
         Err(why)
+    }
+
+    /// The rules that want a token and that this one is good for, besides its own, wherever they look.
+    fn also(&self, rules: &TokenRules, parsed: &Parsed<'_>, own: usize) -> Vec<usize> {
+        let others = rules.rules().iter().enumerate().take_while(|(_, rule)| rule.required);
+        let good = others.filter(|(number, rule)| {
+            let keys = || self.of(*number).and_then(|issuer| issuer.keys());
+            *number != own && parsed.check(*number, rule, keys().as_deref()).is_ok()
+        });
+        good.map(|(number, _)| number).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod remote;
+mod several;
 
 use pilotfish_testkit::origin::Origin;
 use pilotfish_testkit::tokens::{Signer, key_set, now};

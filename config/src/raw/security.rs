@@ -178,7 +178,8 @@ object! {
         timeout = "timeout": Time<'n>;
         /// Claims that are lists separated by spaces.
         space_delimited_claims = "spaceDelimitedClaims": List<Text<'n>>;
-        /// Whether a request without a token passes (OPTIONAL, the default).
+        /// Whether a request without a token of this rule passes (OPTIONAL, the default). Several that are REQUIRED want one each, at
+        /// a place of its own; the first rule's says who calls.
         presence = "presence": One<'n, PresenceWord>;
     }
 

@@ -25,15 +25,13 @@ pub(super) fn compile(model: &Model, options: &CompileOptions, warnings: &mut Ve
     }
     own.sort_by_key(|policy| (policy.meta.namespace(), policy.meta.name()));
     let mut rules = Vec::new();
-    let mut required = false;
     for policy in own {
         for (number, written) in policy.jwt_rules.iter().enumerate() {
             let name = format!("{}/{} rule {}", policy.meta.namespace(), policy.meta.name(), number + 1);
             rules.push(rule(name, written));
-            required |= written.required;
         }
     }
-    TokenRules::new(rules, required)
+    TokenRules::new(rules)
 }
 
 fn rule(name: String, written: &JwtRule) -> TokenRule {
@@ -53,6 +51,7 @@ fn rule(name: String, written: &JwtRule) -> TokenRule {
         payload_to: written.output_payload_to_header.as_deref().map(lower),
         claims_to: claims_to.collect(),
         space_delimited: boxed(&written.space_delimited_claims),
+        required: written.required,
     }
 }
 

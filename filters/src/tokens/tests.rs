@@ -50,6 +50,7 @@ fn rule(places: Vec<Place>) -> TokenRule {
         payload_to: None,
         claims_to: Box::default(),
         space_delimited: Box::default(),
+        required: false,
     }
 }
 
@@ -57,7 +58,7 @@ fn rules() -> TokenRules {
     let bearer = Place::Header("authorization".into(), "Bearer ".into());
     let usual = rule(vec![bearer, Place::Parameter("access_token".into())]);
     let others = rule(vec![Place::Header("x-jwt".into(), "".into()), Place::Cookie("session".into())]);
-    TokenRules::new(vec![usual, others], false)
+    TokenRules::new(vec![usual, others])
 }
 
 #[test]

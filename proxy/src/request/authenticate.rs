@@ -48,38 +48,87 @@ pub async fn authenticate(
     if ctx.direction == Direction::Outbound || rules.is_empty() {
         return Ok(());
     }
-    let found = rules.find(&*head).map_err(unclear).and_then(|found| match found {
-        None if rules.is_required() => Err(Refusal::Missing),
-        found => Ok(found),
-    });
-    let verified = match found {
-        Ok(None) => Ok(None),
-        Ok(Some(found)) => {
-            let verified = verify(worker, snapshot, &found).await;
-            if verified.is_ok() && snapshot.plan.credentials().exchanges() {
-                ctx.proven.token = Some(subject(&found.token));
-            }
-            verified.map(Some)
-        }
-        Err(why) => Err(why),
+    // On the heap, as whatever is rare here: the future of every call is as large as its largest branch.
+    let shown = match rules.is_required() {
+        false => one(worker, snapshot, head).await,
+        true => Box::pin(wanted(worker, snapshot, head)).await,
     };
-    let verified = verified.map_err(|why| refuse(worker, why))?;
-    rewrite(rules, verified.as_deref(), head);
-    ctx.proven.claims = verified.map(|verified| verified.claims.clone());
+    let shown = shown.map_err(|why| refuse(worker, why))?;
+    let all = || shown.iter().chain(shown.iter().flat_map(|shown| &shown.more));
+    rewrite(rules, all, head);
+    if let Some(shown) = shown {
+        ctx.proven.claims = Some(shown.verified.claims.clone());
+        ctx.proven.token = shown.token;
+    }
     Ok(())
 }
 
-/// What the agent gets of the token.
-pub fn rewrite(rules: &TokenRules, verified: Option<&Verified>, head: &mut RequestHead) {
+/// A token that a request shows.
+struct Shown {
+    verified: Arc<Verified>,
+    /// The token itself, when the agent's calls exchange it for others.
+    token: Option<Arc<SubjectToken>>,
+    /// What rules that want a token of their own were shown.
+    more: Vec<Shown>,
+}
+
+impl Shown {
+    async fn look(worker: &Worker, snapshot: &Snapshot, found: &Found<'_>) -> Result<Shown, Refusal> {
+        let verified = verify(worker, snapshot, found).await?;
+        let token = snapshot.plan.credentials().exchanges().then(|| subject(&found.token));
+        Ok(Shown { verified, token, more: Vec::new() })
+    }
+}
+
+/// The request's token, if it has one.
+async fn one(worker: &Worker, snapshot: &Snapshot, head: &RequestHead) -> Result<Option<Shown>, Refusal> {
+    match snapshot.plan.tokens().find(head).map_err(unclear)? {
+        None => Ok(None),
+        Some(found) => Shown::look(worker, snapshot, &found).await.map(Some),
+    }
+}
+
+/// The tokens that rules want, and whatever else is where rules look; each has to be good. The first rule's says who calls.
+async fn wanted(worker: &Worker, snapshot: &Snapshot, head: &RequestHead) -> Result<Option<Shown>, Refusal> {
+    let rules = snapshot.plan.tokens();
+    let mut wanting: Vec<usize> = (0..rules.rules().iter().filter(|rule| rule.required).count()).collect();
+    let mut all: Vec<Shown> = Vec::new();
+    for found in rules.find_all(head).map_err(unclear)? {
+        let shown = Shown::look(worker, snapshot, &found).await?;
+        let own = &shown.verified;
+        let looks =
+            |number: usize| rules.rules().get(number).is_some_and(|rule| rules.looks_at(rule, &found));
+        wanting.retain(|number| *number != own.rule && !(own.also.contains(number) && looks(*number)));
+        all.push(shown);
+    }
+    if !wanting.is_empty() {
+        return Err(Refusal::Missing);
+    }
+    all.sort_by_key(|own| own.verified.rule);
+    let more = all.split_off(all.len().min(1));
+    Ok(all.pop().map(|first| Shown { more, ..first }))
+}
+
+/// What the agent gets of the tokens.
+fn rewrite<'s, A>(rules: &TokenRules, all: impl Fn() -> A, head: &mut RequestHead)
+where
+    A: DoubleEndedIterator<Item = &'s Shown>,
+{
     // Whatever a caller says in these is not from a rule. To many agents `_` in a header's name is a `-`.
     if !rules.written().is_empty() {
         head.headers.retain(|own, _| !rules.written().iter().any(|name| alike(own, name.as_bytes())));
     }
-    let Some(verified) = verified else { return };
-    if !rules.rules().get(verified.rule).is_some_and(|rule| rule.forward) {
-        take_out(rules, head);
+    if all().next().is_none() {
+        return;
     }
-    for (name, value) in &verified.headers {
+    let rule = |shown: &Shown| rules.rules().get(shown.verified.rule);
+    let forwards =
+        |place: &Place| all().filter_map(rule).any(|rule| rule.forward && rule.places.contains(place));
+    for place in rules.places().iter().filter(|place| !forwards(place)) {
+        take_out(place, head);
+    }
+    // What two of them write is the first one's.
+    for (name, value) in all().rev().flat_map(|shown| &shown.verified.headers) {
         head.headers.set(name, value.as_bytes());
     }
 }
@@ -114,11 +163,16 @@ async fn verify(worker: &Worker, snapshot: &Snapshot, found: &Found<'_>) -> Resu
         cache.settle(snapshot.version, snapshot.plan.tokens().rules(), worker.shared.tokens.generation());
         cache.get(&found.token, now)
     };
+    let rules = snapshot.plan.tokens();
+    let is_here = |verified: &Verified| {
+        rules.rules().get(verified.rule).is_some_and(|rule| rules.looks_at(rule, found))
+    };
     let verified = match known {
-        Some(Known::Good(verified)) => verified,
+        // Of a rule that looks elsewhere it is unknown here.
+        Some(Known::Good(verified)) if is_here(&verified) => verified,
         Some(Known::Bad(why)) => return Err(why),
         // On the heap: it is rare, and the future of every call is as large as its largest branch.
-        None => Box::pin(look(worker, snapshot, found)).await?,
+        _ => Box::pin(look(worker, snapshot, found)).await?,
     };
     verified.at((clock.epoch().nanos(clock.now()) / 1_000_000_000) as i64)?;
     worker.metrics.tokens.good.add(1);
@@ -158,20 +212,21 @@ async fn look(worker: &Worker, snapshot: &Snapshot, found: &Found<'_>) -> Result
         Err(why) => Known::Bad(*why),
     };
     worker.metrics.tokens.looked_at.add(1);
-    worker.tokens.borrow_mut().put(&found.token, known, generation, worker.shared.clock.now());
+    // What is bad here may be good at another place, for a rule that looks there.
+    if result.is_ok() || rules.is_same_everywhere(found) {
+        worker.tokens.borrow_mut().put(&found.token, known, generation, worker.shared.clock.now());
+    }
     result
 }
 
-/// Takes the token out of the head, wherever a rule would look for one.
-fn take_out(rules: &TokenRules, head: &mut RequestHead) {
-    for place in rules.places() {
-        match place {
-            Place::Header(name, prefix) => head.headers.retain(|own, value| {
-                !own.eq_ignore_ascii_case(name.as_bytes()) || after(value, prefix).is_none()
-            }),
-            Place::Parameter(name) => without_parameter(head, name),
-            Place::Cookie(name) => without_cookie(head, name),
-        }
+/// Takes the token out of a place where a rule looks.
+fn take_out(place: &Place, head: &mut RequestHead) {
+    match place {
+        Place::Header(name, prefix) => head.headers.retain(|own, value| {
+            !own.eq_ignore_ascii_case(name.as_bytes()) || after(value, prefix).is_none()
+        }),
+        Place::Parameter(name) => without_parameter(head, name),
+        Place::Cookie(name) => without_cookie(head, name),
     }
 }
 

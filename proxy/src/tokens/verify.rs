@@ -27,7 +27,7 @@ const SPACE_DELIMITED: [&str; 2] = ["scope", "permission"];
 /// Why a token is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The request has none, and has to have one.
+    /// The request has none, or not each that it has to have.
     Missing,
     /// The request has several that differ.
     Several,
@@ -95,7 +95,7 @@ impl Refusal {
     /// What the caller is told; never anything of the token.
     pub const fn sentence(self) -> &'static str {
         match self {
-            Refusal::Missing => "a token is required, and the request has none",
+            Refusal::Missing => "a token is required, and the request does not have it",
             Refusal::Several => "the request has several tokens, so it is not clear who calls; send one",
             Refusal::TooLong => "the token is longer than 16 KiB",
             Refusal::Malformed => "the token is not a signed JSON Web Token, or can be read in two ways",
@@ -123,6 +123,8 @@ impl Refusal {
 pub struct Verified {
     /// The number of the rule whose it is.
     pub rule: usize,
+    /// Other rules, of those that want a token, that it is good for, wherever they look.
+    pub also: Vec<usize>,
     /// What it says.
     pub claims: Arc<Claims>,
     /// The headers that the rule writes: name and value.
@@ -237,6 +239,7 @@ impl Parsed<'_> {
         let headers = self.headers(rule);
         Ok(Verified {
             rule: number,
+            also: Vec::new(),
             claims: Arc::new(claims),
             headers,
             not_before: begins.unwrap_or(i64::MIN),
