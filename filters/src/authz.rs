@@ -67,6 +67,8 @@ pub struct Who<'a> {
     pub remote_ip: Option<IpAddr>,
     /// Where the call is going to: the agent's address.
     pub destination: Option<SocketAddr>,
+    /// The address at which its sidecar was called; the agent's own is often one that only its machine knows.
+    pub arrived: Option<IpAddr>,
     /// The server name of the connection.
     pub sni: Option<&'a str>,
     /// What its token says.

@@ -37,6 +37,8 @@ pub struct Ctx<'p> {
     pub direction: Direction,
     /// listen: the downstream peer.
     pub peer: SocketAddr,
+    /// listen: where it called.
+    pub local: SocketAddr,
     /// listen: the peer, when it is a sidecar that proved who it is.
     pub mesh: Option<&'p MeshPeer>,
     /// listen: when the head was complete.
@@ -121,6 +123,7 @@ impl<'p> Ctx<'p> {
             later,
             direction,
             peer: conn.peer,
+            local: conn.local,
             mesh: conn.mesh.as_deref(),
             started,
             rule: None,

@@ -369,6 +369,7 @@ impl Narrow {
             principal: ctx.mesh.map(|peer| &peer.principal),
             remote_ip: self.remote_ip,
             destination: self.destination,
+            arrived: Some(ctx.local.ip()),
             sni: self.sni.as_deref(),
             claims: ctx.proven.claims.as_ref(),
             chain: ctx.proven.chain.as_deref(),

@@ -240,7 +240,11 @@ impl Condition {
         match self.attribute {
             Attribute::SourceIp => fits(seen.asking.caller.ip),
             Attribute::RemoteIp => fits(seen.remote_ip()),
-            _ => seen.destination(lean, |address| fits(address.ip())),
+            // Both are the workload's.
+            _ => {
+                seen.asking.who.arrived.is_some_and(&fits)
+                    || seen.destination(lean, |address| fits(address.ip()))
+            }
         }
     }
 
@@ -306,6 +310,15 @@ impl Condition {
     }
 }
 
+/// Whether a claim is a list that is written as one text; a claim within others is named with dots.
+fn is_delimited(claims: &Claims, path: &[Box<str>]) -> bool {
+    let is = |name: &str| match path {
+        [only] => **only == *name,
+        _ => name.split('.').eq(path.iter().map(|part| &**part)),
+    };
+    claims.space_delimited.iter().any(|name| is(name))
+}
+
 /// A claim's value, or one of its elements when it is a list; numbers and booleans as JSON writes them.
 fn claim(claims: &Claims, path: &[Box<str>], texts: &Texts) -> bool {
     let Some((first, rest)) = path.split_first() else { return false };
@@ -322,8 +335,8 @@ fn claim(claims: &Claims, path: &[Box<str>], texts: &Texts) -> bool {
     };
     match value {
         Some(Value::Array(list)) => list.iter().any(fits),
-        Some(Value::String(text)) if rest.is_empty() && claims.space_delimited.contains(first) => {
-            text.split(' ').any(|one| texts.matches(one.as_bytes()))
+        Some(Value::String(text)) if is_delimited(claims, path) => {
+            text.split_ascii_whitespace().any(|one| texts.matches(one.as_bytes()))
         }
         Some(value) => fits(value),
         None => false,

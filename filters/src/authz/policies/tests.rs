@@ -1,5 +1,6 @@
 //! Whole policies, from YAML to the decision.
 
+mod documented;
 mod hostile;
 mod istio;
 mod naive;
@@ -58,6 +59,7 @@ struct Ask {
     principal: Option<Principal>,
     remote_ip: Option<IpAddr>,
     destination: Option<SocketAddr>,
+    arrived: Option<IpAddr>,
     sni: Option<String>,
     claims: Option<Arc<Claims>>,
     chain: Option<Chain>,
@@ -85,6 +87,7 @@ fn ask(line: &str) -> Ask {
         principal: None,
         remote_ip: None,
         destination: Some(SocketAddr::from(([10, 0, 0, 1], 8000))),
+        arrived: None,
         sni: None,
         claims: None,
         chain: None,
@@ -121,7 +124,8 @@ impl Ask {
             _ => Box::default(),
         };
         let presenter = all.get("azp").and_then(|v| v.as_str()).map(Box::from);
-        let space_delimited = [Box::from("scope"), Box::from("permission")].into();
+        let space_delimited =
+            [Box::from("scope"), Box::from("permission"), Box::from("provider.login.scope")].into();
         self.claims = Some(Arc::new(Claims {
             principal: principal.into(),
             audiences,
@@ -141,6 +145,7 @@ impl Ask {
             principal: self.principal.as_ref(),
             remote_ip: self.remote_ip,
             destination: self.destination,
+            arrived: self.arrived,
             sni: self.sni.as_deref(),
             claims: self.claims.as_ref(),
             chain: self.chain.as_ref(),

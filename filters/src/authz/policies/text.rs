@@ -41,6 +41,11 @@ impl Texts {
         })
     }
 
+    /// This text and no other.
+    fn verbatim(text: &str) -> Texts {
+        Texts { few: [text.as_bytes().into()].into(), ..Texts::default() }
+    }
+
     /// The same, where a star may be anywhere.
     pub(crate) fn globs<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> Texts {
         let part = |part: &str| part.as_bytes().into();
@@ -336,36 +341,44 @@ impl Accounts {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Subjects {
     pairs: Box<[(Texts, Texts)]>,
-    /// With the subject beginning at an earlier slash: subjects may have some of their own.
+    /// Read in other ways than Istio's: with the subject beginning at an earlier slash, since subjects may have some of their own, and
+    /// with stars anywhere.
     others: Box<[(Texts, Texts)]>,
 }
 
 impl Subjects {
     pub(crate) fn new(values: &[String]) -> Subjects {
-        let pair = |issuer, subject| (Texts::new([issuer]), Texts::new([subject]));
+        let loose = |issuer, subject| (Texts::new([issuer]), Texts::new([subject]));
+        // A star stands for others at an end of the whole value only: within it, it is a star.
+        let strict = |value: &str, issuer, subject: &str| match (value.starts_with('*'), subject) {
+            (true, "*") => loose(issuer, subject),
+            (true, _) => (Texts::new([issuer]), Texts::verbatim(subject)),
+            (false, "*") => (Texts::verbatim(issuer), Texts::new([subject])),
+            (false, _) if subject.starts_with('*') => (Texts::verbatim(issuer), Texts::verbatim(subject)),
+            (false, _) => (Texts::verbatim(issuer), Texts::new([subject])),
+        };
         let (mut pairs, mut others) = (Vec::new(), Vec::new());
         for value in values {
+            others.extend(value.match_indices('/').map(|(at, _)| loose(&value[..at], &value[at + 1..])));
             pairs.push(match value.rsplit_once('/') {
-                Some((issuer, subject)) => {
-                    let earlier =
-                        issuer.match_indices('/').map(|(at, _)| pair(&value[..at], &value[at + 1..]));
-                    others.extend(earlier);
-                    pair(issuer, subject)
-                }
-                None if value.starts_with('*') => pair("*", value.as_str()),
-                None if value.ends_with('*') => pair(value.as_str(), "*"),
-                None => pair(value.as_str(), ""),
+                Some((issuer, subject)) => strict(value, issuer, subject),
+                None if value.starts_with('*') => loose("*", value.as_str()),
+                None if value.ends_with('*') => loose(value.as_str(), "*"),
+                None => (Texts::verbatim(value), Texts::verbatim("")),
             });
         }
         Subjects { pairs: pairs.into(), others: others.into() }
     }
 
-    /// Whether one is this subject of this issuer; with `any` also where a value can be read so in another way than Istio's.
+    /// Whether one is this subject of this issuer; with `any` also where a value can be read so in another way than Istio's. A token
+    /// without either is nobody's.
     pub(crate) fn has(&self, issuer: &str, subject: &str, any: bool) -> bool {
         let others = if any { &*self.others } else { &[] };
-        self.pairs.iter().chain(others).any(|(issuers, subjects)| {
-            issuers.matches(issuer.as_bytes()) && subjects.matches(subject.as_bytes())
-        })
+        !issuer.is_empty()
+            && !subject.is_empty()
+            && self.pairs.iter().chain(others).any(|(issuers, subjects)| {
+                issuers.matches(issuer.as_bytes()) && subjects.matches(subject.as_bytes())
+            })
     }
 }
 

@@ -67,6 +67,7 @@ pub async fn authorize(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) ->
         principal: ctx.mesh.map(|peer| &peer.principal),
         remote_ip: client::address(asked.head, worker.shared.settings.reading.trusted_hops),
         destination: asked.snapshot.agent,
+        arrived: Some(ctx.local.ip()),
         sni: ctx.mesh.and_then(|peer| peer.server_name.as_deref()),
         claims: claims.as_ref(),
         chain: chain.as_deref(),

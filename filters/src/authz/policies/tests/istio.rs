@@ -203,6 +203,23 @@ fn request_principals_have_two_parts() {
     assert!(!allows("https://a.example/*", "https://a.example/evil", "bob"), "another issuer");
     assert!(allows("*/bob", "https://a.example", "bob") && !allows("*/bob", "https://a.example", "rob/bob2"));
     assert!(allows("https://a.example/b*", "https://a.example", "bob"));
+    for (pattern, iss, sub, matches) in [
+        ("*@a.example/bob", "x@a.example", "bob", true),
+        ("*@a.example/*", "x@a.example", "bob", true),
+        ("*bob", "https://a.example", "rob-bob", true),
+        ("issuer*", "issuer-1", "bob", true),
+        ("https://a*", "https://a.example", "bob", false),
+        // A star within the value is a star.
+        ("https://a*/bob", "https://a.example", "bob", false),
+        ("https://a*/bob", "https://a*", "bob", true),
+        ("https://a.example/*bob", "https://a.example", "bob", false),
+        ("https://a.example", "https://a.example", "bob", false),
+        ("https://a.example", "https://a.example", "", false),
+        ("https://a.example/*", "https://a.example", "", false),
+        ("*", "", "bob", false),
+    ] {
+        assert_eq!(allows(pattern, iss, sub), matches, "{pattern} {iss} {sub}");
+    }
 }
 
 #[test]
@@ -219,6 +236,9 @@ fn nested_and_delimited_claims() {
     assert!(!allows("request.auth.claims[nested][key]", "ok", json!({"nested": "ok", "key": "ok"})));
     assert!(allows("request.auth.claims[scope]", "read", json!({"scope": "write read"})));
     assert!(!allows("request.auth.claims[other]", "read", json!({"other": "write read"})));
+    let nested = json!({"provider": {"login": {"scope": "write read"}}});
+    assert!(allows("request.auth.claims[provider][login][scope]", "read", nested.clone()));
+    assert!(!allows("request.auth.claims[provider][login][scope]", "rea", nested));
     assert!(
         allows("request.auth.claims[n]", "5", json!({"n": 5}))
             && allows("request.auth.claims[n]", "true", json!({"n": true}))

@@ -126,9 +126,21 @@ fn one(key: &str, value: &str, asked: &Ask, any: bool) -> bool {
         "destination.port" => asked.destination.map_or(any, |address| value == address.port().to_string()),
         "connection.sni" => asked.sni.as_deref().is_some_and(|own| text(value, own)),
         "request.auth.principal" => {
-            let (iss, sub) = value.rsplit_once('/').unwrap_or((value, if value == "*" { "*" } else { "" }));
             let own = |name: &str| claim(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-            claims.is_some() && text(iss, &own("iss")) && text(sub, &own("sub"))
+            let (iss, sub) = (own("iss"), own("sub"));
+            let fits = match value.rsplit_once('/') {
+                Some((issuer, "*")) if value.starts_with('*') => text(issuer, &iss),
+                Some((issuer, subject)) if value.starts_with('*') => text(issuer, &iss) && subject == sub,
+                Some((issuer, subject)) if subject.len() > 1 && subject.starts_with('*') => {
+                    issuer == iss && subject == sub
+                }
+                Some((issuer, subject)) => issuer == iss && text(subject, &sub),
+                None if value.starts_with('*') => text(value, &sub),
+                None => value.ends_with('*') && text(value, &iss),
+            };
+            let otherwise = |at: usize| text(&value[..at], &iss) && text(&value[at + 1..], &sub);
+            let fits = fits || any && value.match_indices('/').any(|(at, _)| otherwise(at));
+            claims.is_some() && !iss.is_empty() && !sub.is_empty() && fits
         }
         "request.auth.audiences" => {
             claims.is_some_and(|own| own.audiences.iter().any(|own| text(value, own)))
