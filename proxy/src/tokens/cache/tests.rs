@@ -24,6 +24,7 @@ fn rules(audience: &str) -> Arc<[TokenRule]> {
         payload_to: None,
         claims_to: Box::default(),
         space_delimited: Box::default(),
+        required: false,
     }]
     .into()
 }

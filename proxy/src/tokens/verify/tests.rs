@@ -26,6 +26,7 @@ fn rule() -> TokenRule {
         .map(|(header, claim)| ClaimTo { header: header.into(), claim: claim.into() })
         .into(),
         space_delimited: Box::default(),
+        required: false,
     }
 }
 
