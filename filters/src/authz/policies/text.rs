@@ -348,9 +348,9 @@ pub(crate) struct Subjects {
 
 impl Subjects {
     pub(crate) fn new(values: &[String]) -> Subjects {
-        let loose = |issuer, subject| (Texts::new([issuer]), Texts::new([subject]));
+        let loose = |issuer: &str, subject: &str| (Texts::new([issuer]), Texts::new([subject]));
         // A star stands for others at an end of the whole value only: within it, it is a star.
-        let strict = |value: &str, issuer, subject: &str| match (value.starts_with('*'), subject) {
+        let strict = |value: &str, issuer: &str, subject: &str| match (value.starts_with('*'), subject) {
             (true, "*") => loose(issuer, subject),
             (true, _) => (Texts::new([issuer]), Texts::verbatim(subject)),
             (false, "*") => (Texts::verbatim(issuer), Texts::new([subject])),
