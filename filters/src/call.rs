@@ -55,7 +55,8 @@ impl Protocol {
         }
     }
 
-    /// A2A by its method names, of version 1.0 and of 0.3; MCP by its own; the rest is plain JSON-RPC.
+    /// A2A by its method names, of version 1.0 and of 0.3; MCP by its own; the rest is plain JSON-RPC. A method that both have counts as
+    /// A2A's ([`Protocol::other_of_rpc`]).
     pub fn of_rpc(method: &str) -> Protocol {
         const A2A: [&str; 12] = [
             "SendMessage",
@@ -71,9 +72,11 @@ impl Protocol {
             "GetExtendedAgentCard",
             "agent/getAuthenticatedExtendedCard",
         ];
-        const MCP: [&str; 9] = [
+        const MCP: [&str; 15] = [
             "initialize",
             "ping",
+            "tasks/result",
+            "tasks/update",
             "tools/",
             "resources/",
             "prompts/",
@@ -81,8 +84,14 @@ impl Protocol {
             "logging/",
             "notifications/",
             "server/",
+            "subscriptions/",
+            // What servers ask clients for: from a client they mean nothing, and are nobody else's.
+            "sampling/",
+            "elicitation/",
+            "roots/",
         ];
-        if A2A.contains(&method) || method.starts_with("message/") || method.starts_with("tasks/") {
+        let is_a2a = |method: &str| method.starts_with("message/") || method.starts_with("tasks/");
+        if A2A.contains(&method) || is_a2a(method) && !MCP.contains(&method) {
             Protocol::A2a
         } else if MCP
             .iter()
@@ -92,6 +101,12 @@ impl Protocol {
         } else {
             Protocol::JsonRpc
         }
+    }
+
+    /// The other protocol that has a method of this name: tasks are asked for and cancelled in A2A 0.3 as in MCP (2025-11-25, and the
+    /// extension of 2026-07-28).
+    pub fn other_of_rpc(method: &str) -> Option<Protocol> {
+        matches!(method, "tasks/get" | "tasks/cancel" | "tasks/list").then_some(Protocol::Mcp)
     }
 }
 
@@ -107,6 +122,15 @@ pub enum Understood {
     Whole,
     /// It could mean several things, or is too long or coded in a way that cannot be read: what hangs on it is refused.
     Doubtful,
+}
+
+/// What a call may say where nobody reads it: rules that hang on it are decided for refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unsure {
+    /// Which skill an A2A message is for: it came in gRPC.
+    pub skill: bool,
+    /// Which model is meant: the path is one of those of models' APIs, and neither it nor the body says.
+    pub model: bool,
 }
 
 /// What `decode` learned. Everything unknown is `None`; that is never an error.
@@ -142,6 +166,10 @@ pub struct Call {
     pub skill: Option<Box<str>>,
     /// How much of the body was understood.
     pub body: Understood,
+    /// What of it stays unknown although the rest is understood.
+    pub unsure: Unsure,
+    /// It may just as well be a call of this protocol (by a method that both have, or by a path): where that leads to a refusal it counts.
+    pub also: Option<Protocol>,
     /// What the body says of the trace (MCP `params._meta`).
     pub meta: Option<Box<TraceMeta>>,
 }

@@ -12,6 +12,7 @@
 //! | for whom does the agent act | [`delegation`] | delegation |
 //! | which path is meant | [`normalize`] | normalize |
 //! | whose tokens are valid | [`tokens`] | authenticate |
+//! | what is called, as far as the path says | [`binding`] | decode |
 //! | may this caller do this | [`authz`], [`authorizer`] | admit |
 //! | is anybody quarantined or restricted | [`held`] | admit, dial |
 //! | what is shown on the agent's behalf | [`credentials`] | dial |
@@ -35,6 +36,7 @@ pub mod affinity;
 pub mod authorizer;
 pub mod authz;
 pub mod balance;
+pub mod binding;
 pub mod breaker;
 pub mod budget;
 pub mod call;

@@ -202,12 +202,14 @@ pub struct Foreign {
     pub headers: Vec<(Box<str>, Box<[u8]>)>,
     /// The body; empty: the problem document.
     pub body: Box<[u8]>,
+    /// Nothing says that it is a sidecar's: the caller is not to know that there is anything to refuse.
+    pub quiet: bool,
 }
 
 impl Foreign {
     /// Nothing but another status.
     pub fn of(status: u16) -> Self {
-        Foreign { status, headers: Vec::new(), body: Box::default() }
+        Foreign { status, headers: Vec::new(), body: Box::default(), quiet: false }
     }
 }
 
@@ -228,6 +230,7 @@ impl Deny {
         self.headers.push((name, value.into()));
         self
     }
+
     /// The same in somebody else's words.
     pub fn answered(mut self, answer: Foreign) -> Self {
         self.answer = Some(Box::new(answer));

@@ -1,12 +1,15 @@
 //! Rules about tools, skills and models: calls that hide what they are, and lists that have only in them what their caller may use.
 //! What counts is what the agent received.
 
+mod models;
+mod protocols;
+
 use std::time::Duration;
 
 use pilotfish_testkit::h1::Answer;
 use pilotfish_testkit::origin::{Step, send};
 use pilotfish_testkit::strict::Message;
-use pilotfish_testkit::{H1, Origin, Sidecar, h1};
+use pilotfish_testkit::{H1, Origin, Sidecar};
 use serde_json::{Value, json};
 
 use crate::support::sidecar;
@@ -158,14 +161,6 @@ async fn a_body_that_could_mean_two_things_is_refused() {
         (
             "two skills",
             post(rpc("SendMessage", &json!({"metadata": {"skill": "chat"}, "message": {"metadata": {"skillId": "refund"}}}))),
-        ),
-        (
-            "a model in a form",
-            [
-                &b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x.test\r\nContent-Type: multipart/form-data; boundary=b\r\n"[..],
-                b"Content-Length: 66\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nbig\r\n--b--\r\n\r\n",
-            ]
-            .concat(),
         ),
     ];
     for spec in [DENY, ALLOW] {
@@ -352,21 +347,6 @@ async fn cards_have_the_skills_of_their_readers_and_signed_ones_are_whole_or_ref
         let mut h1 = H1::connect(guarded.sidecar.inbound).await;
         h1.send("HEAD /.well-known/agent-card.json HTTP/1.1\r\nHost: x.test\r\n\r\n").await;
         assert_eq!(h1.answer("HEAD").await.unwrap().status(), if spec == ALLOW { 403 } else { 200 });
-    }
-}
-
-#[tokio::test]
-async fn lists_of_models_are_narrowed_too() {
-    const MODELS: &str = r#"{"object":"list","data":[{"id":"big","created":1},{"id":"small","created":2}]}"#;
-    for spec in [DENY, ALLOW] {
-        let guarded = Guarded::by(spec, |_, _| answer("application/json", MODELS)).await;
-        for path in ["/v1/models", "/v1/models/", "/v1//models", "/V1/models", "/v1/%6dodels;x=1"] {
-            let told = h1::get(guarded.sidecar.inbound, "x.test", path, &["Range: bytes=0-9"]).await.unwrap();
-            assert_eq!(told.text(), r#"{"object":"list","data":[{"id":"small","created":2}]}"#, "{path}");
-        }
-        let told =
-            h1::get(guarded.sidecar.inbound, "x.test", "/v1/models", &["x-team: finance"]).await.unwrap();
-        assert_eq!(told.text(), MODELS);
     }
 }
 

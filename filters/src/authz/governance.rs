@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Asking, Claims, Judgement, Principal};
-use crate::call::Understood;
 use crate::verdict::{Deny, Reason};
 use declared::{Declarations, Declared, default_need};
 use glob::Glob;
@@ -356,7 +355,7 @@ fn need<'p>(
         (None, template) => {
             let (permission, default) = default_need(asking);
             // Which permission it is hangs on the body too.
-            let doubtful = asking.call.body == Understood::Doubtful;
+            let doubtful = matches!(default, Err(NoResource::Doubtful));
             let own = template.as_ref().filter(|_| !doubtful).map(resource);
             (permission, own.unwrap_or(default))
         }

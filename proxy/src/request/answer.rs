@@ -70,7 +70,9 @@ fn foreign_refusal(deny: &Deny, foreign: &Foreign, grpc: bool) -> Answer {
         problem(deny, status)
     } else {
         let mut answer = Answer::empty(status);
-        answer.head.headers.append("pilotfish-reason", deny.reason.word().as_bytes());
+        if !foreign.quiet {
+            answer.head.headers.append("pilotfish-reason", deny.reason.word().as_bytes());
+        }
         answer.body = Bytes::copy_from_slice(&foreign.body);
         answer
     };

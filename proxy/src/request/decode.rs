@@ -1,5 +1,6 @@
 //! decode: what a call is, from its headers first, and only then from the first bytes of its body.
 
+mod form;
 pub mod json;
 pub mod whole;
 
@@ -14,6 +15,7 @@ use crate::http::{Downstream, Frame, Framing, RequestHead, Source};
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 use crate::worker::Worker;
+
 
 /// How much of a body is looked at, in bytes.
 pub const PEEK_LIMIT: usize = 64 * 1024;
@@ -156,16 +158,49 @@ fn from_body(frames: &[Frame], call: &mut Call) {
     fill(fields, is_rpc, call);
 }
 
+/// The protocol of a JSON-RPC message whose head says `said`, and the other one that it may be of just as well. `None`: one agent would
+/// take it for this and another for that.
+///
+/// Methods of tasks have the same names in MCP and A2A; by what they name the task tells them apart, as each needs its own.
+fn protocol_of(fields: &json::Fields, said: Protocol) -> Option<(Protocol, Option<Protocol>)> {
+    let method = fields.method.as_deref().unwrap_or_default();
+    let own = Protocol::of_rpc(method);
+    let Some(other) = Protocol::other_of_rpc(method) else { return Some((own, None)) };
+    let (first, second) = if said == other { (other, own) } else { (own, other) };
+    match fields.task_by {
+        // Nothing has to be named there.
+        _ if method == "tasks/list" => Some((first, Some(second))),
+        json::TaskBy::Nothing => Some((first, Some(second))),
+        json::TaskBy::Id => Some((own, None)),
+        json::TaskBy::TaskId => Some((other, None)),
+        json::TaskBy::Both => None,
+    }
+}
+
+/// Whether it is a call of MCP about a task, whose `Mcp-Name` is the task.
+fn is_mcp_task(call: &Call) -> bool {
+    call.protocol == Protocol::Mcp
+        && call.rpc_method.as_deref().is_some_and(|method| method.starts_with("tasks/"))
+}
+
 /// What a body says, where the head says nothing.
 fn fill(fields: json::Fields, is_rpc: bool, call: &mut Call) {
     if is_rpc {
+        let (protocol, also) = protocol_of(&fields, call.protocol).unwrap_or_default();
         call.rpc_id = fields.id;
         if call.protocol == Protocol::Http {
-            call.protocol = Protocol::of_rpc(fields.method.as_deref().unwrap_or_default());
+            call.protocol = protocol;
         }
+        call.also = call.also.or(also);
         // The header, where both are given, was made for proxies (MCP 2026-07-28); the origin checks that they agree.
         call.rpc_method = call.rpc_method.take().or(fields.method);
-        call.tool = call.tool.take().or(fields.name);
+        if is_mcp_task(call) {
+            // There the header has the task.
+            call.tool = None;
+        } else {
+            // As it is written: a header may have it encoded.
+            call.tool = fields.name.or(call.tool.take());
+        }
     } else if fields.model.is_some() && call.protocol == Protocol::Http {
         call.protocol = Protocol::OpenAi;
     }

@@ -5,6 +5,7 @@
 
 mod cut;
 mod events;
+mod models;
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use http::Method;
 use pilotfish_filters::authz::{Asking, Who};
+use pilotfish_filters::binding::{self, Path, Said};
 use pilotfish_filters::call::{Call, Caller, Head, Protocol, Understood};
 use pilotfish_filters::normalize::loosest;
 use pilotfish_filters::plan::Plan;
@@ -23,8 +25,9 @@ use crate::request::ctx::Ctx;
 use crate::request::repeat::Sent;
 use crate::request::respond::Failed;
 use crate::worker::Worker;
-use cut::{Ambiguous, Json, Place};
+use cut::{Ambiguous, Json, Place, With};
 use events::Events;
+pub use models::one as one_model;
 
 /// Longest list that is read, bytes.
 const LIMIT: usize = 4 * 1024 * 1024;
@@ -35,14 +38,20 @@ const PLAIN: [&str; 4] = ["accept-encoding", "range", "if-range", "te"];
 /// Headers of an answer that are about its very bytes.
 const BYTES: [&str; 6] = ["etag", "digest", "content-digest", "repr-digest", "content-md5", "accept-ranges"];
 
+/// Where agents' cards are.
+const CARDS: [&str; 2] = ["/.well-known/agent-card.json", "/.well-known/agent.json"];
+
 /// Which list it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum List {
-    /// Tools, resources, prompts: of the answer to a call, or of a stream that answers to calls come on.
+    /// Tools, resources, prompts: of the answer to a call.
     Mcp,
+    /// The same, if what comes is a stream, on which answers to other calls come. Some agents send one to whoever asks by GET, whatever
+    /// it says that it accepts.
+    Stream,
     /// An agent's card; the result of a call, or the answer itself.
-    Card { in_result: bool },
-    /// Models of an OpenAI-compatible API.
+    Card,
+    /// Models.
     Models,
 }
 
@@ -66,44 +75,37 @@ pub fn due(plan: &Plan, asked: &Asked<'_>, who: &Who<'_>, remove: &mut Vec<Box<s
         return None;
     }
     let list = list(asked.head, asked.call)?;
-    remove.extend(PLAIN.map(Box::from));
-    Some(Box::new(Narrow {
-        list,
-        head: asked.head.clone(),
-        caller: *asked.caller,
-        remote_ip: who.remote_ip,
-        destination: who.destination,
-        sni: who.sni.map(Box::from),
-        unix: who.unix,
-        endpoint: None,
-    }))
+    if list != List::Stream || asked.call.streaming {
+        remove.extend(PLAIN.map(Box::from));
+    }
+    Some(Box::new(Narrow::new(list, asked, who)))
 }
 
 fn list(head: &RequestHead, call: &Call) -> Option<List> {
     match (call.protocol, call.rpc_method.as_deref()) {
-        (Protocol::Mcp, Some("tools/list" | "resources/list" | "prompts/list")) => return Some(List::Mcp),
+        (
+            Protocol::Mcp,
+            Some("tools/list" | "resources/list" | "resources/templates/list" | "prompts/list"),
+        ) => return Some(List::Mcp),
         (Protocol::A2a, Some("GetExtendedAgentCard" | "agent/getAuthenticatedExtendedCard")) => {
-            return Some(List::Card { in_result: true });
+            return Some(List::Card);
         }
-        _ if head.method != Method::GET => return None,
+        _ if head.method != Method::GET || head.upgrade().is_some() => return None,
+        _ => {}
+    }
+    match binding::read(head.method.as_str(), head.path()) {
+        Path::Said(Said::Models) => return Some(List::Models),
+        Path::Said(Said::A2a(method, _)) if method == "GetExtendedAgentCard" => return Some(List::Card),
         _ => {}
     }
     // As any obliging agent would read it.
     let loose = loosest(head.path());
     let readings = loose.iter().flat_map(|loose| loose.readings.iter().map(String::as_str));
-    let paths: Vec<String> = std::iter::once(head.path())
-        .chain(readings)
-        .map(|path| path.trim_end_matches('/').to_ascii_lowercase())
-        .collect();
-    let ends = |ends: &[&str]| ends.iter().any(|end| paths.iter().any(|path| path.ends_with(end)));
-    if ends(&["/.well-known/agent-card.json", "/.well-known/agent.json", "/extendedagentcard", "/v1/card"]) {
-        return Some(List::Card { in_result: false });
-    }
-    if ends(&["/v1/models"]) {
-        return Some(List::Models);
-    }
-    let streams = call.streaming && call.protocol != Protocol::WebSocket;
-    streams.then_some(List::Mcp)
+    let is_card = std::iter::once(head.path()).chain(readings).any(|path| {
+        let path = path.trim_end_matches('/').to_ascii_lowercase();
+        CARDS.iter().any(|end| path.ends_with(end))
+    });
+    Some(if is_card { List::Card } else { List::Stream })
 }
 
 /// Why a list cannot be served.
@@ -140,9 +142,7 @@ impl From<Bad> for Failed {
 
 /// Whether this answer is one that has a list in it.
 pub fn concerns(narrow: &Narrow, head: &ResponseHead, framing: Framing) -> bool {
-    let is_stream = narrow.list == List::Mcp && is_events(head);
-    // A stream that is opened by GET is one, and whatever else comes back for it is none.
-    let wanted = narrow.list != List::Mcp || narrow.head.method == Method::POST || is_stream;
+    let wanted = narrow.list != List::Stream || is_events(head);
     wanted && head.status.is_success() && !framing.is_empty()
 }
 
@@ -249,6 +249,19 @@ fn changed(head: &mut ResponseHead) {
 }
 
 impl Narrow {
+    fn new(list: List, asked: &Asked<'_>, who: &Who<'_>) -> Narrow {
+        Narrow {
+            list,
+            head: asked.head.clone(),
+            caller: *asked.caller,
+            remote_ip: who.remote_ip,
+            destination: who.destination,
+            sni: who.sni.map(Box::from),
+            unix: who.unix,
+            endpoint: None,
+        }
+    }
+
     /// An event of a stream, narrowed if it has a list in it.
     fn event(&mut self, ctx: &Ctx<'_>, event: Vec<u8>) -> Result<Bytes, Bad> {
         let read = events::read(&event).ok_or(Bad::Unreadable("an event is not UTF-8"))?;
@@ -266,48 +279,59 @@ impl Narrow {
     fn json(&self, ctx: &Ctx<'_>, text: &[u8]) -> Result<Option<Vec<u8>>, Bad> {
         let json = Json::new(text).ok_or(Bad::Unreadable("it is not JSON"))?;
         let whole = json.whole();
-        let result = json.member(&whole, "result")?;
-        match (self.list, result) {
-            (List::Mcp, Some(result)) => self.mcp(ctx, &json, &result),
-            (List::Card { in_result: true }, Some(card)) => self.card(ctx, &json, &card),
-            (List::Card { in_result: false }, _) => self.card(ctx, &json, &whole),
-            (List::Models, _) => self.models(ctx, &json, &whole),
-            // An error, or what is no answer.
-            (List::Mcp | List::Card { in_result: true }, None) => Ok(None),
+        match self.list {
+            List::Mcp | List::Stream => self.mcp(ctx, &json, &whole),
+            List::Card => match json.member(&whole, "result")? {
+                Some(card) => self.card(ctx, &json, &card, true),
+                None => self.card(ctx, &json, &whole, false),
+            },
+            List::Models => self.models(ctx, &json, &whole),
         }
     }
 
-    fn mcp(&self, ctx: &Ctx<'_>, json: &Json<'_>, result: &Place) -> Result<Option<Vec<u8>>, Bad> {
-        const LISTS: [(&str, &str, &str); 3] = [
+    fn mcp(&self, ctx: &Ctx<'_>, json: &Json<'_>, whole: &Place) -> Result<Option<Vec<u8>>, Bad> {
+        const LISTS: [(&str, &str, &str); 4] = [
             ("tools", "name", "tools/call"),
             ("resources", "uri", "resources/read"),
+            ("resourceTemplates", "uriTemplate", "resources/read"),
             ("prompts", "name", "prompts/get"),
         ];
         let path = self.endpoint.as_deref().unwrap_or(self.head.path());
         let mut cuts = Cuts::default();
-        for (list, key, method) in LISTS {
-            let Some(array) = json.member(result, list)? else { continue };
-            cuts.cut(json, &array, key, |name| {
-                let call = Call {
-                    protocol: Protocol::Mcp,
-                    rpc_method: Some(method.into()),
-                    tool: Some(name.into()),
-                    body: Understood::Whole,
-                    ..Call::default()
-                };
-                self.allows(ctx, &call, path)
-            })?;
+        // An agent may send several answers at once (2025-03-26).
+        for message in json.elements(whole).unwrap_or_else(|| vec![whole.clone()]) {
+            // An error, or what is no answer, has no result.
+            let Some(result) = json.member(&message, "result")? else { continue };
+            for (list, key, method) in LISTS {
+                let Some(array) = json.member(&result, list)? else { continue };
+                cuts.cut(json, &array, &[key], |name| {
+                    let call = Call {
+                        protocol: Protocol::Mcp,
+                        rpc_method: Some(method.into()),
+                        tool: Some(name.into()),
+                        body: Understood::Whole,
+                        ..Call::default()
+                    };
+                    self.allows(ctx, &call, path)
+                })?;
+            }
         }
         Ok(cuts.done(json))
     }
 
-    fn card(&self, ctx: &Ctx<'_>, json: &Json<'_>, card: &Place) -> Result<Option<Vec<u8>>, Bad> {
+    fn card(
+        &self,
+        ctx: &Ctx<'_>,
+        json: &Json<'_>,
+        card: &Place,
+        by_call: bool,
+    ) -> Result<Option<Vec<u8>>, Bad> {
         let Some(skills) = json.member(card, "skills")? else { return Ok(None) };
         let signed = json.member(card, "signatures")?;
         let signed = signed.and_then(|all| json.elements(&all)).is_some_and(|all| !all.is_empty());
-        let path = self.path_of_agent(json, card)?;
+        let path = if by_call { self.head.path().into() } else { path_of_agent(json, card)? };
         let mut cuts = Cuts::default();
-        cuts.cut(json, &skills, "id", |skill| {
+        cuts.cut(json, &skills, &["id"], |skill| {
             ["SendMessage", "SendStreamingMessage"].iter().any(|method| {
                 let call = Call {
                     protocol: Protocol::A2a,
@@ -325,45 +349,13 @@ impl Narrow {
         }
     }
 
-    /// Where messages to the agent go: where the card came from by a call, else where it says.
-    fn path_of_agent(&self, json: &Json<'_>, card: &Place) -> Result<Box<str>, Bad> {
-        if self.list == (List::Card { in_result: true }) {
-            return Ok(self.head.path().into());
-        }
-        let mut url = json.member(card, "url")?;
-        if url.is_none()
-            && let Some(interfaces) = json.member(card, "supportedInterfaces")?
-            && let Some(first) = json.elements(&interfaces).and_then(|all| all.first().cloned())
-        {
-            url = json.member(&first, "url")?;
-        }
-        let url = url.and_then(|url| json.text(&url));
-        Ok(url.map_or_else(|| "/".into(), |url| path_of(&url).into()))
-    }
-
-    fn models(&self, ctx: &Ctx<'_>, json: &Json<'_>, whole: &Place) -> Result<Option<Vec<u8>>, Bad> {
-        const CALLS: [&str; 4] = ["/chat/completions", "/responses", "/completions", "/embeddings"];
-        let base = self.head.path().trim_end_matches('/');
-        let base = base.rsplit_once('/').map_or("", |(base, _)| base);
-        let array = match json.member(whole, "data")? {
-            None => json.member(whole, "models")?.unwrap_or(whole.clone()),
-            Some(data) => data,
-        };
-        let mut cuts = Cuts::default();
-        cuts.cut(json, &array, "id", |model| {
-            let call = Call {
-                protocol: Protocol::OpenAi,
-                model: Some(model.into()),
-                body: Understood::Whole,
-                ..Call::default()
-            };
-            CALLS.iter().any(|path| self.allows(ctx, &call, &format!("{base}{path}")))
-        })?;
-        Ok(cuts.done(json))
-    }
-
     /// What the plan would decide of a call by the same caller.
     fn allows(&self, ctx: &Ctx<'_>, call: &Call, path: &str) -> bool {
+        self.refused(ctx, call, path).is_none()
+    }
+
+    /// The policy by which it would refuse it.
+    fn refused(&self, ctx: &Ctx<'_>, call: &Call, path: &str) -> Option<String> {
         let rules = ctx.mesh.map(|peer| peer.rules(ctx.snapshot));
         let who = Who {
             principal: ctx.mesh.map(|peer| &peer.principal),
@@ -378,8 +370,22 @@ impl Narrow {
         };
         let head = Would { head: &self.head, path, call };
         let asking = Asking { head: &head, call, caller: &self.caller, who: &who };
-        ctx.snapshot.plan.authorize(&asking).deny.is_none()
+        let judgement = ctx.snapshot.plan.authorize(&asking);
+        judgement.deny.map(|_| judgement.by.into_owned())
     }
+}
+
+/// Where messages to the agent go, as its card says.
+fn path_of_agent(json: &Json<'_>, card: &Place) -> Result<Box<str>, Bad> {
+    let mut url = json.member(card, "url")?;
+    if url.is_none()
+        && let Some(interfaces) = json.member(card, "supportedInterfaces")?
+        && let Some(first) = json.elements(&interfaces).and_then(|all| all.first().cloned())
+    {
+        url = json.member(&first, "url")?;
+    }
+    let url = url.and_then(|url| json.text(&url));
+    Ok(url.map_or_else(|| "/".into(), |url| path_of(&url).into()))
 }
 
 /// The path of a URL or of a reference.
@@ -394,37 +400,46 @@ fn path_of(url: &str) -> &str {
 /// What stays of some arrays.
 #[derive(Debug, Default)]
 struct Cuts {
-    arrays: Vec<(Place, Vec<Place>)>,
+    places: Vec<(Place, With)>,
     any: bool,
 }
 
 impl Cuts {
-    /// Leaves in an array those elements whose `key` may stay. One without it says nothing that could be used, and goes.
+    /// Leaves in an array those elements whose name, the first of `keys` that they have, may stay. One without says nothing that could be
+    /// used, and goes.
     fn cut(
         &mut self,
         json: &Json<'_>,
         array: &Place,
-        key: &str,
+        keys: &[&str],
         stays: impl Fn(&str) -> bool,
     ) -> Result<(), Bad> {
         let Some(elements) = json.elements(array) else { return Ok(()) };
         let mut kept = Vec::with_capacity(elements.len());
         for element in elements {
-            let name = json.member(&element, key)?.and_then(|name| json.text(&name));
-            if name.is_some_and(|name| stays(&name)) {
+            if name(json, &element, keys)?.and_then(|name| json.text(&name)).is_some_and(|name| stays(&name)) {
                 kept.push(element);
             } else {
                 self.any = true;
             }
         }
-        self.arrays.push((array.clone(), kept));
+        self.places.push((array.clone(), With::Elements(kept)));
         Ok(())
     }
 
     fn done(mut self, json: &Json<'_>) -> Option<Vec<u8>> {
-        self.arrays.sort_by_key(|(array, _)| array.start);
-        self.any.then(|| json.with(&self.arrays))
+        self.places.sort_by_key(|(place, _)| place.start);
+        self.any.then(|| json.with(&self.places))
     }
+}
+
+fn name(json: &Json<'_>, element: &Place, keys: &[&str]) -> Result<Option<Place>, Ambiguous> {
+    for key in keys {
+        if let Some(name) = json.member(element, key)? {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// The head of a call that the caller might send.

@@ -6,7 +6,7 @@ use pilotfish_config::model::{Host, ResourcePiece, ResourceTemplate};
 
 use super::resource::{self, NoResource};
 use crate::authz::Asking;
-use crate::call::{Call, Protocol, Understood};
+use crate::call::{Call, Protocol, Understood, Unsure};
 use crate::route::block::{Block, Condition};
 use crate::route::split_authority;
 
@@ -233,6 +233,7 @@ impl DeclaredService {
 /// Whether the body itself says what is asked for.
 fn named_by_body(call: &Call) -> bool {
     call.body == Understood::Doubtful
+        || call.unsure != Unsure::default()
         || matches!(call.protocol, Protocol::Mcp | Protocol::A2a) && call.rpc_method.is_some()
         || call.model.is_some()
 }
@@ -251,14 +252,20 @@ pub(crate) fn default_need<'a>(asking: &Asking<'a>) -> (&'static str, Result<Cow
     }
     match (call.protocol, call.rpc_method.as_deref()) {
         (Protocol::Mcp, Some("tools/call")) => ("mcp:call", named("tools", &call.tool, "name of a tool")),
+        // What goes on with a call of a tool, or ends it.
+        (Protocol::Mcp, Some("tasks/cancel" | "tasks/update")) => {
+            ("mcp:call", named("mcp", &call.rpc_method, "method"))
+        }
         (Protocol::Mcp, Some(_)) => ("mcp:read", named("mcp", &call.rpc_method, "method")),
         (Protocol::A2a, Some(method)) => {
             let permission = if a2a_sends(method) { "a2a:send" } else { "a2a:read" };
             match &call.skill {
+                None if call.unsure.skill => (permission, Err(NoResource::Doubtful)),
                 Some(_) => (permission, named("skills", &call.skill, "skill")),
                 None => (permission, named("a2a", &call.rpc_method, "method")),
             }
         }
+        _ if call.unsure.model => ("model:invoke", Err(NoResource::Doubtful)),
         _ if call.model.is_some() => ("model:invoke", named("models", &call.model, "model")),
         _ => (http, resource::of_path(head.path())),
     }

@@ -166,7 +166,14 @@ pub(crate) fn filled<'p>(
 
 fn of_body<'a>(field: BodyField, asking: &Asking<'a>) -> Result<&'a str, NoResource> {
     let call = asking.call;
-    if call.body == Understood::Doubtful {
+    let unsure = match field {
+        BodyField::Skill => call.unsure.skill,
+        BodyField::Model => call.unsure.model,
+        // gRPC's messages are not read at all.
+        BodyField::ContextId | BodyField::TaskId => call.unsure.skill,
+        BodyField::Session | BodyField::Tool | BodyField::User => false,
+    };
+    if call.body == Understood::Doubtful || unsure {
         return Err(NoResource::Doubtful);
     }
     let found = match field {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::seen::{Lean, Seen};
 use super::text::{Accounts, Bound, Nets, Subjects, Texts, identities, trust_domains};
 use crate::authz::Claims;
-use crate::call::Protocol;
+use crate::call::{Call, Protocol};
 
 /// What of a call is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -266,8 +266,11 @@ impl Condition {
             Attribute::Presenter => fits(seen.claims().and_then(|claims| claims.presenter.as_deref())),
             Attribute::Claim(path) => seen.claims().is_some_and(|claims| claim(claims, path, texts)),
             Attribute::RpcMethod(protocol) => seen.rpc_method(*protocol, texts, lean),
-            Attribute::Protocol => seen.body(lean, |call| fits(Some(call.protocol.word()))),
-            Attribute::Capability => seen.body(lean, |call| {
+            Attribute::Protocol => seen.body(lean, |call| {
+                let also = call.also.filter(|_| lean == Lean::Any).map(Protocol::word);
+                fits(Some(call.protocol.word())) || fits(also)
+            }),
+            Attribute::Capability => seen.body_if(lean, |unsure| unsure.skill, |call| {
                 let mut own = call.capabilities.iter().chain(&call.skill).map(|name| fits(Some(name)));
                 match lean {
                     Lean::Any => own.any(|fits| fits),
@@ -278,7 +281,8 @@ impl Condition {
                 }
             }),
             Attribute::Skill => {
-                seen.body(lean, |call| call.protocol == Protocol::A2a && fits(call.skill.as_deref()))
+                let skill = |call: &Call| call.protocol == Protocol::A2a && fits(call.skill.as_deref());
+                seen.body_if(lean, |unsure| unsure.skill, skill)
             }
             Attribute::Tool => {
                 let is_call = |method: &str| method == "tools/call";
@@ -287,7 +291,9 @@ impl Condition {
                     call.protocol == Protocol::Mcp && called && fits(call.tool.as_deref())
                 })
             }
-            Attribute::Model => seen.body(lean, |call| fits(call.model.as_deref())),
+            Attribute::Model => {
+                seen.body_if(lean, |unsure| unsure.model, |call| fits(call.model.as_deref()))
+            }
             // The caller serves several calls, and nobody knows for which it acts.
             Attribute::Origin if who.chain.is_some_and(|chain| chain.uncertain) => seen.unknown(lean),
             Attribute::Origin => fits(who.chain.map(|chain| &*chain.origin)),

@@ -9,7 +9,7 @@ use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::authz::{Asking, Claims, Principal};
-use crate::call::{Protocol, Understood};
+use crate::call::{Call, Protocol, Understood, Unsure};
 use crate::normalize::{Loose, loosest};
 
 use super::caller::CallerRules;
@@ -187,17 +187,36 @@ impl<'a> Seen<'a> {
     }
 
     /// Asks something that the body may say.
-    pub(super) fn body(&self, lean: Lean, fits: impl Fn(&'a crate::call::Call) -> bool) -> bool {
+    pub(super) fn body(&self, lean: Lean, fits: impl Fn(&'a Call) -> bool) -> bool {
         match self.asking.call.body {
             Understood::Doubtful => self.unknown(lean),
             Understood::Empty | Understood::Unread | Understood::Whole => fits(self.asking.call),
         }
     }
 
+    /// The same of what may stay unknown although the body is understood.
+    pub(super) fn body_if(
+        &self,
+        lean: Lean,
+        unsure: impl Fn(Unsure) -> bool,
+        fits: impl Fn(&'a Call) -> bool,
+    ) -> bool {
+        if unsure(self.asking.call.unsure) {
+            return self.unknown(lean);
+        }
+        self.body(lean, fits)
+    }
+
+    /// Whether the call is of a protocol, or may be where that leads to a refusal.
+    pub(super) fn is_of(&self, protocol: Protocol, lean: Lean) -> bool {
+        let call = self.asking.call;
+        call.protocol == protocol || (lean == Lean::Any && call.also == Some(protocol))
+    }
+
     /// Asks something of the method of a protocol. A2A's methods have two names each, by its versions.
     pub(super) fn rpc_method(&self, protocol: Protocol, texts: &Texts, lean: Lean) -> bool {
         self.body(lean, |call| {
-            let method = call.rpc_method.as_deref().filter(|_| call.protocol == protocol);
+            let method = call.rpc_method.as_deref().filter(|_| self.is_of(protocol, lean));
             method.is_some_and(|method| {
                 let other = A2A_NAMES.iter().find_map(|(new, old)| match method {
                     _ if protocol != Protocol::A2a => None,

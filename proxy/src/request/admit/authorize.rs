@@ -87,6 +87,7 @@ pub async fn authorize(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) ->
         }
         Err(judgement) => judgement,
     };
+    let judgement = narrow::one_model(ctx, plan, asked, &who, judgement);
     (ctx.due.clearance, ctx.due.class) = (judgement.clearance, judgement.class);
     audit::decided(worker, ctx, asked, &asking, &judgement)?;
     match judgement.deny {

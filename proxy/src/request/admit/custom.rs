@@ -169,7 +169,12 @@ fn edits(edits: Vec<Edit>, head: &RequestHead) -> Vec<(Box<str>, Box<[u8]>)> {
 fn denied(authorizer: &Authorizer, refused: Refused) -> Deny {
     let detail = format!("the authorizer {} does not allow it", authorizer.name);
     let Refused { status, headers, body } = refused;
-    Deny::with(Reason::AccessDenied, detail).answered(Foreign { status, headers, body: Box::from(&body[..]) })
+    Deny::with(Reason::AccessDenied, detail).answered(Foreign {
+        status,
+        headers,
+        body: Box::from(&body[..]),
+        quiet: false,
+    })
 }
 
 fn unavailable(name: &str, status: u16, why: &str) -> Deny {

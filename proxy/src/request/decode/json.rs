@@ -44,6 +44,20 @@ impl Seen {
     }
 }
 
+/// By what the parameters name a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TaskBy {
+    /// Not at all.
+    #[default]
+    Nothing,
+    /// `id`, as A2A does.
+    Id,
+    /// `taskId`, as MCP does.
+    TaskId,
+    /// Both, or by a member that some parsers would take for one of them.
+    Both,
+}
+
 /// The fields that routing, affinity and telemetry may ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fields {
@@ -65,6 +79,8 @@ pub struct Fields {
     pub context_id: Option<Box<str>>,
     /// A2A `taskId`, or `params.id` of the task methods.
     pub task_id: Option<Box<str>>,
+    /// By what the parameters name it.
+    pub task_by: TaskBy,
     /// OpenAI `model`.
     pub model: Option<Box<str>>,
     /// OpenAI `user`.
@@ -85,6 +101,10 @@ struct Found {
     doubt: bool,
     odd_params: bool,
     odd_message: bool,
+    /// `params` has `id`, `taskId`, or what folds to one of them.
+    has_id: bool,
+    has_task_id: bool,
+    odd_task: bool,
     /// The objects that were seen, a bit for each place.
     objects: u8,
     /// Longest name or address.
@@ -156,6 +176,13 @@ impl Found {
             context_id: self.context_id.take(),
             task_id: self.task_id.take().or(self.params_id.take().filter(|_| is_task_method)),
             model: self.model.take(),
+            task_by: match (self.has_id, self.has_task_id) {
+                _ if self.odd_task => TaskBy::Both,
+                (true, true) => TaskBy::Both,
+                (true, false) => TaskBy::Id,
+                (false, true) => TaskBy::TaskId,
+                (false, false) => TaskBy::Nothing,
+            },
             user: self.user.take(),
             stream: self.stream.take().as_deref() == Some("true"),
             meta: self.traceparent.take().map(|traceparent| {
@@ -193,6 +220,7 @@ impl Found {
             }
             At::Params => {
                 self.odd_params |= near(&["name", "uri"]);
+                self.odd_task |= near(&["id", "taskId"]);
                 self.odd_message |= near(&["message", "metadata"]);
             }
             At::Message => self.odd_message |= near(&["metadata"]),
@@ -282,6 +310,8 @@ impl<'de> Visitor<'de> for Level<'_> {
                 map.next_value_seed(Level { found, at: inner, in_params })?;
                 continue;
             }
+            found.has_id |= at == At::Params && key.0 == "id";
+            found.has_task_id |= at == At::Params && key.0 == "taskId";
             // Whether a decision may hang on it, and how long it may be.
             let max_name = found.max_name;
             let (slot, matters, limit) = match (at, key.0.as_ref()) {

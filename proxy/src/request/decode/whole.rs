@@ -9,10 +9,12 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 use http::Method;
+use pilotfish_filters::binding::{self, Binding, Path, Said};
 use pilotfish_filters::call::{Call, Protocol, Understood};
 
-use super::{fill, json};
+use super::{fill, form, json, protocol_of};
 use crate::authorizers::Beginning;
 use crate::http::{Downstream, Frame, Framing, RequestHead, Source};
 
@@ -65,11 +67,12 @@ pub async fn understand(
         // What is said after the change of protocol cannot be read.
         return Understood::Doubtful;
     }
-    let rest = rest_method(head.path());
-    if let Some(method) = rest {
-        call.protocol = Protocol::A2a;
-        call.rpc_method = Some(method.into());
-    }
+    let said = match binding::read(head.method.as_str(), head.path()) {
+        Path::Doubtful => return Understood::Doubtful,
+        Path::Said(said) => Some(said),
+        Path::Nothing => None,
+    };
+    let path = by_path(said, call);
     let mut frames = Vec::new();
     let seen = if down.framing().is_empty() {
         Seen::Nothing
@@ -77,29 +80,120 @@ pub async fn understand(
         Seen::Doubt
     } else {
         let mut part = Part { of: reading, bytes: 0 };
-        let wants = call.protocol == Protocol::Mcp || call.protocol == Protocol::A2a;
+        let wants = Wants {
+            json: !matches!(path, ByPath::Grpc) && matches!(call.protocol, Protocol::Mcp | Protocol::A2a),
+            form: path.is_model(),
+        };
         let reads = read(head, down, &mut frames, &mut part, wants);
         tokio::time::timeout(TIME, reads).await.unwrap_or(Seen::Doubt)
     };
     let understood = match seen {
         Seen::Doubt => Understood::Doubtful,
         // A field of the head says what only a body does.
-        Seen::Nothing | Seen::Other if rest.is_none() && says_call(head) => Understood::Doubtful,
+        Seen::Nothing | Seen::Other | Seen::Form if path != ByPath::Rest && says_call(head) => {
+            Understood::Doubtful
+        }
         Seen::Nothing => Understood::Empty,
         Seen::Other => Understood::Unread,
-        Seen::Json => from_whole(head, &together(&frames), rest.is_some(), call),
+        Seen::Form => match form::model(head, &together(&frames)) {
+            Ok(model) => {
+                call.model = model;
+                Understood::Whole
+            }
+            Err(form::Unclear) => Understood::Doubtful,
+        },
+        Seen::Json => from_whole(head, &together(&frames), &path, call),
     };
     frames.into_iter().rev().for_each(|frame| down.unread(frame));
-    understood
+    match path.settle(head, call) {
+        true => understood,
+        false => Understood::Doubtful,
+    }
+}
+
+/// What the path says, as far as the body has to agree with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum ByPath {
+    /// Nothing.
+    Nothing,
+    /// A message of A2A's HTTP binding.
+    Rest,
+    /// The same in gRPC: the body is none that is read here.
+    Grpc,
+    /// A call of a model, with its name if the path has it.
+    Model(Option<Box<str>>),
+    /// Calls of many models.
+    Batch,
+}
+
+/// Takes over what the path says.
+fn by_path(said: Option<Said>, call: &mut Call) -> ByPath {
+    let (method, by) = match said {
+        Some(Said::A2a(method, by)) => (method, by),
+        Some(Said::Model(name)) => return ByPath::Model(name),
+        Some(Said::Batch) => return ByPath::Batch,
+        Some(Said::Models | Said::OneModel(_)) | None => return ByPath::Nothing,
+    };
+    let rest = match by {
+        Binding::Http => true,
+        Binding::Grpc => false,
+        Binding::Perhaps { usual } => usual && call.protocol == Protocol::A2a,
+    };
+    if by == Binding::Grpc {
+        call.unsure.skill = matches!(&*method, "SendMessage" | "SendStreamingMessage");
+        call.also = Some(Protocol::Grpc);
+    }
+    call.rpc_method = Some(method.into_owned().into());
+    if rest || by == Binding::Grpc {
+        call.protocol = Protocol::A2a;
+        return if rest { ByPath::Rest } else { ByPath::Grpc };
+    }
+    // Something else has such paths too: what is asked for is the path, and where that leads to a refusal also the method.
+    call.protocol = Protocol::Http;
+    call.also = Some(Protocol::A2a);
+    ByPath::Nothing
+}
+
+impl ByPath {
+    fn is_model(&self) -> bool {
+        matches!(self, ByPath::Model(_) | ByPath::Batch)
+    }
+
+    /// Puts together which model is meant. False: path, query and body do not agree.
+    fn settle(self, head: &RequestHead, call: &mut Call) -> bool {
+        let name = match self {
+            ByPath::Nothing | ByPath::Rest | ByPath::Grpc => return true,
+            ByPath::Batch => {
+                call.unsure.model = true;
+                return true;
+            }
+            ByPath::Model(name) => name,
+        };
+        if call.model.is_none() {
+            call.model = name.clone();
+        }
+        if call.model.is_none() {
+            // The server's default, or whatever else it finds.
+            call.unsure.model = true;
+        } else if call.protocol == Protocol::Http {
+            call.protocol = Protocol::OpenAi;
+        }
+        let is_same = |other: &str| call.model.as_deref() == Some(other);
+        let pairs = head.query().into_iter().flat_map(|query| query.split(['&', ';']));
+        let mut asked = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        name.as_deref().is_none_or(is_same)
+            && asked.all(|(key, value)| !(key.contains('%') || key.eq_ignore_ascii_case("model")) || is_same(value))
+    }
 }
 
 /// Takes over what a body says that is all there.
-fn from_whole(head: &RequestHead, body: &[u8], rest: bool, call: &mut Call) -> Understood {
+fn from_whole(head: &RequestHead, body: &[u8], path: &ByPath, call: &mut Call) -> Understood {
     let Some(mut fields) = json::read_whole(body) else { return Understood::Doubtful };
+    let rest = *path == ByPath::Rest;
     if rest {
         fields.skill = fields.rest_skill.take();
     }
-    if !agree(head, call, &fields, rest) {
+    if *path == ByPath::Grpc || !agree(head, call, &fields, rest) {
         return Understood::Doubtful;
     }
     let is_rpc = is_rpc(call, &fields);
@@ -149,10 +243,21 @@ enum Seen {
     Nothing,
     /// It is JSON, or has to be, and is all there.
     Json,
+    /// It is a form that may name a model, and is all there.
+    Form,
     /// It is nothing that agents' protocols are made of.
     Other,
     /// It cannot be read.
     Doubt,
+}
+
+/// What a body may have to be.
+#[derive(Debug, Clone, Copy)]
+struct Wants {
+    /// JSON, whatever it looks like.
+    json: bool,
+    /// A form, if it is one.
+    form: bool,
 }
 
 /// Reads as much as has to be known.
@@ -161,12 +266,12 @@ async fn read(
     down: &mut Downstream<'_>,
     frames: &mut Vec<Frame>,
     part: &mut Part<'_>,
-    wants_json: bool,
+    wants: Wants,
 ) -> Seen {
     let kind = Kind::of(head);
     let mut first = Vec::new();
     let mut size = 0;
-    let mut is_json = false;
+    let (mut is_json, mut is_form) = (false, false);
     loop {
         match poll_fn(|cx| down.poll_frame(cx)).await {
             None => break,
@@ -183,13 +288,13 @@ async fn read(
             }
             Some(Ok(trailers)) => frames.push(trailers),
         }
-        if !is_json {
+        if !is_json && !is_form {
             match looks(&first, kind, down.is_ended()) {
                 Looks::Unknown => {}
                 Looks::Doubtful => return Seen::Doubt,
                 Looks::Json => is_json = true,
-                Looks::Other if wants_json || kind == Kind::Json => is_json = true,
-                Looks::Other if kind == Kind::Form && names_model(head.path()) => return Seen::Doubt,
+                Looks::Other if wants.json || kind == Kind::Json => is_json = true,
+                Looks::Other if wants.form && kind == Kind::Multipart => is_form = true,
                 Looks::Other => return Seen::Other,
             }
         }
@@ -203,6 +308,7 @@ async fn read(
     match (size, is_json) {
         (0, _) => Seen::Nothing,
         (_, true) => Seen::Json,
+        _ if is_form => Seen::Form,
         // Nothing but blanks.
         (_, false) => Seen::Doubt,
     }
@@ -214,6 +320,7 @@ enum Kind {
     Json,
     Grpc,
     Form,
+    Multipart,
     Unknown,
 }
 
@@ -223,7 +330,8 @@ impl Kind {
         let kind = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
         match &*kind {
             b"application/json" => Kind::Json,
-            b"application/x-www-form-urlencoded" | b"multipart/form-data" => Kind::Form,
+            b"application/x-www-form-urlencoded" => Kind::Form,
+            b"multipart/form-data" => Kind::Multipart,
             kind if kind.ends_with(b"+json") => Kind::Json,
             kind if kind.starts_with(b"application/grpc") => Kind::Grpc,
             _ => Kind::Unknown,
@@ -330,10 +438,25 @@ fn is_rpc(call: &Call, fields: &json::Fields) -> bool {
         || fields.method.as_deref().is_some_and(known)
 }
 
+/// Whether a header has this text, as it is or in base64 (MCP 2026-07-28, for what a header cannot have).
+fn is_text(said: &[u8], text: &str) -> bool {
+    let coded = said.strip_prefix(b"=?base64?").and_then(|rest| rest.strip_suffix(b"?="));
+    match coded {
+        Some(coded) => BASE64.decode(coded).is_ok_and(|decoded| decoded == text.as_bytes()),
+        None => said == text.as_bytes(),
+    }
+}
+
 /// Whether head and body speak of the same call.
 fn agree(head: &RequestHead, call: &Call, fields: &json::Fields, rest: bool) -> bool {
     let method = fields.method.as_deref();
-    let of_method = method.map_or(Protocol::Http, Protocol::of_rpc);
+    let of_method = match method {
+        None => Protocol::Http,
+        Some(_) => match protocol_of(fields, call.protocol) {
+            Some((protocol, _)) => protocol,
+            None => return false,
+        },
+    };
     let is_known = matches!(of_method, Protocol::Mcp | Protocol::A2a);
     let protocol = match call.protocol {
         // By its path it is a message of A2A, and its body would be another.
@@ -347,8 +470,10 @@ fn agree(head: &RequestHead, call: &Call, fields: &json::Fields, rest: bool) -> 
     };
     let is_agents = matches!(protocol, Protocol::Mcp | Protocol::A2a);
     let says = |name: &str, body: Option<&str>| {
-        head.headers.get_all(name).all(|said| Some(said) == body.map(str::as_bytes))
+        head.headers.get_all(name).all(|said| body.is_some_and(|body| is_text(said, body)))
     };
+    let is_task = of_method == Protocol::Mcp && method.is_some_and(|method| method.starts_with("tasks/"));
+    let name = if is_task { &fields.task_id } else { &fields.name };
     let skill_is_asked_for = |skill: &str| {
         let named = |asked: &str| asked.split('@').next().unwrap_or_default().eq_ignore_ascii_case(skill);
         call.capabilities.is_empty() || call.capabilities.iter().any(|asked| named(asked))
@@ -356,29 +481,8 @@ fn agree(head: &RequestHead, call: &Call, fields: &json::Fields, rest: bool) -> 
     !(is_agents && (fields.odd_params || fields.model.is_some()))
         && !(protocol == Protocol::A2a && fields.odd_message)
         && says("mcp-method", method)
-        && says("mcp-name", fields.name.as_deref())
+        && says("mcp-name", name.as_deref())
         && (protocol != Protocol::A2a || fields.skill.as_deref().is_none_or(skill_is_asked_for))
-}
-
-/// The method of A2A's HTTP binding that a path means (A2A 1.0, section 11.3).
-fn rest_method(path: &str) -> Option<&'static str> {
-    let (before, last) = path.rsplit_once('/')?;
-    match last {
-        "message:send" => Some("SendMessage"),
-        "message:stream" => Some("SendStreamingMessage"),
-        _ if !before.ends_with("/tasks") => None,
-        _ if last.ends_with(":cancel") => Some("CancelTask"),
-        _ if last.ends_with(":subscribe") => Some("SubscribeToTask"),
-        _ => None,
-    }
-}
-
-/// Whether the path is one of those of OpenAI's API where a form says which model is meant.
-fn names_model(path: &str) -> bool {
-    const PATHS: [&str; 4] =
-        ["/audio/transcriptions", "/audio/translations", "/images/edits", "/images/variations"];
-    let path = path.trim_end_matches('/');
-    PATHS.iter().any(|end| path.ends_with(end))
 }
 
 #[cfg(test)]

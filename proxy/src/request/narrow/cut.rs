@@ -12,6 +12,17 @@ pub struct Json<'t>(&'t [u8]);
 /// A value: where it is written.
 pub type Place = Range<usize>;
 
+/// What is written in a value's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum With {
+    /// Of an array these elements.
+    Elements(Vec<Place>),
+    /// Another value of the text.
+    Copy(Place),
+    /// Nothing.
+    Null,
+}
+
 /// The text could be read in two ways: a member that matters is there twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ambiguous;
@@ -77,21 +88,27 @@ impl<'t> Json<'t> {
         serde_json::from_slice(written).ok().map(Cow::Owned)
     }
 
-    /// The text with other elements in some of its arrays, which do not overlap and are in their order.
-    pub fn with(&self, arrays: &[(Place, Vec<Place>)]) -> Vec<u8> {
+    /// The text with other values in some places, which do not overlap and are in their order.
+    pub fn with(&self, values: &[(Place, With)]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.0.len());
         let mut at = 0;
-        for (array, kept) in arrays {
-            out.extend_from_slice(&self.0[at..array.start]);
-            out.push(b'[');
-            for (position, element) in kept.iter().enumerate() {
-                if position > 0 {
-                    out.push(b',');
+        for (place, with) in values {
+            out.extend_from_slice(&self.0[at..place.start]);
+            match with {
+                With::Elements(kept) => {
+                    out.push(b'[');
+                    for (position, element) in kept.iter().enumerate() {
+                        if position > 0 {
+                            out.push(b',');
+                        }
+                        out.extend_from_slice(&self.0[element.clone()]);
+                    }
+                    out.push(b']');
                 }
-                out.extend_from_slice(&self.0[element.clone()]);
+                With::Copy(other) => out.extend_from_slice(&self.0[other.clone()]),
+                With::Null => out.extend_from_slice(b"null"),
             }
-            out.push(b']');
-            at = array.end;
+            at = place.end;
         }
         out.extend_from_slice(&self.0[at..]);
         out
@@ -167,7 +184,7 @@ mod tests {
         let name = json.member(&all[1], "name").unwrap().unwrap();
         assert_eq!(json.text(&name).as_deref(), Some("b\"}"));
         assert_eq!(json.member(&all[2], "name"), Ok(None));
-        let cut = json.with(&[(tools, vec![all[1].clone(), all[3].clone()])]);
+        let cut = json.with(&[(tools, With::Elements(vec![all[1].clone(), all[3].clone()]))]);
         let expected = br#" {"z" : 1.50, "t\u006fols" :[{"name":"b\"}"},{}], "a":null}  "#;
         assert_eq!(String::from_utf8(cut).unwrap(), String::from_utf8(expected.to_vec()).unwrap());
         assert!(Json::new(b"{\"a\":1} x").is_none() && Json::new(b"").is_none());

@@ -18,7 +18,7 @@ fn head(headers: &[(&str, &str)]) -> RequestHead {
 fn understood(headers: &[(&str, &str)], body: &[u8]) -> (Understood, Call) {
     let head = head(headers);
     let mut call = from_head(&head);
-    let understood = from_whole(&head, body, false, &mut call);
+    let understood = from_whole(&head, body, &ByPath::Nothing, &mut call);
     (understood, call)
 }
 
@@ -113,17 +113,54 @@ fn head_and_body_have_to_agree() {
 
 #[test]
 fn the_http_binding_of_a2a_has_its_method_in_the_path() {
-    assert_eq!(rest_method("/v1/message:send"), Some("SendMessage"));
-    assert_eq!(rest_method("/tasks/7:cancel"), Some("CancelTask"));
-    assert_eq!((rest_method("/tasks/7"), rest_method("/x/7:cancel")), (None, None));
     let begin =
         || Call { protocol: Protocol::A2a, rpc_method: Some("SendMessage".into()), ..Call::default() };
     let mut call = begin();
     let body = br#"{"message":{"metadata":{"skillId":"plan"}},"params":{"metadata":{"skill":"other"}}}"#;
-    assert_eq!(from_whole(&head(&[]), body, true, &mut call), Understood::Whole);
+    assert_eq!(from_whole(&head(&[]), body, &ByPath::Rest, &mut call), Understood::Whole);
     assert_eq!((call.rpc_method.as_deref(), call.skill.as_deref()), (Some("SendMessage"), Some("plan")));
     let body = br#"{"jsonrpc":"2.0","method":"tasks/get","message":{}}"#;
-    assert_eq!(from_whole(&head(&[]), body, true, &mut begin()), Understood::Doubtful);
+    assert_eq!(from_whole(&head(&[]), body, &ByPath::Rest, &mut begin()), Understood::Doubtful);
+}
+
+#[test]
+fn tasks_of_mcp_and_of_a2a_are_told_apart_by_how_they_are_named() {
+    let body = |method: &str, params: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#)
+    };
+    let is = |call: Call| (call.protocol, call.also, call.task_id.as_deref().map(str::to_owned), call.tool);
+    let (mcp, a2a) = (Protocol::Mcp, Protocol::A2a);
+    let task = || Some("t".to_owned());
+    for method in ["tasks/get", "tasks/cancel"] {
+        assert_eq!(is(whole(&[], &body(method, r#"{"taskId":"t"}"#))), (mcp, None, task(), None));
+        assert_eq!(is(whole(&[], &body(method, r#"{"id":"t"}"#))), (a2a, None, task(), None));
+        let head = [("mcp-method", method), ("mcp-name", "t"), ("mcp-protocol-version", "2026-07-28")];
+        assert_eq!(is(whole(&head, &body(method, r#"{"taskId":"t"}"#))), (mcp, None, task(), None));
+        // A header must not make one of the other.
+        doubtful(&[("mcp-session-id", "s")], &body(method, r#"{"id":"t"}"#));
+        doubtful(&[("a2a-version", "1.0")], &body(method, r#"{"taskId":"t"}"#));
+        for both in [r#"{"id":"t","taskId":"t"}"#, r#"{"id":"t","TaskID":"t"}"#, r#"{"taskId":"t","ID":1}"#] {
+            doubtful(&[], &body(method, both));
+        }
+        assert_eq!(is(whole(&[], &body(method, "{}"))), (a2a, Some(mcp), None, None));
+    }
+    doubtful(&[("mcp-name", "other")], &body("tasks/get", r#"{"taskId":"t"}"#));
+    assert_eq!(is(whole(&[], &body("tasks/result", r#"{"taskId":"t"}"#))), (mcp, None, task(), None));
+    assert_eq!(is(whole(&[], &body("tasks/update", r#"{"taskId":"t"}"#))), (mcp, None, task(), None));
+    assert_eq!(is(whole(&[], &body("tasks/resubscribe", r#"{"id":"t"}"#))), (a2a, None, task(), None));
+    // Nothing has to be named: it may be either, whatever is named.
+    assert_eq!(is(whole(&[], &body("tasks/list", r#"{"id":"t"}"#))).1, Some(mcp));
+    let call = whole(&[("mcp-session-id", "s")], &body("tasks/list", "{}"));
+    assert_eq!((call.protocol, call.also), (mcp, Some(a2a)));
+}
+
+#[test]
+fn names_in_the_head_may_be_encoded() {
+    let body = r#"{"jsonrpc":"2.0","method":"resources/read","params":{"uri":"file:///ü"}}"#;
+    let call = whole(&[("mcp-method", "resources/read"), ("mcp-name", "=?base64?ZmlsZTovLy/DvA==?=")], body);
+    assert_eq!(call.tool.as_deref(), Some("file:///ü"));
+    doubtful(&[("mcp-name", "=?base64?ZmlsZTovLy8=?=")], body);
+    doubtful(&[("mcp-name", "=?base64?*?=")], body);
 }
 
 #[test]
