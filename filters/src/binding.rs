@@ -249,14 +249,28 @@ fn by_name(method: &str, path: &[Cow<'_, str>]) -> Option<Said> {
 
 /// What follows `models/`.
 fn within_models(method: &str, rest: &[Cow<'_, str>], of_api: bool) -> Option<Said> {
-    const PARTS: [&str; 5] = ["versions", "labels", "infer", "generate", "generate_stream"];
-    let all = || rest.join("/");
+    // What of a model is behind its name, which may itself have slashes.
+    const PARTS: [&str; 11] = [
+        "versions",
+        "labels",
+        "infer",
+        "generate",
+        "generate_stream",
+        "permissions",
+        "metadata",
+        "config",
+        "stats",
+        "ready",
+        "checkpoints",
+    ];
+    let part = rest.iter().skip(1).position(|part| PARTS.iter().any(|own| is(part, own)));
+    let name = part.and_then(|at| rest.get(..=at)).unwrap_or(rest);
+    let all = || name.join("/");
     if is_read(method) || method == "DELETE" {
         return of_api.then(|| Said::OneModel(all().into()));
     }
-    let part = rest.get(1).is_some_and(|part| PARTS.iter().any(|own| is(part, own)));
     let name = match all() {
-        _ if part => rest[0].to_string(),
+        all if part.is_some() => all,
         all => match all.rsplit_once(':') {
             // Gemini, Vertex, TensorFlow: `NAME:generateContent`.
             Some((name, verb)) if verb.bytes().all(|byte| byte.is_ascii_alphabetic()) => name.to_owned(),

@@ -74,6 +74,7 @@ fn models_are_found_in_paths() {
         ("GET", "/openai/v1/models", Path::Said(Said::Models)),
         ("GET", "/api/tags", Path::Said(Said::Models)),
         ("GET", "/v1/models/big", one("big")),
+        ("GET", "/v1/models/meta/big/permissions", one("meta/big")),
         ("DELETE", "/v1/models/meta/llama-3:8b", one("meta/llama-3:8b")),
         ("GET", "/v1/models/meta%2Fllama", one("meta/llama")),
         ("GET", "/models", Path::Nothing),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::Value;
 
+use crate::binding::{self, Binding, Path, Said};
 use crate::call::{Call, Caller, Head, Protocol, Understood};
 use crate::normalize::{Normalization, normalize};
 use crate::route::split_authority;
@@ -98,6 +99,18 @@ impl Asked {
         Ok(self)
     }
 
+    /// The method of A2A and the model that the path names.
+    fn by_path(&self) -> (Option<Box<str>>, Option<Box<str>>) {
+        let says_a2a = self.headers.iter().any(|(name, _)| name == "a2a-version");
+        match binding::read(&self.method, Head::path(self)) {
+            // Paths that others have too are A2A's only when the call says so.
+            Path::Said(Said::A2a(_, Binding::Perhaps { usual })) if !usual || !says_a2a => (None, None),
+            Path::Said(Said::A2a(method, _)) => (Some(method.into_owned().into()), None),
+            Path::Said(Said::Model(name)) => (None, name),
+            _ => (None, None),
+        }
+    }
+
     /// What a sidecar would learn of the headers and the body. A body that several servers could read differently is not looked for
     /// here: what is described is meant.
     pub fn call(&self) -> Call {
@@ -117,17 +130,26 @@ impl Asked {
         let stated = |value: &Value| value.as_str().map(Box::from);
         let (params, message) = (&body["params"], &body["params"]["message"]);
         let is_rpc = body["jsonrpc"].is_string();
-        let rpc_method = boxed("mcp-method").or_else(|| stated(&body["method"]).filter(|_| is_rpc));
-        let model: Option<Box<str>> = stated(&body["model"]).filter(|_| !is_rpc);
+        let (by_path, model_by_path) = self.by_path();
+        let rpc_method = boxed("mcp-method")
+            .or_else(|| stated(&body["method"]).filter(|_| is_rpc))
+            .or_else(|| by_path.clone());
+        let model: Option<Box<str>> = stated(&body["model"]).filter(|_| !is_rpc).or(model_by_path);
+        let task = |name: &str| stated(&params[name]).filter(|_| is_rpc);
         let mcp = ["mcp-session-id", "mcp-method", "mcp-protocol-version"];
-        let protocol = if text("content-type").is_some_and(|kind| kind.starts_with("application/grpc")) {
+        let protocol = if by_path.is_some() {
+            Protocol::A2a
+        } else if text("content-type").is_some_and(|kind| kind.starts_with("application/grpc")) {
             Protocol::Grpc
         } else if mcp.iter().any(|name| text(name).is_some()) {
             Protocol::Mcp
         } else if text("a2a-version").is_some() {
             Protocol::A2a
         } else if is_rpc {
-            Protocol::of_rpc(rpc_method.as_deref().unwrap_or_default())
+            let method = rpc_method.as_deref().unwrap_or_default();
+            // MCP names a task by `taskId`, A2A by `id`.
+            let other = Protocol::other_of_rpc(method).filter(|_| task("taskId").is_some());
+            other.unwrap_or_else(|| Protocol::of_rpc(method))
         } else if model.is_some() {
             Protocol::OpenAi
         } else {
@@ -144,7 +166,7 @@ impl Asked {
             skill: skill().filter(|_| protocol == Protocol::A2a),
             rpc_method,
             context_id: stated(&message["contextId"]).or_else(|| stated(&params["contextId"])),
-            task_id: stated(&message["taskId"]).or_else(|| stated(&params["id"])).filter(|_| is_rpc),
+            task_id: stated(&message["taskId"]).or_else(|| task("taskId")).or_else(|| task("id")),
             model,
             user: stated(&body["user"]),
             body: understood,

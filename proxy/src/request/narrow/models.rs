@@ -46,13 +46,7 @@ pub fn one<'p>(
         return judgement;
     };
     let narrow = Narrow::new(List::Models, asked, who);
-    let first = model.split('/').next().unwrap_or_default();
-    // A part of what there is to know of a model, or a name with a slash.
-    let refused = narrow.no_call(ctx, &model).and_then(|by| match first == &*model {
-        true => Some(by),
-        false => narrow.no_call(ctx, first).or(Some(by)),
-    });
-    match refused {
+    match narrow.no_call(ctx, &model) {
         Some(by) => Judgement { deny: Some(unknown(asked.head, &model)), by: by.into(), ..judgement },
         None => judgement,
     }
