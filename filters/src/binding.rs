@@ -65,8 +65,7 @@ pub fn read(method: &str, path: &str) -> Path {
 
 /// The segments, decoded once, without empty ones at the end.
 fn segments(path: &str) -> Vec<Cow<'_, str>> {
-    let mut segments: Vec<_> =
-        path.strip_prefix('/').unwrap_or(path).split('/').map(decoded).collect();
+    let mut segments: Vec<_> = path.strip_prefix('/').unwrap_or(path).split('/').map(decoded).collect();
     while segments.last().is_some_and(|last| last.is_empty()) {
         segments.pop();
     }

@@ -133,11 +133,28 @@ async fn a_body_that_could_mean_two_things_is_refused() {
     let attacks: Vec<(&str, Vec<u8>)> = vec![
         ("padding", post(format!("{}{}", " ".repeat(1_100_000), pay))),
         ("a long member first", post(format!(r#"{{"x":"{}",{}"#, "y".repeat(1_100_000), &pay[1..]))),
-        ("a name twice", post(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"search","name":"pay"}}"#)),
-        ("a name twice, the other first", post(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"pay","name":"search"}}"#)),
-        ("by another case", post(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"search","Name":"pay"}}"#)),
-        ("params twice", post(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"search"},"params":{"name":"pay"}}"#)),
-        ("method twice", post(r#"{"jsonrpc":"2.0","method":"tools/list","params":{"name":"pay"},"method":"tools/call"}"#)),
+        (
+            "a name twice",
+            post(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"search","name":"pay"}}"#),
+        ),
+        (
+            "a name twice, the other first",
+            post(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"pay","name":"search"}}"#),
+        ),
+        (
+            "by another case",
+            post(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"search","Name":"pay"}}"#),
+        ),
+        (
+            "params twice",
+            post(
+                r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"search"},"params":{"name":"pay"}}"#,
+            ),
+        ),
+        (
+            "method twice",
+            post(r#"{"jsonrpc":"2.0","method":"tools/list","params":{"name":"pay"},"method":"tools/call"}"#),
+        ),
         ("a batch", post(format!("[{},{pay}]", tool("search")))),
         ("two documents", post(format!("{}{pay}", tool("search")))),
         ("not JSON", post(format!("// {pay}"))),
@@ -147,7 +164,10 @@ async fn a_body_that_could_mean_two_things_is_refused() {
         ("UTF-16 as gRPC", post_with("Content-Type: application/grpc\r\n", &utf16_be)),
         ("another charset", post_with("Content-Type: application/json; charset=utf-7\r\n", &pay)),
         ("a byte order mark", post([b"\xef\xbb\xbf", pay.as_bytes()].concat())),
-        ("two content types", post_with("Content-Type: text/plain\r\nContent-Type: application/json\r\n", &pay)),
+        (
+            "two content types",
+            post_with("Content-Type: text/plain\r\nContent-Type: application/json\r\n", &pay),
+        ),
         ("gRPC that is JSON", post_with("Content-Type: application/grpc\r\n", &pay)),
         ("another method in the head", post_with(&with("Mcp-Method: tools/list"), &pay)),
         ("another name in the head", post_with(&with("Mcp-Method: tools/call\r\nMcp-Name: search"), &pay)),
@@ -156,11 +176,15 @@ async fn a_body_that_could_mean_two_things_is_refused() {
         ("a method without a body", post_with(&with("Mcp-Method: tools/call\r\nMcp-Name: search"), "")),
         (
             "an upgrade",
-            b"GET /mcp HTTP/1.1\r\nHost: x.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec(),
+            b"GET /mcp HTTP/1.1\r\nHost: x.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+                .to_vec(),
         ),
         (
             "two skills",
-            post(rpc("SendMessage", &json!({"metadata": {"skill": "chat"}, "message": {"metadata": {"skillId": "refund"}}}))),
+            post(rpc(
+                "SendMessage",
+                &json!({"metadata": {"skill": "chat"}, "message": {"metadata": {"skillId": "refund"}}}),
+            )),
         ),
     ];
     for spec in [DENY, ALLOW] {

@@ -16,7 +16,6 @@ use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 use crate::worker::Worker;
 
-
 /// How much of a body is looked at, in bytes.
 pub const PEEK_LIMIT: usize = 64 * 1024;
 

@@ -417,7 +417,8 @@ impl Cuts {
         let Some(elements) = json.elements(array) else { return Ok(()) };
         let mut kept = Vec::with_capacity(elements.len());
         for element in elements {
-            if name(json, &element, keys)?.and_then(|name| json.text(&name)).is_some_and(|name| stays(&name)) {
+            if name(json, &element, keys)?.and_then(|name| json.text(&name)).is_some_and(|name| stays(&name))
+            {
                 kept.push(element);
             } else {
                 self.any = true;

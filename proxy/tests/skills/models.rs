@@ -12,13 +12,15 @@ fn post_to(path: &str, body: &Value) -> Vec<u8> {
 }
 
 fn with(path: &str, lines: &str, body: &[u8]) -> Vec<u8> {
-    let request = String::from_utf8_lossy(&post_with(lines, "")).replace("POST /mcp ", &format!("POST {path} "));
+    let request =
+        String::from_utf8_lossy(&post_with(lines, "")).replace("POST /mcp ", &format!("POST {path} "));
     let head = request.replace("Content-Length: 0", &format!("Content-Length: {}", body.len()));
     [head.as_bytes(), body].concat()
 }
 
 fn form(path: &str, model: &str, more: &str) -> Vec<u8> {
-    let part = |what: &str, value: &str| format!("--b\r\nContent-Disposition: form-data; {what}\r\n\r\n{value}\r\n");
+    let part =
+        |what: &str, value: &str| format!("--b\r\nContent-Disposition: form-data; {what}\r\n\r\n{value}\r\n");
     let file = part("name=\"file\"; filename=\"a.mp3\"", "\0\u{1}\r\n");
     let body = format!("{file}{}{more}--b--\r\n", part("name=\"model\"", model));
     with(path, "Content-Type: multipart/form-data; boundary=b\r\n", body.as_bytes())
@@ -85,7 +87,9 @@ async fn a_model_that_cannot_be_told_is_refused() {
         }
     }
     // Where no rule asks for models nothing is lost by it.
-    let guarded = Guarded::plain("{ action: DENY, rules: [{ when: [{ key: pilotfish.mcp.tool, values: [pay] }] }] }").await;
+    let guarded =
+        Guarded::plain("{ action: DENY, rules: [{ when: [{ key: pilotfish.mcp.tool, values: [pay] }] }] }")
+            .await;
     guarded.passes(post_to("/v1/chat/completions", &none)).await;
     guarded.passes(post_to("/v1/batches", &none)).await;
 }
@@ -110,7 +114,9 @@ async fn lists_of_models_are_narrowed_in_every_shape() {
         let ask = async |path: &str, lines: &[&str]| {
             h1::get(guarded.sidecar.inbound, "x.test", path, lines).await.unwrap().text()
         };
-        for path in ["/v1/models", "/v1/models/", "/v1//models", "/V1/models", "/v1/%6dodels;x=1", "/openai/models"] {
+        for path in
+            ["/v1/models", "/v1/models/", "/v1//models", "/V1/models", "/v1/%6dodels;x=1", "/openai/models"]
+        {
             let told = ask(path, &["Range: bytes=0-9"]).await;
             assert_eq!(told, r#"{"object":"list","data":[{"id":"small","created":2}]}"#, "{path}");
         }

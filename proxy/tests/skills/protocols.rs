@@ -107,7 +107,8 @@ async fn every_binding_of_a2a_falls_under_rules() {
 
 #[tokio::test]
 async fn the_skill_of_a_message_counts_in_every_binding() {
-    let body = |skill: &str| json!({"message": {"messageId": "m", "metadata": {"skillId": skill}}}).to_string();
+    let body =
+        |skill: &str| json!({"message": {"messageId": "m", "metadata": {"skillId": skill}}}).to_string();
     let to = |path: &str, body: &[u8], kind: &str| {
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: x.test\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
@@ -117,7 +118,9 @@ async fn the_skill_of_a_message_counts_in_every_binding() {
     };
     for spec in [DENY, ALLOW] {
         let guarded = Guarded::plain(spec).await;
-        for path in ["/message:send", "/v1/message:stream", "/message%3Asend", "/Message:Send/", "//message:send"] {
+        for path in
+            ["/message:send", "/v1/message:stream", "/message%3Asend", "/Message:Send/", "//message:send"]
+        {
             guarded.refuses(to(path, body("refund").as_bytes(), "application/json"), "access-denied").await;
             guarded.passes(to(path, body("chat").as_bytes(), "application/json")).await;
         }
@@ -135,7 +138,8 @@ async fn the_skill_of_a_message_counts_in_every_binding() {
 async fn templates_of_resources_are_narrowed_as_resources_are() {
     const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"resourceTemplates":[{"uriTemplate":"file:///{path}","name":"f"}],"nextCursor":"c"}}"#;
     let reads = "{ rules: [{ when: [{ key: pilotfish.mcp.method, values: ['resources/*'] }] }] }";
-    let lists = "{ rules: [{ when: [{ key: pilotfish.mcp.method, values: ['resources/templates/list'] }] }] }";
+    let lists =
+        "{ rules: [{ when: [{ key: pilotfish.mcp.method, values: ['resources/templates/list'] }] }] }";
     for (spec, count) in [(reads, 1), (lists, 0)] {
         let guarded = Guarded::by(spec, |_, _| answer("application/json", LIST)).await;
         let (told, _) = guarded.ask(post(rpc("resources/templates/list", &json!({"cursor": "b"})))).await;
@@ -151,7 +155,9 @@ const TOOLS: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"searc
 async fn a_stream_is_narrowed_whoever_asked_for_it_and_however_many_answers_an_event_has() {
     let script = |m: &Message, _: usize| {
         let coding = if m.target().contains("coded") { "Content-Encoding: gzip\r\n" } else { "" };
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{coding}Transfer-Encoding: chunked\r\n\r\n");
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{coding}Transfer-Encoding: chunked\r\n\r\n"
+        );
         let data = if m.target().contains("batch") { format!("[{TOOLS},{TOOLS}]") } else { TOOLS.to_owned() };
         let event = format!("data: {data}\n\n");
         let chunk = format!("{:x}\r\n{event}\r\n", event.len());
@@ -182,7 +188,8 @@ async fn cards_over_other_bindings_are_narrowed_or_refused() {
         false => answer("application/json", CARD),
     };
     let guarded = Guarded::by(DENY, script).await;
-    for (method, path) in [("GET", "/v1/card"), ("GET", "/extendedAgentCard"), ("POST", "/extendedAgentCard")] {
+    for (method, path) in [("GET", "/v1/card"), ("GET", "/extendedAgentCard"), ("POST", "/extendedAgentCard")]
+    {
         let (told, _) = guarded.ask(request(method, path, "")).await;
         assert_eq!(names(&told.json()["skills"], "id"), ["chat"], "{method} {path}");
     }

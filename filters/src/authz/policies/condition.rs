@@ -270,16 +270,20 @@ impl Condition {
                 let also = call.also.filter(|_| lean == Lean::Any).map(Protocol::word);
                 fits(Some(call.protocol.word())) || fits(also)
             }),
-            Attribute::Capability => seen.body_if(lean, |unsure| unsure.skill, |call| {
-                let mut own = call.capabilities.iter().chain(&call.skill).map(|name| fits(Some(name)));
-                match lean {
-                    Lean::Any => own.any(|fits| fits),
-                    Lean::All => {
-                        let first = own.next().is_some_and(|fits| fits);
-                        first && own.all(|fits| fits)
+            Attribute::Capability => seen.body_if(
+                lean,
+                |unsure| unsure.skill,
+                |call| {
+                    let mut own = call.capabilities.iter().chain(&call.skill).map(|name| fits(Some(name)));
+                    match lean {
+                        Lean::Any => own.any(|fits| fits),
+                        Lean::All => {
+                            let first = own.next().is_some_and(|fits| fits);
+                            first && own.all(|fits| fits)
+                        }
                     }
-                }
-            }),
+                },
+            ),
             Attribute::Skill => {
                 let skill = |call: &Call| call.protocol == Protocol::A2a && fits(call.skill.as_deref());
                 seen.body_if(lean, |unsure| unsure.skill, skill)
@@ -291,9 +295,7 @@ impl Condition {
                     call.protocol == Protocol::Mcp && called && fits(call.tool.as_deref())
                 })
             }
-            Attribute::Model => {
-                seen.body_if(lean, |unsure| unsure.model, |call| fits(call.model.as_deref()))
-            }
+            Attribute::Model => seen.body_if(lean, |unsure| unsure.model, |call| fits(call.model.as_deref())),
             // The caller serves several calls, and nobody knows for which it acts.
             Attribute::Origin if who.chain.is_some_and(|chain| chain.uncertain) => seen.unknown(lean),
             Attribute::Origin => fits(who.chain.map(|chain| &*chain.origin)),

@@ -36,7 +36,8 @@ pub fn model(head: &RequestHead, body: &[u8]) -> Result<Option<Box<str>>, Unclea
             continue;
         }
         let value = &part[head_end + 4..];
-        let plain = value.len() <= LONGEST && !value.is_empty() && value.iter().all(|byte| !byte.is_ascii_control());
+        let plain =
+            value.len() <= LONGEST && !value.is_empty() && value.iter().all(|byte| !byte.is_ascii_control());
         let value = std::str::from_utf8(value).map_err(|_| Unclear)?;
         if name != "model" || file || !plain || model.replace(value.into()).is_some() {
             return Err(Unclear);
@@ -77,7 +78,9 @@ fn name(head: &[u8]) -> Result<(&str, bool), Unclear> {
     for line in head.split("\r\n") {
         let (field, value) = line.split_once(':').ok_or(Unclear)?;
         // A field that is folded, or whose name is odd, is another to some.
-        if !field.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') || value.contains(['\r', '\n']) {
+        if !field.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            || value.contains(['\r', '\n'])
+        {
             return Err(Unclear);
         }
         if field.eq_ignore_ascii_case("content-transfer-encoding") {

@@ -182,7 +182,9 @@ impl ByPath {
         let pairs = head.query().into_iter().flat_map(|query| query.split(['&', ';']));
         let mut asked = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         name.as_deref().is_none_or(is_same)
-            && asked.all(|(key, value)| !(key.contains('%') || key.eq_ignore_ascii_case("model")) || is_same(value))
+            && asked.all(|(key, value)| {
+                !(key.contains('%') || key.eq_ignore_ascii_case("model")) || is_same(value)
+            })
     }
 }
 

@@ -138,7 +138,8 @@ fn base(path: &str) -> &str {
     let mut base = path.trim_end_matches('/');
     for (at, _) in path.match_indices('/') {
         let word = path[at + 1..].split('/').next().unwrap_or_default();
-        if ["models", "engines", "deployments", "tags", "ps"].iter().any(|own| own.eq_ignore_ascii_case(word)) {
+        if ["models", "engines", "deployments", "tags", "ps"].iter().any(|own| own.eq_ignore_ascii_case(word))
+        {
             return &path[..at];
         }
         base = &path[..at];
