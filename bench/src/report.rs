@@ -16,14 +16,19 @@ const PROXY: Column = ("proxy %", "proxy_pct", 0, false);
 const LOAD: Column = ("load core %", "load_core_pct", 0, false);
 const FOREIGN: Column = ("others %", "foreign_pct", 0, false);
 const ERRORS: Column = ("errors", "errors", 0, false);
+const P50: Column = ("p50 us", "p50", 0, false);
+const P99: Column = ("p99 us", "p99", 0, false);
+const ADDED_P50: Column = ("added p50 us", "added_p50", 0, true);
+const ADDED_P99: Column = ("added p99 us", "added_p99", 0, true);
 
+/// What each kind of work is told by.
 fn columns(work: Work) -> Vec<Column> {
-    let p50 = ("p50 us", "p50", 0, false);
-    let p99 = ("p99 us", "p99", 0, false);
-    let added = |q: &'static str, heading: &'static str| (heading, q, 0, true);
-    let added_p50 = added("added_p50", "added p50 us");
-    let added_p99 = added("added_p99", "added p99 us");
-    match work {
+    without_calls(work).or_else(|| of_trouble(work)).unwrap_or_else(|| of_calls(work))
+}
+
+/// A control plane, and a sidecar while nobody calls or its configuration changes.
+fn without_calls(work: Work) -> Option<Vec<Column>> {
+    Some(match work {
         Work::Idle => vec![
             ("RSS at start MiB", "rss_mib", 1, true),
             ("with 5,000 MiB", "rss_idle_mib", 1, false),
@@ -99,16 +104,23 @@ fn columns(work: Work) -> Vec<Column> {
             ("RSS after a minute MiB", "rss_mib", 0, true),
             ERRORS,
         ],
+        _ => return None,
+    })
+}
+
+/// Calls while something fails, is slow or has too much to do.
+fn of_trouble(work: Work) -> Option<Vec<Column>> {
+    Some(match work {
         Work::Failing => vec![
             ("failed in 2 s %", "failed_early_pct", 3, true),
             ("failed later %", "failed_late_pct", 3, true),
-            p50,
-            p99,
+            P50,
+            P99,
             CPU,
             FOREIGN,
         ],
         Work::Slow => vec![
-            p50,
+            P50,
             ("p99 us", "p99", 0, true),
             ("p99 / all alike", "p99_over_even", 2, true),
             CPU,
@@ -127,18 +139,25 @@ fn columns(work: Work) -> Vec<Column> {
             ("critical %", "critical_pct", 2, true),
             ("default %", "default_pct", 1, false),
             ("sheddable %", "sheddable_pct", 1, false),
-            p50,
-            p99,
+            P50,
+            P99,
             CPU,
             FOREIGN,
         ],
+        _ => return None,
+    })
+}
+
+/// Calls that go well.
+fn of_calls(work: Work) -> Vec<Column> {
+    match work {
         Work::Latency => {
             vec![
-                added_p50,
-                added_p99,
+                ADDED_P50,
+                ADDED_P99,
                 ("added p99.9 us", "added_p99.9", 0, false),
-                p50,
-                p99,
+                P50,
+                P99,
                 CPU,
                 PROXY,
                 FOREIGN,
@@ -149,10 +168,10 @@ fn columns(work: Work) -> Vec<Column> {
             vec![
                 CPU,
                 RATE,
-                p50,
-                p99,
-                added_p50,
-                added_p99,
+                P50,
+                P99,
+                ADDED_P50,
+                ADDED_P99,
                 ("first p50 us", "first_p50", 0, false),
                 PROXY,
                 FOREIGN,
@@ -160,7 +179,7 @@ fn columns(work: Work) -> Vec<Column> {
             ]
         }
         Work::H2c => vec![CPU, RATE, PROXY, LOAD, FOREIGN, ERRORS],
-        _ => vec![CPU, RATE, p50, p99, ("p99.9 us", "p99.9", 0, false), PROXY, LOAD, FOREIGN, ERRORS],
+        _ => vec![CPU, RATE, P50, P99, ("p99.9 us", "p99.9", 0, false), PROXY, LOAD, FOREIGN, ERRORS],
     }
 }
 

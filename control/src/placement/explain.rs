@@ -4,7 +4,8 @@ use super::books::{Books, agent_of, full_name};
 use super::fill::Lack;
 use super::filter::{self, Ctx};
 use super::place::{Limits, Obstacle, Unplaced};
-use super::verdict::{self, Verdict, bytes, gpus};
+use super::verdict::{self, Verdict};
+use crate::cli::human;
 
 /// Machines with one reason: how many, the greatest number that goes with it, and the first machine that has it.
 struct Same {
@@ -144,7 +145,11 @@ fn too_large(books: &Books<'_>, ctx: &Ctx<'_>, found: &[Same]) -> Option<String>
     let (need, node) = (&ctx.group.need, &books.world.nodes[same.nearest].name);
     let what = match same.verdict {
         NoCards => return Some("it needs a GPU, and no node that it may be on has one".to_owned()),
-        FewCards => format!("{} wanted, and node {node} has the most: {}", gpus(need.gpus.into()), same.most),
+        FewCards => format!(
+            "{} wanted, and node {node} has the most: {}",
+            human::count(need.gpus as usize, "GPU"),
+            same.most
+        ),
         _ => format!("{} (node {node})", same.verdict.words(ctx, same.most)),
     };
     Some(format!("more than any node has: {what}"))
@@ -183,7 +188,7 @@ fn nearest(books: &Books<'_>, ctx: &Ctx<'_>, found: &[Same]) -> Option<String> {
             format!("has {} of {of} GPUs of that memory free, {} wanted", same.most, need.gpus)
         }
         Verdict::BusyShare => {
-            format!("has {} free on a GPU, {} wanted", bytes(same.most), bytes(need.gpu_memory))
+            format!("has {} free on a GPU, {} wanted", human::size(same.most), human::size(need.gpu_memory))
         }
         Verdict::Fit => return None,
         other => format!("fails on this: {}", other.words(ctx, same.most)),

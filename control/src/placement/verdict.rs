@@ -6,6 +6,7 @@ use super::books::Books;
 use super::cards::CardBook;
 use super::filter::{self, Bar, Ctx};
 use super::world::MachineState;
+use crate::cli::human;
 
 /// A reason; machines with the same one are counted together. The later, the nearer the machine is to being fit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -204,36 +205,47 @@ impl Verdict {
             Verdict::Sharing => sharing_words(ctx),
             Verdict::NoProfile => format!("no GPU slice of profile {profile}"),
             Verdict::SmallCards => {
-                format!("a GPU with {} wanted, the largest has {}", bytes(need.gpu_memory), bytes(most))
+                format!(
+                    "a GPU with {} wanted, the largest has {}",
+                    human::size(need.gpu_memory),
+                    human::size(most)
+                )
             }
             Verdict::FewCards => {
-                format!("{} of that memory wanted, at most {most} there", gpus(need.gpus.into()))
+                format!(
+                    "{} of that memory wanted, at most {most} there",
+                    human::count(need.gpus as usize, "GPU")
+                )
             }
             Verdict::SmallCpu => {
-                format!("{} wanted, the largest has {}", cpus(need.cpu_milli), cores(most))
+                format!("{} wanted, the largest has {}", cpus(need.cpu_milli), human::cores(most))
             }
             Verdict::SmallMemory => {
-                format!("{} of memory wanted, the largest has {}", bytes(need.memory), bytes(most))
+                format!(
+                    "{} of memory wanted, the largest has {}",
+                    human::size(need.memory),
+                    human::size(most)
+                )
             }
             Verdict::Failed => "its GPUs failed".to_owned(),
             Verdict::NotNear(rule) => format!("not near {rule}"),
             Verdict::TooNear(rule) => format!("too near {rule}"),
             Verdict::Full => "as many replicas as the node takes".to_owned(),
-            Verdict::Cpu => format!("{} wanted, at most {} free", cpus(need.cpu_milli), cores(most)),
+            Verdict::Cpu => format!("{} wanted, at most {} free", cpus(need.cpu_milli), human::cores(most)),
             Verdict::Memory => {
-                format!("{} of memory wanted, at most {} free", bytes(need.memory), bytes(most))
+                format!("{} of memory wanted, at most {} free", human::size(need.memory), human::size(most))
             }
             Verdict::Reserve(pool) => {
                 format!("only the reserve of pool {pool} is left, which is for higher priorities")
             }
             Verdict::BusyCards => {
-                format!("{} wanted, at most {most} free", gpus(need.gpus.into()))
+                format!("{} wanted, at most {most} free", human::count(need.gpus as usize, "GPU"))
             }
             Verdict::BusyShare => {
                 format!(
                     "{} of GPU memory wanted, at most {} free on a card",
-                    bytes(need.gpu_memory),
-                    bytes(most)
+                    human::size(need.gpu_memory),
+                    human::size(most)
                 )
             }
             Verdict::BusySlices => format!("all its slices of profile {profile} are in use"),
@@ -281,35 +293,7 @@ fn rule_words(rule: Option<&AgentAffinity>) -> String {
     }
 }
 
-/// `1 GPU`, `4 GPUs`.
-pub(super) fn gpus(count: u64) -> String {
-    if count == 1 { "1 GPU".to_owned() } else { format!("{count} GPUs") }
-}
-
 /// `0.5 CPU`, `2 CPUs`.
 fn cpus(milli: u64) -> String {
-    format!("{} CPU{}", cores(milli), if milli > 1000 { "s" } else { "" })
-}
-
-/// `0.5`.
-fn cores(milli: u64) -> String {
-    let (whole, rest) = (milli / 1000, milli % 1000);
-    let rest = format!("{rest:03}");
-    match rest.trim_end_matches('0') {
-        "" => whole.to_string(),
-        rest => format!("{whole}.{rest}"),
-    }
-}
-
-/// `8 GiB`, `3.5 GiB`, `512 MiB`.
-pub(super) fn bytes(bytes: u64) -> String {
-    const MIB: u64 = 1 << 20;
-    const GIB: u64 = 1 << 30;
-    match bytes {
-        0 => "0 GiB".to_owned(),
-        small if small < MIB => format!("{small} bytes"),
-        middle if middle < GIB => format!("{} MiB", middle / MIB),
-        even if even % GIB == 0 => format!("{} GiB", even / GIB),
-        odd => format!("{:.1} GiB", (odd as f64 / GIB as f64 * 10.0).floor() / 10.0),
-    }
+    format!("{} CPU{}", human::cores(milli), if milli > 1000 { "s" } else { "" })
 }

@@ -9,11 +9,14 @@ pub mod course;
 pub mod hedge;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::Method;
 use pilotfish_filters::affinity;
 use pilotfish_filters::balance::compared::Compared;
 use pilotfish_filters::call::{Call, Caller};
+use pilotfish_filters::clock::Micros;
+use pilotfish_filters::cluster::{Cluster, Lease};
 use pilotfish_filters::hedge::Hedge;
 use pilotfish_filters::plan::{Matched, Plan, Split, WeightedDestination};
 use pilotfish_filters::retry::{Again, RetryPolicy};
@@ -22,7 +25,7 @@ pub use addresses::{to_agent, to_unknown};
 pub use attempt::Sent;
 use attempt::{Unsent, protocol, try_way};
 use course::{Course, Spent};
-use hedge::First;
+use hedge::{First, Second};
 
 use crate::http::{Downstream, RequestHead};
 use crate::request::ctx::Ctx;
@@ -128,7 +131,7 @@ pub async fn by_rule<'p>(
             Some(_) => calling::select(worker, task.plan, &wish, &mut calling)?,
         };
         let target = moved.as_ref().unwrap_or(&destination.target);
-        let (mut cluster, mut lease) = match selected {
+        let (cluster, lease) = match selected {
             Selected::Endpoint(cluster, lease) => (cluster, lease),
             Selected::Original(cluster) => {
                 ctx.cluster = Some(&cluster.name);
@@ -145,69 +148,51 @@ pub async fn by_rule<'p>(
                 dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), Protocol::Http1)?;
             return Box::pin(tunnel::connect_through(worker, ctx, &[way.for_tunnel()], down)).await;
         }
-        let mut protocol = protocol(cluster.settings.upstream, &head, down.is_h2())?;
-        let way = dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), protocol);
+        let protocol = protocol(cluster.settings.upstream, &head, down.is_h2())?;
+        let mut trying = Trying::new(worker.shared.clock.now(), cluster, lease, protocol);
+        let way = dial::Way::to_endpoint(worker, task.outside, cluster, trying.lease.endpoint(), protocol);
         edits.from_sidecar = way.as_ref().is_ok_and(|way| way.secure.is_mesh());
         if let Some(calling) = calling.as_mut().filter(|_| way.is_ok()) {
-            if !calling.choose(lease.endpoint(), edits.from_sidecar, &mut head) {
+            if !calling.choose(trying.lease.endpoint(), edits.from_sidecar, &mut head) {
                 continue;
             }
             course.keyed = calling.keyed();
         }
         replay::keep(&course, edits.from_sidecar || protocol == Protocol::Http2, down);
-        let mut began = worker.shared.clock.now();
-        let first_began = began;
         ctx.tries = course.begin_try();
-        cluster.note_try(ctx.tries, began);
-        trace::begin_try(worker, ctx, &mut head, ctx.endpoint, began);
+        trying.begin(worker, ctx, &mut head);
         if let Some(attempt) = ctx.call.current() {
-            trace::chosen(attempt, lease.endpoint());
-            select::weighed(attempt, task.plan, target, (cluster, lease.endpoint()), (&compared, began));
+            let chosen = (cluster, trying.lease.endpoint());
+            select::weighed(attempt, task.plan, target, chosen, (&compared, trying.began));
         }
         let hedge = task.matched.rule.resilience.hedge.filter(|_| calling.is_none());
-        let beside = hedge::delay(hedge, cluster, &course, &head, down);
+        let beside = hedge::delay(hedge, trying.cluster, &course, &head, down);
         let mut tried = match (way, beside) {
             (Ok(way), None) => try_way(worker, ctx, &way, &mut head, down, policy.per_try_timeout).await,
             (Ok(way), Some(delay)) => {
                 let (tried, second) = {
                     let (key, remote) = (key.hash, policy.remote_localities);
                     let wish = Wish { target, call, caller, key, tried: &[], remote, compared: None };
-                    let first = First { way, cluster, lease: &lease, began, limit: policy.per_try_timeout };
+                    let first = trying.first(way, policy.per_try_timeout);
                     hedge::race(worker, &task, ctx, &first, (&wish, delay), (&mut head, down)).await
                 };
                 if let Some(second) = &second {
                     trace::raced(ctx, worker.shared.clock.now(), &tried, second);
                 }
                 if let Some(second) = second.filter(|second| second.won) {
-                    lease.waited(worker.shared.clock.now(), began);
-                    ctx.endpoint = Some(second.lease.endpoint().addr);
-                    ctx.tries += 1;
                     edits.from_sidecar = second.by_sidecar;
-                    (cluster, lease, protocol) = (second.cluster, second.lease, second.protocol);
-                    began = second.began;
+                    trying.lost_to(worker, ctx, second);
                 }
                 tried
             }
             (Err(deny), _) => Err(Unsent::NotConnected(deny)),
         };
-        let now = worker.shared.clock.now();
-        trace::end_try(ctx, now, &tried);
-        let outcome = match &tried {
-            Ok(sent) => Some(sent.outcome(protocol, edits.from_sidecar)),
-            Err(unsent) => unsent.outcome(),
-        };
-        if let (Some(Hedge::P95), Ok(_)) = (hedge, &tried) {
-            cluster.limits.times().record(now.since(first_began));
-        }
-        if let Some(outcome) = outcome {
-            lease.record(now, outcome, now.since(began));
-        }
-        let spent = Spent { endpoint: lease.endpoint().addr, now, by_sidecar: edits.from_sidecar };
+        let spent = trying.end(worker, ctx, &tried, hedge, edits.from_sidecar);
         let then = match &mut calling {
-            Some(calling) => calling.tried(&mut tried, lease.endpoint(), edits.from_sidecar),
+            Some(calling) => calling.tried(&mut tried, trying.lease.endpoint(), edits.from_sidecar),
             None => Then::Policy,
         };
-        let permit = || task.plan.retry_permit(cluster, lease.endpoint(), now).map(Some);
+        let permit = || task.plan.retry_permit(trying.cluster, trying.lease.endpoint(), spent.now).map(Some);
         let again = match then {
             Then::Policy => course.again(worker, &tried, &spent, permit, down),
             Then::AtOnce => down.rewind().then_some(Again::AT_ONCE),
@@ -216,19 +201,82 @@ pub async fn by_rule<'p>(
         match (again, tried) {
             (Some(again), tried) => {
                 ctx.call.acted.add(Acted::RETRY);
-                drop(lease);
+                drop(trying);
                 Box::pin(course::before_next(worker, tried, down, again.wait)).await?;
             }
             (None, Ok(sent)) => {
                 ctx.call.acted.add(course.acted());
                 course.end();
                 calling::answered(&calling)?;
-                return respond::respond(worker, ctx, sent, down, &edits, &cluster.settings).await;
+                return respond::respond(worker, ctx, sent, down, &edits, &trying.cluster.settings).await;
             }
             (None, Err(unsent)) => {
                 ctx.call.acted.add(course.acted());
                 return Err(calling::failed(&calling, unsent));
             }
         }
+    }
+}
+
+/// The try that is under way: where it goes, and when it began.
+struct Trying<'p> {
+    cluster: &'p Cluster,
+    lease: Lease,
+    protocol: Protocol,
+    began: Micros,
+    /// When the first of those that race began.
+    first_began: Micros,
+}
+
+impl<'p> Trying<'p> {
+    fn new(began: Micros, cluster: &'p Cluster, lease: Lease, protocol: Protocol) -> Trying<'p> {
+        Trying { cluster, lease, protocol, began, first_began: began }
+    }
+
+    /// Begins it: its cluster and the call's record are told, and the head names its span.
+    fn begin(&self, worker: &Worker, ctx: &mut Ctx<'_>, head: &mut RequestHead) {
+        self.cluster.note_try(ctx.tries, self.began);
+        trace::begin_try(worker, ctx, head, ctx.endpoint, self.began);
+        if let Some(attempt) = ctx.call.current() {
+            trace::chosen(attempt, self.lease.endpoint());
+        }
+    }
+
+    /// The same as the first of two that race.
+    fn first<'a>(&'a self, way: dial::Way<'a>, limit: Option<Duration>) -> First<'a> {
+        First { way, cluster: self.cluster, lease: &self.lease, began: self.began, limit }
+    }
+
+    /// The one beside it has answered: the call goes on with that.
+    fn lost_to(&mut self, worker: &Worker, ctx: &mut Ctx<'_>, second: Second<'p>) {
+        self.lease.waited(worker.shared.clock.now(), self.began);
+        ctx.endpoint = Some(second.lease.endpoint().addr);
+        ctx.tries += 1;
+        (self.cluster, self.lease, self.protocol) = (second.cluster, second.lease, second.protocol);
+        self.began = second.began;
+    }
+
+    /// Ends it: its endpoint, its cluster and the call's record are told what it came to.
+    fn end(
+        &mut self,
+        worker: &Worker,
+        ctx: &mut Ctx<'_>,
+        tried: &Result<Sent, Unsent>,
+        hedge: Option<Hedge>,
+        by_sidecar: bool,
+    ) -> Spent {
+        let now = worker.shared.clock.now();
+        trace::end_try(ctx, now, tried);
+        if let (Some(Hedge::P95), Ok(_)) = (hedge, tried) {
+            self.cluster.limits.times().record(now.since(self.first_began));
+        }
+        let outcome = match tried {
+            Ok(sent) => Some(sent.outcome(self.protocol, by_sidecar)),
+            Err(unsent) => unsent.outcome(),
+        };
+        if let Some(outcome) = outcome {
+            self.lease.record(now, outcome, now.since(self.began));
+        }
+        Spent { endpoint: self.lease.endpoint().addr, now, by_sidecar }
     }
 }
