@@ -26,8 +26,8 @@ pub use telemetry::{
     EDGE_BOUNDS, Edge, MOST_TAPPED, MOST_TAPS, MOST_TRACES, Tap, Tapped, TappedCall, Taps, Traces,
 };
 pub use why::{
-    Account, Answered, Attempt, Candidate, Choice, Explained, LONGEST_EXPLAINED, MOST_ACCOUNTS, PassedOver,
-    RunnerUp, StageTimes, StartedFor, Why,
+    Account, ActsFor, Answered, Attempt, Candidate, Choice, Explained, LONGEST_EXPLAINED, MOST_ACCOUNTS,
+    PassedOver, RunnerUp, StageTimes, StartedFor, Why,
 };
 
 /// The version of the protocol; one that differs is refused.

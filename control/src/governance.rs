@@ -60,6 +60,7 @@ fn line(field: &str, says: impl Into<String>, state: Enforced, how: &str) -> Pol
 fn lines(policy: &AgentSecurityPolicy) -> Vec<PolicyLine> {
     let mut lines = Vec::new();
     authentication(policy, &mut lines);
+    delegation(policy, &mut lines);
     if policy.is_rbac() {
         let says = policy.authorization_model.as_deref().unwrap_or("rbac");
         lines.push(line(
@@ -108,6 +109,13 @@ fn authentication(policy: &AgentSecurityPolicy, lines: &mut Vec<PolicyLine>) {
         let how =
             "a token that is valid for longer, or is older, does not count; nor does one without iat and exp";
         lines.push(line("authentication.token_lifetime", print_duration(time), Enforced::Enforced, how));
+    }
+}
+
+fn delegation(policy: &AgentSecurityPolicy, lines: &mut Vec<PolicyLine>) {
+    if policy.delegation_required {
+        let how = "the sidecar of who is called: a call of the mesh whose sidecar does not say for whom it is gets 403 delegation-required";
+        lines.push(line("authentication.delegation_required", "true", Enforced::Enforced, how));
     }
 }
 

@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::call::{Call, Caller, Head};
+use crate::delegation::Delegated;
 use crate::plan::Plan;
 use crate::tokens::{Place, TokenRules};
 use crate::verdict::{Deny, Reason};
@@ -56,6 +57,32 @@ pub struct Chain {
     pub agents: Vec<Principal>,
     /// Not all of it is known: the caller serves several calls, and did not say for which it acts. Then `agents` are all of them.
     pub uncertain: bool,
+}
+
+/// The most bytes of names of a chain that records of calls keep: there are thousands of them.
+const MOST_KEPT: usize = 4 << 10;
+
+impl Chain {
+    /// The same for records of calls, which keep it for long: of names without end only the first, and that there are more.
+    pub fn kept(self: &Arc<Chain>) -> Arc<Chain> {
+        let mut left = MOST_KEPT.saturating_sub(self.origin.len());
+        let fitting = self.agents.iter().take_while(|agent| {
+            let fits = agent.id.len() <= left;
+            left = left.saturating_sub(agent.id.len());
+            fits
+        });
+        let fitting = fitting.count();
+        let fits = fitting == self.agents.len() && self.origin.len() <= MOST_KEPT;
+        if fits { Arc::clone(self) } else { Arc::new(self.cut(fitting)) }
+    }
+
+    #[cold]
+    fn cut(&self, agents: usize) -> Chain {
+        let origin = self.origin.get(..self.origin.floor_char_boundary(MOST_KEPT)).unwrap_or_default();
+        let shown = self.agents.get(..agents).unwrap_or_default();
+        let agents = shown.iter().cloned().chain([Delegated::unknown()]).collect();
+        Chain { origin: origin.into(), agents, uncertain: self.uncertain }
+    }
 }
 
 /// Who a call comes from and where it arrived, as far as that is proved.

@@ -1,8 +1,8 @@
 //! delegation: for whom an agent acts, as its sidecar hands it on: signed links as far as there are some.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::authz::Principal;
+use crate::authz::{Chain, Principal};
 
 /// The most agents that a chain names; of more nobody is sure any more.
 pub const MOST_AGENTS: usize = 64;
@@ -10,6 +10,8 @@ pub const MOST_AGENTS: usize = 64;
 /// For whom the calls are that an agent makes while it serves a call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Delegated {
+    /// What records of these calls keep of it.
+    pub shown: Shown,
     /// Where it began, when that was a token: its `ISSUER/SUBJECT`.
     pub origin: Box<str>,
     /// The agents up to here, first to last; the last is who called.
@@ -24,7 +26,44 @@ pub struct Delegated {
     pub uncertain: bool,
 }
 
+/// What records keep, made when the first one does.
+#[derive(Debug, Default)]
+pub struct Shown(OnceLock<Arc<Chain>>);
+
+impl Clone for Shown {
+    /// Of what is changed after it was cloned it is made anew.
+    fn clone(&self) -> Shown {
+        Shown::default()
+    }
+}
+
+impl PartialEq for Shown {
+    /// It follows from the rest.
+    fn eq(&self, _: &Shown) -> bool {
+        true
+    }
+}
+
+impl Eq for Shown {}
+
 impl Delegated {
+    /// Whether anybody is known for whom it is.
+    pub fn is_somebody(&self) -> bool {
+        self.uncertain || !self.agents.is_empty() || !self.origin.is_empty()
+    }
+
+    /// What records of calls keep of it.
+    pub fn kept(&self) -> &Arc<Chain> {
+        self.shown.0.get_or_init(|| {
+            let origin = match self.agents.first() {
+                Some(first) if self.origin.is_empty() && !self.uncertain => &first.id,
+                _ => &self.origin,
+            };
+            let (origin, agents) = (origin.clone(), self.agents.clone());
+            Arc::new(Chain { origin, agents, uncertain: self.uncertain }).kept()
+        })
+    }
+
     /// What stands for agents that are too many to be named: nobody's identity, so no rule lets it do anything.
     pub fn unknown() -> Principal {
         Principal { id: "unknown".into(), trust_domain: "".into(), namespace: None, name: None }

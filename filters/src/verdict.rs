@@ -62,6 +62,8 @@ reasons! {
     Restricted = "restricted", 403, Caller;
     /// The chain of who asked whom is not proved.
     BadDelegation = "bad-delegation", 403, Caller;
+    /// The caller's sidecar does not say for whom the call is, and it has to.
+    DelegationRequired = "delegation-required", 403, Caller;
     /// The external authorizer cannot be asked, and its provider does not say that calls go on then.
     AuthorizerUnavailable = "authorizer-unavailable", 403, Mesh;
     /// The answer is of a higher class than the caller may get.

@@ -344,6 +344,7 @@ const fn is_decision(reason: Reason) -> bool {
             | Reason::Quarantined
             | Reason::Restricted
             | Reason::BadDelegation
+            | Reason::DelegationRequired
             | Reason::AuthorizerUnavailable
             | Reason::EncryptionRequired
             | Reason::EgressNotAllowed

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+mod access;
 mod access_log;
 mod audit;
 mod control;
@@ -18,6 +19,7 @@ mod reading;
 mod supervise;
 mod telemetry;
 
+pub use access::{AccessSettings, MissingChain, RefusalDetail};
 pub use access_log::{AccessLogFormat, AccessLogSettings};
 pub use audit::{AuditLevel, AuditSettings};
 pub use control::{ControlSettings, Secret};
@@ -163,6 +165,10 @@ pub struct Settings {
     /// How requests are read.
     #[command(flatten)]
     pub reading: ReadingSettings,
+
+    /// What calls have to bring, and what one who is refused is told.
+    #[command(flatten)]
+    pub access: AccessSettings,
 
     /// Which calls it logs.
     #[command(flatten)]

@@ -16,6 +16,10 @@ pub mod memory;
 mod tests;
 pub mod verify;
 
+use pilotfish_identity::SpiffeId;
+
+use crate::tls::Tls;
+
 /// The header.
 pub const DELEGATION: &str = "x-pilotfish-delegation";
 /// The most links of a chain: as many as a call may have hops by default.
@@ -29,3 +33,13 @@ pub const SKEW: u64 = 60;
 /// How long a call that was received may be acted for with its signed links, seconds. Afterwards the sidecar only says for whom its
 /// agent acts, and that nothing proves it.
 pub const ACTED_FOR: u64 = 600;
+
+/// The header of a call that the sidecar makes itself, for nobody: a health check. It brings its certificates, since nobody remembers
+/// by which its connection was made.
+pub fn of_own_accord(tls: &Tls, called: &SpiffeId) -> Option<String> {
+    let own = tls.own()?;
+    let now = verify::seconds(tls.live.now());
+    let mut text = link::write(&own, verify::without_scheme(called), None, now)?;
+    link::add_certificates(&mut text, &own.chain);
+    Some(text)
+}

@@ -316,7 +316,7 @@ async fn ask(dns: &Dns, plan: &Plan) -> Result<(), String> {
     let probing = async {
         match &plan.what {
             What::Http { address, request } => http::ask(connect(dns, address).await?, request).await,
-            What::Grpc { address, service } => grpc::ask(connect(dns, address).await?, service).await,
+            What::Grpc { address, service } => grpc::ask(connect(dns, address).await?, service, &[]).await,
             What::Tcp { address } => connect(dns, address).await.map(drop),
             What::Exec { command } => return exec::ask(command, plan.timeout).await,
             What::Impossible(why) => Err(why.clone()),

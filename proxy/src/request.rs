@@ -43,8 +43,10 @@ use std::rc::Weak;
 use bytes::Bytes;
 use pilotfish_filters::call::{Call, Caller};
 use pilotfish_filters::plan::Action;
+use pilotfish_filters::trace::TraceId;
 use pilotfish_filters::verdict::Deny;
 
+use crate::bootstrap::RefusalDetail;
 use crate::http::{Bad, ConnContext, Downstream, Handler, RequestHead, ResponseHead};
 use crate::listen::Direction;
 use crate::snapshot::Snapshot;
@@ -85,9 +87,12 @@ impl Handler for Service {
     }
 
     fn refuse(&self, conn: &ConnContext, bad: Bad) -> (ResponseHead, Bytes) {
-        let deny = Deny::with(bad.reason(), bad.what);
+        let mut deny = Deny::with(bad.reason(), bad.what);
         if let Some(worker) = self.worker.upgrade() {
             record::refused(&worker, self.direction, conn, &deny);
+            if worker.shared.settings.access.refusals == RefusalDetail::Brief {
+                deny = answer::brief(deny, TraceId::default(), false);
+            }
         }
         let answer = answer::refusal(&deny, false);
         (answer.head, answer.body)

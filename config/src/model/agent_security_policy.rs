@@ -15,6 +15,8 @@ pub struct AgentSecurityPolicy {
     pub authentication_methods: Vec<AuthenticationMethod>,
     /// How long a token may be valid in all; one that is valid for longer, or older, does not count.
     pub token_lifetime: Option<Duration>,
+    /// A call of the mesh has to say for whom it is.
+    pub delegation_required: bool,
     /// `rbac`, or nothing.
     pub authorization_model: Option<String>,
     /// Who may do what. No two have one name.

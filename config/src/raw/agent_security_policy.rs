@@ -28,6 +28,9 @@ object! {
         methods = "methods": List<Text<'n>>;
         /// How long a token may be valid in all: seconds, or a duration. One that is valid for longer, or is older, does not count.
         token_lifetime = "token_lifetime": Quantity<'n>;
+        /// A caller of the mesh has to say for whom it calls (our addition): a call whose sidecar sends no chain of who asked whom is
+        /// refused, instead of being taken for the caller's own.
+        delegation_required = "delegation_required": Bool<'n>;
     }
 
     /// What callers may do.

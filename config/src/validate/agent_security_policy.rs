@@ -44,6 +44,7 @@ pub(super) fn agent_security_policy(
         authentication_required: authentication.is_some_and(|a| flag(a.required)),
         authentication_methods: words(cx, authentication.and_then(|a| a.methods.as_ref()), METHODS),
         token_lifetime: authentication.and_then(|a| a.token_lifetime).and_then(|time| lifetime(cx, time.0)),
+        delegation_required: authentication.is_some_and(|a| flag(a.delegation_required)),
         authorization_model: model(cx, spec),
         roles: roles(cx, spec, &levels),
         encryption: communication.and_then(|c| c.encryption).map(|word| match word.value {

@@ -65,6 +65,12 @@ pub struct Account {
     /// Why the sidecar itself refused or gave up.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// What it said about that.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// For whom it is, when that is not only the caller: inbound for whom the caller acts, outbound for whom the own agent does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<ActsFor>,
     /// The rule that matched.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub rule: String,
@@ -108,6 +114,19 @@ pub struct Account {
     /// Everything about its decisions, of a call with `agent-explain: 1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explained: Option<Explained>,
+}
+
+/// The chain of who asked whom.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ActsFor {
+    /// Where it began: a token's `ISSUER/SUBJECT`, or an agent's identity without `spiffe://`. Empty: nobody knows.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub origin: String,
+    /// The agents of the chain, first to last, as `TRUST-DOMAIN/ns/NAMESPACE/agent/NAME`.
+    pub agents: Vec<String>,
+    /// Not all of it is known: then it may be for any of the agents.
+    pub uncertain: bool,
 }
 
 /// An agent that a call waited for.

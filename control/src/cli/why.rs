@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use pilotfish_config::wire::{Attempt, Choice, Explained, StartedFor};
+use pilotfish_config::wire::{ActsFor, Attempt, Choice, Explained, StartedFor};
 
 use super::client::{Client, Connection, query};
 use super::failed::Failed;
@@ -162,7 +162,8 @@ fn block(call: &Account, terminal: &Terminal) -> String {
             let _ = writeln!(out, "  {name:<11}{}", told(value));
         }
     };
-    fact("refused", &call.reason);
+    fact("refused", &refused(call));
+    fact("acts for", &call.delegation.as_ref().map(acts_for).unwrap_or_default());
     fact("rule", &call.rule);
     fact("cluster", &call.cluster);
     fact("capability", &call.capability);
@@ -190,6 +191,32 @@ fn block(call: &Account, terminal: &Terminal) -> String {
         explain(&mut out, explained, terminal);
     }
     out
+}
+
+fn refused(call: &Account) -> String {
+    match call.detail.as_str() {
+        "" => call.reason.clone(),
+        detail => format!("{}: {detail}", call.reason),
+    }
+}
+
+/// Who asked whom, up to whoever makes this call: `default/a -> default/b`.
+fn acts_for(chain: &ActsFor) -> String {
+    let short = |id: &String| match id.split_once("/ns/").and_then(|(_, rest)| rest.split_once("/agent/")) {
+        Some((namespace, agent)) => format!("{namespace}/{agent}"),
+        None => id.clone(),
+    };
+    let agents: Vec<String> = chain.agents.iter().map(short).collect();
+    if chain.uncertain {
+        return match agents.is_empty() {
+            true => "nobody knows whom".to_owned(),
+            false => format!("one of {}, and it is not certain which", agents.join(", ")),
+        };
+    }
+    // An agent that began it is there already.
+    let origin =
+        Some(&chain.origin).filter(|origin| !origin.is_empty() && Some(*origin) != chain.agents.first());
+    origin.cloned().into_iter().chain(agents).collect::<Vec<_>>().join(" -> ")
 }
 
 fn chosen(attempt: &Attempt) -> String {

@@ -42,6 +42,8 @@ pub struct Governance {
     pub audit_required: bool,
     /// Calls in plaintext are refused, from others and to others (`encryption: required`).
     pub encrypted: bool,
+    /// A call of the mesh that does not say for whom it is is refused (`delegation_required`).
+    pub chain_required: bool,
     /// TLS to hosts outside of the mesh is 1.3 or nothing.
     pub tls13_only: bool,
     /// The highest class that the workload's own agent may get; `None`: nothing is classified.

@@ -48,6 +48,7 @@ pub(super) fn compile(model: &Model, options: &CompileOptions, warnings: &mut Ve
         // "Exactly so long": of several the shortest, so that nothing is kept longer than any of them allows.
         retention: policies.iter().filter_map(|policy| policy.retention).min(),
         encrypted: any(|policy| policy.encryption == Some(Encryption::Required)),
+        chain_required: any(|policy| policy.delegation_required),
         certificate: protocol(SecureProtocol::Mtls),
         tls13_only: protocol(SecureProtocol::Tls13) && !protocol(SecureProtocol::Tls12),
         authentication: methods(&policies),

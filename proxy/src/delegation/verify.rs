@@ -85,7 +85,9 @@ pub fn verify(
     let signed = links.iter().map(|link| link.statement.signed).min().unwrap_or(now);
     let before = agents.len().saturating_sub(1);
     let chain = chain(&origin, agents.get(..before).unwrap_or_default(), uncertain).map(Arc::new);
-    let onward = Delegated { origin, agents, links: kept.into(), signed, received: now, uncertain };
+    let links = kept.into();
+    let onward =
+        Delegated { origin, agents, links, signed, received: now, uncertain, ..Delegated::default() };
     Ok(Verified { chain, onward: Arc::new(onward), until })
 }
 

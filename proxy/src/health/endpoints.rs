@@ -13,11 +13,13 @@ use std::time::Duration;
 use pilotfish_config::model::{CheckMethod, HealthCheck};
 use pilotfish_filters::cluster::Cluster;
 use pilotfish_filters::endpoint::{Endpoint, EndpointStats};
+use pilotfish_identity::SpiffeId;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{grpc, http};
+use crate::delegation;
 use crate::request::dial::Protocol;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
@@ -223,10 +225,16 @@ fn protocol(check: &HealthCheck) -> Protocol {
 async fn ask(shared: &Shared, way: &Way) -> Result<(), String> {
     let asking = async {
         let proof = way.proof.as_ref().map_err(Clone::clone)?;
-        let stream = connect(shared, way, proof).await?;
+        let (stream, sidecar) = connect(shared, way, proof).await?;
+        // To another sidecar it is a call like any other, of the agent's own accord.
+        let chain = sidecar.and_then(|called| delegation::of_own_accord(&shared.tls, &called));
+        let headers: Vec<_> =
+            chain.map(|chain| (delegation::DELEGATION.to_owned(), chain)).into_iter().collect();
         match &way.check.method {
-            CheckMethod::Http(path) => http::ask(stream, &http::Request::new(path, &way.host, &[])).await,
-            CheckMethod::Grpc(service) => grpc::ask(stream, service).await,
+            CheckMethod::Http(path) => {
+                http::ask(stream, &http::Request::new(path, &way.host, &headers)).await
+            }
+            CheckMethod::Grpc(service) => grpc::ask(stream, service, &headers).await,
             CheckMethod::Tcp => Ok(()),
         }
     };
@@ -236,13 +244,17 @@ async fn ask(shared: &Shared, way: &Way) -> Result<(), String> {
     }
 }
 
-async fn connect(shared: &Shared, way: &Way, proof: &Proof) -> Result<Box<dyn Stream>, String> {
+async fn connect(
+    shared: &Shared,
+    way: &Way,
+    proof: &Proof,
+) -> Result<(Box<dyn Stream>, Option<SpiffeId>), String> {
     let refused = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         _ => error.to_string(),
     };
     match &way.address {
-        Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(refused)?)),
+        Address::Unix(path) => Ok((Box::new(UnixStream::connect(path).await.map_err(refused)?), None)),
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await.map_err(refused)?;
             secure(&shared.tls, stream, proof, protocol(&way.check)).await

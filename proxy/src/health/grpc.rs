@@ -38,7 +38,7 @@ pub fn frame(message: &impl Message) -> Bytes {
 ///
 /// # Errors
 /// What is wrong with the answer, or with the way to it.
-pub async fn ask<S>(stream: S, service: &str) -> Result<(), String>
+pub async fn ask<S>(stream: S, service: &str, headers: &[(String, String)]) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -47,17 +47,24 @@ where
     let driver = tokio::spawn(async move {
         let _ = connection.await;
     });
-    let result = check(requests, service).await;
+    let result = check(requests, service, headers).await;
     driver.abort();
     result
 }
 
-async fn check(requests: h2::client::SendRequest<Bytes>, service: &str) -> Result<(), String> {
+async fn check(
+    requests: h2::client::SendRequest<Bytes>,
+    service: &str,
+    headers: &[(String, String)],
+) -> Result<(), String> {
     let broken = |error: h2::Error| format!("no gRPC over HTTP/2: {error}");
     let request = http::Request::post("http://agent/grpc.health.v1.Health/Check")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
-        .header("user-agent", "pilotfish-probe")
+        .header("user-agent", "pilotfish-probe");
+    let request = headers
+        .iter()
+        .fold(request, |request, (name, value)| request.header(name, value))
         .body(())
         .map_err(|error| error.to_string())?;
     let mut requests = requests.ready().await.map_err(broken)?;

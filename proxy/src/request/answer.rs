@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 use pilotfish_filters::fault::{self, Abort};
+use pilotfish_filters::trace::TraceId;
 use pilotfish_filters::verdict::{Deny, Foreign, Reason};
 use serde_json::{Map, Value};
 
@@ -45,6 +46,28 @@ pub fn refusal(deny: &Deny, grpc: bool) -> Answer {
         answer.head.headers.append(name, value.as_bytes());
     }
     answer
+}
+
+/// The same with nothing that says what is behind it: the reason's word, and the trace by which others find the rest.
+pub fn brief(deny: Deny, trace: TraceId, grpc: bool) -> Deny {
+    let known = !trace.is_none();
+    let mut headers = deny.headers;
+    // The name of a policy.
+    headers.retain(|(name, _)| *name != "ratelimit-policy");
+    for (name, value) in &mut headers {
+        // RFC 6750: for developers, not for users.
+        if *name == "www-authenticate"
+            && let Some((short, _)) = value.split_once(", error_description=")
+        {
+            *value = short.into();
+        }
+    }
+    Deny {
+        detail: (known && grpc).then(|| format!("{}, trace {trace}", deny.reason.word()).into()),
+        extra: known.then(|| format!(r#"{{"trace":"{trace}"}}"#).into()),
+        headers,
+        ..deny
+    }
 }
 
 /// What a caller sees of a fault that is injected: a refusal whose status is the rule's.
@@ -186,6 +209,34 @@ mod tests {
         assert_eq!(body["status"], 503);
         assert_eq!(body["candidates"], serde_json::json!([]));
         assert_eq!(body["detail"], "nobody can");
+    }
+
+    #[test]
+    fn a_brief_refusal_says_its_reason_and_its_trace() {
+        let deny = Deny {
+            extra: Some(r#"{"candidates":["a"]}"#.into()),
+            ..Deny::with(Reason::Unauthenticated, "default/policy wants a token")
+        };
+        let challenge = "Bearer realm=\"a\", error=\"invalid_token\", error_description=\"it has expired\"";
+        let deny = deny.and_header("www-authenticate", challenge).and_header("ratelimit-policy", "\"p\"");
+        let deny = deny.and_header("retry-after", "3");
+        let answer = refusal(&brief(deny.clone(), TraceId([7; 16]), false), false);
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        let trace = "07".repeat(16);
+        let wanted = serde_json::json!(
+            {"title": "Unauthorized", "status": 401, "reason": "unauthenticated", "trace": trace}
+        );
+        assert_eq!(body, wanted);
+        let header = |name: &str| answer.head.headers.get(name).map(<[u8]>::to_vec);
+        let short = &b"Bearer realm=\"a\", error=\"invalid_token\""[..];
+        assert_eq!(header("www-authenticate").as_deref(), Some(short));
+        assert_eq!((header("ratelimit-policy"), header("retry-after")), (None, Some(b"3".to_vec())));
+        let answer = refusal(&brief(deny.clone(), TraceId([7; 16]), true), true);
+        let message = format!("unauthenticated, trace {trace}");
+        assert_eq!(answer.head.headers.get("grpc-message"), Some(message.as_bytes()));
+        // Before anything of the call could be read there is no trace.
+        let answer = refusal(&brief(deny, TraceId::default(), false), false);
+        assert!(!String::from_utf8_lossy(&answer.body).contains("trace"));
     }
 
     #[test]

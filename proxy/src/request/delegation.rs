@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use pilotfish_filters::authz::Chain;
 use pilotfish_filters::correlate::Correlation;
 use pilotfish_filters::delegation::Delegated;
 use pilotfish_filters::verdict::{Deny, Reason};
 
+use crate::bootstrap::MissingChain;
 use crate::delegation::{DELEGATION, link};
 use crate::http::{Known, RequestHead};
 use crate::listen::Direction;
@@ -16,14 +18,17 @@ use crate::worker::Worker;
 /// Reads and verifies the chain of an inbound call; what an outbound call brings was taken away with everything that only sidecars write.
 ///
 /// # Errors
-/// `bad-delegation`.
+/// `bad-delegation`, `delegation-required`.
 pub fn enter(worker: &Worker, ctx: &mut Ctx<'_>, head: &mut RequestHead) -> Result<(), Deny> {
     if ctx.direction == Direction::Outbound {
+        ctx.call.chain =
+            acting(ctx).filter(|acting| acting.is_somebody()).map(|acting| Arc::clone(acting.kept()));
         return Ok(());
     }
     if let Some(peer) = ctx.mesh {
         let delegated = match head.headers.may_have(Known::Delegation.bit()) {
             true => read(worker, ctx, peer, head)?,
+            false if is_required(worker, ctx) => return Err(required(peer)),
             // An older sidecar: nobody but the caller is known, and of that only this sidecar can tell.
             false => Arc::new(Delegated {
                 agents: vec![peer.principal.clone()],
@@ -39,6 +44,23 @@ pub fn enter(worker: &Worker, ctx: &mut Ctx<'_>, head: &mut RequestHead) -> Resu
         ctx.proven.delegated = Some(worker.delegations.begin(claims, ctx.proven.delegated.as_ref()));
     }
     Ok(())
+}
+
+/// Whether a call of the mesh has to say for whom it is.
+fn is_required(worker: &Worker, ctx: &Ctx<'_>) -> bool {
+    let by_flag = worker.shared.settings.access.delegation == MissingChain::Require;
+    by_flag || ctx.snapshot.plan.governance().chain_required
+}
+
+#[cold]
+fn required(peer: &MeshPeer) -> Deny {
+    let caller = peer.agent.as_deref().unwrap_or(&peer.principal.id);
+    let detail = format!(
+        "the sidecar of {caller} does not say for whom this call is ({DELEGATION}): it is older than delegation, it is none, or \
+         its agent goes past it through a CONNECT tunnel; renew it, or take calls without a chain (--delegation accept, \
+         authentication.delegation_required: false)"
+    );
+    Deny::with(Reason::DelegationRequired, detail)
 }
 
 fn read(
@@ -57,6 +79,7 @@ fn read(
     };
     // What the agent has nothing to do with it does not see.
     head.headers.remove_known(Known::Delegation.bit());
+    ctx.call.chain = verified.chain.as_ref().map(Chain::kept);
     ctx.proven.chain = verified.chain;
     Ok(verified.onward)
 }

@@ -12,6 +12,7 @@ use pilotfish_filters::rewrite::Redirect;
 use pilotfish_filters::verdict::{Deny, Reason};
 
 use crate::audit;
+use crate::bootstrap::RefusalDetail;
 use crate::http::{Downstream, Error, Framing, Pump, RequestHead, ResponseHead, Watch, relay};
 use crate::request::ctx::Ctx;
 use crate::request::repeat::Sent;
@@ -193,14 +194,18 @@ pub async fn fail(worker: &Worker, ctx: &mut Ctx<'_>, down: &mut Downstream<'_>,
         Failed::Aborted(abort) => Some(abort),
         _ => None,
     };
-    let deny = failed.into_deny();
+    let mut deny = failed.into_deny();
     ctx.reason = Some(deny.reason);
     audit::refused(worker, ctx, &deny);
+    note(ctx, &deny);
     if deny.reason == Reason::ClientGone {
         ctx.status = None;
         return;
     }
     if !down.has_answered() {
+        if worker.shared.settings.access.refusals == RefusalDetail::Brief {
+            deny = answer::brief(deny, ctx.call.trace, grpc);
+        }
         let answer = match abort {
             None => answer::refusal(&deny, grpc),
             Some(Abort::Http2(code)) => return down.reset(code),
@@ -208,6 +213,14 @@ pub async fn fail(worker: &Worker, ctx: &mut Ctx<'_>, down: &mut Downstream<'_>,
         };
         // Not an error of its own: a caller that is gone now was going to be refused.
         let _ = answer_with(ctx, down, answer.head, answer.body).await;
+    }
+}
+
+/// What `why` tells of a refusal: the first words of its detail.
+fn note(ctx: &mut Ctx<'_>, deny: &Deny) {
+    const LONGEST: usize = 512;
+    if let Some(detail) = deny.detail.as_deref() {
+        ctx.call.extra().detail = detail.get(..detail.floor_char_boundary(LONGEST)).map(Box::from);
     }
 }
 

@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pilotfish_config::wire::{Account, Attempt, RunnerUp, StageTimes, StartedFor, TappedCall, Why};
+use pilotfish_config::wire::{Account, ActsFor, Attempt, RunnerUp, StageTimes, StartedFor, TappedCall, Why};
+use pilotfish_filters::authz::Chain;
 use pilotfish_filters::redact;
 use pilotfish_filters::trace::{SpanId, TraceId};
 use tokio::time::timeout;
@@ -65,6 +66,8 @@ pub fn account(shared: &Shared, record: &CallRecord) -> Account {
         protocol: record.protocol.word().into(),
         status: record.status,
         reason: record.reason.map(|reason| reason.word()).unwrap_or_default().into(),
+        detail: shown(record.detail()),
+        delegation: record.chain.as_deref().map(acts_for),
         rule: record.rule.as_str().into(),
         cluster: record.cluster.as_str().into(),
         capability: shown(record.capability.as_str()),
@@ -89,6 +92,14 @@ pub fn account(shared: &Shared, record: &CallRecord) -> Account {
         request_bytes: record.sent,
         response_bytes: record.received,
         explained: explained.and_then(|text| serde_json::from_str(text).ok()),
+    }
+}
+
+fn acts_for(chain: &Chain) -> ActsFor {
+    ActsFor {
+        origin: shown(&chain.origin),
+        agents: chain.agents.iter().map(|agent| shown(&agent.id)).collect(),
+        uncertain: chain.uncertain,
     }
 }
 

@@ -5,7 +5,9 @@ mod tags;
 mod view;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
+use pilotfish_filters::authz::Chain;
 use pilotfish_filters::call::Protocol;
 use pilotfish_filters::clock::Micros;
 pub use pilotfish_filters::text::Text;
@@ -245,6 +247,8 @@ pub struct CallRecord {
     pub peer: SocketAddr,
     /// The calling agent, `namespace/name`, when its sidecar proved who it is.
     pub caller: Text<96>,
+    /// For whom it is: inbound for whom the caller acts, outbound for whom the own agent does.
+    pub chain: Option<Arc<Chain>>,
     /// HTTP/2 downstream.
     pub h2: bool,
     /// `https`, as far as the request says.
@@ -286,6 +290,8 @@ pub struct Extra {
     pub headers: Vec<(Box<str>, Box<str>)>,
     /// The caller's SPIFFE ID, when a condition asks for it.
     pub principal: Option<Box<str>>,
+    /// What the sidecar that refused it said about it.
+    pub detail: Option<Box<str>>,
 }
 
 /// Texts of a record that did not fit it.
@@ -335,6 +341,7 @@ impl Default for CallRecord {
             workflow: Text::default(),
             peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             caller: Text::default(),
+            chain: None,
             h2: false,
             https: false,
             protocol: Protocol::default(),
@@ -370,14 +377,14 @@ impl CallRecord {
         self.protocol = Protocol::default();
         (self.status, self.reason, self.acted) = (0, None, Acted::default());
         (self.sent, self.received, self.tries) = (0, 0, 0);
-        self.extra = None;
+        (self.chain, self.extra) = (None, None);
     }
 
     /// Becomes what `other` is, whose [`Extra`] it takes. What there is is copied, not the room for it: this record is one of a
     /// call long ago, in no near cache, and `other` stays in it for the next call.
     pub fn take_over(&mut self, other: &mut CallRecord) {
         self.begin(other.direction, other.peer, other.started);
-        self.extra = other.extra.take();
+        (self.chain, self.extra) = (other.chain.take(), other.extra.take());
         (self.trace, self.span, self.parent) = (other.trace, other.span, other.parent);
         (self.sampled, self.inferred, self.silent, self.told) =
             (other.sampled, other.inferred, other.silent, other.told);
@@ -425,6 +432,11 @@ impl CallRecord {
         &self.attempts[..(self.tries as usize).min(TRIES)]
     }
 
+    /// What the sidecar that refused it said about it.
+    pub fn detail(&self) -> &str {
+        self.extra.as_deref().and_then(|extra| extra.detail.as_deref()).unwrap_or_default()
+    }
+
     /// Whether its decisions are kept at length.
     pub fn is_explained(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.explained.is_some())
@@ -469,6 +481,7 @@ mod tests {
             attempt.runner_up = Some((peer, 2.5));
         }
         record.extra().tracestate = "a=b".into();
+        record.chain = Some(Arc::default());
         record
     }
 
@@ -483,7 +496,7 @@ mod tests {
         assert_eq!(tried(&kept), tried(&expected));
         kept.attempts = expected.attempts;
         assert_eq!(format!("{kept:?}"), format!("{expected:?}"), "no field is forgotten");
-        assert!(from.extra.is_none());
+        assert!(from.extra.is_none() && from.chain.is_none());
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use pilotfish_identity::Usage;
 use pilotfish_identity::tls::{any_name, peer_of};
+use pilotfish_identity::{SpiffeId, Usage};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -46,7 +46,7 @@ impl Proof {
     }
 }
 
-/// Makes the other end prove what it has to.
+/// Makes the other end prove what it has to; gives who it is, when it is another sidecar.
 ///
 /// # Errors
 /// Why it is not believed, for people.
@@ -55,20 +55,22 @@ pub async fn secure<S: Stream + 'static>(
     stream: S,
     proof: &Proof,
     protocol: Protocol,
-) -> Result<Box<dyn Stream>, String> {
+) -> Result<(Box<dyn Stream>, Option<SpiffeId>), String> {
     let (config, name) = match proof {
-        Proof::Nothing => return Ok(Box::new(stream)),
+        Proof::Nothing => return Ok((Box::new(stream), None)),
         Proof::Mesh(..) => (own.client(protocol), any_name()),
         Proof::Outside(config, name) => (config.clone(), name.clone()),
     };
     let shaken = TlsConnector::from(config).connect(name, stream).await;
     let made = shaken.map_err(|error| format!("TLS handshake: {error}"))?;
+    let mut proved = None;
     if let Proof::Mesh(expected, others) = proof {
         let peer = peer_of(made.get_ref().1.peer_certificates(), &own.live, Usage::Server);
         let peer = peer.map_err(|refused| refused.to_string())?;
         if !is_one_of(&peer.id, expected, others) {
             return Err(format!("it is {}, not {expected}", peer.id));
         }
+        proved = Some(peer.id);
     }
-    Ok(Box::new(made))
+    Ok((Box::new(made), proved))
 }

@@ -111,6 +111,12 @@ fields! {
     Connected = "connected_us" | "pilotfish.connected_us";
     /// ... the head of the answer went down.
     Answered = "answered_us" | "pilotfish.answered_us";
+    /// Where the chain of who asked whom began, when the call is for somebody else than its caller.
+    Origin = "delegation_origin" | "pilotfish.delegation.origin";
+    /// How many agents are before the caller.
+    Depth = "delegation_depth" | "pilotfish.delegation.depth";
+    /// What the sidecar that refused it said about it.
+    Detail = "detail" | "pilotfish.detail";
 }
 
 impl Field {
@@ -155,6 +161,9 @@ impl Field {
             Field::Admitted => at(call.stages.admitted)?,
             Field::Connected => at(call.last_try().map_or(0, |last: &Try| last.connected))?,
             Field::Answered => at(call.stages.answered)?,
+            Field::Origin => text(&call.chain.as_ref()?.origin)?,
+            Field::Depth => Shown::Number(call.chain.as_ref()?.agents.len() as u64),
+            Field::Detail => text(call.detail())?,
         })
     }
 }

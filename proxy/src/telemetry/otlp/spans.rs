@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
+use pilotfish_filters::authz::Chain;
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::redact;
 use pilotfish_filters::verdict::{Fault, Reason};
@@ -62,6 +63,18 @@ enum Address {
     Socket(SocketAddr),
 }
 
+/// For whom a call is; records keep chains of a bounded size.
+fn delegation(attributes: &mut Attributes<'_>, chain: &Chain) {
+    attributes.text("pilotfish.delegation.origin", &redact::value(&chain.origin));
+    attributes.number("pilotfish.delegation.depth", i64::try_from(chain.agents.len()).unwrap_or(i64::MAX));
+    if !chain.agents.is_empty() {
+        attributes.list("pilotfish.delegation.agents", chain.agents.iter().map(|agent| &*agent.id));
+    }
+    if chain.uncertain {
+        attributes.flag("pilotfish.delegation.uncertain", true);
+    }
+}
+
 impl Spans {
     /// Appends the call's spans to `out`, as fields 2 (`spans`) of a `ScopeSpans`; says how many.
     pub fn append(&mut self, out: &mut Vec<u8>, call: &CallRecord, why: Why, epoch: Epoch) -> usize {
@@ -108,6 +121,9 @@ impl Spans {
         attributes.text("pilotfish.capability", call.capability.as_str());
         attributes.text("pilotfish.workflow.id", call.workflow.as_str());
         attributes.text("pilotfish.reason", call.reason.map_or("", Reason::word));
+        if let Some(chain) = call.chain.as_deref() {
+            delegation(&mut attributes, chain);
+        }
         if call.inferred {
             attributes.flag("pilotfish.trace.inferred", true);
         }
