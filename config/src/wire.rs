@@ -174,6 +174,9 @@ pub struct Hello {
     /// Calls that the agent takes at a time; 0: no limit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub capacity: u32,
+    /// It signs the chain of who asked whom with each call. Sidecars from before there was one do not say so.
+    #[serde(default)]
+    pub signs_chains: bool,
 }
 
 fn one() -> u32 {

@@ -7,6 +7,7 @@ use pilotfish_config::wire::{Actions, Hold};
 use crate::authz::{Chain, Principal};
 use crate::call::Call;
 use crate::clock::Micros;
+use crate::delegation::Delegated;
 use crate::endpoint::Endpoint;
 use crate::route::hash::FixedMap;
 use crate::verdict::{Deny, Reason};
@@ -144,18 +145,38 @@ impl Held {
         }
     }
 
-    /// A call of the own agent; gives what receivers have to be told it asks for, when it is restricted. `known`: a rule leads it
-    /// somewhere; `tunnel`: nobody sees what goes through it.
+    /// Whether a call that is under way ends, which is for these: one of them is quarantined, or restricted and was not so `before`. What
+    /// somebody restricted still may do begins anew, as on its own connections.
+    pub fn cuts(&self, before: Option<&Held>, acting: &Delegated, now: Micros) -> Option<Deny> {
+        everybody(acting).find_map(|id| {
+            let entry = self.agent(id, now)?;
+            match &entry.hold {
+                Hold::Quarantine => Some(entry.quarantined()),
+                Hold::Restrict(to) => self
+                    .agent_since(before, id, now)
+                    .map(|_| entry.restricted(to, "and this call was for it when it was")),
+            }
+        })
+    }
+
+    /// A call of the own agent; gives what receivers have to be told it asks for, when it is restricted. `acting`: for whom it is;
+    /// `known`: a rule leads it somewhere; `tunnel`: nobody sees what goes through it.
     ///
     /// # Errors
     /// `quarantined`, `restricted`.
     pub fn outbound(
         &self,
         now: Micros,
+        acting: Option<&Delegated>,
         call: &Call,
         known: bool,
         tunnel: bool,
     ) -> Result<Option<Box<[u8]>>, Deny> {
+        // Who is called may be no sidecar that would look at the chain.
+        let mut held = acting.into_iter().flat_map(everybody).filter_map(|id| self.agent(id, now));
+        if let Some(entry) = held.find(|entry| entry.grip() == Grip::Quarantined) {
+            return Err(entry.quarantined());
+        }
         let Some(own) = self.own(now) else { return Ok(None) };
         own.calls(call)?;
         match &own.hold {
@@ -215,6 +236,11 @@ impl Held {
     pub fn agent_since(&self, before: Option<&Held>, id: &str, now: Micros) -> Option<Grip> {
         news(before.and_then(|before| before.agent(id, now)), self.agent(id, now))
     }
+}
+
+/// Everybody whom a call is for.
+fn everybody(acting: &Delegated) -> impl Iterator<Item = &str> {
+    acting.agents.iter().map(|agent| &*agent.id).chain([&*acting.origin])
 }
 
 /// How somebody is held that was not held so before; another time or reason is no news.
@@ -277,7 +303,29 @@ mod tests {
         assert_eq!(word(held.inbound(NOW, Some(&good), Some(&begun), &call)), "quarantined");
         let foreign = Principal { id: "other.test/ns/default/agent/bad".into(), ..bad };
         assert_eq!(word(held.inbound(NOW, Some(&foreign), None, &call)), "allowed");
-        assert_eq!(word(held.outbound(NOW, &call, true, false)), "allowed");
+        assert_eq!(word(held.outbound(NOW, None, &call, true, false)), "allowed");
+        let acting = Delegated { agents: vec![good, principal("bad")], ..Delegated::default() };
+        assert_eq!(word(held.outbound(NOW, Some(&acting), &call, true, false)), "quarantined");
+    }
+
+    #[test]
+    fn a_call_for_who_is_held_ends_and_for_who_is_restricted_once() {
+        let acting = Delegated { agents: vec![principal("a"), principal("bad")], ..Delegated::default() };
+        let begun = Delegated { origin: principal("bad").id, ..Delegated::default() };
+        let cut = |held: &Held, before: Option<&Held>, acting: &Delegated, at: u64| {
+            held.cuts(before, acting, Micros(at)).map(|deny| deny.reason.word())
+        };
+        let quarantine = held(&[("default/bad", Hold::Quarantine, Some(10))]);
+        for acting in [&acting, &begun] {
+            assert_eq!(cut(&quarantine, None, acting, 0), Some("quarantined"));
+            assert_eq!(cut(&quarantine, None, acting, 10_000_000), None, "its time is over");
+        }
+        let restrict = held(&[("default/bad", Hold::Restrict(vec!["nlu".into()]), None)]);
+        assert_eq!(cut(&restrict, None, &acting, 0), Some("restricted"));
+        assert_eq!(cut(&restrict, Some(&restrict), &acting, 0), None, "what it may do went on");
+        assert_eq!(cut(&quarantine, Some(&restrict), &acting, 0), Some("quarantined"));
+        assert_eq!(cut(&restrict, Some(&quarantine), &acting, 0), Some("restricted"));
+        assert_eq!(cut(&restrict, None, &Delegated::default(), 0), None);
     }
 
     #[test]
@@ -285,7 +333,7 @@ mod tests {
         let held = held(&[("default/own", Hold::Quarantine, None)]);
         let call = asking(&["nlu"]);
         assert_eq!(word(held.inbound(NOW, Some(&principal("good")), None, &call)), "quarantined");
-        assert_eq!(word(held.outbound(NOW, &call, true, false)), "quarantined");
+        assert_eq!(word(held.outbound(NOW, None, &call, true, false)), "quarantined");
         assert_eq!(word(held.egress(NOW)), "quarantined");
     }
 
@@ -301,14 +349,14 @@ mod tests {
             (&["nlu", "pay"][..], "restricted"),
         ] {
             let call = asking(asked);
-            assert_eq!(word(held.outbound(NOW, &call, true, false)), verdict, "{asked:?}");
+            assert_eq!(word(held.outbound(NOW, None, &call, true, false)), verdict, "{asked:?}");
             assert_eq!(word(held.inbound(NOW, Some(&bad), None, &call)), verdict, "{asked:?}");
         }
         let call = asking(&["nlu"]);
-        assert_eq!(word(held.outbound(NOW, &call, true, true)), "restricted");
-        assert_eq!(word(held.outbound(NOW, &call, false, false)), "restricted");
+        assert_eq!(word(held.outbound(NOW, None, &call, true, true)), "restricted");
+        assert_eq!(word(held.outbound(NOW, None, &call, false, false)), "restricted");
         assert_eq!(word(held.egress(NOW)), "restricted");
-        let told = held.outbound(NOW, &asking(&["nlu", "ocr"]), true, false).unwrap();
+        let told = held.outbound(NOW, None, &asking(&["nlu", "ocr"]), true, false).unwrap();
         assert_eq!(told.as_deref(), Some(&b"nlu,ocr"[..]));
         assert_eq!(word(held.inbound(NOW, Some(&principal("good")), None, &asking(&[]))), "allowed");
     }

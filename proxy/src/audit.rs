@@ -270,7 +270,8 @@ pub fn decided(
 /// Records a refusal by another stage than the one that records decisions, if it is one of who may call whom.
 pub fn refused(worker: &Worker, ctx: &mut Ctx<'_>, deny: &Deny) {
     let audit = &worker.shared.audit;
-    if ctx.audited && !is_of_answers(deny.reason) || !is_decision(deny.reason) {
+    let again = is_of_answers(deny.reason) || is_of_actions(deny.reason);
+    if ctx.audited && !again || !is_decision(deny.reason) {
         return;
     }
     let governance = ctx.snapshot.plan.governance();
@@ -349,6 +350,11 @@ const fn is_decision(reason: Reason) -> bool {
             | Reason::EncryptionRequired
             | Reason::EgressNotAllowed
     ) || is_of_answers(reason)
+}
+
+/// Whether it is about a response action, which also ends calls that were allowed.
+const fn is_of_actions(reason: Reason) -> bool {
+    matches!(reason, Reason::Quarantined | Reason::Restricted)
 }
 
 /// Whether it is about an answer, of a call that was decided before.

@@ -10,6 +10,7 @@ pub mod classify;
 pub mod cors;
 pub mod credential;
 pub mod ctx;
+pub mod cut;
 pub mod decode;
 pub mod dedup;
 pub mod delegation;
@@ -130,7 +131,9 @@ async fn serve<'p>(
     }
     let limits = time::Limits::of(ctx);
     down.limit_silence(time::silence(plan, ctx));
+    let watch = cut::watch(worker, ctx);
     let rest = pin!(follow(worker, snapshot, ctx, way, Asker { call: &call, caller: &caller }, head, down));
+    let rest = pin!(cut::unless_cut(watch, rest));
     limits.hold(worker, rest).await
 }
 

@@ -18,6 +18,7 @@ use crate::listen::Direction;
 use crate::listen::callers::{self, Caller};
 use crate::listen::plain::{self, Plain};
 use crate::memory::Level;
+use crate::request::cut::Watched;
 use crate::request::decode::whole::Reading;
 use crate::request::dedup::Executions;
 use crate::request::{Service, explain, mirror};
@@ -65,6 +66,8 @@ pub struct Worker {
     pub plain: Plain,
     /// Chains of who asked whom.
     pub delegations: Memory,
+    /// Open calls that are for somebody besides their caller.
+    pub watched: Watched,
     /// Handshakes under way on the inbound port.
     pub half_open: HalfOpen,
     /// Timers of calls.
@@ -134,6 +137,7 @@ impl Worker {
             peers: Peers::default(),
             plain: Plain::default(),
             delegations: Memory::default(),
+            watched: Watched::default(),
             half_open: HalfOpen::default(),
             timers: Timers::default(),
             executions: Executions::default(),
@@ -210,6 +214,10 @@ impl Worker {
         let before = self.held.replace(held.clone());
         let Some(held) = held else { return };
         let now = self.shared.clock.now();
+        let calls = self.watched.cut(&held, before.as_deref(), now);
+        if calls > 0 {
+            log::warn!("calls cut", calls = calls, reason = "an agent is held for whom they were");
+        }
         let mut cut = self.peers.cut(&held, before.as_deref(), now);
         if let Some(grip) = held.own_since(before.as_deref(), now) {
             cut += self.plain.cut(grip);

@@ -2,6 +2,7 @@
 //! and what happens when control planes come and go.
 
 mod actions;
+mod deeper;
 mod edges;
 mod health;
 mod hostile;

@@ -240,7 +240,9 @@ async fn a_tcp_check_says_why_an_endpoint_is_out() {
 #[tokio::test]
 async fn a_check_of_another_sidecar_is_mutual_tls_and_reaches_its_agent() {
     let (mesh, agent) = (Mesh::new(), Moody::start(true).await);
-    let callee = mesh.sidecar("callee").app(agent.origin.addr()).start();
+    // A check says for whom it is, as every call does.
+    let require = ["--delegation", "require"];
+    let callee = mesh.sidecar("callee").app(agent.origin.addr()).args(&require).start();
     let check = "http:/healthz,interval=100ms,timeout=5s,unhealthy=1,healthy=1";
     let yaml = annotated(&mesh_service("s.test", "callee", callee.inbound), "health-check", check);
     let caller = mesh.sidecar("caller").yaml("a.yaml", yaml).start();

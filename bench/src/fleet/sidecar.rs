@@ -117,5 +117,6 @@ fn hello(identity: &Identity, number: usize) -> Hello {
         resume: None,
         certificate_expires: None,
         dedup_epoch: None,
+        signs_chains: true,
     }
 }

@@ -319,6 +319,9 @@ pub struct SidecarStatus {
     pub certificate_expires: Option<u64>,
     /// Its program's version.
     pub build: String,
+    /// It is too old to sign the chain of who asked whom: its calls are refused where one is required.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsigned: bool,
 }
 
 /// What waiting for a version came to.

@@ -184,6 +184,27 @@ pub fn status_tone(status: AgentStatus) -> Tone {
     }
 }
 
+/// Whose sidecars are too old to say for whom their agents call; of many the first.
+fn unsigned(sidecars: &[SidecarStatus]) -> String {
+    const SHOWN: usize = 5;
+    let old: Vec<&SidecarStatus> = sidecars.iter().filter(|own| own.connected && own.unsigned).collect();
+    let names: Vec<String> = old
+        .iter()
+        .take(SHOWN)
+        .map(|own| format!("{}/{} ({})", own.namespace, own.agent, own.build))
+        .collect();
+    let more = if old.len() > SHOWN { ", ..." } else { "" };
+    match old.len() {
+        0 => String::new(),
+        number => format!(
+            "{} too old to sign for whom its agent calls: {}{more}; where that is required (--delegation require, delegation_required) \
+             its calls are refused\n",
+            if number == 1 { "1 sidecar is".to_owned() } else { format!("{number} sidecars are") },
+            harmless(&names.join(", "), false)
+        ),
+    }
+}
+
 /// Who is held to what, refusals with reasons, and why agents are not well.
 fn remarks(status: &FleetStatus, now: u64, terminal: &Terminal) -> String {
     let mut text = String::new();
@@ -206,6 +227,7 @@ fn remarks(status: &FleetStatus, now: u64, terminal: &Terminal) -> String {
             let _ = writeln!(text, "{name} is {}: {}", sidecar.status.word(), harmless(detail, false));
         }
     }
+    text.push_str(&unsigned(&status.sidecars));
     if text.is_empty() || (status.sidecars.is_empty() && status.actions.is_empty()) {
         text
     } else {

@@ -119,5 +119,6 @@ fn unknown(namespace: &str, agent: &str) -> Facts {
         build: String::new(),
         dedup_epoch: None,
         capacity: 0,
+        signs_chains: true,
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Facts {
     pub(super) dedup_epoch: Option<String>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) capacity: u32,
+    #[serde(default)]
+    pub(super) signs_chains: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -115,6 +117,7 @@ impl Facts {
             build: hello::text(&hello.versions.build),
             dedup_epoch: hello.dedup_epoch.clone(),
             capacity: hello.capacity,
+            signs_chains: hello.signs_chains,
         }
     }
 

@@ -100,6 +100,7 @@ impl Shared {
             last_contact: self.wall(registration.heard()),
             certificate_expires: live.certificate_expires,
             build: facts.build.clone(),
+            unsigned: !facts.signs_chains,
         };
         if let Some(stream) = stream {
             let (class, progress) = (stream.class(), stream.progress().clone());

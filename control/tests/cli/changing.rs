@@ -52,6 +52,7 @@ pub fn sidecar(agent: &str) -> SidecarStatus {
         last_contact: now - 200,
         certificate_expires: Some(now + 21 * 3600 + 1800),
         build: "0.1.0".into(),
+        unsigned: false,
     }
 }
 

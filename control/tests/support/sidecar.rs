@@ -88,6 +88,7 @@ pub fn hello(namespace: &str, agent: &str) -> Hello {
         resume: None,
         certificate_expires: None,
         dedup_epoch: None,
+        signs_chains: true,
     }
 }
 

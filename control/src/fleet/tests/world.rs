@@ -140,6 +140,7 @@ pub(super) fn hello(agent: &str, number: u32) -> Hello {
         resume: None,
         certificate_expires: None,
         dedup_epoch: None,
+        signs_chains: true,
     }
 }
 

@@ -145,6 +145,7 @@ impl Stream {
             status: self.status().0,
             resume: self.resume.clone(),
             certificate_expires: self.member.certificate_expires(),
+            signs_chains: true,
             dedup_epoch: Some(self.member.shared.dedup.epoch.to_string()),
             capacity: settings.supervise.capacity,
         })

@@ -6,6 +6,7 @@ use pilotfish_filters::verdict::Deny;
 use super::Asked;
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
+use crate::request::delegation;
 use crate::request::route::Way;
 use crate::worker::Worker;
 
@@ -21,7 +22,8 @@ pub fn check(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) -> Result<()
         return held.inbound(now, caller, ctx.proven.chain.as_deref(), asked.call);
     }
     let known = matches!(asked.way, Way::Rule(_));
-    let asks = held.outbound(now, asked.call, known, asked.head.method == Method::CONNECT)?;
+    let acting = delegation::acting(ctx).map(|acting| &**acting);
+    let asks = held.outbound(now, acting, asked.call, known, asked.head.method == Method::CONNECT)?;
     if let Some(asks) = asks {
         // What the host alone may have said is said to the receiver too, which judges by it.
         ctx.due.to_upstream.push(("agent-capability".into(), asks));
