@@ -5,6 +5,7 @@
 //! any of them is acknowledged.
 
 mod chains;
+pub mod holders;
 mod query;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use crate::log;
 use crate::resources::Committed;
 use chains::Chains;
+pub use holders::Holder;
 pub use query::{Query, Row};
 
 /// Batches that wait for the thread, of all sidecars: each has one under way.

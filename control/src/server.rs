@@ -285,6 +285,11 @@ async fn start(
         closing,
     });
     tokio::spawn(trusted::follow_store(Arc::downgrade(&control)));
+    tokio::spawn(audit::holders::stay(
+        Arc::downgrade(&control.store),
+        control.id.clone(),
+        format!("https://{}", reached_at(settings, listening.address)),
+    ));
     tokio::spawn(authority::look_after(
         Arc::downgrade(&control),
         authority::names(settings, listening.address),

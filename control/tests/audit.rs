@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use pilotfish_audit::chain::sealed;
 use pilotfish_audit::folder::stretches;
 use pilotfish_audit::{Head, Tip};
 use pilotfish_testkit::{H1, Sidecar};
@@ -66,11 +67,12 @@ fn rewrite(folder: &Path) {
     let head = Head::read(folder).unwrap().unwrap();
     let (mut tip, mut text) = (Tip::origin(&head.chain), String::new());
     for line in fs::read_to_string(&path).unwrap().lines() {
-        let from = text.len();
-        text.push_str(&line[..line.find(",\"prev\":").unwrap()].replace("elsewhere.test", "harmless.test"));
+        let (from, line) = (text.len(), sealed(line));
+        text.push_str(&line[..line.find(",\"hash\":").unwrap()].replace("elsewhere.test", "harmless.test"));
         tip.seal(&mut text, from);
     }
-    fs::write(&path, text).unwrap();
+    fs::write(&path, format!("{{\"prev\":\"{}\",{}", Tip::origin(&head.chain).hash.as_str(), &text[1..]))
+        .unwrap();
     Head::new(&head.chain, &tip, None).write(folder, false).unwrap();
 }
 

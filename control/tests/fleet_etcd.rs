@@ -126,3 +126,75 @@ async fn etcds_leader_is_killed_while_documents_are_applied() {
     until_document(&mut at_first, 404).await;
     until_document(&mut at_second, 404).await;
 }
+
+/// A batch of a log of `default/planner`: the records so far, all of them refusals.
+fn batch(records: u64) -> wire::AuditBatch {
+    let chain = "0123456789abcdef0123456789abcdef";
+    let origin = pilotfish_audit::Tip::origin(chain);
+    let (mut tip, mut text) = (origin, String::new());
+    for seq in 1..=records {
+        let from = text.len();
+        text.push_str(&format!(
+            "{{\"seq\":{seq},\"time_ns\":{},\"agent\":\"default/planner\",\"action\":\"GET /{seq}\",\"outcome\":\"denied\"",
+            seq * 1_000_000_000
+        ));
+        tip.seal(&mut text, from);
+    }
+    let lines = text.lines().map(str::to_owned).collect();
+    wire::AuditBatch { chain: chain.into(), prev: origin.hash.as_str().into(), lines }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_is_shown_and_verified_wherever_it_lies() {
+    let Some(etcd) = Etcd::start(1).await else { return };
+    let (first, second) = pair(&etcd).await;
+    let own = joined(&first, "default", "planner").await;
+    // The sidecar was at the first, and moved to the second.
+    for (serve, records) in [(&first, 2), (&second, 3)] {
+        let (mut stream, _) = served(serve, &own, instance(0)).await;
+        stream.say(&ToControl::Audit(batch(records))).await;
+        stream.until(|message| matches!(message, ToSidecar::AuditTaken(taken) if taken.seq == records)).await;
+    }
+    let pin = crate::mesh::pilotfish(&first, &["trust", "list"]);
+    let pin = pin.lines().find(|line| line.starts_with("root ")).unwrap();
+    let pin = pin.split_whitespace().last().unwrap().to_owned();
+    let (url, token) = (format!("https://{}", first.listen), first.token.clone().unwrap());
+    let ask = |args: &'static [&'static str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pilotfish"));
+        command
+            .args(args)
+            .args(["--control", &url, "--ca-fingerprint", &pin])
+            .env("PILOTFISH_ADMIN_TOKEN", &token);
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let shown = || {
+        let (code, out, said) = ask(&["audit", "--denied", "-o", "json"]);
+        assert_eq!(code, Some(0), "{said}");
+        let rows: Vec<Value> = serde_json::from_str(&out).unwrap();
+        let actions: Vec<String> =
+            rows.iter().map(|row| row["action"].as_str().unwrap().to_owned()).collect();
+        (actions, said)
+    };
+    // Each enters itself a moment after it began to listen.
+    for _ in 0..600 {
+        if shown().0.len() == 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(shown(), (["GET /3", "GET /2", "GET /1"].map(str::to_owned).to_vec(), String::new()));
+    let (code, out, said) = ask(&["audit", "verify"]);
+    assert_eq!(
+        (code, out.matches(" whole ").count(), out.matches("control plane ").count()),
+        (Some(0), 2, 2),
+        "{out}{said}"
+    );
+    drop(second.kill());
+    let (actions, said) = shown();
+    assert_eq!(actions, ["GET /2", "GET /1"]);
+    assert!(said.contains("did not answer, and what only it has is not looked at"), "{said}");
+    let (code, _, said) = ask(&["audit", "verify"]);
+    assert_eq!(code, Some(4), "{said}");
+}

@@ -224,7 +224,7 @@ fn scheme(url: &str) -> Option<usize> {
 /// Tokens, keys with known beginnings, private keys in PEM).
 pub fn value(text: &str) -> Cow<'_, str> {
     // Shorter than any credential that is told apart.
-    if text.len() < SHORTEST {
+    if text.len() < SHORTEST || is_harmless(text) {
         return Cow::Borrowed(text);
     }
     if text.contains("-----BEGIN") && text.contains("PRIVATE KEY") {
@@ -241,8 +241,7 @@ fn words(text: &str) -> Cow<'_, str> {
     pieces(text, &SEPARATORS, |piece| {
         let hidden = piece != HIDDEN && ((after_scheme && piece.len() >= 6) || looks_secret(piece));
         if !piece.is_empty() {
-            after_scheme =
-                ["bearer", "basic", "digest", "negotiate"].iter().any(|s| piece.eq_ignore_ascii_case(s));
+            after_scheme = SCHEMES.iter().any(|s| piece.eq_ignore_ascii_case(s));
         }
         hidden.then(|| HIDDEN.to_owned())
     })
@@ -251,6 +250,66 @@ fn words(text: &str) -> Cow<'_, str> {
 /// Between the words of a text.
 const SEPARATORS: [char; 18] =
     ['/', ' ', '\t', '\r', '\n', ',', ';', '&', '=', '"', '\'', ':', '@', '?', '(', ')', '[', ']'];
+
+/// Whether nothing in a text can be a credential, by one look at each byte: most texts are such. What is not, [`value`] looks at word by
+/// word.
+fn is_harmless(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let (mut start, mut has_space) = (0, false);
+    for at in 0..=bytes.len() {
+        let byte = bytes.get(at).copied().unwrap_or(b' ');
+        match KINDS[usize::from(byte)] & (SEPARATES | ENCODES) {
+            0 => continue,
+            ENCODES => return false,
+            _ => {}
+        }
+        let first = bytes.get(start).map_or(0, |first| KINDS[usize::from(*first)]);
+        let length = at - start;
+        if (length >= SHORTEST && first & BEGINS_KEY != 0)
+            || (matches!(length, 5 | 6 | 9) && first & BEGINS_SCHEME != 0)
+        {
+            return false;
+        }
+        has_space |= byte == b' ' && at < bytes.len();
+        start = at + 1;
+    }
+    // A private key has a space in its first line.
+    !(has_space && text.contains("-----BEGIN"))
+}
+
+const SEPARATES: u8 = 1;
+const ENCODES: u8 = 2;
+const BEGINS_KEY: u8 = 4;
+const BEGINS_SCHEME: u8 = 8;
+
+/// What each byte may be of a text, see [`is_harmless`].
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut at = 0;
+    while at < SEPARATORS.len() {
+        kinds[SEPARATORS[at] as usize] |= SEPARATES;
+        at += 1;
+    }
+    kinds[b'%' as usize] |= ENCODES;
+    at = 0;
+    while at < PREFIXES.len() {
+        kinds[PREFIXES[at].as_bytes()[0] as usize] |= BEGINS_KEY;
+        at += 1;
+    }
+    // A JSON Web Token's.
+    kinds[b'e' as usize] |= BEGINS_KEY;
+    at = 0;
+    while at < SCHEMES.len() {
+        let first = SCHEMES[at].as_bytes()[0];
+        kinds[first as usize] |= BEGINS_SCHEME;
+        kinds[first.to_ascii_uppercase() as usize] |= BEGINS_SCHEME;
+        at += 1;
+    }
+    kinds
+};
+
+/// After these a credential follows.
+const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "negotiate"];
 
 /// Hides percent-encoded credentials: the whole segment in which one is found once it is decoded.
 fn encoded(text: &str) -> Cow<'_, str> {

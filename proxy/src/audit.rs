@@ -7,6 +7,7 @@
 //! | [`line`] | entries as lines of JSON |
 //! | [`keep`] | lines sealed, written, erased when they are old; gaps |
 //! | [`ship`] | their way to the control plane |
+//! | [`turned`] | connections that came to no request |
 //! | [`anomaly`] | unusual callers |
 //! | [`state`] | what these know of each other |
 
@@ -17,6 +18,7 @@ mod line;
 pub mod ship;
 pub mod state;
 mod thread;
+pub mod turned;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -55,6 +57,8 @@ pub enum Item {
     Entry(Box<Entry>),
     /// Anything else: when, what it is about, and its texts by their names in the record.
     Note(u64, AuditWhat, Vec<(&'static str, String)>),
+    /// Connections were turned away of which nobody told.
+    Turned,
     /// The process ends.
     End(SyncSender<()>),
 }

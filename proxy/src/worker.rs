@@ -12,6 +12,7 @@ use pilotfish_filters::held::Held;
 use pilotfish_filters::retry::RetryPolicy;
 
 use crate::audit::Pen;
+use crate::audit::turned::Turned;
 use crate::delegation::memory::Memory;
 use crate::http::{self, Closing, Io, Limits, Timers};
 use crate::listen::Direction;
@@ -82,6 +83,8 @@ pub struct Worker {
     pub reading: Reading,
     /// Records of decisions that may be used again.
     pub audit: Pen,
+    /// Connections that were turned away, as far as records tell of them.
+    pub turned: Turned,
     /// Copies of calls under way.
     pub mirrors: mirror::UnderWay,
     /// Callers' tokens that were looked at before.
@@ -145,6 +148,7 @@ impl Worker {
             explaining: explain::Pace::default(),
             reading: Reading::default(),
             audit: shared.audit.pen(index),
+            turned: Turned::default(),
             mirrors: mirror::UnderWay::default(),
             tokens: RefCell::default(),
             this: this.clone(),

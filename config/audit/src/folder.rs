@@ -1,18 +1,21 @@
 //! What lies in a chain's folder: its stretches, and how far it goes.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{Hash, Tip, time};
+use crate::chain::{Hash, Line, Tip, older, time};
 
 /// The file that says how far the chain goes.
 pub const HEAD: &str = "head.json";
 /// No line is longer; what is longer is no line.
 pub const LONGEST_LINE: usize = 64 << 10;
+
+/// What is said of a log that this version did not write.
+pub const OLDER: &str = "the log has the format of an older Pilotfish: its records can be read, and only that Pilotfish can verify them";
 
 /// How far a chain goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,9 +59,13 @@ impl Head {
     }
 
     fn own_sum(&self) -> String {
+        Hash::of(self.summed().as_bytes()).as_str().into()
+    }
+
+    fn summed(&self) -> String {
         let anchor =
             self.anchor.as_ref().map_or(String::new(), |at| format!("{} {} {}", at.seq, at.hash, at.why));
-        Hash::of(format!("{} {} {} {anchor}", self.chain, self.seq, self.hash).as_bytes()).as_str().into()
+        format!("{} {} {} {anchor}", self.chain, self.seq, self.hash)
     }
 
     /// The tip; `None`: the hash is none.
@@ -69,21 +76,23 @@ impl Head {
     /// Reads a folder's. `Ok(None)`: there is none.
     ///
     /// # Errors
-    /// It cannot be read, or is not as it was written.
+    /// It cannot be read, is not as it was written (`InvalidData`), or is of an older format (`Unsupported`).
     pub fn read(folder: &Path) -> io::Result<Option<Head>> {
-        let bytes = match File::open(folder.join(HEAD)) {
-            Ok(file) => {
-                let mut bytes = Vec::new();
-                file.take(LONGEST_LINE as u64).read_to_end(&mut bytes)?;
-                bytes
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let path = folder.join(HEAD);
+        if !regular(&path)? {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        File::open(path)?.take(LONGEST_LINE as u64).read_to_end(&mut bytes)?;
         let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("{HEAD} is not as it was written"));
         let head: Head = serde_json::from_slice(&bytes).map_err(|_| bad())?;
-        let same = head.sum == head.own_sum() && serde_json::to_vec(&head).ok().as_ref() == Some(&bytes);
-        if same && head.tip().is_some() { Ok(Some(head)) } else { Err(bad()) }
+        if serde_json::to_vec(&head).ok().as_ref() != Some(&bytes) {
+            return Err(bad());
+        }
+        if head.sum == older::hash(head.summed().as_bytes()) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, OLDER));
+        }
+        if head.sum == head.own_sum() && head.tip().is_some() { Ok(Some(head)) } else { Err(bad()) }
     }
 
     /// Replaces a folder's.
@@ -102,13 +111,35 @@ impl Head {
 /// The disk's; what was there before is still there.
 pub fn replace(folder: &Path, name: &str, bytes: &[u8], durable: bool) -> io::Result<()> {
     let beside = folder.join(format!("{name}.new"));
-    let written = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside).and_then(
-        |mut file| {
-            file.write_all(bytes)?;
-            if durable { file.sync_all() } else { Ok(()) }
-        },
-    );
+    // Never through a link that somebody put there.
+    let open = || File::options().write(true).create_new(true).mode(0o600).open(&beside);
+    let file = match open() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&beside).and_then(|()| open())
+        }
+        opened => opened,
+    };
+    let written = file.and_then(|mut file| {
+        file.write_all(bytes)?;
+        if durable { file.sync_all() } else { Ok(()) }
+    });
     written.and_then(|()| fs::rename(&beside, folder.join(name)))
+}
+
+/// Whether there is such a file; a link, a pipe or a folder in its place is an error.
+///
+/// # Errors
+/// The disk's, or it is no file.
+pub fn regular(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() => Ok(true),
+        Ok(_) => Err(io::Error::other(format!(
+            "{} is no file: somebody put a link or something else in its place",
+            path.file_name().unwrap_or_default().display()
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// A stretch of the chain.
@@ -138,9 +169,18 @@ impl Stretch {
 
     /// When its first one was.
     pub fn oldest(&self) -> Option<u64> {
-        let mut start = [0; 64];
+        let mut start = [0; 160];
         let read = File::open(&self.path).ok()?.read(&mut start).ok()?;
         time(&start[..read])
+    }
+
+    /// The hash of the record before its first one.
+    pub fn before(&self) -> Option<Hash> {
+        let mut line = Vec::new();
+        BufReader::new(File::open(&self.path).ok()?.take(LONGEST_LINE as u64))
+            .read_until(b'\n', &mut line)
+            .ok()?;
+        Line::read(line.strip_suffix(b"\n")?)?.prev
     }
 
     /// Its last whole line, without its end.
@@ -167,7 +207,7 @@ pub fn stretches(folder: &Path) -> io::Result<Vec<Stretch>> {
         let name =
             path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jsonl"));
         if let Some(first) = name.filter(|name| name.len() >= 12).and_then(|name| name.parse().ok())
-            && path.is_file()
+            && fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file())
         {
             found.push(Stretch { first, path });
         }

@@ -4,15 +4,16 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::chain::{Tip, seq};
+use crate::chain::{Hash, Line, Tip, sealed, seq};
 use crate::folder::{LONGEST_LINE, Stretch, stretches};
 
 /// Reads forward.
 #[derive(Debug)]
 pub struct Reader {
     folder: PathBuf,
-    /// The record that comes next.
+    /// The record that comes next, and the hash of the one before, as that one says it.
     next: u64,
+    before: Option<Hash>,
     /// The stretch that it is looked for in, and from where.
     at: Option<(Stretch, u64)>,
 }
@@ -29,21 +30,16 @@ pub struct Most {
 impl Reader {
     /// From this record on.
     pub fn new(folder: &Path, next: u64) -> Reader {
-        Reader { folder: folder.to_owned(), next, at: None }
+        Reader { folder: folder.to_owned(), next, before: None, at: None }
     }
 
-    /// The record that it reads next.
-    pub fn next(&self) -> u64 {
-        self.next
-    }
-
-    /// The lines that come next, whole ones, none after the record `until`.
+    /// The lines that come next as they were sealed, whole ones, none after the record `until`; and the hash of the record before
+    /// the first of them.
     ///
     /// # Errors
     /// The disk's.
-    pub fn read(&mut self, until: u64, most: Most) -> io::Result<Vec<String>> {
-        let mut lines = Vec::new();
-        let mut bytes = 0;
+    pub fn read(&mut self, until: u64, most: Most) -> io::Result<(Option<Hash>, Vec<String>)> {
+        let (mut lines, mut bytes, mut hangs_on) = (Vec::new(), 0, self.before);
         while self.next <= until && lines.len() < most.lines {
             let Some((stretch, offset)) = self.find()? else { break };
             let Ok(file) = File::open(&stretch.path) else {
@@ -67,18 +63,23 @@ impl Reader {
                     break;
                 }
                 offset += line.len() as u64 + 1;
+                let read = Line::read(&line);
                 if seq >= self.next {
+                    if lines.is_empty() {
+                        hangs_on = read.and_then(|line| line.prev).or(self.before);
+                    }
                     self.next = seq + 1;
                     bytes += line.len();
-                    lines.push(String::from_utf8_lossy(&line).into_owned());
+                    lines.push(sealed(&String::from_utf8_lossy(&line)));
                 }
+                self.before = read.map(|line| line.hash);
             }
             self.at = Some((stretch, offset));
             if full || (lines.len() == from && !self.step()?) {
                 break;
             }
         }
-        Ok(lines)
+        Ok((hangs_on, lines))
     }
 
     /// Where the next record may be.
@@ -103,11 +104,12 @@ impl Reader {
     }
 }
 
-/// Goes through a chain's lines from the last to the first, a stretch at a time, until `look` has seen enough (`false`).
+/// Goes through a chain's lines from the last to the first, a stretch at a time. `look` is told of each line and says
+/// whether it wants more; a line from before its time does not end that at once, since clocks jump.
 ///
 /// # Errors
 /// The disk's.
-pub fn back(folder: &Path, mut look: impl FnMut(&str) -> bool) -> io::Result<()> {
+pub fn back(folder: &Path, mut look: impl FnMut(&str) -> Look) -> io::Result<()> {
     for stretch in stretches(folder)?.into_iter().rev() {
         let text = match std::fs::read(&stretch.path) {
             Ok(bytes) => bytes,
@@ -115,13 +117,30 @@ pub fn back(folder: &Path, mut look: impl FnMut(&str) -> bool) -> io::Result<()>
             Err(error) => return Err(error),
         };
         let text = String::from_utf8_lossy(&text);
+        let mut any = false;
         for line in text.lines().rev() {
-            if !look(line) {
-                return Ok(());
+            match look(line) {
+                Look::On => any = true,
+                Look::Past => {}
+                Look::Enough => return Ok(()),
             }
+        }
+        if !any {
+            break;
         }
     }
     Ok(())
+}
+
+/// What somebody who looks through a log says of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Go on.
+    On,
+    /// It is from before the time that is asked for: nothing is looked for before a stretch that has no other lines.
+    Past,
+    /// That was all.
+    Enough,
 }
 
 /// The hash that the record at `seq` says it has; `None`: it is not there.
@@ -129,7 +148,7 @@ pub fn back(folder: &Path, mut look: impl FnMut(&str) -> bool) -> io::Result<()>
 /// # Errors
 /// The disk's.
 pub fn hash_at(folder: &Path, seq: u64) -> io::Result<Option<Tip>> {
-    let line = Reader::new(folder, seq).read(seq, Most { lines: 1, bytes: 0 })?.pop();
-    let line = line.and_then(|line| crate::Line::read(line.as_bytes()));
-    Ok(line.filter(|line| line.seq == seq).map(|line| line.tip()))
+    let line = Reader::new(folder, seq).read(seq, Most { lines: 1, bytes: 0 })?.1.pop();
+    let tip = line.and_then(|line| Line::read(line.as_bytes()).map(|line| line.tip()));
+    Ok(tip.filter(|tip| tip.seq == seq))
 }

@@ -1,13 +1,13 @@
 //! Appends to a chain's folder: whole lines only, a new stretch now and then, and `head.json` after each batch.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::chain::{Line, Tip};
-use crate::folder::{Anchor, HEAD, Head, Stretch, replace, stretches};
+use crate::chain::{Line, Tip, prefix};
+use crate::folder::{Anchor, HEAD, Head, LONGEST_LINE, Stretch, regular, replace, stretches};
 
 /// When a stretch ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,10 @@ pub struct Opened {
     pub torn: u64,
     /// Records that the head knows and the files do not have.
     pub missing: Option<(u64, u64)>,
-    /// A log whose head was lost lies in this folder now.
+    /// A log that cannot go on lies in this folder now ...
     pub aside: Option<PathBuf>,
+    /// ... because an older Pilotfish wrote it; else because its head was lost.
+    pub older: bool,
 }
 
 /// Records that are old enough to be erased.
@@ -63,6 +65,8 @@ pub struct Old {
 #[derive(Debug)]
 pub struct Writer {
     folder: PathBuf,
+    /// Of the folder itself, as long as it is open.
+    _lock: File,
     chain: String,
     tip: Tip,
     anchor: Option<Anchor>,
@@ -78,7 +82,12 @@ struct Current {
     file: File,
     bytes: u64,
     oldest: u64,
+    /// What could not be written as a whole could not be cut either.
+    torn: bool,
 }
+
+/// A clock that is set back by more than this begins another stretch, so that each has a time that means something, nanoseconds.
+const JUMP: u64 = 60_000_000_000;
 
 impl Writer {
     /// Goes on with a folder's chain, or begins one that is called `chain`. What no writer would have left is said, not mended:
@@ -88,20 +97,39 @@ impl Writer {
     /// The disk's.
     pub fn open(folder: &Path, chain: &str) -> io::Result<(Writer, Opened)> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let lock = File::open(folder)?;
+        // A file system that knows no locks has none to respect.
+        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
+            return Err(io::Error::other("another process keeps its log there"));
+        }
         let mut opened = Opened::default();
         let head = match Head::read(folder) {
-            Err(error) if error.kind() != io::ErrorKind::InvalidData => return Err(error),
             Ok(Some(head)) => Some(head),
-            Err(_) | Ok(None) => {
+            Err(error)
+                if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Unsupported) =>
+            {
+                return Err(error);
+            }
+            found => {
                 opened.aside = set_aside(folder)?;
+                opened.older = found.is_err_and(|error| error.kind() == io::ErrorKind::Unsupported);
                 opened.fresh = opened.aside.is_none();
                 None
             }
         };
-        let head = head.unwrap_or_else(|| Head::new(chain, &Tip::origin(chain), None));
+        // There before any line, so that no line is ever without it.
+        let head = match head {
+            Some(head) => head,
+            None => {
+                let head = Head::new(chain, &Tip::origin(chain), None);
+                head.write(folder, false)?;
+                head
+            }
+        };
         let tip = head.tip().unwrap_or_else(|| Tip::origin(chain));
         let mut writer = Writer {
             folder: folder.to_owned(),
+            _lock: lock,
             chain: head.chain,
             tip,
             anchor: head.anchor,
@@ -131,24 +159,37 @@ impl Writer {
 
     /// Goes on behind lines that the head does not know yet, and cuts a line that was not written to its end.
     fn look_at_the_end(&mut self, opened: &mut Opened) -> io::Result<()> {
-        let Some(last) = stretches(&self.folder)?.pop() else {
+        let all = stretches(&self.folder)?;
+        let Some(last) = all.last() else {
             opened.missing =
                 (self.tip.seq > 0).then_some((1, self.tip.seq)).filter(|_| self.anchor.is_none());
             return Ok(());
         };
-        let mut bytes = Vec::new();
-        File::open(&last.path)?.take(1 << 30).read_to_end(&mut bytes)?;
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        if whole < bytes.len() {
-            opened.torn = (bytes.len() - whole) as u64;
-            File::options().write(true).open(&last.path)?.set_len(whole as u64)?;
-        }
-        let mut seen = last.first.saturating_sub(1);
-        for line in bytes[..whole].split(|byte| *byte == b'\n') {
-            let Some(line) = Line::read(line) else { continue };
-            seen = seen.max(line.seq);
-            if line.follows(&self.tip) {
-                self.tip = line.tip();
+        let from = all.partition_point(|stretch| stretch.first <= self.tip.seq).saturating_sub(1);
+        let mut seen = all[from].first.saturating_sub(1);
+        for stretch in &all[from..] {
+            let mut reader = BufReader::with_capacity(64 << 10, File::open(&stretch.path)?);
+            let (mut text, mut at, mut whole) = (Vec::new(), 0, 0);
+            loop {
+                text.clear();
+                let read = (&mut reader).take(LONGEST_LINE as u64).read_until(b'\n', &mut text)?;
+                at += read as u64;
+                match text.pop() {
+                    Some(b'\n') => whole = at,
+                    // Something longer than any line: what is behind it may be lines again.
+                    Some(_) if read == LONGEST_LINE => continue,
+                    _ => break,
+                }
+                let Some(line) = Line::read(&text) else { continue };
+                seen = seen.max(line.seq);
+                if line.follows(&self.tip) {
+                    self.tip = line.tip();
+                }
+            }
+            let length = stretch.path.metadata()?.len();
+            if stretch == last && whole < length {
+                opened.torn = length - whole;
+                File::options().write(true).open(&stretch.path)?.set_len(whole)?;
             }
         }
         if seen < self.tip.seq {
@@ -174,44 +215,34 @@ impl Writer {
         let too_long = |current: &Current| {
             current.bytes >= limits.bytes
                 || u128::from(now.saturating_sub(current.oldest)) >= limits.age.as_nanos()
+                || current.oldest.saturating_sub(now) >= JUMP
         };
         if self.current.as_ref().is_some_and(too_long) {
             self.end_stretch();
         }
-        let mut current = match self.current.take() {
+        let current = match &mut self.current {
             Some(current) => current,
-            None => self.next_stretch(first, now, too_long)?,
+            none => none.insert(next_stretch(&self.folder, self.fresh, first, now, too_long)?),
         };
-        if let Err(error) = current.file.write_all(lines) {
-            let _ = current.file.set_len(current.bytes);
+        if current.torn {
+            current.file.set_len(current.bytes)?;
+            current.torn = false;
+        }
+        // The first line of a file says on which record it hangs.
+        let start = if current.bytes == 0 { prefix(&self.tip.hash) } else { String::new() };
+        let lines = if start.is_empty() { lines } else { lines.strip_prefix(b"{").unwrap_or(lines) };
+        if let Err(error) = write_both(&mut current.file, start.as_bytes(), lines) {
+            current.torn = current.file.set_len(current.bytes).is_err();
             return Err(error);
         }
-        current.bytes += lines.len() as u64;
-        (self.current, self.tip, self.unsynced, self.fresh) = (Some(current), tip, true, false);
+        current.bytes += (start.len() + lines.len()) as u64;
+        (self.tip, self.unsynced, self.fresh) = (tip, true, false);
         self.head_is_old = self.head().write(&self.folder, false).is_err();
         Ok(())
     }
 
     fn head(&self) -> Head {
         Head::new(&self.chain, &self.tip, self.anchor.clone())
-    }
-
-    /// The newest stretch when it goes on, else another.
-    fn next_stretch(&self, first: u64, now: u64, too_long: impl Fn(&Current) -> bool) -> io::Result<Current> {
-        let open = |path: &Path| File::options().append(true).create(true).mode(0o600).open(path);
-        if !self.fresh
-            && let Some(last) = stretches(&self.folder)?.pop()
-        {
-            let file = open(&last.path)?;
-            let bytes = file.metadata()?.len();
-            let current = Current { file, bytes, oldest: last.oldest().unwrap_or(now) };
-            if !too_long(&current) {
-                return Ok(current);
-            }
-        }
-        let file = open(&Stretch::of(&self.folder, first).path)?;
-        let bytes = file.metadata()?.len();
-        Ok(Current { file, bytes, oldest: now })
     }
 
     /// The next line begins another stretch.
@@ -240,28 +271,23 @@ impl Writer {
         Ok(())
     }
 
-    /// The stretches from the first on whose last record is not younger than `until`, nanoseconds since 1970.
-    pub fn older(&self, until: u64) -> Option<Old> {
-        self.first_while(|stretch| stretch.newest().is_some_and(|at| at <= until))
+    /// What [`older`] says of its folder.
+    pub fn older(&self, until: u64, now: u64) -> Option<Old> {
+        older(&self.folder, until, now)
     }
 
     /// The chain begins behind a record that is not here.
     pub fn hang_on(&mut self, tip: Tip, why: &str) {
         self.anchor = Some(Anchor { seq: tip.seq, hash: tip.hash.as_str().into(), why: why.into() });
         self.tip = tip;
+        self.head_is_old = self.head().write(&self.folder, false).is_err();
     }
 
     /// The first stretch.
     pub fn oldest(&self) -> Option<Old> {
-        let mut one = true;
-        self.first_while(|_| std::mem::take(&mut one))
-    }
-
-    fn first_while(&self, mut old: impl FnMut(&Stretch) -> bool) -> Option<Old> {
-        let stretches: Vec<Stretch> =
-            stretches(&self.folder).ok()?.into_iter().take_while(|stretch| old(stretch)).collect();
-        let last = Line::read(&stretches.last()?.last_line()?)?.tip();
-        Some(Old { first: stretches.first()?.first, last, stretches })
+        let mut stretches = stretches(&self.folder).ok()?;
+        stretches.truncate(1);
+        Old::of(stretches)
     }
 
     /// Erases them. A sidecar has said so in a record before; a copy says it in its head (`why`).
@@ -279,6 +305,87 @@ impl Writer {
             self.end_stretch();
         }
         old.stretches.iter().try_for_each(|stretch| fs::remove_file(&stretch.path))
+    }
+}
+
+impl Old {
+    fn of(stretches: Vec<Stretch>) -> Option<Old> {
+        let last = stretches.last()?.last_line()?;
+        let last = Line::read(&last)?.tip();
+        Some(Old { first: stretches.first()?.first, last, stretches })
+    }
+}
+
+/// The stretches of a folder, from the first on, whose last record is not younger than `until`, now being `now`, nanoseconds since
+/// 1970. A stretch of a time to come was written while the clock was wrong: it is as old as the next one that is not.
+pub fn older(folder: &Path, until: u64, now: u64) -> Option<Old> {
+    let mut stretches = stretches(folder).ok()?;
+    let (mut old, mut time) = (0, None);
+    for (at, stretch) in stretches.iter().enumerate().rev() {
+        time = stretch.newest().filter(|time| *time <= now).or(time);
+        match time {
+            Some(time) if time <= until => old = old.max(at + 1),
+            _ => old = 0,
+        }
+    }
+    stretches.truncate(old);
+    Old::of(stretches)
+}
+
+/// Erases the stretches of logs that were set aside whose last record is not younger than `until`, nanoseconds since 1970.
+///
+/// # Errors
+/// The disk's.
+pub fn erase_aside(folder: &Path, until: u64) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let aside = entry?;
+        if !aside.file_name().as_encoded_bytes().starts_with(b"aside-") || !aside.file_type()?.is_dir() {
+            continue;
+        }
+        let (old, left): (Vec<Stretch>, _) =
+            stretches(&aside.path())?.into_iter().partition(|one| one.newest().is_some_and(|at| at <= until));
+        old.iter().try_for_each(|one| fs::remove_file(&one.path))?;
+        if left.is_empty() {
+            fs::remove_dir_all(aside.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The newest stretch when it goes on, else another.
+fn next_stretch(
+    folder: &Path,
+    fresh: bool,
+    first: u64,
+    now: u64,
+    too_long: impl Fn(&Current) -> bool,
+) -> io::Result<Current> {
+    let open = |path: &Path| {
+        regular(path)?;
+        File::options().append(true).create(true).mode(0o600).open(path)
+    };
+    if !fresh && let Some(last) = stretches(folder)?.pop() {
+        let file = open(&last.path)?;
+        let bytes = file.metadata()?.len();
+        let current = Current { file, bytes, oldest: last.oldest().unwrap_or(now), torn: false };
+        if !too_long(&current) {
+            return Ok(current);
+        }
+    }
+    let file = open(&Stretch::of(folder, first).path)?;
+    let bytes = file.metadata()?.len();
+    Ok(Current { file, bytes, oldest: now, torn: false })
+}
+
+/// Writes one behind the other, with one call if the disk takes it.
+fn write_both(file: &mut File, start: &[u8], rest: &[u8]) -> io::Result<()> {
+    if start.is_empty() {
+        return file.write_all(rest);
+    }
+    let written = file.write_vectored(&[IoSlice::new(start), IoSlice::new(rest)])?;
+    match written.checked_sub(start.len()) {
+        Some(written) => file.write_all(&rest[written..]),
+        None => file.write_all(&start[written..]).and_then(|()| file.write_all(rest)),
     }
 }
 
@@ -313,3 +420,6 @@ pub fn keep_number(folder: &Path, name: &str, number: u64) -> io::Result<()> {
 pub fn kept_number(folder: &Path, name: &str) -> u64 {
     fs::read_to_string(folder.join(name)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

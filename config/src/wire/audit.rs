@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// One record. Empty fields are left out. No payload, no query, no credential is ever in it.
 ///
-/// A record is written as one line of JSON whose last two fields are `prev`, the hash of the record before it, and `hash`, its own:
-/// SHA-256 over the line up to and including `prev`. The line, not this struct, is what is chained: it is stored and sent as it is.
+/// A record is written as one line of JSON whose last field is `hash`: SHA-256 over the line with the hash of the record before in the
+/// place of its own. The line, not this struct, is what is chained: it is stored and sent as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AuditRecord {
@@ -92,6 +92,9 @@ pub enum AuditWhat {
 pub struct AuditBatch {
     /// Which chain: 32 hexadecimal digits, the same for as long as the log's folder is.
     pub chain: String,
+    /// The hash of the record before the first of them.
+    #[serde(default)]
+    pub prev: String,
     /// The lines, without line ends.
     pub lines: Vec<String>,
 }

@@ -35,6 +35,7 @@
 //! | `POST /v1/actions` | [`Act`] | [`Done`] |
 //! | `GET /v1/audit?agent=A&caller=C&denied=true&since=1h&until=T&trace=ID&policy=P&limit=N` | | list of [`crate::audit::Row`], newest first |
 //! | `GET /v1/audit/verify?agent=A` | | list of [`pilotfish_audit::Report`] |
+//! | `GET /v1/audit/holders` | | list of [`crate::audit::Holder`]: control planes of the store, each with the logs that came to it |
 //! | `GET /v1/policies/report?name=P&namespace=N` | | [`PolicyReports`] |
 //! | `GET /v1/trust` | | [`TrustStatus`] |
 //! | `POST /v1/trust/roots` | [`Pem`] | [`TrustStatus`]: trusts one more root |

@@ -7,10 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pilotfish_audit::folder::stretches;
+use pilotfish_audit::folder::{LONGEST_LINE, regular, stretches};
 use pilotfish_audit::reader::hash_at;
-use pilotfish_audit::writer::Limits;
-use pilotfish_audit::{Finding, Line, Tip, Writer};
+use pilotfish_audit::writer::{Limits, older};
+use pilotfish_audit::{Finding, Hash, Line, Tip, Writer};
 use pilotfish_config::wire::{AuditBatch, AuditRecord};
 
 use super::Retention;
@@ -74,7 +74,7 @@ impl Chains {
                 place.insert(Chain { folder, writer, asked: None, limits: Limits::default() })
             }
         };
-        chain.take(agent, &batch.lines, now)
+        chain.take(agent, batch, now)
     }
 
     /// Waits until everything is on the disk.
@@ -98,7 +98,9 @@ impl Chains {
             let until = now.saturating_sub(u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX));
             let why =
                 format!("older than {}, the retention", pilotfish_config::units::print_duration(retention));
-            self.erase_of(folder, &why, |writer| writer.older(until)).unwrap_or_else(failed);
+            if older(folder, until, now).is_some() {
+                self.erase_of(folder, &why, |writer| writer.older(until, now)).unwrap_or_else(failed);
+            }
         }
         let mut stretches: Vec<(u64, u64, &PathBuf)> = Vec::new();
         for (_, folder) in &all {
@@ -145,11 +147,16 @@ fn erase(
 }
 
 impl Chain {
-    fn take(&mut self, agent: &str, lines: &[String], now: u64) -> io::Result<u64> {
+    fn take(&mut self, agent: &str, batch: &AuditBatch, now: u64) -> io::Result<u64> {
         let (mut tip, mut text, mut first, mut known) = (self.writer.tip(), String::new(), 0, 0);
-        for raw in lines {
+        // What the next line says it hangs on, by the line before it; of the one after a line that is none nobody knows.
+        let mut before = Hash::parse(batch.prev.as_bytes());
+        for raw in &batch.lines {
             let own = |record: &AuditRecord| record.agent == agent;
-            let read = Line::read(raw.as_bytes()).filter(|_| !raw.contains('\n'));
+            let read = Line::read(raw.as_bytes())
+                .filter(|line| line.prev.is_none() && raw.len() < LONGEST_LINE && !raw.contains('\n'));
+            let hangs_on = std::mem::replace(&mut before, read.map(|line| line.hash));
+            let read = read.filter(|line| hangs_on.is_none_or(|hash| line.is_behind(&hash)));
             let record = serde_json::from_str::<AuditRecord>(raw).ok();
             let (Some(line), Some(record)) = (read, record) else {
                 // It would come again for ever.
@@ -177,12 +184,18 @@ impl Chain {
                 break;
             }
             if !line.follows(&tip) {
-                if tip.seq == 0 && self.writer.tip().seq == 0 && text.is_empty() {
-                    let before = Tip { seq: line.seq - 1, hash: line.prev };
+                if let Some(hash) = hangs_on.filter(|_| tip.seq == 0 && line.seq > 1 && text.is_empty()) {
+                    let before = Tip { seq: line.seq - 1, hash };
                     self.writer.hang_on(before, "the sidecar had no older ones any more");
                 } else if line.seq > tip.seq + 1 {
-                    let what = format!("records {} to {} never came", tip.seq + 1, line.seq - 1);
-                    self.find(now, line.seq, &what);
+                    // Its verification sees that, and whether the sidecar erased them because they were old.
+                    let folder = self.folder.display();
+                    log::warn!(
+                        "audit records never came",
+                        folder = folder,
+                        after = tip.seq,
+                        until = line.seq
+                    );
                 } else if line.seq <= tip.seq {
                     self.find(
                         now,
@@ -229,6 +242,9 @@ impl Chain {
         if path.metadata().is_ok_and(|meta| meta.len() > MOST_FINDINGS) {
             return;
         }
+        if let Err(error) = regular(&path) {
+            return log::error!("a finding cannot be kept", error = error);
+        }
         let at = Duration::from_nanos(now).as_secs();
         let what = format!("{what} (it came at {})", crate::cli::human::date(at));
         let finding = Finding { file: FINDINGS.into(), line: 0, seq, what };
@@ -259,7 +275,9 @@ fn folder_of(agent: &str) -> Option<String> {
 pub fn all(folder: &Path) -> Vec<(String, PathBuf)> {
     let within = |folder: &Path| {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut all: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        // A link leads to what is no log of that agent.
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let mut all: Vec<PathBuf> = folders.map(|entry| entry.path()).collect();
         all.sort();
         all
     };

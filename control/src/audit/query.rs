@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use pilotfish_audit::reader::back;
-use pilotfish_audit::{Finding, Report, verify as look};
+use pilotfish_audit::folder::{HEAD, stretches};
+use pilotfish_audit::reader::{Look, back};
+use pilotfish_audit::{Finding, Head, Report, verify as look};
 use pilotfish_config::wire::AuditRecord;
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +81,7 @@ pub fn find(folder: &Path, query: &Query, now: u64, retention: &Retention) -> io
         back(&chain, |line| {
             let at = pilotfish_audit::chain::time(line.as_bytes());
             if at.is_some_and(|at| at < since) {
-                return false;
+                return Look::Past;
             }
             if !query.cannot(line)
                 && let Ok(record) = serde_json::from_str::<AuditRecord>(line)
@@ -88,7 +89,7 @@ pub fn find(folder: &Path, query: &Query, now: u64, retention: &Retention) -> io
             {
                 found.push(Row { log: name.clone(), record });
             }
-            found.len() - before < query.limit
+            if found.len() - before < query.limit { Look::On } else { Look::Enough }
         })?;
     }
     found.sort_by_key(|row| std::cmp::Reverse((row.record.time_ns, row.record.seq)));
@@ -100,14 +101,28 @@ pub fn find(folder: &Path, query: &Query, now: u64, retention: &Retention) -> io
 pub fn verify(folder: &Path, agent: Option<&str>) -> io::Result<Vec<Report>> {
     let mut reports = Vec::new();
     for (name, chain) in all(folder).into_iter().filter(|(name, _)| is_of(name, agent)) {
+        let came = fs::read_to_string(chain.join(FINDINGS)).unwrap_or_default();
+        if came.is_empty()
+            && Head::read(&chain).is_ok_and(|head| head.is_none())
+            && stretches(&chain)?.is_empty()
+        {
+            // It was about to begin.
+            continue;
+        }
         let mut report = look(&chain)?;
-        if !report.findings.is_empty() {
+        if !report.is_whole() {
             // Something may have come just now.
             report = look(&chain)?;
         }
-        let came = fs::read_to_string(chain.join(FINDINGS)).unwrap_or_default();
         report.findings.extend(came.lines().filter_map(|line| serde_json::from_str::<Finding>(line).ok()));
-        // As its sender's certificate said, whatever its records say.
+        // Whose it is its sender's certificate said; nothing of another agent was ever stored here, and no other log.
+        let folder = chain.file_name().unwrap_or_default().to_string_lossy();
+        let of_other = !report.agent.is_empty() && report.agent != name;
+        if of_other || (!report.chain.is_empty() && report.chain != folder) {
+            let what =
+                format!("this is the log {} of {}: somebody moved it here", report.chain, report.agent);
+            report.findings.push(Finding { file: HEAD.into(), what, ..Finding::default() });
+        }
         reports.push(Report { agent: name, ..report });
     }
     Ok(reports)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pilotfish_audit::Tip;
+use pilotfish_audit::{Line, Tip};
 use pilotfish_config::wire::AuditBatch;
 
 use super::*;
@@ -26,8 +26,12 @@ fn lines(count: u64, caller: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
+/// Some of the lines, as they come from a sidecar that has the ones before too.
 fn batch(lines: &[String]) -> AuditBatch {
-    AuditBatch { chain: CHAIN.into(), lines: lines.to_vec() }
+    let seq = pilotfish_audit::chain::seq(lines[0].as_bytes()).unwrap();
+    let before = self::lines(seq - 1, "b").pop().and_then(|line| Some(Line::read(line.as_bytes())?.hash));
+    let prev = before.unwrap_or(Tip::origin(CHAIN).hash).as_str().to_owned();
+    AuditBatch { chain: CHAIN.into(), prev, lines: lines.to_vec() }
 }
 
 fn open(folder: &Path, kept: Option<Duration>) -> (Chains, Retention) {
@@ -78,7 +82,7 @@ fn what_comes_twice_is_there_once_and_what_is_missing_is_asked_for() {
 fn what_does_not_hang_together_is_kept_and_said() {
     type Change = fn(&mut Vec<String>);
     let cases: [(&str, Change, u64, &str); 4] = [
-        ("a gap", |all| drop(all.drain(4..6)), 10, "records 5 to 6 never came"),
+        ("a gap", |all| drop(all.drain(4..6)), 10, "records 5 to 6 are missing before it"),
         ("an edit", |all| all[5] = all[5].replace("\"b\"", "\"c\""), 10, "not as it was written"),
         (
             "another log",
@@ -97,9 +101,14 @@ fn what_does_not_hang_together_is_kept_and_said() {
         let mut all = lines(10, "b");
         harm(&mut all);
         chains.append(AGENT, &batch(&all[..4]), 1).unwrap();
+        let mut rest = batch(&all[4..]);
+        if name == "another log" {
+            let before = lines(4, "x").pop().unwrap();
+            rest.prev = Line::read(before.as_bytes()).unwrap().hash.as_str().to_owned();
+        }
         let mut taken = 0;
         for _ in 0..3 {
-            taken = chains.append(AGENT, &batch(&all[4..]), 1).unwrap();
+            taken = chains.append(AGENT, &rest, 1).unwrap();
         }
         assert_eq!(taken, last, "{name}");
         let found = findings(dir.path());
@@ -122,7 +131,7 @@ fn nobody_speaks_for_another_agent_and_no_name_leaves_the_folder() {
     for agent in ["../x", "a", "/x", "a/../../x", "a.b/c"] {
         assert!(chains.append(agent, &batch(&all), 1).is_err(), "{agent}");
     }
-    let chain = AuditBatch { chain: "../../../../../../../../../tmp/x".into(), lines: all };
+    let chain = AuditBatch { chain: "../../../../../../../../../tmp/x".into(), ..batch(&all) };
     assert!(chains.append(AGENT, &chain, 1).is_err());
 }
 
@@ -161,4 +170,47 @@ fn the_oldest_go_when_there_is_no_room() {
     chains.erase(1, &keeps);
     assert_eq!(seqs(dir.path(), &query(), 999 * SECOND, &keeps), [0; 0], "more than there is room for");
     assert_eq!(findings(dir.path()), [""; 0]);
+}
+
+#[test]
+fn logs_that_were_moved_to_another_agent_are_found_and_links_are_no_logs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut chains, keeps) = open(dir.path(), None);
+    chains.append(AGENT, &batch(&lines(3, "b")), 1).unwrap();
+    drop(chains);
+    let (here, there) = (dir.path().join("default.a").join(CHAIN), dir.path().join("default.b"));
+    std::os::unix::fs::symlink(dir.path().join("default.a"), &there).unwrap();
+    assert_eq!(seqs(dir.path(), &query(), 9 * SECOND, &keeps), [3, 2, 1]);
+    assert_eq!(findings(dir.path()), [""; 0]);
+    std::fs::remove_file(&there).unwrap();
+    std::fs::create_dir(&there).unwrap();
+    std::fs::rename(&here, there.join(CHAIN)).unwrap();
+    assert!(findings(dir.path())[0].contains("of default/a: somebody moved it here"));
+    std::fs::rename(there.join(CHAIN), here.with_file_name("f".repeat(32))).unwrap();
+    assert!(findings(dir.path())[0].contains("somebody moved it here"));
+}
+
+#[test]
+fn what_a_sidecar_erased_before_it_came_is_not_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut chains, _) = open(dir.path(), None);
+    let all = lines(10, "b");
+    chains.append(AGENT, &batch(&all[..4]), 1).unwrap();
+    // The control plane is away; records 5 to 8 are old enough to go, and a record says so.
+    let hash = |line: &str| Line::read(line.as_bytes()).unwrap().hash;
+    let mut tip = Tip { seq: 10, hash: hash(&all[9]) };
+    let mut erased = format!(
+        "{{\"seq\":11,\"time_ns\":{},\"what\":\"erased\",\"agent\":\"{AGENT}\",\"resource\":\"1-8\",\"policy\":\"{}\"",
+        11 * SECOND,
+        hash(&all[7]).as_str()
+    );
+    tip.seal(&mut erased, 0);
+    let mut left = all[8..].to_vec();
+    for said in [false, true] {
+        if said {
+            left.push(erased.trim_end().to_owned());
+        }
+        while chains.append(AGENT, &batch(&left), 1).unwrap() < 10 {}
+        assert_eq!(findings(dir.path()).is_empty(), said, "{:?}", findings(dir.path()));
+    }
 }

@@ -1,5 +1,6 @@
 //! `pilotfish audit`: what was decided, and whether the log of it is whole.
 
+mod planes;
 mod verify;
 
 use std::collections::HashSet;
@@ -8,25 +9,27 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use pilotfish_config::wire::{AuditRecord, AuditWhat};
 
-use super::client::{Client, Connection, query};
+use super::client::{Connection, query};
 use super::failed::Failed;
 use super::human;
 use super::output::Output;
 use super::table::{Cell, Table};
 use super::terminal::{self, Terminal, Tone};
 use crate::audit::Row;
+use planes::{Answered, Planes};
 use verify::Verify;
 
 /// Between two looks with `--follow`.
 const EVERY: Duration = Duration::from_secs(1);
 /// Records that one look of `--follow` shows at most.
-const MOST: &str = "1000";
+const MOST: u32 = 1000;
 
 /// Show what was decided: who called whom, for what, and by which policy.
 ///
 /// Each sidecar keeps a log of its decisions, chained by hashes, and sends it here. By default it records what is refused,
 /// what AUDIT policies match and what dry runs would decide otherwise; `audit_all_actions` of an AgentSecurityPolicy, or
-/// `pilotfish-proxy --audit all`, records everything. -o wide has each refusal's sentence too. No payload, no query and no header is in it.
+/// `pilotfish-proxy --audit all`, records everything. -o wide has each refusal's sentence too. No payload, no query and no header is
+/// in it. When several control planes share a store all of them are asked; one that does not answer is named.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -116,11 +119,10 @@ impl Audit {
 
 impl List {
     async fn run(self) -> Result<(), Failed> {
-        let client = Client::open(&self.connection).await?;
-        let limit = self.limit.to_string();
-        let found = self.ask(&client, self.since.as_deref(), &limit).await?;
+        let mut planes = Planes::open(&self.connection).await?;
+        let found = self.ask(&mut planes, self.since.as_deref(), self.limit).await?;
         if self.follow {
-            return self.follow(&client, found).await;
+            return self.follow(&mut planes, found).await;
         }
         if found.is_empty() && !self.output.is_data() {
             eprintln!("no record is known for which this holds");
@@ -128,7 +130,9 @@ impl List {
         self.output.print(&found, |wide| table(&found, wide, &Terminal::stdout(), human::now()))
     }
 
-    async fn ask(&self, client: &Client, since: Option<&str>, limit: &str) -> Result<Vec<Row>, Failed> {
+    /// The newest records of all control planes; what several have is there once.
+    async fn ask(&self, planes: &mut Planes, since: Option<&str>, limit: u32) -> Result<Vec<Row>, Failed> {
+        let text = limit.to_string();
         let pairs = [
             ("agent", self.agent.as_deref()),
             ("caller", self.caller.as_deref()),
@@ -137,13 +141,20 @@ impl List {
             ("until", self.until.as_deref()),
             ("trace", self.trace.as_deref()),
             ("policy", self.policy.as_deref()),
-            ("limit", Some(limit)),
+            ("limit", Some(text.as_str())),
         ];
-        Ok(client.get(&query("/v1/audit", &pairs)).await?)
+        let answered: Vec<Answered<Vec<Row>>> = planes.ask(&query("/v1/audit", &pairs)).await?;
+        planes.say_missing();
+        let mut found: Vec<Row> = answered.into_iter().flat_map(|one| one.answer).collect();
+        let mut known = HashSet::new();
+        found.retain(|row| known.insert((row.log.clone(), row.record.seq)));
+        found.sort_by_key(|row| std::cmp::Reverse((row.record.time_ns, row.record.seq)));
+        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(found)
     }
 
     /// Shows what is there, the newest last, then what comes, until nobody wants more.
-    async fn follow(&self, client: &Client, mut found: Vec<Row>) -> Result<(), Failed> {
+    async fn follow(&self, planes: &mut Planes, mut found: Vec<Row>) -> Result<(), Failed> {
         let (mut shown, mut headed) = (HashSet::new(), false);
         loop {
             found.retain(|row| !shown.contains(&(row.log.clone(), row.record.seq)));
@@ -166,7 +177,7 @@ impl List {
                 _ = tokio::signal::ctrl_c() => return Ok(()),
                 () = tokio::time::sleep(EVERY) => {}
             }
-            found = self.ask(client, Some("1m"), MOST).await?;
+            found = self.ask(planes, Some("1m"), MOST).await?;
         }
     }
 }

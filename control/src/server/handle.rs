@@ -163,6 +163,7 @@ async fn dispatch(control: &Arc<Control>, asks: Asks, asked: &Asked) -> Result<A
         Asks::Tail => placement::tail(control, asked).await,
         Asks::Audit => audit::list(control, asked).await,
         Asks::AuditVerify => audit::verify(control, asked).await,
+        Asks::AuditHolders => audit::holders(control, asked).await,
         Asks::AuthzExplain => authz::explain(control, asked),
         Asks::AuthzMatrix => authz::matrix(control, asked),
         Asks::PolicyReport => authz::report(control, asked),

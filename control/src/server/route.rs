@@ -66,6 +66,8 @@ pub(super) enum Asks {
     Audit,
     /// Whether the audit log is whole.
     AuditVerify,
+    /// Which control planes keep audit logs.
+    AuditHolders,
     /// Whether a call would be allowed, and by which rule.
     AuthzExplain,
     /// Who may call whom.
@@ -161,6 +163,7 @@ const ROUTES: &[Route] = &[
     get("/v1/replicas/tail", Asks::Tail),
     get("/v1/audit", Asks::Audit),
     get("/v1/audit/verify", Asks::AuditVerify),
+    get("/v1/audit/holders", Asks::AuditHolders),
     post("/v1/authz/explain", Asks::AuthzExplain, QUESTION),
     get("/v1/authz/explain", Asks::AuthzExplain),
     get("/v1/authz/matrix", Asks::AuthzMatrix),

@@ -204,3 +204,54 @@ fn random_text_never_lets_a_credential_through() {
         }
     }
 }
+
+#[test]
+fn what_is_harmless_by_a_look_at_its_bytes_is_harmless_word_by_word() {
+    let mut rng = fastrand::Rng::with_seed(5);
+    let parts = [
+        "a",
+        "bearer",
+        "Basic",
+        "NEGOTIATE",
+        "digest",
+        " ",
+        "/",
+        ":",
+        "=",
+        "%20",
+        "%",
+        "sk-",
+        "ghp_",
+        "eyJ",
+        ".",
+        "ü",
+        "Abc123def456",
+        "abcdefghijkl",
+        "-----BEGIN",
+        "RSA",
+        "PRIVATE KEY",
+        "REDACTED",
+        "default.svc:8080",
+        "\t",
+        "Xy9",
+    ];
+    let mut harmless = 0;
+    for _ in 0..200_000 {
+        let mut text = String::new();
+        for _ in 0..rng.usize(1..7) {
+            text.push_str(if rng.u8(..4) == 0 {
+                PREFIXES[rng.usize(..PREFIXES.len())]
+            } else {
+                parts[rng.usize(..parts.len())]
+            });
+        }
+        if !is_harmless(&text) {
+            continue;
+        }
+        harmless += 1;
+        let private = text.contains("-----BEGIN") && text.contains("PRIVATE KEY");
+        assert!(!private && words(&text) == text && encoded(&text) == text, "{text:?}");
+    }
+    assert!(harmless > 20_000, "{harmless}");
+    assert!(is_harmless("/v1/conversations/17/messages") && is_harmless("bench-server.default:8080"));
+}

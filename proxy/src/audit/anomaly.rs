@@ -41,7 +41,7 @@ impl Callers {
         if !refused {
             return None;
         }
-        if now.saturating_sub(known.since) >= MINUTE {
+        if now.abs_diff(known.since) >= MINUTE {
             (known.since, known.refused) = (now, 0);
         }
         known.refused += 1;
@@ -52,7 +52,7 @@ impl Callers {
         };
         // The first call is told of at once; many refusals after it are another thing, and so is each further minute.
         let many = known.refused >= MANY;
-        let quiet = known.told.is_some_and(|told| now.saturating_sub(told) < MINUTE);
+        let quiet = known.told.is_some_and(|told| now.abs_diff(told) < MINUTE);
         if quiet {
             return None;
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use pilotfish_audit::writer::Limits;
+use pilotfish_audit::writer::{Limits, erase_aside};
 use pilotfish_audit::{Opened, Tip, Writer};
 use pilotfish_config::wire::AuditWhat;
 
@@ -142,7 +142,7 @@ impl<'s> Keeper<'s> {
             (self.first, self.unsynced) = (tip.seq + 1, true);
             self.recovered();
         }
-        if self.unsynced && now.saturating_sub(self.synced_at) >= SYNC {
+        if self.unsynced && now.abs_diff(self.synced_at) >= SYNC {
             self.sync(now);
         }
     }
@@ -158,7 +158,7 @@ impl<'s> Keeper<'s> {
 
     fn failed(&mut self, error: &std::io::Error, now: u64) {
         self.state.broken.store(true, Relaxed);
-        if self.said.is_none_or(|said| now.saturating_sub(said) >= SAY_EVERY) {
+        if self.said.is_none_or(|said| now.abs_diff(said) >= SAY_EVERY) {
             self.said = Some(now);
             let place = self.place.as_ref().map_or("memory".into(), |place| place.display().to_string());
             log::error!("audit records cannot be kept", place = place, error = error);
@@ -179,7 +179,10 @@ impl<'s> Keeper<'s> {
         let Some(retention) = retention else { return };
         let until = now.saturating_sub(u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX));
         self.write(now);
-        let Some(old) = self.writer.as_ref().and_then(|writer| writer.older(until)) else { return };
+        if let Some(Err(error)) = self.place.as_deref().map(|place| erase_aside(place, until)) {
+            log::error!("audit records that were set aside cannot be erased", error = error);
+        }
+        let Some(old) = self.writer.as_ref().and_then(|writer| writer.older(until, now)) else { return };
         if !self.lines.is_empty() {
             return;
         }
@@ -219,7 +222,8 @@ fn begins(opened: &Opened) -> String {
     }
     let mut detail = String::from("the log goes on; ");
     if let Some(aside) = &opened.aside {
-        return format!("the log begins anew: the one before lost its head, and lies in {}", aside.display());
+        let why = if opened.older { "was written by an older Pilotfish" } else { "lost its head" };
+        return format!("the log begins anew: the one before {why}, and lies in {}", aside.display());
     }
     if let Some((from, to)) = opened.missing {
         detail += &format!("records {from} to {to} are missing at its end, ");

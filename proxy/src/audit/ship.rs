@@ -76,7 +76,7 @@ impl Shipping {
         if self.next > until {
             return None;
         }
-        let lines = match place {
+        let (prev, lines) = match place {
             None => state.remembered(self.next, MOST),
             Some(place) => {
                 let reader = self.reader.get_or_insert_with(|| Reader::new(place, self.next));
@@ -85,7 +85,8 @@ impl Shipping {
         };
         let last = pilotfish_audit::chain::seq(lines.last()?.as_bytes())?;
         self.next = last + 1;
-        Some(AuditBatch { chain: chain.clone(), lines })
+        let prev = prev.map(|prev| prev.as_str().to_owned()).unwrap_or_default();
+        Some(AuditBatch { chain: chain.clone(), prev, lines })
     }
 
     /// The control plane has what it says, and wants what is behind it.

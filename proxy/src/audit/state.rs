@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use pilotfish_audit::reader::Most;
+use pilotfish_audit::{Hash, Line, Tip};
 use tokio::sync::watch;
 
 /// Shared by all.
@@ -17,6 +19,8 @@ pub struct State {
     lost_since: AtomicU64,
     /// All that were ever lost.
     pub lost_total: AtomicU64,
+    /// Connections that were turned away and not told of.
+    pub turned: AtomicU64,
     /// Records cannot be kept now.
     pub broken: AtomicBool,
     /// Records that were made.
@@ -38,6 +42,8 @@ pub struct State {
 #[derive(Debug, Default)]
 struct Memory {
     first: u64,
+    /// The hash of the record before the first.
+    before: Option<Hash>,
     lines: VecDeque<Box<str>>,
     bytes: usize,
 }
@@ -49,6 +55,7 @@ impl State {
             lost: AtomicU64::new(0),
             lost_since: AtomicU64::new(0),
             lost_total: AtomicU64::new(0),
+            turned: AtomicU64::new(0),
             broken: AtomicBool::new(false),
             records: AtomicU64::new(0),
             anomalies: AtomicU64::new(0),
@@ -64,6 +71,7 @@ impl State {
     pub fn opened(&self, chain: &str, seq: u64, place: Option<&Path>) {
         let acked = place.map_or(0, |place| pilotfish_audit::writer::kept_number(place, super::SHIPPED));
         self.acked.store(acked.min(seq), Relaxed);
+        self.memory().before = Some(Tip::origin(chain).hash);
         let _ = self.chain.set((chain.to_owned(), place.map(Path::to_owned)));
         self.durable.send_replace(seq);
     }
@@ -114,8 +122,8 @@ impl State {
         Ok(())
     }
 
-    /// Lines from the record `next` on, of those that are remembered.
-    pub fn remembered(&self, next: u64, most: pilotfish_audit::reader::Most) -> Vec<String> {
+    /// Lines from the record `next` on, of those that are remembered, and the hash of the record before the first of them.
+    pub fn remembered(&self, next: u64, most: Most) -> (Option<Hash>, Vec<String>) {
         let memory = self.memory();
         let skip = usize::try_from(next.saturating_sub(memory.first)).unwrap_or(usize::MAX);
         let mut bytes = 0;
@@ -124,14 +132,12 @@ impl State {
             bytes += line.len();
             bytes <= most.bytes
         };
-        memory
-            .lines
-            .iter()
-            .skip(skip)
-            .take(most.lines)
-            .take_while(within)
-            .map(|line| line.to_string())
-            .collect()
+        let before = match skip.checked_sub(1) {
+            None => memory.before,
+            Some(at) => memory.lines.get(at).and_then(|line| hash_of(line)),
+        };
+        let lines = memory.lines.iter().skip(skip).take(most.lines).take_while(within);
+        (before, lines.map(|line| line.to_string()).collect())
     }
 
     /// The control plane has the records up to `seq`.
@@ -143,10 +149,15 @@ impl State {
         {
             memory.bytes -= line.len();
             memory.first += 1;
+            memory.before = hash_of(&line);
         }
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn hash_of(line: &str) -> Option<Hash> {
+    Line::read(line.as_bytes()).map(|line| line.hash)
 }

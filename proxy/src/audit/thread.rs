@@ -15,7 +15,7 @@ use super::anomaly::Callers;
 use super::entry::{Entry, Field, Outcome};
 use super::keep::Keeper;
 use super::line::{action, word};
-use super::{Item, SHIPPED, now};
+use super::{Item, SHIPPED, now, turned};
 use crate::server::Shared;
 use crate::telemetry::call::Value;
 use crate::telemetry::export::LogLine;
@@ -27,6 +27,8 @@ const GATHER: Duration = Duration::from_millis(20);
 const SOON: Duration = Duration::from_millis(200);
 /// ... and while nothing does.
 const REST: Duration = Duration::from_secs(60);
+/// How long connections that were turned away are counted before a record tells of them.
+const MORE: Duration = Duration::from_secs(1);
 /// How often it is looked for old records at least.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -47,12 +49,13 @@ impl Thread {
         let chain = format!("{:032x}", fastrand::u128(1..));
         let mut keeper = Keeper::new(state, self.place.clone(), agent, chain);
         let (mut callers, mut looked, mut shipped) = (Callers::default(), None::<Instant>, 0);
+        let mut turned_since = None;
         keeper.open(now());
         keeper.write(now());
         loop {
             let retention = shared.snapshots.newest().plan.governance().retention;
             let look = retention.map_or(LOOK, |retention| (retention / 20).clamp(SOON, LOOK));
-            let rest = if keeper.is_waiting() { SOON } else { REST.min(look) };
+            let rest = if keeper.is_waiting() || turned_since.is_some() { SOON } else { REST.min(look) };
             let mut flushed = match self.queue.recv_timeout(rest) {
                 Ok(item) => {
                     keeper.open(now());
@@ -77,6 +80,13 @@ impl Thread {
             {
                 flushed = self.take(item, &mut keeper, &mut callers);
             }
+            if state.turned.load(Relaxed) > 0 {
+                let since = *turned_since.get_or_insert_with(Instant::now);
+                if flushed.is_some() || since.elapsed() >= MORE {
+                    turned_since = None;
+                    self.tell_of_more(&mut keeper);
+                }
+            }
             keeper.write(now());
             if looked.is_none_or(|looked| looked.elapsed() >= look) {
                 keeper.erase(now(), retention);
@@ -96,19 +106,24 @@ impl Thread {
         }
     }
 
+    /// Tells how many connections were turned away of which no record told.
+    fn tell_of_more(&self, keeper: &mut Keeper<'_>) {
+        let more = self.shared.audit.state.turned.swap(0, Relaxed);
+        if more > 0 {
+            let detail = format!("{more} more were turned away, too many to tell of each");
+            self.note(keeper, now(), AuditWhat::Decision, &turned::fields(String::new(), "tls", detail));
+        }
+    }
+
     /// Takes one item; the end of the process is given back.
     fn take(&self, item: Item, keeper: &mut Keeper<'_>, callers: &mut Callers) -> Option<SyncSender<()>> {
         let entry = match item {
             Item::Entry(entry) => entry,
             Item::Note(at, what, fields) => {
-                let line = keeper.add(at, what, |line| {
-                    for (name, text) in &fields {
-                        line.text(name, text);
-                    }
-                });
-                self.tell(at, what, line, None);
+                self.note(keeper, at, what, &fields);
                 return None;
             }
+            Item::Turned => return None,
             Item::End(done) => return Some(done),
         };
         if entry.recorded {
@@ -122,6 +137,15 @@ impl Thread {
         // A pool that is full has enough of them.
         let _ = self.back.get(at).map(|back| back.try_send(entry));
         None
+    }
+
+    fn note(&self, keeper: &mut Keeper<'_>, at: u64, what: AuditWhat, fields: &[(&'static str, String)]) {
+        let line = keeper.add(at, what, |line| {
+            for (name, text) in fields {
+                line.text(name, text);
+            }
+        });
+        self.tell(at, what, line, None);
     }
 
     fn watch(&self, entry: &Entry, keeper: &mut Keeper<'_>, callers: &mut Callers) {

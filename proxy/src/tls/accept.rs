@@ -16,6 +16,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 
 use super::MeshPeer;
+use crate::audit::turned::turned_away;
 use crate::http::io::handshake::{self, Broken};
 use crate::http::{Accepted, Io};
 use crate::listen::answer_and_close;
@@ -101,6 +102,15 @@ enum Failed {
 }
 
 impl Failed {
+    /// Whether it is about who calls, and not about a connection that broke or took too long.
+    fn is_of_who(&self) -> bool {
+        match self {
+            Failed::Plaintext | Failed::Peer(_) => true,
+            Failed::Handshake(Broken::Tls(_)) => !matches!(self.word(), "tls" | "refused-by-peer"),
+            _ => false,
+        }
+    }
+
     /// The word in metrics and logs.
     fn word(&self) -> &'static str {
         match self {
@@ -138,6 +148,9 @@ pub async fn arrive(worker: &Worker, io: Io) -> Option<Accepted> {
         Err(Failed::Nothing) => None,
         Err(failed) => {
             worker.metrics.handshake(Handshake::accept_failed(failed.word()));
+            if let (true, Some(address)) = (failed.is_of_who(), address) {
+                turned_away(worker, address.ip(), failed.word());
+            }
             if let (Some(unsaid), Some(address)) = (worker.half_open.may_say(), address) {
                 let reason = failed.word();
                 log::warn!("inbound connection refused", peer = address, reason = reason, others = unsaid);

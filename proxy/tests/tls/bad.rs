@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pilotfish_config::wire::AuditRecord;
 use pilotfish_testkit::ca::{Ca, Issued, Leaf};
 use pilotfish_testkit::{H1, Origin};
 use rcgen::ExtendedKeyUsagePurpose;
@@ -130,7 +131,9 @@ async fn an_upstream_that_speaks_no_tls_is_not_called() {
 #[tokio::test]
 async fn plaintext_on_a_strict_port_gets_one_fixed_answer() {
     let (mesh, origin) = (Mesh::new(), Origin::plain().await);
-    let callee = mesh.sidecar("callee").app(origin.addr()).start();
+    let folder = tempfile::tempdir().unwrap();
+    let audit = ["--audit-dir", folder.path().to_str().unwrap()];
+    let callee = mesh.sidecar("callee").app(origin.addr()).args(&audit).start();
     for bytes in [
         &b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..],
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -150,6 +153,32 @@ async fn plaintext_on_a_strict_port_gets_one_fixed_answer() {
     let sample = "pilotfish_tls_handshakes_total{direction=\"inbound\",result=\"mtls-required\"}";
     counted(&callee, sample, 5).await;
     assert!(origin.connections().is_empty());
+    // One record for those of an address and a second; how many others there were is told too.
+    let mut told = (String::new(), 0);
+    for _ in 0..600 {
+        let records = records(folder.path());
+        let first = records.iter().filter(|record| record.reason == "mtls-required");
+        let callers: Vec<&str> = first.map(|record| record.caller.as_str()).collect();
+        assert!(callers.iter().all(|caller| *caller == "127.0.0.1"), "{records:?}");
+        let more = records.iter().filter_map(|record| {
+            record.detail.strip_suffix(" more were turned away, too many to tell of each")
+        });
+        let more: usize = more.map(|count| count.parse::<usize>().unwrap()).sum();
+        told = (format!("{records:?}"), callers.len() + more);
+        if told.1 >= 5 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(told.1, 5, "{}", told.0);
+}
+
+/// The refusals in an audit log.
+fn records(folder: &std::path::Path) -> Vec<AuditRecord> {
+    let files = pilotfish_audit::folder::stretches(folder).unwrap();
+    let text: String = files.iter().map(|file| std::fs::read_to_string(&file.path).unwrap()).collect();
+    let all = text.lines().map(|line| serde_json::from_str::<AuditRecord>(line).unwrap());
+    all.filter(|record| record.outcome == "denied").collect()
 }
 
 #[tokio::test]

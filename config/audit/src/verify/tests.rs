@@ -30,7 +30,7 @@ fn log(folder: &Path, rng: &mut fastrand::Rng) -> u64 {
         writer.append(lines.as_bytes(), at, tip, at, &limits).unwrap();
     }
     if rng.bool()
-        && let Some(old) = writer.older(records / 2)
+        && let Some(old) = writer.older(records / 2, records)
     {
         let (mut tip, mut lines) = (writer.tip(), String::new());
         let more = format!(
@@ -116,7 +116,12 @@ fn harm(folder: &Path, rng: &mut fastrand::Rng) -> Option<String> {
         _ => {
             let mut bytes = fs::read(log).unwrap();
             let at = rng.usize(..=bytes.len());
-            bytes.insert(at, rng.u8(..));
+            // A brace behind the last line is how the next one begins: nobody could tell it from that.
+            let more = rng.u8(..);
+            if at == bytes.len() && more == b'{' {
+                return None;
+            }
+            bytes.insert(at, more);
             fs::write(log, bytes).unwrap();
             Some(format!("a byte more at {at} of {}", log.display()))
         }
@@ -148,10 +153,17 @@ fn a_finding_says_where() {
     }
     writer.append(text.as_bytes(), 1, tip, 5, &Limits::default()).unwrap();
     let path = dir.path().join("000000000001.jsonl");
-    fs::write(&path, text.replacen("\"caller\":\"b\"", "\"caller\":\"c\"", 1)).unwrap();
-    let found = verify(dir.path()).unwrap().findings;
+    let text = fs::read_to_string(&path).unwrap();
     let changed = "the line was changed: its hash is another";
-    assert_eq!(found, [Finding { file: "000000000001.jsonl".into(), line: 1, seq: 1, what: changed.into() }]);
+    let at = |line| Finding { file: "000000000001.jsonl".into(), line, seq: line, what: changed.into() };
+    // What it says, and its hash alone: of which the line behind it knows better.
+    let second = text.lines().nth(1).unwrap();
+    let (body, _) = second.rsplit_once(",\"hash\"").unwrap();
+    let other = format!("{body},\"hash\":\"{}\"}}", crate::Hash::of(b"").as_str());
+    for (from, to, line) in [("\"caller\":\"b\"", "\"caller\":\"c\"", 1), (second, other.as_str(), 2)] {
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        assert_eq!(verify(dir.path()).unwrap().findings, [at(line)]);
+    }
     let mut all = text.lines().collect::<Vec<_>>();
     all.remove(2);
     fs::write(&path, all.join("\n") + "\n").unwrap();
@@ -204,4 +216,69 @@ fn a_writer_goes_on_behind_the_end_and_says_what_it_found() {
     let aside = go_on(1).aside.unwrap();
     assert_eq!(stretches(&aside).unwrap().len(), 1);
     assert_eq!(verify(dir.path()).unwrap().findings, []);
+}
+
+#[test]
+fn what_a_killed_process_leaves_is_no_finding() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = Writer::open(dir.path(), CHAIN).unwrap();
+    let (mut tip, mut text) = (writer.tip(), String::new());
+    record(&mut tip, &mut text, "decision", "", 1);
+    writer.append(text.as_bytes(), 1, tip, 1, &Limits::default()).unwrap();
+    drop(writer);
+    let (path, next) = (dir.path().join("000000000001.jsonl"), dir.path().join("000000000002.jsonl"));
+    let good = fs::read(&path).unwrap();
+    let after = |path: &Path, bytes: &[u8]| {
+        fs::write(path, bytes).unwrap();
+        let found = verify(dir.path()).unwrap().findings.len();
+        let (_, opened) = Writer::open(dir.path(), CHAIN).unwrap();
+        (found, opened.torn)
+    };
+    assert_eq!(after(&path, &[&good[..], b"{\"seq\":2,\"ti"].concat()), (0, 12));
+    assert_eq!(fs::read(&path).unwrap(), good);
+    // Another file had begun.
+    assert_eq!(after(&next, format!("{{\"prev\":\"{}\",\"se", tip.hash.as_str()).as_bytes()), (0, 57));
+    assert_eq!(after(&next, b""), (0, 0));
+    let (mut writer, _) = Writer::open(dir.path(), CHAIN).unwrap();
+    let mut text = String::new();
+    record(&mut tip, &mut text, "decision", "", 2);
+    writer.append(text.as_bytes(), 2, tip, 2, &Limits::default()).unwrap();
+    assert_eq!((verify(dir.path()).unwrap().findings, verify(dir.path()).unwrap().last), (vec![], 2));
+    // Nobody leaves this.
+    drop(writer);
+    for bytes in [&b"{\"seq\":9,\"ti"[..], b"x", b"\n"] {
+        let all = [&fs::read(&next).unwrap()[..], bytes].concat();
+        assert_eq!(after(&next, &all).0, 1, "{bytes:?}");
+        fs::write(&next, &all[..all.len() - bytes.len()]).unwrap();
+    }
+}
+
+#[test]
+fn a_log_of_the_older_format_is_set_aside_and_not_accused() {
+    use crate::chain::older::hash;
+    let dir = tempfile::tempdir().unwrap();
+    let covered = format!("{{\"seq\":1,\"time_ns\":7,\"what\":\"start\",\"prev\":\"{}\"", hash(b"origin"));
+    let own = hash(covered.as_bytes());
+    let line = format!("{covered},\"hash\":\"{own}\"}}\n");
+    let sum = hash(format!("{CHAIN} 1 {own} ").as_bytes());
+    let head = format!("{{\"chain\":\"{CHAIN}\",\"seq\":1,\"hash\":\"{own}\",\"sum\":\"{sum}\"}}");
+    let path = dir.path().join("000000000001.jsonl");
+    fs::write(&path, &line).unwrap();
+    for head in [Some(&head), None] {
+        match head {
+            Some(head) => fs::write(dir.path().join(HEAD), head).unwrap(),
+            None => fs::remove_file(dir.path().join(HEAD)).unwrap(),
+        }
+        let report = verify(dir.path()).unwrap();
+        assert!(report.findings.is_empty() && !report.is_whole(), "{report:?}");
+        assert!(report.unverifiable.contains("older Pilotfish"), "{report:?}");
+    }
+    // Whoever changed it is not excused.
+    fs::write(&path, line.replace("start", "Start")).unwrap();
+    assert_ne!(verify(dir.path()).unwrap().findings, []);
+    fs::write(dir.path().join(HEAD), head.replace(":1,", ":2,")).unwrap();
+    assert_ne!(verify(dir.path()).unwrap().findings, []);
+    fs::write(dir.path().join(HEAD), head).unwrap();
+    let (_, opened) = Writer::open(dir.path(), CHAIN).unwrap();
+    assert!(opened.older && opened.aside.is_some(), "{opened:?}");
 }

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::Asked;
 use super::traces::moment;
-use crate::audit::{AuditStore, Query};
+use crate::audit::{AuditStore, Query, holders};
 use crate::server::Control;
 use crate::server::answer::{Answer, Denied, json};
 
@@ -48,6 +48,11 @@ pub(super) async fn verify(control: &Arc<Control>, asked: &Asked) -> Result<Answ
     let query = asked.query(&["agent"])?;
     let agent = query.get("agent").map(str::to_owned);
     json(&reading(control, move |store| store.verify(agent.as_deref())).await?)
+}
+
+pub(super) async fn holders(control: &Arc<Control>, asked: &Asked) -> Result<Answer, Denied> {
+    asked.query(&[])?;
+    json(&holders::all(control.store.as_ref()).await.map_err(Denied::from)?)
 }
 
 /// Reads the store off the threads that serve.

@@ -1,10 +1,9 @@
 //! What is kept, what a full disk does to it, and what goes when it is old; time is given.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use pilotfish_audit::verify;
+use pilotfish_audit::{Line, verify};
 use pilotfish_config::wire::AuditRecord;
 
 use super::*;
@@ -38,9 +37,10 @@ fn the_first_record_says_how_the_process_before_ended() {
     let mut first = keeper(&state, Some(dir.path()), SECOND);
     note(&mut first, SECOND, "x");
     first.end(2 * SECOND);
+    drop(first);
     let second = keeper(&state, Some(dir.path()), 3 * SECOND);
     drop(second);
-    keeper(&state, Some(dir.path()), 4 * SECOND);
+    drop(keeper(&state, Some(dir.path()), 4 * SECOND));
     let said: Vec<String> = records(dir.path())
         .into_iter()
         .filter(|record| record.what == AuditWhat::Start)
@@ -55,8 +55,9 @@ fn the_first_record_says_how_the_process_before_ended() {
 #[test]
 fn a_full_disk_is_said_and_its_records_are_kept_or_counted() {
     let (dir, state) = (tempfile::tempdir().unwrap(), State::new(false));
+    // What takes the file's place stands for a full disk.
     let full = dir.path().join("000000000001.jsonl");
-    symlink("/dev/full", &full).unwrap();
+    fs::create_dir(&full).unwrap();
     let mut keeper = keeper(&state, Some(dir.path()), SECOND);
     assert!(state.broken.load(Relaxed));
     let long = "x".repeat(1000);
@@ -67,7 +68,7 @@ fn a_full_disk_is_said_and_its_records_are_kept_or_counted() {
     let lost = state.lost_total.load(Relaxed);
     assert!(state.broken.load(Relaxed) && (500..1500).contains(&lost), "{lost}");
     // Room again.
-    fs::remove_file(full).unwrap();
+    fs::remove_dir(full).unwrap();
     keeper.write(4 * SECOND);
     assert!(!state.broken.load(Relaxed));
     note(&mut keeper, 5 * SECOND, "after");
@@ -118,7 +119,8 @@ fn without_a_folder_lines_wait_in_memory_for_the_control_plane() {
     assert_eq!(*state.durable.borrow(), 10);
     let most = pilotfish_audit::reader::Most { lines: 4, bytes: 1 << 20 };
     state.taken(5);
-    let lines = state.remembered(6, most);
+    let (before, lines) = state.remembered(6, most);
+    assert!(Line::read(lines[0].as_bytes()).unwrap().is_behind(&before.unwrap()));
     let seqs: Vec<u64> =
         lines.iter().filter_map(|line| pilotfish_audit::chain::seq(line.as_bytes())).collect();
     assert_eq!(seqs, [6, 7, 8, 9]);
