@@ -8,6 +8,7 @@ mod action;
 mod audit;
 mod frames;
 pub mod node;
+mod reading;
 mod telemetry;
 mod why;
 
@@ -21,6 +22,7 @@ use serde_json::value::RawValue;
 pub use action::{Action, Actions, Hold};
 pub use audit::{AuditBatch, AuditRecord, AuditTaken, AuditWhat};
 pub use frames::{Frames, WireError, frame};
+pub use reading::{Normalization, Reading};
 use frames::{Tagged, read};
 pub use telemetry::{
     EDGE_BOUNDS, Edge, MOST_TAPPED, MOST_TAPS, MOST_TRACES, Tap, Tapped, TappedCall, Taps, Traces,
@@ -177,6 +179,9 @@ pub struct Hello {
     /// It signs the chain of who asked whom with each call. Sidecars from before there was one do not say so.
     #[serde(default)]
     pub signs_chains: bool,
+    /// How it reads and decides, when its flags say something else than usual.
+    #[serde(default, skip_serializing_if = "Reading::is_usual")]
+    pub reading: Reading,
 }
 
 fn one() -> u32 {

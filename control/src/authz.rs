@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pilotfish_config::Model;
-use pilotfish_config::wire::Actions;
+use pilotfish_config::wire::{Actions, Normalization};
 use pilotfish_filters::authz::{Asking, Chain, Claims, Principal, Who};
 use pilotfish_filters::call::Caller;
 use pilotfish_filters::clock::Micros;
@@ -18,6 +18,7 @@ use pilotfish_filters::explain::authz::{Told, claims, explain as explain_call};
 use pilotfish_filters::held::Held;
 use pilotfish_filters::plan::Plan;
 use pilotfish_filters::tokens::TokenRule;
+use pilotfish_filters::verdict::Reason;
 
 use crate::api::types::{AuthzAnswer, AuthzAsks, AuthzPolicy, AuthzQuestion, AuthzRole};
 
@@ -93,12 +94,13 @@ fn principal(text: &str, trust_domain: &str) -> Result<Principal, String> {
     })
 }
 
-/// What the sidecar of `callee` would decide.
+/// What the sidecar of `callee` would decide, and the caller's does before: it normalises the path as far as `sends` says.
 ///
 /// # Errors
 /// The question cannot be understood; in words.
 pub fn explain(
     callee: &Callee<'_>,
+    sends: Normalization,
     question: &AuthzQuestion,
     actions: &Actions,
 ) -> Result<AuthzAnswer, String> {
@@ -117,7 +119,11 @@ pub fn explain(
     }
     let asked = asked.body(question.body.clone());
     let written = asked.clone();
-    let asked = asked.normalized(callee.options.normalization)?;
+    let asked = asked.normalized(sends).and_then(|asked| asked.normalized(callee.options.normalization));
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(why) => return Ok(malformed(callee, &from, why)),
+    };
     if asked != written {
         notes.push(format!("the path becomes {}", pilotfish_filters::call::Head::path(&asked)));
     }
@@ -126,6 +132,7 @@ pub fn explain(
     let token = token(callee, question, &mut notes);
     let who = Who {
         principal: from.as_ref(),
+        remote_ip: question.remote_ip,
         destination: question.port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
         claims: token.as_ref(),
         chain: chain.as_ref(),
@@ -163,6 +170,14 @@ pub fn explain(
         answer.notes.push(format!("RequestAuthentication {} wants a token of its own besides", other.name));
     }
     Ok(answer)
+}
+
+/// A request that no stage after the first sees.
+fn malformed(callee: &Callee<'_>, from: &Option<Principal>, why: &str) -> AuthzAnswer {
+    let mut answer = AuthzAnswer { to: callee.name(), ..AuthzAnswer::default() };
+    answer.from = from.as_ref().map(|own| own.id.to_string()).unwrap_or_default();
+    refuse(&mut answer, Reason::BadRequest.word(), Reason::BadRequest.status(), why, "the sidecar's parser");
+    answer
 }
 
 fn refuse(answer: &mut AuthzAnswer, reason: &str, status: u16, detail: &str, by: &str) {

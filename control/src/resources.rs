@@ -102,6 +102,7 @@ struct Newest {
 pub struct Resources {
     store: Arc<dyn Store>,
     clock: Clock,
+    trust_domain: Option<String>,
     newest: Mutex<Arc<Newest>>,
     published: watch::Sender<Arc<Committed>>,
     /// One loads at a time, one applies at a time.
@@ -125,23 +126,32 @@ impl Drop for Resources {
 }
 
 impl Resources {
-    /// Loads the newest version, and follows what other control planes write from then on.
+    /// Loads the newest version, and follows what other control planes write from then on. `trust_domain` is the mesh's own, for
+    /// warnings about policies that name callers of others.
     ///
     /// # Errors
     /// The store does not answer, or holds what this build cannot read.
-    pub async fn open(store: Arc<dyn Store>) -> Result<Arc<Resources>, StoreError> {
-        Self::open_at(store, Arc::new(SystemTime::now)).await
+    pub async fn open(
+        store: Arc<dyn Store>,
+        trust_domain: Option<&str>,
+    ) -> Result<Arc<Resources>, StoreError> {
+        Self::open_at(store, trust_domain, Arc::new(SystemTime::now)).await
     }
 
     /// [`Resources::open`] with a clock, for the times in the history.
     ///
     /// # Errors
     /// The same.
-    pub async fn open_at(store: Arc<dyn Store>, clock: Clock) -> Result<Arc<Resources>, StoreError> {
+    pub async fn open_at(
+        store: Arc<dyn Store>,
+        trust_domain: Option<&str>,
+        clock: Clock,
+    ) -> Result<Arc<Resources>, StoreError> {
         let newest = Newest { committed: Arc::default(), revision: None, record: Arc::default() };
         let resources = Arc::new(Resources {
             store,
             clock,
+            trust_domain: trust_domain.map(str::to_owned),
             published: watch::Sender::new(newest.committed.clone()),
             newest: Mutex::new(Arc::new(newest)),
             loading: tokio::sync::Mutex::default(),
@@ -175,8 +185,8 @@ impl Resources {
         if let Some(base) = submission.base.filter(|base| *base != before.version) {
             return Err(self.overtaken(base, before.version).await);
         }
-        let submission = submission.clone();
-        in_background(move || plan::submitted(&before, &submission)).await?
+        let (submission, domain) = (submission.clone(), self.trust_domain.clone());
+        in_background(move || plan::submitted(&before, &submission, domain.as_deref())).await?
     }
 
     /// Makes a new version with these documents in it; all or nothing. Nothing different: no new version.
@@ -192,9 +202,10 @@ impl Resources {
         if submission.dry_run {
             return Ok(self.plan(submission).await?.applied());
         }
-        let submission = submission.clone();
+        let (submission, domain) = (submission.clone(), self.trust_domain.clone());
         let (base, summary) = (submission.base, submission.summary.clone());
-        self.change(base, author, &summary, move |before| plan::submitted(before, &submission)).await
+        let planned = move |before: &Arc<Committed>| plan::submitted(before, &submission, domain.as_deref());
+        self.change(base, author, &summary, planned).await
     }
 
     /// Makes a new version without these documents.

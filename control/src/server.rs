@@ -221,7 +221,7 @@ async fn start(
         );
     }
     let unusable = |error| founding::unusable(&error);
-    let resources = Resources::open(store.clone()).await.map_err(unusable)?;
+    let resources = Resources::open(store.clone(), Some(trust_domain.as_str())).await.map_err(unusable)?;
     let trust = Trust::open(store.clone(), &authority).await.map_err(|error| Failure(error.to_string()))?;
     trusted::apply(&live, &trust_domain, &trust.newest());
     tokio::spawn(trusted::follow_documents(resources.clone(), Arc::downgrade(&trust)));

@@ -131,6 +131,157 @@ async fn what_is_explained_is_what_sidecars_decide() {
     pilotfish(&control, &["quarantine", "other"]);
     let held = pilotfish(&control, &["authz", "matrix"]);
     assert!(held.lines().any(|line| line.starts_with("default/other") && line.contains("held")), "{held}");
+    pilotfish(&control, &["restrict", "web", "--to", "reading"]);
+    let only = pilotfish(&control, &["authz", "matrix", "--from", "web", "--to", "*/web", "-o", "json"]);
+    let only: Value = serde_json::from_str(&only).unwrap();
+    assert_eq!((&only["callers"], &only["rows"]), (&serde_json::json!(["default/web"]), &serde_json::json!([["some"]])));
+}
+
+const TABLE: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: readers}
+spec:
+  selector: {matchLabels: {app: ledger}}
+  rules:
+  - from: [{source: {principals: ['*/sa/web']}}]
+    to:
+    - operation: {methods: [GET, HEAD], paths: ['/accounts/*']}
+    - operation: {methods: [PATCH], hosts: [ledger], paths: ['/files/{*}/name']}
+  - from: [{source: {serviceAccounts: [default/other], notNamespaces: [elsewhere]}}]
+    to: [{operation: {paths: ['/files/{**}'], notMethods: [DELETE]}}]
+  - to: [{operation: {methods: [POST], paths: [/mcp]}}]
+    when: [{key: pilotfish.mcp.tool, values: ['read_*']}]
+  - when: [{key: 'request.headers[x-team]', values: [billing], notValues: ['ops*']}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: secrets}
+spec:
+  selector: {matchLabels: {app: ledger}}
+  action: DENY
+  rules:
+  - to: [{operation: {paths: ['/accounts/secret*']}}]
+  - when: [{key: pilotfish.mcp.tool, values: [read_keys]}]
+";
+
+/// A call that is sent and explained.
+struct Case {
+    from: &'static str,
+    head: &'static str,
+    headers: &'static [&'static str],
+    body: &'static str,
+}
+
+const fn plain(from: &'static str, head: &'static str) -> Case {
+    Case { from, head, headers: &[], body: "" }
+}
+
+const fn with(from: &'static str, head: &'static str, headers: &'static [&'static str]) -> Case {
+    Case { from, head, headers, body: "" }
+}
+
+const fn rpc(from: &'static str, body: &'static str) -> Case {
+    Case { from, head: "POST /mcp", headers: &["content-type: application/json"], body }
+}
+
+const CASES: [Case; 41] = [
+    plain("web", "GET /accounts/7"),
+    plain("other", "GET /accounts/7"),
+    plain("web", "OPTIONS /accounts/7"),
+    plain("web", "PUT /accounts/7"),
+    plain("web", "GET /accounts/7?q=/accounts/secret"),
+    plain("web", "GET //accounts/7"),
+    plain("web", "GET /accounts//7"),
+    plain("web", "GET //accounts//secret"),
+    plain("web", "GET /x/../accounts/7"),
+    plain("web", "GET /x/%2e%2e/accounts/7"),
+    plain("web", "GET /accounts/x/%2E%2E/secret"),
+    plain("web", "GET /accounts/./7"),
+    plain("web", "GET /%61ccounts/7"),
+    plain("web", "GET /accounts/%73ecret"),
+    plain("web", "GET /accounts%2F7"),
+    plain("web", "GET /accounts/%2fsecret"),
+    plain("web", "GET /accounts/7;v=1"),
+    plain("web", "GET /accounts/x/..;/secret"),
+    plain("web", "GET /accounts\\7"),
+    plain("web", "GET /accounts\\secret"),
+    plain("web", "GET /ACCOUNTS/7"),
+    plain("web", "GET /accounts/Secret"),
+    plain("web", "GET /accounts/%00"),
+    plain("web", "GET /accounts"),
+    plain("web", "GET /"),
+    plain("web", "PATCH /files/a/name"),
+    plain("web", "PATCH /files/a/b/name"),
+    plain("other", "PATCH /files/a/b/name"),
+    plain("other", "GET //files/a"),
+    plain("other", "DELETE /files/a"),
+    plain("other", "GET /files/%2e%2e/accounts/7"),
+    with("other", "GET /", &["x-team: billing"]),
+    with("other", "GET /", &["x-team: BILLING"]),
+    with("other", "GET /", &["x-team: billing", "x-team: ops-1"]),
+    with("other", "GET /", &["x-team: billing,ops-1"]),
+    with("other", "GET /accounts/secret", &["x-team: billing"]),
+    rpc("web", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_file"}}"#),
+    rpc("web", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_keys"}}"#),
+    rpc("web", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"write_file"}}"#),
+    rpc("web", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_a","name":"read_keys"}}"#),
+    rpc("web", r#"[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_file"}}]"#),
+];
+
+/// Every call is sent, and explained: whether it is allowed, and the word and status of a refusal, have to be the same. The sidecars
+/// run with different `--path-normalization`, which nobody tells the one who asks.
+#[tokio::test]
+async fn every_call_is_explained_as_it_is_decided() {
+    let Some(binary) = binary() else { return };
+    let control = Serve::start(&[]);
+    let agent = Agent::start("ledger").await;
+    let ledger = sidecar(&binary, &control, "ledger").app(agent.addr());
+    let ledger = ledger.args(&["--path-normalization", "merge-slashes"]).launch();
+    let web = sidecar(&binary, &control, "web").launch();
+    let other = sidecar(&binary, &control, "other").args(&["--path-normalization", "none"]).launch();
+    let (_ledger, web, other) = (ledger.ready().await, web.ready().await, other.ready().await);
+    assert_eq!(call(&other, "GET /", &[], Some(200)).await, 200);
+    apply(&control, "policies.yaml", TABLE);
+    for caller in [&web, &other] {
+        assert_eq!(call(caller, "GET /", &[], Some(403)).await, 403);
+    }
+    let (mut wrong, mut allowed) = (Vec::new(), 0);
+    for Case { from, head, headers, body } in &CASES {
+        let caller = if *from == "web" { &web } else { &other };
+        let (method, path) = head.split_once(' ').unwrap();
+        let lines = headers.iter().map(|line| format!("{line}\r\n")).collect::<String>();
+        let request = format!(
+            "{head} HTTP/1.1\r\nhost: ledger\r\n{lines}content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = h1::H1::connect(caller.outbound).await.ask(request).await.unwrap();
+        let reason = answer.header("pilotfish-reason");
+        let decided = (answer.status() == 200, answer.status(), reason);
+
+        let full = format!("default/{from}");
+        let mut args = vec!["authz", "explain", "--from", &full, "--to", "default/ledger", "--host", "ledger"];
+        args.extend(["-X", method, "--path", path, "-o", "json"]);
+        headers.iter().for_each(|header| args.extend(["-H", header]));
+        if !body.is_empty() {
+            args.extend(["--body", body]);
+        }
+        let output = Command::new(env!("CARGO_BIN_EXE_pilotfish"))
+            .args(&args)
+            .arg("--data")
+            .arg(control.data())
+            .output()
+            .unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let status = said["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(200);
+        let explained = (said["allowed"] == true, status, said["reason"].as_str().map(str::to_owned));
+        allowed += usize::from(decided.0);
+        if decided != explained {
+            wrong.push(format!("{from} {head} {headers:?} {body}: decided {decided:?}, explained {explained:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(allowed >= 12 && CASES.len() - allowed >= 12, "{allowed} of {} are allowed", CASES.len());
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ const LONG: Duration = Duration::from_secs(120);
 /// Two control planes on one store.
 async fn two(store: Arc<dyn Store>) {
     let (one, other) =
-        (Resources::open(store.clone()).await.unwrap(), Resources::open(store.clone()).await.unwrap());
+        (Resources::open(store.clone(), None).await.unwrap(), Resources::open(store.clone(), None).await.unwrap());
     let before = Instant::now();
     one.apply(&routes(0..10_000, 200), "ada").await.unwrap();
     let (applied, mut seen) = (before.elapsed(), other.watch());
@@ -45,7 +45,7 @@ async fn two(store: Arc<dyn Store>) {
         }
         both => panic!("{both:?}"),
     }
-    let again = Resources::open(store).await.unwrap();
+    let again = Resources::open(store, None).await.unwrap();
     assert_eq!(again.newest().documents.len(), 10_000);
     one.rollback(1, "ada").await.unwrap();
     assert!(one.get(None, None, Some("r0"))[0].yaml.contains("200"));
@@ -71,7 +71,7 @@ async fn applies_survive_the_leader() {
     let Some(mut etcd) = crate::store::etcd::Etcd::start(3).await else { return };
     let store = etcd.store().await;
     let (one, other) =
-        (Resources::open(store.clone()).await.unwrap(), Resources::open(store.clone()).await.unwrap());
+        (Resources::open(store.clone(), None).await.unwrap(), Resources::open(store.clone(), None).await.unwrap());
     let writer = tokio::spawn({
         let one = one.clone();
         async move {

@@ -12,19 +12,7 @@
 
 use std::borrow::Cow;
 
-/// How far a path is normalised (Istio's `pathNormalization`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Normalization {
-    /// Not at all.
-    None,
-    /// `\` to `/`, `.` and `..` resolved, percent-encoded unreserved characters decoded (RFC 3986); Istio's default.
-    #[default]
-    Base,
-    /// And several slashes to one.
-    MergeSlashes,
-    /// And `%2F`, `%5C` in either case to `/`.
-    DecodeAndMergeSlashes,
-}
+pub use pilotfish_config::wire::Normalization;
 
 /// The path (without its query) as decisions and the upstream see it; borrowed when nothing changes.
 ///

@@ -20,7 +20,15 @@ const MOST: usize = 1000;
 
 /// An agent: where it is, and what of it decides which policies are for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Agents(BTreeMap<(String, String), StringMap>);
+pub struct Agents(BTreeMap<(String, String), Own>);
+
+/// What is known of one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Own {
+    labels: StringMap,
+    /// Its sidecar runs with `--default-deny`.
+    default_deny: bool,
+}
 
 impl Agents {
     /// Those that documents declare.
@@ -28,20 +36,21 @@ impl Agents {
         let mut agents = Agents::default();
         for cluster in &model.agent_clusters {
             for agent in &cluster.agents {
-                agents.add(cluster.meta.namespace(), &agent.name, &agent.labels);
+                agents.add(cluster.meta.namespace(), &agent.name, &agent.labels, false);
             }
         }
         for entry in &model.workload_entries {
             if let Some(agent) = &entry.workload.agent {
-                agents.add(entry.meta.namespace(), agent, &entry.workload.labels);
+                agents.add(entry.meta.namespace(), agent, &entry.workload.labels, false);
             }
         }
         agents
     }
 
     /// One more; what was said last of it holds.
-    pub fn add(&mut self, namespace: &str, agent: &str, labels: &StringMap) {
-        self.0.insert((namespace.to_owned(), agent.to_owned()), labels.clone());
+    pub fn add(&mut self, namespace: &str, agent: &str, labels: &StringMap, default_deny: bool) {
+        let own = Own { labels: labels.clone(), default_deny };
+        self.0.insert((namespace.to_owned(), agent.to_owned()), own);
     }
 
     /// Whether one is known.
@@ -49,9 +58,13 @@ impl Agents {
         self.0.contains_key(&(namespace.to_owned(), agent.to_owned()))
     }
 
+    fn own(&self, namespace: &str, agent: &str) -> Option<&Own> {
+        self.0.get(&(namespace.to_owned(), agent.to_owned()))
+    }
+
     /// The labels of one.
     pub fn labels(&self, namespace: &str, agent: &str) -> StringMap {
-        self.0.get(&(namespace.to_owned(), agent.to_owned())).cloned().unwrap_or_default()
+        self.own(namespace, agent).map(|own| own.labels.clone()).unwrap_or_default()
     }
 }
 
@@ -85,7 +98,7 @@ pub fn matrix(
     }
     let identities = callers.iter().map(|own| principal(&name(own), trust_domain));
     let identities: Vec<Principal> = identities.collect::<Result<_, _>>()?;
-    let held = held(actions);
+    let (held, restricted) = (held(actions, true), held(actions, false));
     for (namespace, agent) in callees {
         let callee = Callee::new(
             model,
@@ -94,6 +107,7 @@ pub fn matrix(
                 namespace: namespace.clone(),
                 labels: agents.labels(namespace, agent),
                 trust_domain: Some(trust_domain.to_owned()),
+                default_deny: agents.own(namespace, agent).is_some_and(|own| own.default_deny),
                 ..CompileOptions::default()
             },
         );
@@ -101,7 +115,11 @@ pub fn matrix(
             let both = [&callee.name(), caller.id.as_ref()];
             row.push(match both.iter().any(|own| held.contains(&agent_of(own))) {
                 true => AuthzCell::Held,
-                false => cell(&callee, caller, calls, &asked),
+                // What it asks for is not known here: the restriction lets some of its calls go.
+                false => match cell(&callee, caller, calls, &asked) {
+                    AuthzCell::Yes if restricted.contains(&agent_of(&caller.id)) => AuthzCell::Some,
+                    cell => cell,
+                },
             });
         }
     }
@@ -116,11 +134,11 @@ fn agent_of(id: &str) -> String {
     }
 }
 
-/// Who is quarantined.
-fn held(actions: &Actions) -> BTreeSet<String> {
+/// Who is quarantined; otherwise who is restricted.
+fn held(actions: &Actions, quarantined: bool) -> BTreeSet<String> {
     let now = unix();
     let holds = actions.actions.iter().filter(|action| action.until.is_none_or(|until| until > now));
-    holds.filter(|action| action.hold == Hold::Quarantine).map(|action| action.agent.clone()).collect()
+    holds.filter(|action| (action.hold == Hold::Quarantine) == quarantined).map(|action| action.agent.clone()).collect()
 }
 
 /// One of the calls.

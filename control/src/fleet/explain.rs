@@ -120,5 +120,6 @@ fn unknown(namespace: &str, agent: &str) -> Facts {
         dedup_epoch: None,
         capacity: 0,
         signs_chains: true,
+        reading: Default::default(),
     }
 }

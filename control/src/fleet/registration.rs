@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pilotfish_config::wire::node::Usage;
-use pilotfish_config::wire::{Endpoint, Heartbeat, Hello, Status};
+use pilotfish_config::wire::{Endpoint, Heartbeat, Hello, Reading, Status};
 use serde::{Deserialize, Serialize};
 
 use super::hello;
@@ -34,6 +34,8 @@ pub(super) struct Facts {
     pub(super) capacity: u32,
     #[serde(default)]
     pub(super) signs_chains: bool,
+    #[serde(default, skip_serializing_if = "Reading::is_usual")]
+    pub(super) reading: Reading,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -118,6 +120,7 @@ impl Facts {
             dedup_epoch: hello.dedup_epoch.clone(),
             capacity: hello.capacity,
             signs_chains: hello.signs_chains,
+            reading: hello.reading,
         }
     }
 

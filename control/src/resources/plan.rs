@@ -59,12 +59,19 @@ impl Planned {
 }
 
 /// Documents are added or replaced.
-pub(super) fn submitted(before: &Arc<Committed>, submission: &Submission) -> Result<Planned, Refusal> {
+pub(super) fn submitted(
+    before: &Arc<Committed>,
+    submission: &Submission,
+    trust_domain: Option<&str>,
+) -> Result<Planned, Refusal> {
     let files: Vec<(&str, &str)> =
         submission.files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
     let namespace = submission.namespace.clone().unwrap_or_else(|| Options::default().default_namespace);
-    let options =
-        Options { strict_istio: submission.strict_istio, default_namespace: namespace, ..Options::default() };
+    let options = Options {
+        strict_istio: submission.strict_istio,
+        default_namespace: namespace,
+        trust_domain: trust_domain.map(str::to_owned),
+    };
     let stays = |keys: &[ResourceKey]| texts(staying(before, keys, submission.prune).values().copied());
     let (mut loaded, admitted) = admit_among(&files, &options, stays);
     let names: HashSet<&str> = files.iter().map(|(name, _)| *name).collect();

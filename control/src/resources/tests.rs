@@ -25,7 +25,7 @@ fn submission(texts: &[String]) -> Submission {
 
 async fn open(store: &Arc<Memory>) -> Arc<Resources> {
     let clock: Clock = Arc::new(|| UNIX_EPOCH + Duration::from_secs(1000));
-    Resources::open_at(store.clone(), clock).await.unwrap()
+    Resources::open_at(store.clone(), None, clock).await.unwrap()
 }
 
 fn actions(applied: &types::Applied) -> Vec<(String, Action)> {
@@ -201,7 +201,7 @@ async fn damaged_documents_are_not_served() {
     let value = body.value.iter().copied().map(|byte| if byte == b'1' { b'2' } else { byte });
     let put = vec![(body.key.clone(), value.collect::<Vec<u8>>().into())];
     store.batch(Batch { put, ..Batch::default() }).await.unwrap();
-    let refused = Resources::open(store).await.unwrap_err();
+    let refused = Resources::open(store, None).await.unwrap_err();
     assert!(matches!(&refused, StoreError::Corrupt(why) if why.contains("digest")), "{refused}");
 }
 
@@ -242,4 +242,21 @@ async fn old_versions_go_and_what_newer_ones_need_stays() {
     assert_eq!(resources.rollback(7, "ada").await.unwrap().version, 10);
     let again = open(&store).await;
     assert_eq!(names(&again).await, ["a", "stays"]);
+}
+
+#[tokio::test]
+async fn whoever_applies_is_told_of_callers_of_meshes_that_nobody_trusts() {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: readers}\nspec:\n  \
+                  rules: [{from: [{source: {principals: [elsewhere/ns/default/sa/web, mesh.local/ns/default/sa/web]}}]}]\n";
+    for (own, expected) in [(Some("mesh.local"), 1), (None, 0)] {
+        let resources = Resources::open(Arc::new(Memory::new()), own).await.unwrap();
+        let wanted = submission(&[policy.to_owned()]);
+        for warnings in [
+            resources.plan(&wanted).await.unwrap().warnings,
+            resources.apply(&wanted, "ada").await.unwrap().warnings,
+        ] {
+            let told: Vec<_> = warnings.iter().filter(|own| own.contains("trust domain `elsewhere`")).collect();
+            assert_eq!(told.len(), expected, "{own:?}: {warnings:#?}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use pilotfish_config::wire::Normalization;
 use serde::{Deserialize, Serialize};
 
 /// Would this call be allowed?
@@ -40,6 +41,12 @@ pub struct AuthzQuestion {
     /// The agent's own port; `None`: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// The client's address behind trusted proxies; `None`: the caller's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_ip: Option<IpAddr>,
+    /// How far sidecars normalise paths; `None`: as those of the two agents say, else BASE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalization: Option<Normalization>,
 }
 
 /// What would become of a call.
@@ -182,11 +189,11 @@ pub enum AuthzCell {
     Yes,
     /// None.
     No,
-    /// It hangs on more: path, method, tool, header, token, address.
+    /// It hangs on more: path, method, tool, header, token, address, or the capabilities that a restricted caller is left.
     Some,
     /// An external authorizer is asked.
     Ask,
-    /// One of the two is quarantined, or restricted to what the other cannot do.
+    /// One of the two is quarantined.
     Held,
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use data_encoding::BASE64URL_NOPAD;
+use pilotfish_config::wire::Normalization;
+use pilotfish_filters::compile::CompileOptions;
 use serde_json::{Map, Value};
 
 use super::Offline;
@@ -29,7 +31,9 @@ Examples:
   pilotfish authz explain --from web --to chat --method POST --path /v1/messages
   pilotfish authz explain --from web --to tools --body '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"read\"}}'
   pilotfish authz explain --from web --to chat --token-claims '{\"iss\":\"https://a\",\"sub\":\"u\",\"groups\":[\"admin\"]}'
+  pilotfish authz explain --from web --to chat --claim iss=https://a --claim sub=u --claim 'groups=[\"admin\"]'
   pilotfish authz explain --from billing --to ledger --via web,chat          # billing acts for chat, which acts for web
+  pilotfish authz explain --from web --to chat --path //admin --path-normalization merge-slashes
   pilotfish authz explain -f policies/ --to chat --label app=chat --from web
 
 Prints:
@@ -83,12 +87,16 @@ pub struct Explain {
     #[arg(long, value_name = "JSON", conflicts_with = "token")]
     token_claims: Option<String>,
 
+    /// One claim of the caller's token, besides --token or --token-claims; VALUE is JSON or a text. Repeat it for more
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
+    claims: Vec<(String, Value)>,
+
     /// A file with the caller's token; it is decoded, not verified
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
 
     /// The agents for whom the caller acts, first to last
-    #[arg(long, value_name = "AGENT,...", value_delimiter = ',')]
+    #[arg(long, visible_alias = "on-behalf-of", value_name = "AGENT,...", value_delimiter = ',')]
     via: Vec<String>,
 
     /// Where that began, an identity or ISSUER/SUBJECT of a token [default: the first of --via]
@@ -98,6 +106,15 @@ pub struct Explain {
     /// The caller's address [default: 127.0.0.1]
     #[arg(long, value_name = "IP")]
     from_ip: Option<IpAddr>,
+
+    /// The address of the client behind proxies that are trusted, for remoteIpBlocks and remote.ip [default: --from-ip]
+    #[arg(long, value_name = "IP")]
+    remote_ip: Option<IpAddr>,
+
+    /// How far sidecars normalise paths: none, base, merge-slashes, decode-and-merge-slashes [default: what the sidecars of
+    /// the two agents run with, as they tell the control plane; base where there is none]
+    #[arg(long, value_name = "MODE", value_parser = normalization)]
+    path_normalization: Option<Normalization>,
 
     /// The port that the agent itself listens on
     #[arg(long, value_name = "PORT")]
@@ -122,6 +139,18 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
 }
 
+fn claim(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+    Ok((name.to_owned(), value))
+}
+
+fn normalization(text: &str) -> Result<Normalization, String> {
+    let word = text.to_ascii_lowercase().replace('_', "-");
+    serde_json::from_value(Value::from(word))
+        .map_err(|_| "expected none, base, merge-slashes or decode-and-merge-slashes".into())
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -138,7 +167,10 @@ impl Explain {
             let model = self.offline.model()?;
             let labels = self.labels.iter().cloned().collect();
             let options = self.offline.options(&Agents::declared(&model), &question.to, labels);
-            explain(&Callee::new(&model, options), &question, &Default::default()).map_err(Failed::usage)?
+            let sends = question.normalization.unwrap_or_default();
+            let options = CompileOptions { normalization: sends, ..options };
+            explain(&Callee::new(&model, options), sends, &question, &Default::default())
+                .map_err(Failed::usage)?
         } else {
             let client = Client::open(&self.connection).await?;
             client.post("/v1/authz/explain", &question).await?
@@ -172,10 +204,20 @@ impl Explain {
             origin: self.origin.clone(),
             from_ip: self.from_ip,
             port: self.port,
+            remote_ip: self.remote_ip,
+            normalization: self.path_normalization,
         })
     }
 
     fn claims(&self) -> Result<Option<Map<String, Value>>, Failed> {
+        let mut claims = self.token_payload()?;
+        if !self.claims.is_empty() {
+            claims.get_or_insert_default().extend(self.claims.iter().cloned());
+        }
+        Ok(claims)
+    }
+
+    fn token_payload(&self) -> Result<Option<Map<String, Value>>, Failed> {
         let object = |text: &str, what: &str| {
             serde_json::from_str::<Map<String, Value>>(text)
                 .map(Some)

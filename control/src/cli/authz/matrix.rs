@@ -14,7 +14,7 @@ use crate::cli::table::{Cell, Table, cut};
 use crate::cli::terminal::{Terminal, Tone};
 
 /// The longest name of a column.
-const LONGEST: usize = 16;
+const LONGEST: usize = 28;
 /// Where no terminal says how wide it is.
 const WIDTH: usize = 100;
 
@@ -28,6 +28,8 @@ const WIDTH: usize = 100;
 Examples:
   pilotfish authz matrix
   pilotfish authz matrix -n production --method POST --path /v1/messages
+  pilotfish authz matrix --to ledger                 # who may call one agent
+  pilotfish authz matrix --from 'team-a/*' --to '*-db'
   pilotfish authz matrix --tool delete_file          # MCP
   pilotfish authz matrix --capability translate      # A2A
   pilotfish authz matrix -f policies/ -o json
@@ -40,6 +42,14 @@ pub struct Matrix {
     /// Only agents of this namespace are called [default: all]
     #[arg(short = 'n', long, value_name = "NAME")]
     namespace: Option<String>,
+
+    /// Only these callers: NAMESPACE/AGENT, AGENT in every namespace, or a part of it with `*`
+    #[arg(long, value_name = "AGENT,...", value_delimiter = ',')]
+    from: Vec<String>,
+
+    /// Only these agents that are called, as --from
+    #[arg(long, value_name = "AGENT,...", value_delimiter = ',')]
+    to: Vec<String>,
 
     /// Calls with this method
     #[arg(short = 'X', long, value_name = "METHOD")]
@@ -102,8 +112,38 @@ impl Matrix {
             ];
             client.get(&query("/v1/authz/matrix", &pairs)).await?
         };
+        let found = narrowed(found, &self.from, &self.to);
         self.output.print(&found, |wide| text(&found, wide, &Terminal::stdout()))
     }
+}
+
+/// The part of it that is about these agents; an empty list means all.
+fn narrowed(mut found: AuthzMatrix, from: &[String], to: &[String]) -> AuthzMatrix {
+    let kept = |names: &[String], wanted: &[String]| -> Vec<usize> {
+        let is = |name: &&String| wanted.is_empty() || wanted.iter().any(|own| is_named(name, own));
+        names.iter().enumerate().filter(|(_, name)| is(name)).map(|(at, _)| at).collect()
+    };
+    let (rows, columns) = (kept(&found.callers, from), kept(&found.callees, to));
+    let only = |names: &[String], kept: &[usize]| kept.iter().map(|at| names[*at].clone()).collect();
+    (found.callers, found.callees) = (only(&found.callers, &rows), only(&found.callees, &columns));
+    let row = |at: &usize| columns.iter().map(|column| found.rows[*at][*column]).collect();
+    found.rows = rows.iter().map(row).collect();
+    found
+}
+
+/// Whether `namespace/agent` is meant; `*` stands for any characters, a name without `/` is of every namespace.
+fn is_named(full: &str, wanted: &str) -> bool {
+    let name = if wanted.contains('/') { full } else { full.rsplit('/').next().unwrap_or(full) };
+    let (first, rest) = wanted.split_once('*').map_or((wanted, None), |(first, rest)| (first, Some(rest)));
+    let Some(mut left) = name.strip_prefix(first) else { return false };
+    let Some(rest) = rest else { return left.is_empty() };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some((_, after)) = left.split_once(part) else { return false };
+        left = after;
+    }
+    left.ends_with(last)
 }
 
 /// Names that share what they may do, and what that is.
@@ -131,7 +171,7 @@ fn label(names: &[String], wide: bool) -> String {
 
 fn text(found: &AuthzMatrix, wide: bool, terminal: &Terminal) -> String {
     if found.callees.is_empty() || found.callers.is_empty() {
-        return "There are no agents: none is registered, and no document declares one.\n".into();
+        return "There are no such agents: none is registered, and no document declares one.\n".into();
     }
     let columns = (0..found.callees.len()).map(|at| found.rows.iter().map(|row| row[at]).collect());
     let callees = grouped(&found.callees, columns);
@@ -143,7 +183,7 @@ fn text(found: &AuthzMatrix, wide: bool, terminal: &Terminal) -> String {
     let rows = found.rows.iter().map(|row| places.iter().map(|at| row[*at]).collect());
     let callers = grouped(&found.callers, rows);
     let heads: Vec<String> =
-        callees.iter().map(|(names, _)| cut(&label(names, wide), LONGEST.max(6))).collect();
+        callees.iter().map(|(names, _)| cut(&label(names, wide), LONGEST)).collect();
     let first =
         callers.iter().map(|(names, _)| label(names, wide).len()).max().unwrap_or(0).max("CALLER".len());
     let limit = terminal.size.map_or(WIDTH, |(columns, _)| columns);
@@ -188,4 +228,38 @@ fn shown(cell: AuthzCell) -> Cell {
         AuthzCell::Held => Tone::Bad,
     };
     Cell::toned(cell.word(), tone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_whole_or_patterns() {
+        for (wanted, named, not) in [
+            ("web", "team-a/web", "team-a/web2"),
+            ("team-a/web", "team-a/web", "team-b/web"),
+            ("team-a/*", "team-a/web", "team-b/web"),
+            ("*-db", "x/users-db", "x/users-db2"),
+            ("a*b*c", "x/a-b-c", "x/a-c"),
+            ("*", "x/anything", ""),
+        ] {
+            assert!(is_named(named, wanted), "{wanted} {named}");
+            assert!(not.is_empty() || !is_named(not, wanted), "{wanted} {not}");
+        }
+    }
+
+    #[test]
+    fn only_rows_and_columns_that_were_asked_for_are_left() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let found = AuthzMatrix {
+            callers: names(&["a/x", "a/y", "b/x"]),
+            callees: names(&["a/x", "b/x"]),
+            rows: vec![vec![AuthzCell::Yes, AuthzCell::No]; 3],
+            ..AuthzMatrix::default()
+        };
+        let left = narrowed(found, &names(&["x"]), &names(&["b/*"]));
+        assert_eq!((left.callers, left.callees), (names(&["a/x", "b/x"]), names(&["b/x"])));
+        assert_eq!(left.rows, [[AuthzCell::No], [AuthzCell::No]]);
+    }
 }

@@ -141,6 +141,7 @@ pub(super) fn hello(agent: &str, number: u32) -> Hello {
         certificate_expires: None,
         dedup_epoch: None,
         signs_chains: true,
+        reading: Default::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pilotfish_client::{Address, Connection, Cut, Messages, Problem, Proof};
 use pilotfish_config::wire::node::NotStarted;
 use pilotfish_config::wire::{
-    Heartbeat, Hello, LONGEST_TO_SIDECAR, LimitUse, MAJOR, Rank, Report, Resume, Status, ToControl,
+    Heartbeat, Hello, LONGEST_TO_SIDECAR, LimitUse, MAJOR, Rank, Reading, Report, Resume, Status, ToControl,
     ToSidecar, Update, Versions, Welcome,
 };
 use tokio::time::{Instant, MissedTickBehavior};
@@ -148,6 +148,11 @@ impl Stream {
             signs_chains: true,
             dedup_epoch: Some(self.member.shared.dedup.epoch.to_string()),
             capacity: settings.supervise.capacity,
+            reading: Reading {
+                normalization: settings.reading.path_normalization.into(),
+                trusted_hops: settings.reading.trusted_hops,
+                default_deny: settings.default_deny,
+            },
         })
     }
 

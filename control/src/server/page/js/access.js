@@ -13,6 +13,8 @@ const CELLS = {
 };
 // More are told of in words: `pilotfish authz matrix` has all of them.
 const MOST = 40;
+// With more columns than these, their names stand upright.
+const FEW = 8;
 
 const asked = (query) => ({ method: query.method, path: query.path, tool: query.tool });
 const short = (id) => id.slice(id.indexOf("/") + 1);
@@ -35,7 +37,7 @@ function grid({ callers, callees, rows }, { query, segments }) {
       return element("td", { class: here ? "chosen" : "" },
         element("a", { href: place(["access", caller, callee], query), "aria-label": label, title: label, class: `word ${kind}`.trim(), "aria-current": here ? "true" : null }, text));
     })));
-  return element("div", { class: "scroll" }, element("table", { "aria-label": "Who may call whom", class: "matrix" }, element("thead", {}, head), element("tbody", {}, ...body)));
+  return element("div", { class: "scroll" }, element("table", { "aria-label": "Who may call whom", class: columns.length > FEW ? "matrix many" : "matrix" }, element("thead", {}, head), element("tbody", {}, ...body)));
 }
 
 function hold(own) {
@@ -57,6 +59,9 @@ function policy(own) {
   return [element("tr", {}, cell(element("span", {}, element("bdi", { class: "strong" }, own.policy), soft(` ${own.action}${own.dry_run ? ", dry run" : ""}`), element("div", { class: "why" }, says)), "wide"))];
 }
 
+/** `desk/readers no rule` is what the log says; a person reads a sentence. */
+const by = (decided) => (decided.endsWith(" no rule") ? `no rule of ${decided.slice(0, -" no rule".length)} matches` : decided);
+
 /** Why the one may call the other, or may not: as `pilotfish authz explain` says it. */
 function details(seen, { query, segments: [caller, callee] }) {
   if (!caller || !callee) return null;
@@ -67,7 +72,7 @@ function details(seen, { query, segments: [caller, callee] }) {
     element("h2", {}, agent(caller), " to ", agent(callee)),
     element("p", {}, found.allowed ? word("allowed", "good") : word(`${found.status} ${found.reason}`, "bad"), soft(` ${query.method || "GET"} ${query.path || "/"}`)),
     found.detail ? element("p", {}, found.detail) : null,
-    facts(found.by ? ["By", found.by] : ["By", "no policy is for it"], found.written && ["Written", found.written],
+    facts(found.by ? ["By", by(found.by)] : ["By", "no policy is for it"], found.written && ["Written", found.written],
       found.permission && ["Needs", `${found.permission} on ${found.resource || "?"}`], found.class && ["Class", `${found.class}; the caller may see ${found.clearance || "nothing"}`],
       found.asks && ["Asks", found.asks.provider], found.dry_run && ["Dry run", found.dry_run],
       found.roles?.length && ["Roles", found.roles.map((own) => `${own.role}${own.gives ? " (gives it)" : ""}`).join(", ")]),
