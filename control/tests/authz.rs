@@ -148,7 +148,7 @@ spec:
     to:
     - operation: {methods: [GET, HEAD], paths: ['/accounts/*']}
     - operation: {methods: [PATCH], hosts: [ledger], paths: ['/files/{*}/name']}
-  - from: [{source: {serviceAccounts: [default/other], notNamespaces: [elsewhere]}}]
+  - from: [{source: {serviceAccounts: [default/other], notIpBlocks: [10.0.0.0/8]}}]
     to: [{operation: {paths: ['/files/{**}'], notMethods: [DELETE]}}]
   - to: [{operation: {methods: [POST], paths: [/mcp]}}]
     when: [{key: pilotfish.mcp.tool, values: ['read_*']}]

@@ -74,6 +74,7 @@ pub async fn renew(http: &mut Http, namespace: &str, agent: &str) -> Reply {
 /// A hello of an agent with one instance.
 pub fn hello(namespace: &str, agent: &str) -> Hello {
     Hello {
+        reading: Default::default(),
         capacity: 0,
         versions: Versions::own(),
         agent: agent.into(),

@@ -111,8 +111,8 @@ impl Asked {
         }
     }
 
-    /// What a sidecar would learn of the headers and the body. A body that several servers could read differently is not looked for
-    /// here: what is described is meant.
+    /// What a sidecar would learn of the headers and the body. Of what several servers could read differently, members that are there
+    /// twice and batches are looked for here; bytes that are no JSON text cannot be described.
     pub fn call(&self) -> Call {
         let text = |name: &str| Some(std::str::from_utf8(&Head::header(self, name)?).ok()?.to_owned());
         let boxed = |name: &str| text(name).map(String::into_boxed_str);
@@ -122,7 +122,7 @@ impl Asked {
         let understood = match (&self.body, &read) {
             (None, _) => Understood::Empty,
             (Some(body), _) if body.is_empty() => Understood::Empty,
-            (Some(_), Some(Value::Object(_))) => Understood::Whole,
+            (Some(body), Some(object @ Value::Object(_))) if colons(body) == members(object) => Understood::Whole,
             (Some(body), None) if !body.trim_start().starts_with(['{', '[']) => Understood::Unread,
             _ => Understood::Doubtful,
         };
@@ -175,6 +175,30 @@ impl Asked {
     }
 }
 
+/// Members that the text of a JSON value names.
+fn colons(json: &str) -> usize {
+    let (mut found, mut quoted, mut escaped) = (0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b':' if !quoted => found += 1,
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Members that are left of it: of two with one name there is one.
+fn members(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => map.len() + map.values().map(members).sum::<usize>(),
+        Value::Array(list) => list.iter().map(members).sum(),
+        _ => 0,
+    }
+}
+
 impl Head for Asked {
     fn method(&self) -> &str {
         &self.method
@@ -198,5 +222,21 @@ impl Head for Asked {
     }
     fn each_header(&self, name: &str, take: &mut dyn FnMut(&[u8])) {
         self.headers.iter().filter(|(n, _)| n == name).for_each(|(_, v)| take(v.as_bytes()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_is_there_twice_leaves_doubt() {
+        let of = |body: &str| {
+            Asked::to("POST", "a", "/").map(|asked| asked.body(Some(body.to_owned())).call().body)
+        };
+        assert_eq!(of(r#"{"a":1,"b":[{"a":"x:\\\"y:"},{"a":{}}],"c:":{"a":2}}"#), Ok(Understood::Whole));
+        for twice in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[{"b":1,"\u0062":2}]}"#, "[{}]", "{"] {
+            assert_eq!(of(twice), Ok(Understood::Doubtful), "{twice}");
+        }
     }
 }
