@@ -22,8 +22,8 @@ use serde_json::value::RawValue;
 pub use action::{Action, Actions, Hold};
 pub use audit::{AuditBatch, AuditRecord, AuditTaken, AuditWhat};
 pub use frames::{Frames, WireError, frame};
-pub use reading::{Normalization, Reading};
 use frames::{Tagged, read};
+pub use reading::{Normalization, Reading};
 pub use telemetry::{
     EDGE_BOUNDS, Edge, MOST_TAPPED, MOST_TAPS, MOST_TRACES, Tap, Tapped, TappedCall, Taps, Traces,
 };

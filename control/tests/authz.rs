@@ -134,7 +134,10 @@ async fn what_is_explained_is_what_sidecars_decide() {
     pilotfish(&control, &["restrict", "web", "--to", "reading"]);
     let only = pilotfish(&control, &["authz", "matrix", "--from", "web", "--to", "*/web", "-o", "json"]);
     let only: Value = serde_json::from_str(&only).unwrap();
-    assert_eq!((&only["callers"], &only["rows"]), (&serde_json::json!(["default/web"]), &serde_json::json!([["some"]])));
+    assert_eq!(
+        (&only["callers"], &only["rows"]),
+        (&serde_json::json!(["default/web"]), &serde_json::json!([["some"]]))
+    );
 }
 
 const TABLE: &str = "
@@ -225,7 +228,10 @@ const CASES: [Case; 41] = [
     rpc("web", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_file"}}"#),
     rpc("web", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_keys"}}"#),
     rpc("web", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"write_file"}}"#),
-    rpc("web", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_a","name":"read_keys"}}"#),
+    rpc(
+        "web",
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_a","name":"read_keys"}}"#,
+    ),
     rpc("web", r#"[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_file"}}]"#),
 ];
 
@@ -251,16 +257,15 @@ async fn every_call_is_explained_as_it_is_decided() {
         let caller = if *from == "web" { &web } else { &other };
         let (method, path) = head.split_once(' ').unwrap();
         let lines = headers.iter().map(|line| format!("{line}\r\n")).collect::<String>();
-        let request = format!(
-            "{head} HTTP/1.1\r\nhost: ledger\r\n{lines}content-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request =
+            format!("{head} HTTP/1.1\r\nhost: ledger\r\n{lines}content-length: {}\r\n\r\n{body}", body.len());
         let answer = h1::H1::connect(caller.outbound).await.ask(request).await.unwrap();
         let reason = answer.header("pilotfish-reason");
         let decided = (answer.status() == 200, answer.status(), reason);
 
         let full = format!("default/{from}");
-        let mut args = vec!["authz", "explain", "--from", &full, "--to", "default/ledger", "--host", "ledger"];
+        let mut args =
+            vec!["authz", "explain", "--from", &full, "--to", "default/ledger", "--host", "ledger"];
         args.extend(["-X", method, "--path", path, "-o", "json"]);
         headers.iter().for_each(|header| args.extend(["-H", header]));
         if !body.is_empty() {
@@ -277,7 +282,9 @@ async fn every_call_is_explained_as_it_is_decided() {
         let explained = (said["allowed"] == true, status, said["reason"].as_str().map(str::to_owned));
         allowed += usize::from(decided.0);
         if decided != explained {
-            wrong.push(format!("{from} {head} {headers:?} {body}: decided {decided:?}, explained {explained:?}"));
+            wrong.push(format!(
+                "{from} {head} {headers:?} {body}: decided {decided:?}, explained {explained:?}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -24,8 +24,10 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// Two control planes on one store.
 async fn two(store: Arc<dyn Store>) {
-    let (one, other) =
-        (Resources::open(store.clone(), None).await.unwrap(), Resources::open(store.clone(), None).await.unwrap());
+    let (one, other) = (
+        Resources::open(store.clone(), None).await.unwrap(),
+        Resources::open(store.clone(), None).await.unwrap(),
+    );
     let before = Instant::now();
     one.apply(&routes(0..10_000, 200), "ada").await.unwrap();
     let (applied, mut seen) = (before.elapsed(), other.watch());
@@ -70,8 +72,10 @@ async fn on_etcd() {
 async fn applies_survive_the_leader() {
     let Some(mut etcd) = crate::store::etcd::Etcd::start(3).await else { return };
     let store = etcd.store().await;
-    let (one, other) =
-        (Resources::open(store.clone(), None).await.unwrap(), Resources::open(store.clone(), None).await.unwrap());
+    let (one, other) = (
+        Resources::open(store.clone(), None).await.unwrap(),
+        Resources::open(store.clone(), None).await.unwrap(),
+    );
     let writer = tokio::spawn({
         let one = one.clone();
         async move {

@@ -138,7 +138,10 @@ fn agent_of(id: &str) -> String {
 fn held(actions: &Actions, quarantined: bool) -> BTreeSet<String> {
     let now = unix();
     let holds = actions.actions.iter().filter(|action| action.until.is_none_or(|until| until > now));
-    holds.filter(|action| (action.hold == Hold::Quarantine) == quarantined).map(|action| action.agent.clone()).collect()
+    holds
+        .filter(|action| (action.hold == Hold::Quarantine) == quarantined)
+        .map(|action| action.agent.clone())
+        .collect()
 }
 
 /// One of the calls.

@@ -45,7 +45,8 @@ impl Fleet {
         let differ = answers.iter().any(|other| other.allowed != answers[0].allowed);
         let Some(mut answer) = answers.into_iter().next() else { return Err("nobody is asked".into()) };
         if differ {
-            let note = "the sidecars of these agents run with different flags, and some of them would allow it";
+            let note =
+                "the sidecars of these agents run with different flags, and some of them would allow it";
             answer.notes.push(note.into());
         }
         if !agents.has(namespace, agent) {
@@ -80,16 +81,23 @@ impl Fleet {
         if found.is_empty() {
             found.insert(Reading::default());
         }
-        let wanted =
-            |own: Reading| Reading { normalization: question.normalization.unwrap_or(own.normalization), ..own };
+        let wanted = |own: Reading| Reading {
+            normalization: question.normalization.unwrap_or(own.normalization),
+            ..own
+        };
         found.into_iter().map(wanted).collect()
     }
 
     fn authz_agents(&self) -> Agents {
         let mut agents = Agents::declared(&self.shared.view().committed.model);
-        self.shared
-            .registry
-            .each(|own| agents.add(&own.facts.namespace, &own.facts.agent, &own.facts.labels, own.facts.reading.default_deny));
+        self.shared.registry.each(|own| {
+            agents.add(
+                &own.facts.namespace,
+                &own.facts.agent,
+                &own.facts.labels,
+                own.facts.reading.default_deny,
+            )
+        });
         agents
     }
 }

@@ -255,7 +255,8 @@ async fn whoever_applies_is_told_of_callers_of_meshes_that_nobody_trusts() {
             resources.plan(&wanted).await.unwrap().warnings,
             resources.apply(&wanted, "ada").await.unwrap().warnings,
         ] {
-            let told: Vec<_> = warnings.iter().filter(|own| own.contains("trust domain `elsewhere`")).collect();
+            let told: Vec<_> =
+                warnings.iter().filter(|own| own.contains("trust domain `elsewhere`")).collect();
             assert_eq!(told.len(), expected, "{own:?}: {warnings:#?}");
         }
     }

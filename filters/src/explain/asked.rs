@@ -122,7 +122,9 @@ impl Asked {
         let understood = match (&self.body, &read) {
             (None, _) => Understood::Empty,
             (Some(body), _) if body.is_empty() => Understood::Empty,
-            (Some(body), Some(object @ Value::Object(_))) if colons(body) == members(object) => Understood::Whole,
+            (Some(body), Some(object @ Value::Object(_))) if colons(body) == members(object) => {
+                Understood::Whole
+            }
             (Some(body), None) if !body.trim_start().starts_with(['{', '[']) => Understood::Unread,
             _ => Understood::Doubtful,
         };
@@ -235,7 +237,9 @@ mod tests {
             Asked::to("POST", "a", "/").map(|asked| asked.body(Some(body.to_owned())).call().body)
         };
         assert_eq!(of(r#"{"a":1,"b":[{"a":"x:\\\"y:"},{"a":{}}],"c:":{"a":2}}"#), Ok(Understood::Whole));
-        for twice in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[{"b":1,"\u0062":2}]}"#, "[{}]", "{"] {
+        for twice in
+            [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[{"b":1,"\u0062":2}]}"#, "[{}]", "{"]
+        {
             assert_eq!(of(twice), Ok(Understood::Doubtful), "{twice}");
         }
     }

@@ -182,8 +182,7 @@ fn text(found: &AuthzMatrix, wide: bool, terminal: &Terminal) -> String {
         .collect();
     let rows = found.rows.iter().map(|row| places.iter().map(|at| row[*at]).collect());
     let callers = grouped(&found.callers, rows);
-    let heads: Vec<String> =
-        callees.iter().map(|(names, _)| cut(&label(names, wide), LONGEST)).collect();
+    let heads: Vec<String> = callees.iter().map(|(names, _)| cut(&label(names, wide), LONGEST)).collect();
     let first =
         callers.iter().map(|(names, _)| label(names, wide).len()).max().unwrap_or(0).max("CALLER".len());
     let limit = terminal.size.map_or(WIDTH, |(columns, _)| columns);
