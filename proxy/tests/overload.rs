@@ -166,7 +166,7 @@ async fn important_calls_go_first_and_a_full_queue_refuses_the_least_important()
 #[tokio::test]
 async fn the_least_important_waits_least_long() {
     let agent = Gated::start().await;
-    let yaml = limits(&["max-concurrency: \"1\"", "queue: size=10,wait=8s"], OPEN);
+    let yaml = limits(&["max-concurrency: \"1\"", "queue: size=10,wait=3s"], OPEN);
     let sidecar = sidecar().yaml("a.yaml", yaml).app(agent.origin.addr()).start();
     let mut calls = JoinSet::new();
     ask(&mut calls, &sidecar, "/first", "critical");
@@ -282,13 +282,13 @@ async fn adaptive_concurrency_follows_an_agent_that_serves_few_at_once() {
         steps
     })
     .await;
-    let yaml = limits(&["adaptive-concurrency: max=64", "queue: size=100,wait=30s"], OPEN);
+    let yaml = limits(&["adaptive-concurrency: max=64", "queue: size=100,wait=300s"], OPEN);
     let sidecar = sidecar().yaml("a.yaml", yaml).app(origin.addr()).start();
     let addr = sidecar.inbound;
     let mut clients = JoinSet::new();
     for _ in 0..40 {
         clients.spawn(async move {
-            let mut client = H1::connect(addr).await.patience(Duration::from_secs(40));
+            let mut client = H1::connect(addr).await.patience(Duration::from_secs(300));
             for _ in 0..20 {
                 assert_eq!(client.get("agent.test", "/", &[]).await.unwrap().status(), 200);
             }
