@@ -120,8 +120,14 @@ fn delegation(policy: &AgentSecurityPolicy, lines: &mut Vec<PolicyLine>) {
 }
 
 fn communication(policy: &AgentSecurityPolicy, lines: &mut Vec<PolicyLine>) {
-    if let Some(encryption) = policy.encryption {
+    let needed = policy.needs_encryption().then_some(Encryption::Required);
+    if let Some(encryption) = policy.encryption.or(needed) {
         let (says, state, how) = match encryption {
+            Encryption::Required if policy.encryption.is_none() => (
+                "",
+                Enforced::Partly,
+                "none of `protocols` is plaintext, so calls in plaintext are refused, as by `encryption: required`",
+            ),
             Encryption::Required => (
                 "required",
                 Enforced::Partly,

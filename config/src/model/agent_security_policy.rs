@@ -50,6 +50,14 @@ impl AgentSecurityPolicy {
     pub fn is_rbac(&self) -> bool {
         !self.roles.is_empty()
     }
+
+    /// Whether calls in plaintext are refused: it says so, or names protocols, none of which is plaintext, and nothing of encryption.
+    pub fn needs_encryption(&self) -> bool {
+        match self.encryption {
+            Some(encryption) => encryption == Encryption::Required,
+            None => !self.protocols.is_empty(),
+        }
+    }
 }
 
 /// How a caller says who it is.

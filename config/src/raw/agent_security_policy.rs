@@ -57,7 +57,8 @@ object! {
 
     /// How agents talk.
     struct CommunicationSpec<'n> "Communication" {
-        /// Whether they encrypt. `required`: calls in plaintext are refused, from others and to others.
+        /// Whether they encrypt. `required`: calls in plaintext are refused, from others and to others. So they are when only `protocols`
+        /// is written.
         encryption = "encryption": One<'n, EncryptionWord>;
         /// Protocols that are allowed: `tls-1.3`, `tls-1.2` (only to hosts outside of the mesh), `mtls` (no caller without a certificate).
         protocols = "protocols": List<Text<'n>>;

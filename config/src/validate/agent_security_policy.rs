@@ -39,9 +39,16 @@ pub(super) fn agent_security_policy(
     let data = spec.data_access.as_ref();
     let compliance = spec.compliance.as_ref();
     let levels = levels(cx, data);
+    let required = authentication.is_some_and(|own| flag(own.required));
+    if let Some(own) =
+        authentication.filter(|own| !required && (own.methods.is_some() || own.token_lifetime.is_some()))
+    {
+        let hint = "write `required: true`; without it `token_lifetime` only takes their roles from tokens";
+        cx.warn(own.node, "callers are asked for nothing: they need not say who they are", hint);
+    }
     AgentSecurityPolicy {
         meta,
-        authentication_required: authentication.is_some_and(|a| flag(a.required)),
+        authentication_required: required,
         authentication_methods: words(cx, authentication.and_then(|a| a.methods.as_ref()), METHODS),
         token_lifetime: authentication.and_then(|a| a.token_lifetime).and_then(|time| lifetime(cx, time.0)),
         delegation_required: authentication.is_some_and(|a| flag(a.delegation_required)),
@@ -104,7 +111,13 @@ fn unique_texts(cx: &mut Cx<'_>, list: Option<&List<Text<'_>>>) -> Vec<String> {
 
 fn model(cx: &mut Cx<'_>, spec: &AgentSecurityPolicySpec<'_>) -> Option<String> {
     let authorization = spec.authorization.as_ref()?;
-    let model = authorization.model?;
+    let Some(model) = authorization.model else {
+        if authorization.roles.as_ref().is_some_and(Vec::is_empty) {
+            let hint = "write `roles`, or leave `authorization` out";
+            cx.error_hint(authorization.node, "there are no roles, so nobody could be given anything", hint);
+        }
+        return None;
+    };
     if model.value != "rbac" {
         let message = format!("`{}` is not a known model", clip_text(model.value));
         cx.error_hint(model.node, message, "`rbac` is the only one");

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::model::{AgentSecurityPolicy, Model, ROOT_NAMESPACES, Subject};
+use crate::model::{AgentSecurityPolicy, AuthenticationMethod, Model, ROOT_NAMESPACES, Subject};
 use crate::raw::nearest;
 use crate::yaml::{Node, clip_text};
 
@@ -45,6 +45,9 @@ pub(super) fn check(
             cx.warn(at, "everything has to be classified, and nothing is: every call is refused", hint);
         }
     }
+    for (policy, node) in model.agent_security_policies.iter().zip(policies) {
+        only_tokens(cx, policy, *node, model);
+    }
     for (binding, node) in model.role_bindings.iter().zip(bindings) {
         for subject in &binding.subjects {
             let Subject::Agent { namespace, name } = subject else { continue };
@@ -59,6 +62,26 @@ pub(super) fn check(
 
 fn governs(policy: &AgentSecurityPolicy, namespace: &str) -> bool {
     policy.meta.namespace() == namespace || ROOT_NAMESPACES.contains(&policy.meta.namespace())
+}
+
+/// A policy that takes nothing but tokens, where no document says whose tokens are good.
+fn only_tokens(cx: &mut Cx<'_>, policy: &AgentSecurityPolicy, node: Node<'_>, model: &Model) {
+    let root = |namespace: &str| ROOT_NAMESPACES.contains(&namespace);
+    let own = policy.meta.namespace();
+    let taken = model.request_authentications.iter().any(|tokens| {
+        let namespace = tokens.meta.namespace();
+        namespace == own || root(namespace) || root(own)
+    });
+    if policy.authentication_required
+        && policy.authentication_methods == [AuthenticationMethod::OAuth2]
+        && !taken
+    {
+        let at = node.get("spec").and_then(|spec| spec.get("authentication")).unwrap_or(node);
+        let message = format!(
+            "only tokens are taken, and no RequestAuthentication is for {own}: every call is refused"
+        );
+        cx.warn(at, message, "write one that says whose tokens are valid, or take `certificate` too");
+    }
 }
 
 /// Permissions that calls need and no role gives.

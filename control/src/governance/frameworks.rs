@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pilotfish_config::model::{AgentSecurityPolicy, Encryption};
+use pilotfish_config::model::AgentSecurityPolicy;
 
 use crate::api::types::{Enforced, FrameworkLine};
 
@@ -36,13 +36,13 @@ fn when(asked: bool, asks: &str, how: &str, write: &str) -> FrameworkLine {
 }
 
 fn transit(asks: &str, policy: &AgentSecurityPolicy) -> FrameworkLine {
-    match policy.encryption {
-        Some(Encryption::Required) => line(
+    match policy.needs_encryption() {
+        true => line(
             asks,
             Enforced::Partly,
             "TLS 1.3 between sidecars, plaintext refused; not of what goes past a sidecar or through a CONNECT tunnel",
         ),
-        _ => line(asks, Enforced::NotAskedFor, "write communication.encryption: required"),
+        false => line(asks, Enforced::NotAskedFor, "write communication.encryption: required"),
     }
 }
 

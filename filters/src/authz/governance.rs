@@ -40,7 +40,7 @@ pub struct Governance {
     pub retention: Option<Duration>,
     /// A call is refused when its record cannot be kept, instead of going on with a gap.
     pub audit_required: bool,
-    /// Calls in plaintext are refused, from others and to others (`encryption: required`).
+    /// Calls in plaintext are refused, from others and to others (`encryption: required`, or `protocols` alone).
     pub encrypted: bool,
     /// A call of the mesh that does not say for whom it is is refused (`delegation_required`).
     pub chain_required: bool,
@@ -52,8 +52,8 @@ pub struct Governance {
     pub(crate) by: Box<str>,
     /// No caller without a certificate (`mtls`).
     pub(crate) certificate: bool,
-    /// `authentication.required`, and by what.
-    pub(crate) authentication: Option<Methods>,
+    /// `authentication.required`, and by what: of each policy that asks, one has to be there.
+    pub(crate) authentication: Box<[Methods]>,
     /// `token_lifetime`.
     pub(crate) token_lifetime: Option<Duration>,
     pub(crate) classification_required: bool,
@@ -208,10 +208,10 @@ impl Governance {
     }
 
     fn authentication(&self, asking: &Asking<'_>, token: Token<'_>, why: Option<&str>) -> Result<(), Deny> {
-        let Some(methods) = self.authentication else { return Ok(()) };
-        if methods.certificate && asking.who.principal.is_some() || methods.token && token.is_some() {
-            return Ok(());
-        }
+        let shown = |methods: &&Methods| {
+            methods.certificate && asking.who.principal.is_some() || methods.token && token.is_some()
+        };
+        let Some(methods) = self.authentication.iter().find(|methods| !shown(methods)) else { return Ok(()) };
         let wanted = match (methods.certificate, methods.token) {
             (true, false) => "a certificate of the mesh",
             (false, true) => "a token",

@@ -5,8 +5,7 @@ mod declared;
 use std::collections::HashMap;
 
 use pilotfish_config::model::{
-    AgentSecurityPolicy, AuthenticationMethod, Encryption, Model, ROOT_NAMESPACES, RoleBinding,
-    SecureProtocol, Subject,
+    AgentSecurityPolicy, AuthenticationMethod, Model, ROOT_NAMESPACES, RoleBinding, SecureProtocol, Subject,
 };
 
 use super::CompileOptions;
@@ -47,7 +46,7 @@ pub(super) fn compile(model: &Model, options: &CompileOptions, warnings: &mut Ve
         audit_required: any(|policy| policy.audit_required),
         // "Exactly so long": of several the shortest, so that nothing is kept longer than any of them allows.
         retention: policies.iter().filter_map(|policy| policy.retention).min(),
-        encrypted: any(|policy| policy.encryption == Some(Encryption::Required)),
+        encrypted: any(AgentSecurityPolicy::needs_encryption),
         chain_required: any(|policy| policy.delegation_required),
         certificate: protocol(SecureProtocol::Mtls),
         tls13_only: protocol(SecureProtocol::Tls13) && !protocol(SecureProtocol::Tls12),
@@ -94,20 +93,22 @@ fn own(options: &CompileOptions) -> Principal {
     }
 }
 
-/// What is enough for every policy that asks; without a list both ways are.
-fn methods(policies: &[&AgentSecurityPolicy]) -> Option<Methods> {
-    let asking = policies.iter().filter(|policy| policy.authentication_required);
-    asking
-        .map(|policy| {
-            let has = |method| {
-                policy.authentication_methods.is_empty() || policy.authentication_methods.contains(&method)
-            };
-            Methods {
-                certificate: has(AuthenticationMethod::Certificate),
-                token: has(AuthenticationMethod::OAuth2),
-            }
-        })
-        .reduce(|a, b| Methods { certificate: a.certificate && b.certificate, token: a.token && b.token })
+/// What each policy that asks takes, each once; without a list both ways are enough.
+fn methods(policies: &[&AgentSecurityPolicy]) -> Box<[Methods]> {
+    let mut all = Vec::new();
+    for policy in policies.iter().filter(|policy| policy.authentication_required) {
+        let has = |method| {
+            policy.authentication_methods.is_empty() || policy.authentication_methods.contains(&method)
+        };
+        let methods = Methods {
+            certificate: has(AuthenticationMethod::Certificate),
+            token: has(AuthenticationMethod::OAuth2),
+        };
+        if !all.contains(&methods) {
+            all.push(methods);
+        }
+    }
+    all.into()
 }
 
 /// Every role, given to the agent of its name and to whom RoleBindings give it.

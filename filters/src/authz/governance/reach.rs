@@ -11,7 +11,7 @@ impl Governance {
             return Reach::Yes;
         }
         let asking = known.asking;
-        if self.authentication.is_some_and(|methods| !methods.certificate) {
+        if self.authentication.iter().any(|methods| !methods.certificate) {
             // Only with a token.
             return Reach::Some;
         }

@@ -212,6 +212,48 @@ fn a_caller_has_to_say_who_it_is() {
 }
 
 #[test]
+fn each_policy_that_asks_who_calls_is_answered() {
+    let policy = |name: &str, method: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: AgentSecurityPolicy\nmetadata: {{name: {name}}}\nspec: {{authentication: {{required: true, \
+             methods: [{method}]}}}}\n"
+        )
+    };
+    let plan = governed(&(policy("p", "certificate") + &policy("q", "oauth2")));
+    let token = |from: &str| asks(from, "GET", "/").token("u", 9_000, 12_000);
+    assert_eq!(token("a").word(&plan), "ok", "both");
+    assert_eq!(asks("a", "GET", "/").word(&plan), "unauthenticated");
+    assert!(asks("a", "GET", "/").detail(&plan).contains("wants a token: the caller shows none"));
+    assert_eq!(token("").word(&plan), "unauthenticated");
+    assert!(token("").detail(&plan).contains("wants a certificate of the mesh"));
+}
+
+#[test]
+fn plaintext_is_none_of_the_protocols_that_a_policy_names() {
+    let policy = |spec: &str| {
+        governed(&format!(
+            "apiVersion: v1\nkind: AgentSecurityPolicy\nmetadata: {{name: p}}\nspec: {{communication: {spec}}}\n"
+        ))
+    };
+    for (spec, refused) in [
+        ("{encryption: required}", true),
+        ("{protocols: [tls-1.3]}", true),
+        ("{protocols: [mtls]}", true),
+        ("{encryption: preferred, protocols: [tls-1.3]}", false),
+        ("{encryption: preferred, protocols: [tls-1.3, mtls]}", true),
+        ("{encryption: disabled}", false),
+        ("{}", false),
+    ] {
+        let plan = policy(spec);
+        let word = if refused { "encryption-required" } else { "ok" };
+        assert_eq!(asks("", "GET", "/").word(&plan), word, "{spec}");
+        assert_eq!(asks("a", "GET", "/").word(&plan), "ok", "{spec}");
+        let outward = spec.contains("required") || spec.starts_with("{protocols");
+        assert_eq!(plan.governance().encrypted, outward, "{spec}");
+    }
+}
+
+#[test]
 fn known_protocols_need_something_by_default() {
     let plan = governed(&rbac(
         "['mcp:call', 'a2a:send', 'model:invoke', 'http:read']",
