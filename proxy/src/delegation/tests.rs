@@ -238,3 +238,17 @@ fn a_link_may_bring_its_certificate() {
     assert!(mesh.verify(&text, &old, &b).is_ok());
     assert!(mesh.verify(&text, &evil, &b).unwrap_err().contains("somebody else"));
 }
+
+#[test]
+fn a_header_grows_by_a_link_with_its_certificates_and_is_written_once() {
+    let mesh = Mesh::new();
+    let agents: Vec<Agent> = (0..6).map(|number| mesh.agent(&format!("agent-{number}"))).collect();
+    let all: Vec<&Agent> = agents.iter().collect();
+    let sizes: Vec<usize> = (2..=6).map(|count| mesh.chain(&all[..count], "").len()).collect();
+    // The newest link goes without certificates: most calls are for nobody else, and cost this.
+    assert!(sizes[0] <= 360, "{sizes:?}");
+    // What a further agent costs is mostly its certificates (this authority's are a leaf and an intermediate).
+    let certificates: usize = agents[0].own.chain.iter().map(|der| (der.len() + 2).div_ceil(3) * 4).sum();
+    assert!(sizes.windows(2).all(|pair| pair[1] - pair[0] <= certificates + 440), "{certificates} {sizes:?}");
+    println!("bytes of a header by links: {sizes:?}, of which certificates {certificates} a link");
+}
