@@ -32,6 +32,7 @@ struct Governed {
     mesh: Mesh,
     origin: Origin,
     callee: Sidecar,
+    yaml: String,
 }
 
 impl Governed {
@@ -43,8 +44,8 @@ impl Governed {
         let mesh = Mesh::new();
         let at = mesh_service("s.test", "callee", origin.addr());
         let yaml = format!("{at}{PERMISSIVE}{USERS}{DECLARED}");
-        let callee = mesh.sidecar("callee").app(origin.addr()).yaml("a.yaml", yaml).start();
-        Governed { mesh, origin, callee }
+        let callee = mesh.sidecar("callee").app(origin.addr()).yaml("a.yaml", &yaml).start();
+        Governed { mesh, origin, callee, yaml }
     }
 
     fn client(&self, agent: &str) -> Arc<ClientConfig> {
@@ -142,6 +143,48 @@ async fn permissions_are_not_injected() {
         assert_eq!((status, &*reason), (403, "access-denied"), "{host}: {text}");
     }
     assert!(governed.origin.requests().is_empty(), "{:?}", governed.origin.requests());
+}
+
+#[tokio::test]
+async fn a_role_holds_as_soon_as_it_is_given_and_as_long() {
+    let governed = Governed::start().await;
+    let binding = "---\napiVersion: pilotfish.dev/v1\nkind: RoleBinding\nmetadata: {name: helpers}\nspec: {role: conversation-agent, \
+                   subjects: [{agent: stranger}, {agent: guest, namespace: other}]}\n";
+    let talk = || governed.call("stranger", "POST", "/v1/conversations/17/messages");
+    assert_eq!(talk().await.0, 403);
+    governed.callee.rewrite("a.yaml", &format!("{}{binding}", governed.yaml));
+    wait_metric(&governed.callee, "pilotfish_snapshot_version", 2).await;
+    assert_eq!(talk().await.0, 200);
+    // No more than the role, and nobody else.
+    assert_eq!(governed.call("stranger", "DELETE", "/anything").await.1, "access-denied");
+    assert_eq!(governed.call("stranger", "GET", "/vault").await.1, "classified");
+    assert_eq!(
+        governed.call("guest", "GET", "/kb/public/page").await.1,
+        "access-denied",
+        "of another namespace"
+    );
+    governed.callee.rewrite("a.yaml", &governed.yaml);
+    wait_metric(&governed.callee, "pilotfish_snapshot_version", 3).await;
+    assert_eq!(talk().await.0, 403);
+}
+
+#[tokio::test]
+async fn what_an_upgrade_leads_to_has_a_class_too() {
+    let origin = Origin::start(|_, _| {
+        vec![send(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nagent-classification: \
+             restricted\r\n\r\nsecret",
+        )]
+    })
+    .await;
+    let governed = Governed::with(origin);
+    let request =
+        request("GET", "/v1/conversations/1", "upgrade: websocket\r\nsec-websocket-version: 13\r\n")
+            .replace("connection: close", "connection: upgrade, close");
+    let (status, reason, text) = governed.send("conversation-agent", &request).await;
+    assert_eq!((status, &*reason), (403, "classified"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+    assert_eq!(governed.origin.requests().len(), 1, "it was asked");
 }
 
 /// An agent whose answers stream, and say the class that the path names.
