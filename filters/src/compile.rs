@@ -8,6 +8,7 @@ mod authz;
 mod block;
 mod catalogue;
 pub mod cluster;
+mod cors;
 pub(crate) mod credentials;
 mod destination;
 mod egress;
@@ -155,6 +156,7 @@ pub fn compile(
         own: model.sidecar(&options.namespace, &options.labels).map(Own::of).unwrap_or_default(),
         limits,
         to_agent,
+        inbound_cors: cors::compile(model, options),
         on_demand: {
             let endpoints = clusters.iter().flat_map(|(_, cluster)| cluster.endpoints());
             OnDemand::new(on_demand.into_iter().map(|started| started.agent).collect(), endpoints)

@@ -1,10 +1,15 @@
 //! CORS: preflights are answered here, and answers get their headers. The behaviour is that of Envoy's filter `cors`; what is
 //! stricter says so.
 
-use pilotfish_config::model::{self, StringMatch};
+use std::sync::Arc;
 
-use crate::call::Head;
+use pilotfish_config::model::{self, Host, StringMatch};
+
+use crate::call::{Caller, Head};
 use crate::headers::HeaderMapMut;
+use crate::plan::Plan;
+use crate::route::block::Block;
+use crate::route::split_authority;
 use crate::route::text::TextMatch;
 
 /// The cross-origin rules of a rule.
@@ -18,6 +23,28 @@ pub struct Cors {
     max_age: Option<Box<str>>,
     allow_credentials: bool,
     forward_unmatched_preflights: bool,
+}
+
+/// Cross-origin rules of a VirtualService for calls that come to its workload by no sidecar.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    pub(crate) hosts: Vec<Host>,
+    /// Up to the last that has any; the first that matches holds.
+    pub(crate) rules: Vec<(Vec<Block>, Option<Arc<Cors>>)>,
+}
+
+impl Plan {
+    /// What rules of the workload's own hosts say of scripts that call it past every other sidecar.
+    pub fn inbound_cors<H: Head>(&self, head: &H, caller: &Caller) -> Option<&Cors> {
+        if self.inbound_cors.is_empty() {
+            return None;
+        }
+        let host = split_authority(head.authority()).0.trim_end_matches('.').to_ascii_lowercase();
+        let mut services = self.inbound_cors.iter();
+        let service = services.find(|service| service.hosts.iter().any(|own| own.covers(&host)))?;
+        let matches = |blocks: &[Block]| blocks.iter().any(|block| block.matches(head, caller));
+        service.rules.iter().find(|(blocks, _)| matches(blocks))?.1.as_deref()
+    }
 }
 
 /// What a call is to the cross-origin rules.

@@ -21,6 +21,7 @@ use crate::call::{Call, Caller, Head};
 use crate::capability::{Catalogue, Demand, Wanted, host_capability};
 use crate::cluster::Cluster;
 pub use crate::cluster::ClusterId;
+use crate::cors::Arriving;
 use crate::credentials::Credentials;
 use crate::endpoint::Labels;
 use crate::headers::HeaderEditsPair;
@@ -65,6 +66,7 @@ pub struct Plan {
     pub(crate) telemetry_providers: Box<[Collector]>,
     pub(crate) limits: Limits,
     pub(crate) to_agent: ToAgent,
+    pub(crate) inbound_cors: Box<[Arriving]>,
     /// The rule of calls that ask for a capability and whose host has no rule of its own.
     pub(crate) by_capability: Rule,
     /// Names whose addresses have to be looked up, sorted.
@@ -304,6 +306,7 @@ impl Default for Plan {
             telemetry_providers: Box::default(),
             limits: Limits::default(),
             to_agent: ToAgent::default(),
+            inbound_cors: Box::default(),
             by_capability: Rule {
                 name: "*.capability.mesh".into(),
                 number: 0,

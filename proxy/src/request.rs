@@ -1,6 +1,6 @@
 //! What happens to a request, from top to bottom. One function calls the stages in their order; one file per stage.
 //!
-//! listen (the caller of [`Service`]) -> identify -> normalize -> decode -> guard -> trace -> authenticate -> delegation -> explain -> route -> cors -> admit -> fault -> (select -> start -> dial -> repeat) -> respond
+//! listen (the caller of [`Service`]) -> identify -> normalize -> decode -> guard -> trace -> (cors) -> authenticate -> delegation -> explain -> route -> cors -> admit -> fault -> (select -> start -> dial -> repeat) -> respond
 //! -> record. `ARCHITECTURE.md`, "Life of a request", has the same names.
 
 pub mod admit;
@@ -109,13 +109,18 @@ async fn serve<'p>(
     down: &mut Downstream<'_>,
 ) -> Result<(), Failed> {
     let plan = &snapshot.plan;
-    local_secret::check(worker.shared.local_secret.as_ref(), ctx.direction, &mut head)?;
+    // Who opened the tunnel has shown it.
+    let secret = worker.shared.local_secret.as_ref().filter(|_| !ctx.within);
+    local_secret::check(secret, ctx.direction, &mut head)?;
     let caller = identify::identify(ctx, &mut head);
     normalize::normalize(worker, plan, ctx, &mut head, down)?;
     let call = decode::decode(worker, ctx, &head, down, plan).await;
     trace::decoded(ctx, &call);
     guard::enter(worker, snapshot, ctx, &call, &mut head)?;
     trace::enter(worker, plan, ctx, &call, &mut head);
+    if let Some(preflight) = cors::arrive(ctx, plan, &head, &caller) {
+        return respond::preflight(worker, ctx, preflight, down).await;
+    }
     authenticate::authenticate(worker, snapshot, ctx, &mut head).await?;
     delegation::enter(worker, ctx, &mut head)?;
     explain::enter(worker, plan, ctx, &caller, &mut head);

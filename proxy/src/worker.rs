@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -10,11 +11,12 @@ use pilotfish_config::model::MtlsMode;
 use pilotfish_filters::cluster::ClusterSettings;
 use pilotfish_filters::held::Held;
 use pilotfish_filters::retry::RetryPolicy;
+use tokio::net::UnixStream;
 
 use crate::audit::Pen;
 use crate::audit::turned::Turned;
 use crate::delegation::memory::Memory;
-use crate::http::{self, Closing, Io, Limits, Timers};
+use crate::http::{self, Accepted, Closing, Io, Limits, Timers};
 use crate::listen::Direction;
 use crate::listen::callers::{self, Caller};
 use crate::listen::plain::{self, Plain};
@@ -260,6 +262,20 @@ impl Worker {
     pub fn inbound_mode(&self) -> MtlsMode {
         let port = self.shared.settings.app.as_ref().map_or(0, |app| app.port);
         self.pin().plan.inbound_mtls(port)
+    }
+
+    /// Serves what the agent says through a tunnel as it serves whatever else the agent says. Gives the other end.
+    ///
+    /// # Errors
+    /// The process has no descriptors left.
+    pub fn serve_within(&self) -> io::Result<Io> {
+        let (own, other) = UnixStream::pair()?;
+        let service = Rc::clone(&self.services[Direction::Outbound as usize]);
+        let accepted = Accepted { within: true, ..Accepted::from(Io::Unix(own)) };
+        let serving = http::serve(accepted, Rc::clone(&self.limits), service, self.closing.clone());
+        let plain = self.plain.add(Direction::Outbound);
+        tokio::task::spawn_local(plain::until_cut(Some(plain), serving));
+        Ok(Io::Unix(other))
     }
 
     /// Serves one accepted connection to its end. `caller`: as whose it is counted until it proves who it is.

@@ -1,5 +1,7 @@
 //! Scripts of web pages: preflights are answered by the sidecar, and answers, refusals included, may be read by whom the rule allows.
 
+mod inbound;
+
 use pilotfish_testkit::h1::Answer;
 use pilotfish_testkit::origin::{Origin, send};
 use pilotfish_testkit::{H1, Sidecar, h1};

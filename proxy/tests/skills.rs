@@ -412,6 +412,11 @@ async fn lists_follow_the_roles_of_an_agent_security_policy() {
         let list: Value = serde_json::from_str(list.trim()).unwrap();
         assert_eq!(names(&list["result"]["tools"], "name"), tools, "{agent}");
     }
+    // A session is no identity: whoever shows another's gets what its own certificate gives it.
+    let taken = request.replace("host:", "mcp-session-id: of-the-cashier\r\nhost:");
+    let told = ask(callee.inbound, mesh.client(Some(&mesh.issue("reader"))), &taken).await.unwrap();
+    let list: Value = serde_json::from_str(told.split_once("\r\n\r\n").unwrap().1.trim()).unwrap();
+    assert_eq!(names(&list["result"]["tools"], "name"), ["search"]);
     let stranger = mesh.client(Some(&mesh.issue("stranger")));
     assert!(ask(callee.inbound, stranger, &request).await.unwrap().starts_with("HTTP/1.1 403"));
 }

@@ -6,3 +6,4 @@ mod mesh;
 mod policy;
 mod rotation;
 pub mod setup;
+mod tunnels;

@@ -14,6 +14,7 @@ use crate::authz::governance::glob::Glob;
 use crate::authz::governance::roles::{Role, Roles};
 use crate::authz::governance::{Governance, Methods};
 pub(crate) use declared::declares;
+pub(super) use declared::{blocks, hosts, overlaps};
 
 /// What holds for the workload of `options`: the policies of its namespace and of the root namespaces, each demand of each.
 pub(super) fn compile(model: &Model, options: &CompileOptions, warnings: &mut Vec<Box<str>>) -> Governance {

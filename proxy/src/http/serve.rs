@@ -32,6 +32,8 @@ pub struct ConnContext {
     pub h2: bool,
     /// Who it is, when it is another sidecar that proved so.
     pub mesh: Option<Rc<MeshPeer>>,
+    /// Whether it is what the agent says through a tunnel that its own sidecar ends.
+    pub within: bool,
 }
 
 /// A connection, and what is known of it before it is served.
@@ -43,11 +45,13 @@ pub struct Accepted {
     pub first: BytesMut,
     /// Who it is, when it is another sidecar that proved so.
     pub mesh: Option<Rc<MeshPeer>>,
+    /// Whether it is within a tunnel that ends here.
+    pub within: bool,
 }
 
 impl From<Io> for Accepted {
     fn from(io: Io) -> Self {
-        Accepted { io, first: BytesMut::new(), mesh: None }
+        Accepted { io, first: BytesMut::new(), mesh: None, within: false }
     }
 }
 
@@ -74,10 +78,11 @@ pub async fn serve<H: Handler>(
     handler: Rc<H>,
     closing: Closing,
 ) {
-    let Accepted { mut io, mut first, mesh } = accepted.into();
+    let Accepted { mut io, mut first, mesh, within } = accepted.into();
     let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let peer = io.peer_addr().unwrap_or(unknown);
-    let mut context = ConnContext { peer, local: io.local_addr().unwrap_or(unknown), h2: false, mesh };
+    let mut context =
+        ConnContext { peer, local: io.local_addr().unwrap_or(unknown), h2: false, mesh, within };
     match sniff(&mut io, &mut first, &limits, &closing).await {
         Some(Opening::H1) => {
             let conn = h1::server::Conn::new(io, first, limits, closing.clone());

@@ -2,15 +2,37 @@
 //! its scripts read them.
 
 use http::StatusCode;
-use pilotfish_filters::cors::Kind;
-use pilotfish_filters::plan::Rule;
+use pilotfish_filters::call::Caller;
+use pilotfish_filters::cors::{Cors, Kind};
+use pilotfish_filters::plan::{Plan, Rule};
 
 use crate::http::{Headers, Known, RequestHead, ResponseHead};
+use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 
+/// Looks where an inbound call comes from that no sidecar sends, so that no sidecar's outbound rules were for it: what the workload's own
+/// rules say. The answer when it is a preflight, which brings neither token nor certificate (Fetch, "CORS-preflight fetch"): it is given
+/// before anybody asks for them, and the agent gets nothing of it. That is Envoy's order too.
+pub fn arrive<'p>(
+    ctx: &mut Ctx<'p>,
+    plan: &'p Plan,
+    head: &RequestHead,
+    caller: &Caller,
+) -> Option<ResponseHead> {
+    if ctx.direction == Direction::Outbound || ctx.mesh.is_some() {
+        return None;
+    }
+    let cors = plan.inbound_cors(head, caller)?;
+    look(ctx, cors, head)
+}
+
 /// Looks where a call comes from, once its rule is known. The answer when it is a preflight.
-pub fn enter(ctx: &mut Ctx<'_>, rule: &Rule, head: &RequestHead) -> Option<ResponseHead> {
-    let cors = rule.resilience.cors.as_deref()?;
+pub fn enter<'p>(ctx: &mut Ctx<'p>, rule: &'p Rule, head: &RequestHead) -> Option<ResponseHead> {
+    look(ctx, rule.resilience.cors.as_deref()?, head)
+}
+
+fn look<'p>(ctx: &mut Ctx<'p>, cors: &'p Cors, head: &RequestHead) -> Option<ResponseHead> {
+    ctx.cors = Some(cors);
     if !head.headers.may_have(Known::Origin.bit()) {
         return None;
     }
@@ -34,7 +56,7 @@ pub fn enter(ctx: &mut Ctx<'_>, rule: &Rule, head: &RequestHead) -> Option<Respo
 
 /// Writes what the rule says about origins into an answer, after all edits.
 pub fn finish(ctx: &Ctx<'_>, head: &mut ResponseHead) {
-    let Some(cors) = ctx.rule.and_then(|rule| rule.resilience.cors.as_deref()) else { return };
+    let Some(cors) = ctx.cors else { return };
     if let Some(origin) = &ctx.origin {
         cors.expose(origin, &mut head.headers);
     }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use pilotfish_config::wire::Explained;
 use pilotfish_filters::clock::Micros;
 use pilotfish_filters::correlate::CallId;
+use pilotfish_filters::cors::Cors;
 use pilotfish_filters::plan::Rule;
 use pilotfish_filters::shed::Priority;
 use pilotfish_filters::verdict::Reason;
@@ -41,10 +42,14 @@ pub struct Ctx<'p> {
     pub local: SocketAddr,
     /// listen: the peer, when it is a sidecar that proved who it is.
     pub mesh: Option<&'p MeshPeer>,
+    /// listen: whether it came through a tunnel of the agent's that ends here.
+    pub within: bool,
     /// listen: when the head was complete.
     pub started: Micros,
     /// route: the rule that matched; none for inbound and for egress to unknown hosts.
     pub rule: Option<&'p Rule>,
+    /// cors: what holds for scripts of other origins.
+    pub cors: Option<&'p Cors>,
     /// cors: the origin of a script that may read the answer.
     pub origin: Option<Box<[u8]>>,
     /// select: the cluster that was chosen, by its name.
@@ -125,8 +130,10 @@ impl<'p> Ctx<'p> {
             peer: conn.peer,
             local: conn.local,
             mesh: conn.mesh.as_deref(),
+            within: conn.within,
             started,
             rule: None,
+            cors: None,
             origin: None,
             cluster: None,
             endpoint: None,

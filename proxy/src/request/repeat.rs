@@ -143,9 +143,14 @@ pub async fn by_rule<'p>(
         ctx.endpoint = Some(lease.endpoint().addr);
         explain::chosen(ctx, lease.endpoint().addr);
         if head.method == Method::CONNECT {
-            credential::tunnelled(ctx, &head);
             let way =
                 dial::Way::to_endpoint(worker, task.outside, cluster, lease.endpoint(), Protocol::Http1)?;
+            if way.secure.is_mesh() {
+                let idle = way.settings.tunnel_idle_timeout;
+                drop(lease);
+                return Box::pin(tunnel::into_mesh(worker, ctx, idle, down)).await;
+            }
+            credential::tunnelled(ctx, &head);
             return Box::pin(tunnel::connect_through(worker, ctx, &[way.for_tunnel()], down)).await;
         }
         let protocol = protocol(cluster.settings.upstream, &head, down.is_h2())?;

@@ -49,5 +49,6 @@ pub fn route<'p>(
     }
     let matched = plan.route(head, call, caller)?;
     ctx.rule = Some(matched.rule);
+    ctx.cors = matched.rule.resilience.cors.as_deref();
     Ok(Way::Rule(matched))
 }

@@ -41,6 +41,28 @@ pub async fn connect_through(
     run(ctx, down, upstream, idle).await
 }
 
+/// A tunnel to where another sidecar is ends here: what the agent says through it is served as whatever else it says, by its `host`. As a
+/// pipe it would let the agent speak with its sidecar's certificate: without the chain of who asked it, with fields that only sidecars
+/// write, past every rule of its own side.
+///
+/// # Errors
+/// There is no tunnel within a tunnel; the process has no descriptors left; the client has gone.
+pub async fn into_mesh(
+    worker: &Worker,
+    ctx: &mut Ctx<'_>,
+    idle: Option<Duration>,
+    down: &mut Downstream<'_>,
+) -> Result<(), Failed> {
+    if ctx.within {
+        return Err(Deny::with(Reason::NoRoute, "this is a tunnel already: send the request itself").into());
+    }
+    let io = worker.serve_within().map_err(|error| Deny::with(Reason::ConnectFailed, error.to_string()))?;
+    down.respond(&ResponseHead::new(StatusCode::OK), Framing::None);
+    ctx.status = Some(StatusCode::OK.as_u16());
+    trace::answered(worker, ctx, true);
+    run(ctx, down, Tunnel::raw((io, BytesMut::new())), idle).await
+}
+
 /// Moves bytes both ways after 101, or 2xx to CONNECT, was queued downstream.
 ///
 /// # Errors

@@ -174,10 +174,10 @@ async fn establish(worker: &Worker, mut io: Io, mode: MtlsMode) -> Result<Accept
             _ => None,
         };
         let peer = Rc::new(MeshPeer { server_name, ..MeshPeer::new(peer, own.as_deref()) });
-        return Ok(Accepted { io, first: BytesMut::new(), mesh: Some(peer) });
+        return Ok(Accepted { mesh: Some(peer), ..Accepted::from(io) });
     }
     if mode == MtlsMode::Permissive {
-        return Ok(Accepted { io, first, mesh: None });
+        return Ok(Accepted { first, ..Accepted::from(io) });
     }
     answer_and_close(io, REFUSAL).await;
     Err(Failed::Plaintext)

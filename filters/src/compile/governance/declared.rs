@@ -106,7 +106,11 @@ fn declared(meta: &Meta, part: Option<&str>, levels: &[&str], warnings: &mut Vec
 }
 
 /// The hosts by which the workload is called.
-fn hosts(model: &Model, options: &CompileOptions, capabilities: &HashSet<&str>) -> Vec<Host> {
+pub(in crate::compile) fn hosts(
+    model: &Model,
+    options: &CompileOptions,
+    capabilities: &HashSet<&str>,
+) -> Vec<Host> {
     let namespace = &options.namespace;
     let own = Host::verbatim(&format!("{}.{namespace}.svc.cluster.local", options.agent));
     let mut hosts: Vec<Host> = names_of(&own, namespace).map(Host::verbatim).collect();
@@ -125,7 +129,7 @@ fn hosts(model: &Model, options: &CompileOptions, capabilities: &HashSet<&str>) 
     hosts
 }
 
-fn overlaps(hosts: &[Host], host: &Host) -> bool {
+pub(in crate::compile) fn overlaps(hosts: &[Host], host: &Host) -> bool {
     hosts.iter().any(|own| own.covers(host) || host.covers(own))
 }
 
@@ -169,7 +173,7 @@ fn virtual_service(
 
 /// The rule as its calls arrive: who called is not known here, and the path is what the rule made of it. The second part says whether a
 /// call that matches surely is the rule's.
-fn blocks(rule: &HttpRoute, options: &CompileOptions) -> (Vec<Block>, bool) {
+pub(in crate::compile) fn blocks(rule: &HttpRoute, options: &CompileOptions) -> (Vec<Block>, bool) {
     let rewrite = rule.rewrite.as_ref();
     let edits = &rule.headers.request;
     let edited = |name: &str| {

@@ -145,6 +145,9 @@ async fn to_addresses(
     edits: &Edits<'_>,
 ) -> Result<(), Failed> {
     if head.method == Method::CONNECT {
+        if to.secure.is_mesh() {
+            return Box::pin(tunnel::into_mesh(worker, ctx, to.settings.tunnel_idle_timeout, down)).await;
+        }
         credential::tunnelled(ctx, &head);
         let ways: Vec<_> =
             to.list.iter().map(|address| to.way(*address, Protocol::Http1).for_tunnel()).collect();
