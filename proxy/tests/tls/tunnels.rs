@@ -61,14 +61,17 @@ async fn a_tunnel_by_http2_is_no_other() {
     let mut client = H2::open(caller.outbound, &[]).await;
     let fields = [(":method", "CONNECT"), (":authority", "s.test:80")];
     client.send(&h2::headers(1, h2::hpack::block(&fields), false)).await;
-    let request = "GET /admin HTTP/1.1\r\nHost: s.test\r\nConnection: close\r\n\r\n";
     client
-        .send(&h2::data(1, *b"GET /admin HTTP/1.1\r\nHost: s.test\r\nConnection: close\r\n\r\n", true))
+        .send(&h2::data(1, *b"GET /admin HTTP/1.1\r\nHost: s.test\r\nConnection: close\r\n\r\n", false))
         .await;
     let end = client.outcome(1, std::time::Duration::from_secs(20)).await;
-    let Outcome::Answer(answer) = &end else { panic!("{request}: {end:?}") };
+    let Outcome::Answer(answer) = &end else { panic!("{end:?}") };
     let text = String::from_utf8_lossy(&answer.body);
-    assert!(answer.status == 200 && text.contains("pilotfish-reason: access-denied"), "{text}");
+    assert!(
+        answer.status == 200 && text.contains("pilotfish-reason: access-denied"),
+        "{} {text}",
+        answer.status
+    );
     assert_eq!(origin.requests().len(), 0);
 }
 
