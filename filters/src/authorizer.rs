@@ -135,6 +135,9 @@ pub fn may_set(name: &str) -> bool {
         || name.starts_with(':')
         || name.starts_with("x-pilotfish-")
         || name.starts_with("pilotfish-")
+        // What the call is was read from these already.
+        || name.starts_with("agent-")
+        || name.starts_with("mcp-")
         || NEVER.contains(&&*name))
 }
 
@@ -160,7 +163,16 @@ mod tests {
 
     #[test]
     fn what_sidecars_write_is_not_an_authorizers_to_set() {
-        for name in ["Host", ":path", "X-Pilotfish-Delegation", "pilotfish-reason", "Content-Length", ""] {
+        for name in [
+            "Host",
+            ":path",
+            "Agent-Capability",
+            "mcp-name",
+            "X-Pilotfish-Delegation",
+            "pilotfish-reason",
+            "Content-Length",
+            "",
+        ] {
             assert!(!may_set(name), "{name}");
         }
         assert!(may_set("x-user") && may_set("set-cookie") && may_set("authorization"));

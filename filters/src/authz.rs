@@ -102,6 +102,8 @@ pub struct Who<'a> {
     pub claims: Option<&'a Arc<Claims>>,
     /// For whom it acts; `None`: for itself.
     pub chain: Option<&'a Chain>,
+    /// What an external authorizer says of the call (`dynamic_metadata`); an object.
+    pub metadata: Option<&'a serde_json::Value>,
     /// When it asks, seconds since 1970: how old its token is. Not looked at without a token.
     pub unix: u64,
     /// The policies' rules that can be about `principal`, when its connection keeps them ([`Plan::caller_rules`] of this

@@ -21,6 +21,7 @@ use pilotfish_filters::cluster::Outcome;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::delegation;
 use crate::server::Shared;
 use connection::{USER_AGENT, cause};
 use kept::{Files, IDLE, Kept, Key, Open};
@@ -157,7 +158,7 @@ async fn answer(
         let kept = shared.asks.kept().take(&way.key, shared.tls.live.version());
         if let Some(mut open) = kept {
             if open.connection.is_ready().await
-                && let Ok(response) = open.connection.send(request.clone()).await
+                && let Ok(response) = open.connection.send(own(shared, &open, request.clone())).await
             {
                 way.record(&shared.clock, began, Outcome::Answered(response.status().as_u16()));
                 return finish(shared, &way.key, open, response, longest).await;
@@ -167,8 +168,8 @@ async fn answer(
         }
         // Read before: what changes meanwhile is not what was trusted.
         let trust = shared.tls.live.version();
-        let connection = match way.connect(shared).await {
-            Ok(connection) => connection,
+        let (connection, called) = match way.connect(shared).await {
+            Ok(made) => made,
             Err(why) => {
                 way.record(&shared.clock, began, Outcome::Unreachable);
                 tried.extend(way.endpoint());
@@ -179,7 +180,8 @@ async fn answer(
                 continue;
             }
         };
-        let mut open = Open::new(connection, trust);
+        let mut open = Open::new(connection, called, trust);
+        let request = own(shared, &open, request);
         return match open.connection.send(request).await {
             Ok(response) => {
                 way.record(&shared.clock, began, Outcome::Answered(response.status().as_u16()));
@@ -191,6 +193,15 @@ async fn answer(
             }
         };
     }
+}
+
+/// To another sidecar a question is a call like any other, of the agent's own accord.
+fn own(shared: &Shared, open: &Open, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    let chain = open.called.as_ref().and_then(|called| delegation::of_own_accord(&shared.tls, called));
+    if let Some(chain) = chain.and_then(|chain| HeaderValue::from_str(&chain).ok()) {
+        request.headers_mut().insert(delegation::DELEGATION, chain);
+    }
+    request
 }
 
 /// Reads the answer's body; keeps the connection if it can be used again.

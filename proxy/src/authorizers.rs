@@ -3,6 +3,7 @@
 mod by_grpc;
 mod by_http;
 mod kept;
+mod metadata;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use http::Request;
 use pilotfish_filters::authorizer::{Authorizer, Protocol, may_set};
 use pilotfish_filters::clock::Micros;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::ask::{self, Question};
@@ -95,8 +97,14 @@ pub struct Allowed {
     pub to_upstream: Vec<Edit>,
     /// Taken from the call.
     pub remove: Vec<Box<str>>,
-    /// Added to the answer.
-    pub to_downstream: Vec<Field>,
+    /// In the answer.
+    pub to_downstream: Vec<Edit>,
+    /// Parameters of the call's query, in place of those that have the name.
+    pub query_set: Vec<(Box<str>, Box<str>)>,
+    /// Parameters that are taken from it.
+    pub query_remove: Vec<Box<str>>,
+    /// What it says besides, for policies' conditions (`experimental.envoy.filters.http.ext_authz[...]`).
+    pub metadata: Option<Arc<Value>>,
 }
 
 /// One change of a header.
@@ -121,6 +129,8 @@ pub enum How {
     Overwrite,
     /// It is replaced; without one nothing happens.
     OverwriteIfThere,
+    /// It is taken away.
+    Remove,
 }
 
 /// What the caller gets of a refusal.
@@ -190,29 +200,50 @@ fn question(authorizer: &Authorizer, request: Request<Bytes>) -> Question {
     }
 }
 
-/// Leaves out what no authorizer may set.
+/// Leaves out what no authorizer may set. A refusal stays one, whatever is wrong with it.
 fn checked(answer: Answer) -> Result<Answer, String> {
     let mut size = 0;
     let mut fits = |name: &str, value: &[u8]| {
         size += name.len() + value.len();
-        may_set(name)
+        size <= LONGEST_HEADERS
     };
-    let answer = match answer {
+    match answer {
         Answer::Allowed(mut allowed) => {
-            allowed.to_upstream.retain(|edit| fits(&edit.name, &edit.value));
-            allowed.to_downstream.retain(|(name, value)| fits(name, value));
-            allowed.remove.retain(|name| fits(name, b""));
-            Answer::Allowed(allowed)
+            let edits = || allowed.to_upstream.iter().chain(&allowed.to_downstream);
+            if let Some(edit) = edits().find(|edit| !is_name(&edit.name) || !is_value(&edit.value)) {
+                let name: String = edit.name.chars().filter(|c| c.is_ascii_graphic()).take(40).collect();
+                return Err(format!("its answer sets the header {name:?}, which cannot be sent so"));
+            }
+            let mut all = edits().all(|edit| fits(&edit.name, &edit.value));
+            all &= allowed.remove.iter().all(|name| fits(name, b""));
+            all &= allowed.query_set.iter().all(|(name, value)| fits(name, value.as_bytes()));
+            all &= allowed.query_remove.iter().all(|name| fits(name, b""));
+            if !all {
+                return Err(format!("its answer changes more than {LONGEST_HEADERS} bytes"));
+            }
+            allowed.to_upstream.retain(|edit| may_set(&edit.name));
+            allowed.to_downstream.retain(|edit| may_set(&edit.name));
+            allowed.remove.retain(|name| may_set(name));
+            Ok(Answer::Allowed(allowed))
         }
         Answer::Refused(mut refused) => {
-            refused.headers.retain(|(name, value)| fits(name, value));
-            Answer::Refused(refused)
+            refused.headers.retain(|(name, value)| {
+                may_set(name) && is_name(name) && is_value(value) && fits(name, value)
+            });
+            Ok(Answer::Refused(refused))
         }
-    };
-    if size > LONGEST_HEADERS {
-        return Err(format!("its answer sets headers of more than {LONGEST_HEADERS} bytes"));
     }
-    Ok(answer)
+}
+
+/// Whether it is a header's name (RFC 9110 section 5.6.2), or a pseudo header's, which nobody may set anyway.
+fn is_name(name: &str) -> bool {
+    let name = name.strip_prefix(':').unwrap_or(name);
+    http::HeaderName::from_bytes(name.as_bytes()).is_ok()
+}
+
+/// Whether it is a header's value: nothing that would end it.
+fn is_value(value: &[u8]) -> bool {
+    http::HeaderValue::from_bytes(value).is_ok()
 }
 
 #[cfg(test)]

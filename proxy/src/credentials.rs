@@ -5,10 +5,12 @@
 //! | [`file`](self) | what files have, read anew when they change |
 //! | `flight` | a token: obtained once for all who wait for it, renewed ahead, with patience after a failure |
 //! | `endpoint` | what a token endpoint is asked, and what its answer means |
+//! | `assertion` | the token by which a client proves itself with a private key |
 //! | `exchanged` | tokens on behalf of others, by the token that they were exchanged for |
 //!
 //! They outlive a configuration: a document that stays as it is keeps its token.
 
+mod assertion;
 mod endpoint;
 mod exchanged;
 mod file;

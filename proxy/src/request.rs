@@ -25,6 +25,7 @@ pub mod local_secret;
 pub mod mirror;
 pub mod narrow;
 pub mod normalize;
+pub mod query;
 pub mod record;
 pub mod repeat;
 pub mod replay;

@@ -78,8 +78,7 @@ impl Tls {
         self.live.load().credentials.clone()
     }
 
-    /// What it connects to other sidecars by.
-    pub(crate) fn client(&self, protocol: Protocol) -> Arc<ClientConfig> {
+    fn client(&self, protocol: Protocol) -> Arc<ClientConfig> {
         match protocol {
             Protocol::Http1 => self.http1.clone(),
             Protocol::Http2 => self.http2.clone(),

@@ -81,6 +81,18 @@ mod envoy {
         pub denied: Option<Denied>,
         #[prost(message, optional, tag = "3")]
         pub ok: Option<Ok>,
+        #[prost(message, optional, tag = "4")]
+        pub metadata: Option<Struct>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Struct {
+        #[prost(map = "string, message", tag = "1")]
+        pub fields: HashMap<String, Text>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Text {
+        #[prost(string, tag = "3")]
+        pub text: String,
     }
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct Code {
@@ -104,6 +116,10 @@ mod envoy {
         pub remove: Vec<String>,
         #[prost(message, repeated, tag = "6")]
         pub response_headers: Vec<Header>,
+        #[prost(message, repeated, tag = "7")]
+        pub query: Vec<Pair>,
+        #[prost(string, repeated, tag = "8")]
+        pub query_remove: Vec<String>,
     }
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct Header {
@@ -187,9 +203,37 @@ async fn answer(
                 ],
                 remove: vec!["x-secret".into()],
                 response_headers: vec![header("x-checked", "yes"), header("transfer-encoding", "x")],
+                ..envoy::Ok::default()
             }),
             ..yes
         },
+        "query" => envoy::CheckResponse {
+            ok: Some(envoy::Ok {
+                query: vec![
+                    envoy::Pair { key: "b".into(), value: "2&admin=1 \r\nx: y".into() },
+                    envoy::Pair { key: "user".into(), value: "ann".into() },
+                ],
+                query_remove: vec!["secret".into()],
+                ..envoy::Ok::default()
+            }),
+            ..yes
+        },
+        "inject" => envoy::CheckResponse {
+            ok: Some(envoy::Ok {
+                headers: vec![header("x-user", "a\r\nx-pilotfish-origin: evil")],
+                ..envoy::Ok::default()
+            }),
+            ..yes
+        },
+        "role" => envoy::CheckResponse {
+            ok: Some(envoy::Ok { headers: vec![header("x-role", "admin")], ..envoy::Ok::default() }),
+            ..yes
+        },
+        "team" | "other-team" => {
+            let text = if case.as_deref() == Some("team") { "blue" } else { "red" }.to_owned();
+            let fields = HashMap::from([("team".to_owned(), envoy::Text { text })]);
+            envoy::CheckResponse { metadata: Some(envoy::Struct { fields }), ..yes }
+        }
         "no" => no,
         "teapot" => envoy::CheckResponse {
             denied: Some(envoy::Denied {
@@ -212,6 +256,20 @@ async fn answer(
     .encode_to_vec();
     if case.as_deref() == Some("garbage") {
         message = vec![0xff; 40];
+    }
+    if case.as_deref() == Some("endless") {
+        let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let Ok(mut stream) = respond.send_response(head, false) else { return };
+        while stream.send_data(vec![0; 16384].into(), false).is_ok() {
+            stream.reserve_capacity(16384);
+            if std::future::poll_fn(|cx| stream.poll_capacity(cx)).await.is_none_or(|ready| ready.is_err()) {
+                return;
+            }
+        }
+        return;
+    }
+    if case.as_deref() == Some("gone") {
+        return respond.send_reset(h2::Reason::INTERNAL_ERROR);
     }
     if case.as_deref() == Some("huge") {
         message = vec![0; 1_000_000];
@@ -237,11 +295,15 @@ impl Guarded {
     }
 
     async fn with(provider: &str, annotations: &str) -> Guarded {
+        Guarded::of(provider, annotations, "").await
+    }
+
+    async fn of(provider: &str, annotations: &str, more: &str) -> Guarded {
         let origin = Origin::start(|m, _| ok(format!("seen {}", m.target()))).await;
         let yaml = format!(
             "apiVersion: pilotfish.dev/v1\nkind: AuthorizationProvider\nmetadata: {{ name: checker }}\nspec: {provider}\n---\n\
              apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: p, annotations: {{ {annotations} }} }}\n\
-             spec: {{ action: CUSTOM, provider: {{ name: checker }}, rules: [{{ to: [{{ operation: {{ paths: ['/checked*'] }} }}] }}] }}\n"
+             spec: {{ action: CUSTOM, provider: {{ name: checker }}, rules: [{{ to: [{{ operation: {{ paths: ['/checked*'] }} }}] }}] }}\n{more}"
         );
         let sidecar = sidecar().app(origin.addr()).yaml("p.yaml", yaml).start();
         Guarded { origin, sidecar }
@@ -299,7 +361,7 @@ async fn by_grpc_calls_are_described_and_answers_obeyed() {
     let (told, got) = guarded.case("teapot").await;
     assert_eq!((told.status(), &*told.reason(), got), (418, "access-denied", None));
     assert_eq!((&*told.text(), told.header("x-why")), ("I am a teapot", Some("tea".into())));
-    for case in ["garbage", "huge", "unavailable"] {
+    for case in ["garbage", "huge", "endless", "gone", "inject", "unavailable"] {
         let (told, got) = guarded.case(case).await;
         assert_eq!((told.status(), &*told.reason(), got), (403, "authorizer-unavailable", None), "{case}");
     }
@@ -475,5 +537,69 @@ async fn a_dry_run_is_asked_and_not_obeyed() {
         let (told, got) = guarded.case(case).await;
         assert_eq!((told.status(), got.unwrap().header("x-user")), (200, Some("forged".into())), "{case}");
         assert_eq!(server.asked().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_decided_on_is_what_is_sent_as_the_authorizer_has_changed_it() {
+    let server = Grpc::start().await;
+    let policy = |action: &str, name: &str, rule: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: {name} }}\n\
+             spec: {{ action: {action}, rules: [{rule}] }}\n"
+        )
+    };
+    let provider =
+        format!("{{ grpc: {{ service: 127.0.0.1, port: {} }}, timeout: 20s }}", server.addr.port());
+    let guarded = Guarded::of(&provider, "", &(policy("ALLOW", "allowed", "{ to: [{ operation: { paths: ['/checked/a'] } }] }")
+        + &policy("DENY", "role", "{ when: [{ key: 'request.headers[x-role]', values: [admin] }] }")
+        + &policy("DENY", "team", "{ when: [{ key: 'experimental.envoy.filters.http.ext_authz[team]', values: ['[red]', green] }] }")))
+    .await;
+    // Not by the caller's word.
+    for (case, status, by) in [
+        ("yes", 200, ""),
+        ("role", 403, "default/role"),
+        ("team", 200, ""),
+        ("other-team", 403, "default/team"),
+    ] {
+        let (told, got) = guarded.case(case).await;
+        assert_eq!((told.status(), got.is_some()), (status, status == 200), "{case}: {}", told.text());
+        assert!(told.text().contains(by), "{case}: {}", told.text());
+    }
+    let (told, got) = guarded.ask(&get("/checked/a?secret=1&b=1&c=3&s%65cret", "query")).await;
+    let target = "/checked/a?c=3&b=2%26admin%3D1%20%0D%0Ax:%20y&user=ann";
+    assert_eq!((told.status(), got.unwrap().target()), (200, target));
+}
+
+/// An authorizer that takes a connection and closes its half, or answers no more than a part.
+#[tokio::test]
+async fn an_authorizer_that_stops_in_the_middle_is_none() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for (part, then_wait) in [
+        ("", false),
+        ("", true),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", false),
+        ("HTTP/1.1 20", true),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    let _ = socket.read(&mut bytes).await;
+                    let _ = socket.write_all(part.as_bytes()).await;
+                    let _ = socket.shutdown().await;
+                    if then_wait {
+                        // Half closed: it goes on reading.
+                        while socket.read(&mut bytes).await.is_ok_and(|n| n > 0) {}
+                    }
+                });
+            }
+        });
+        let guarded =
+            Guarded::by(&format!("{{ http: {{ service: 127.0.0.1, port: {port} }}, timeout: 20s }}")).await;
+        let (told, got) = guarded.case("yes").await;
+        assert_eq!((told.status(), &*told.reason(), got), (403, "authorizer-unavailable", None), "{part:?}");
     }
 }

@@ -49,6 +49,8 @@ pub struct HealthCheck {
     pub unhealthy: u32,
     /// The interval is longer or shorter by up to this share of it, by chance (0.1).
     pub jitter: f64,
+    /// It shows the host's OutboundCredential (no).
+    pub credential: bool,
 }
 
 impl HealthCheck {
@@ -62,6 +64,7 @@ impl HealthCheck {
             healthy: 2,
             unhealthy: 3,
             jitter: 0.1,
+            credential: false,
         }
     }
 }

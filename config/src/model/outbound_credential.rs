@@ -64,6 +64,8 @@ pub struct TokenEndpoint {
     pub scopes: Vec<String>,
     /// For whom the token is.
     pub audience: Option<String>,
+    /// The URI of the service that the token is for (RFC 8707, RFC 8693).
+    pub resource: Option<String>,
     /// A file with root certificates instead of the system's.
     pub ca_certificates: Option<String>,
     /// For one request, 1 ms to 1 min.
@@ -75,10 +77,24 @@ pub struct TokenEndpoint {
 pub struct OAuthClient {
     /// Its id.
     pub id: String,
-    /// The file that has its secret.
-    pub secret_file: String,
-    /// It proves itself in the form instead of by HTTP Basic.
-    pub in_body: bool,
+    /// How it proves that it is this one.
+    pub proof: ClientProof,
+}
+
+/// How a client proves itself to a token endpoint (RFC 6749 section 2.3, RFC 7523).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientProof {
+    /// `client_secret_basic`: by HTTP Basic with the secret of this file.
+    Basic(String),
+    /// `client_secret_post`: in the form, with the secret of this file.
+    Form(String),
+    /// `private_key_jwt`: by a token that it signs.
+    Key {
+        /// The file that has the key.
+        file: String,
+        /// `kid` of the token.
+        id: Option<String>,
+    },
 }
 
 /// What RFC 8693 adds.
@@ -90,8 +106,6 @@ pub struct Exchange {
     pub subject_type: String,
     /// The file that has the token of who acts, and its type.
     pub actor: Option<(String, String)>,
-    /// The URI of the service that the new token is for.
-    pub resource: Option<String>,
     /// The type of the new token.
     pub requested_type: Option<String>,
 }

@@ -7,7 +7,8 @@ object! {
     /// What the sidecar shows to hosts on its agent's behalf, so that the agent never holds the secret. It replaces what the agent sent
     /// in the same place. Secrets are in files on the sidecar's machine, never in documents, and are read anew when they change. Without
     /// the secret, or a token by it, calls to these hosts are answered 503 `credential-unavailable`. One of `apiKey`, `bearer`, `basic`,
-    /// `oauth2` and `exchange` is written. A tunnel (`CONNECT`) carries what the agent encrypts itself: nothing can be shown in it.
+    /// `oauth2` and `exchange` is written. A tunnel (`CONNECT`) carries what the agent encrypts itself: nothing can be shown in it. A mirrored
+    /// copy shows what the host that it goes to gets, never what the call has shown; an active health check does with `credential=on`.
     struct OutboundCredentialSpec<'n> "OutboundCredential" {
         /// The hosts: `api.example.com`, or `*.example.com` for all names below it. Both the host that is connected to and the one that
         /// the request names have to be among them.
@@ -77,11 +78,18 @@ object! {
         /// The client's id.
         client_id = "clientId": Text<'n>, required;
         /// The file that has the client's secret.
-        client_secret_file = "clientSecretFile": Text<'n>, required;
+        client_secret_file = "clientSecretFile": Text<'n>, one_of("proof");
+        /// The file that has the client's private key (PEM: P-256, P-384, RSA or Ed25519). It proves itself by a token of a minute's life that
+        /// it signs with ES256, ES384, RS256 or EdDSA (`private_key_jwt`, RFC 7523).
+        private_key_file = "privateKeyFile": Text<'n>, one_of("proof");
+        /// `kid` of those tokens; with `privateKeyFile`.
+        key_id = "keyId": Text<'n>;
         /// The scopes to ask for.
         scopes = "scopes": List<Text<'n>>;
         /// The `audience` parameter, as some authorization servers want it.
         audience = "audience": Text<'n>;
+        /// The URI of the service that the token is for, as others want it (RFC 8707).
+        resource = "resource": Text<'n>;
         /// How the client proves itself: `header` (HTTP Basic, the default, as RFC 6749 asks for) or `body` (`client_id` and
         /// `client_secret` in the form).
         auth_style = "authStyle": One<'n, AuthStyleWord>;
@@ -92,6 +100,8 @@ object! {
         timeout = "timeout": Time<'n>;
         /// Refused: a document is no place for a secret. `clientSecretFile` names one that is.
         client_secret = "clientSecret": Inline<'n>;
+        /// Refused, as `clientSecret`; `privateKeyFile` names one that is.
+        private_key = "privateKey": Inline<'n>;
     }
 
     /// RFC 8693 token exchange.
@@ -116,10 +126,14 @@ object! {
         scopes = "scopes": List<Text<'n>>;
         /// The type of the new token (the endpoint's choice by default).
         requested_token_type = "requestedTokenType": Text<'n>;
-        /// The client's id, when the endpoint wants to know who asks; with `clientSecretFile`.
+        /// The client's id, when the endpoint wants to know who asks; with `clientSecretFile` or `privateKeyFile`.
         client_id = "clientId": Text<'n>;
         /// The file that has the client's secret.
-        client_secret_file = "clientSecretFile": Text<'n>;
+        client_secret_file = "clientSecretFile": Text<'n>, one_of("proof");
+        /// The file that has the client's private key, as in `oauth2`.
+        private_key_file = "privateKeyFile": Text<'n>, one_of("proof");
+        /// `kid` of the tokens that it signs; with `privateKeyFile`.
+        key_id = "keyId": Text<'n>;
         /// How the client proves itself: `header` (the default) or `body`.
         auth_style = "authStyle": One<'n, AuthStyleWord>;
         /// A file with the root certificates of the token endpoint (PEM; by default those of its DestinationRule, else the
@@ -129,6 +143,8 @@ object! {
         timeout = "timeout": Time<'n>;
         /// Refused: a document is no place for a secret. `clientSecretFile` names one that is.
         client_secret = "clientSecret": Inline<'n>;
+        /// Refused, as `clientSecret`; `privateKeyFile` names one that is.
+        private_key = "privateKey": Inline<'n>;
         /// Refused: a document is no place for a secret. `subjectTokenFile` names one that is.
         subject_token = "subjectToken": Inline<'n>;
         /// Refused: a document is no place for a secret. `actorTokenFile` names one that is.

@@ -129,7 +129,8 @@ object! {
 
     /// A condition on an attribute.
     struct ConditionSpec<'n> "Condition" {
-        /// The attribute, `request.headers[x]`.
+        /// The attribute, such as `request.headers[x]`; also `experimental.envoy.filters.http.ext_authz[x]`, what the authorizer of a policy with
+        /// the action CUSTOM says (`dynamic_metadata`), in the other actions.
         key = "key": Text<'n>, required;
         /// One of these.
         values = "values": List<Text<'n>>;

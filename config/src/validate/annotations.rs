@@ -205,7 +205,8 @@ const KNOWN: &[Known] = &[
         per_rule: false,
         doc: "How the endpoints are asked whether they are well: `http:/path` (200 to 399 is good), `grpc` or \
               `grpc:service` (the gRPC health protocol) or `tcp`, then perhaps \
-              `,interval=10s,timeout=2s,healthy=2,unhealthy=3,jitter=10%,port=N`; or `off`. On an AgentCluster: for its \
+              `,interval=10s,timeout=2s,healthy=2,unhealthy=3,jitter=10%,port=N,credential=on` (which shows the host's \
+              OutboundCredential, by HTTP); or `off`. On an AgentCluster: for its \
               agents' endpoints, where no ServiceEntry says otherwise. They are asked in the way that calls go there (mutual \
               TLS in the mesh); at a `port` of their own plainly.",
         check: |value| health::health_check(value).map(drop),

@@ -15,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 const BREAKER: &str =
     "`on`, `off`, or parts such as \"consecutive=7,success-rate=0.8,window=10s,min-requests=5,open=1s..60s\"";
 const CHECK: &str = "`off`, or such as \"http:/healthz\", \"grpc:my.Service\" or \"tcp\", then perhaps \
-                     \",interval=10s,timeout=2s,healthy=2,unhealthy=3,jitter=10%,port=8080\"";
+                     \",interval=10s,timeout=2s,healthy=2,unhealthy=3,jitter=10%,port=8080,credential=on\"";
 
 /// What an annotation of a document says; wrong values were reported by [`super::annotations::check`].
 pub(super) fn wish<T>(meta: &Meta, name: &str, read: fn(&str) -> Result<Wish<T>, Wrong>) -> Wish<T> {
@@ -69,7 +69,7 @@ pub(super) fn health_check(text: &str) -> Result<Wish<HealthCheck>, Wrong> {
     if rest.trim().is_empty() {
         return Ok(Wish::On(check));
     }
-    let known = ["interval", "timeout", "healthy", "unhealthy", "jitter", "port"];
+    let known = ["interval", "timeout", "healthy", "unhealthy", "jitter", "port", "credential"];
     for (key, value) in parts(rest, &known, CHECK)? {
         match key {
             "interval" => check.interval = time(key, value, Duration::from_millis(100))?,
@@ -77,12 +77,22 @@ pub(super) fn health_check(text: &str) -> Result<Wish<HealthCheck>, Wrong> {
             "healthy" => check.healthy = count(key, value)?,
             "unhealthy" => check.unhealthy = count(key, value)?,
             "jitter" => check.jitter = jitter(value)?,
+            "credential" => {
+                let wrong =
+                    || Wrong::new(bad(key, value, "is neither `on` nor `off`"), "`credential=on` or `off`");
+                check.credential =
+                    ["off", "on"].iter().position(|word| *word == value).ok_or_else(wrong)? == 1;
+            }
             _ => {
                 let number = value.parse().ok().filter(|port| *port != 0);
                 let wrong = || Wrong::new(bad(key, value, "is not a port"), "ports are 1 to 65535");
                 check.port = Some(number.ok_or_else(wrong)?);
             }
         }
+    }
+    if check.credential && (check.port.is_some() || !matches!(check.method, CheckMethod::Http(_))) {
+        let hint = "by HTTP, at the port that calls go to, whose TLS is verified";
+        return Err(Wrong::new("shows a credential where it cannot be shown", hint));
     }
     Ok(Wish::On(check))
 }
@@ -244,6 +254,7 @@ mod tests {
         assert_eq!(check("grpc:a.b.C"), HealthCheck::by(CheckMethod::Grpc("a.b.C".into())));
         assert_eq!(check("grpc"), HealthCheck::by(CheckMethod::Grpc(String::new())));
         assert_eq!(check("tcp,port=8080").port, Some(8080));
+        assert!(check("http:/a,credential=on").credential && !check("http:/a,credential=off").credential);
         assert!(matches!(health_check("off"), Ok(Wish::Off)));
         for wrong in [
             "",
@@ -259,6 +270,10 @@ mod tests {
             "tcp,port=0",
             "tcp,port=65536",
             "tcp,x=1",
+            "tcp,credential=on",
+            "grpc,credential=on",
+            "http:/a,port=1,credential=on",
+            "http:/a,credential=yes",
         ] {
             assert!(health_check(wrong).is_err(), "{wrong}");
         }

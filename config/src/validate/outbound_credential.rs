@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::model::{Exchange, Host, KeyPlace, Meta, OAuthClient, OutboundCredential, Secret, TokenEndpoint};
+use crate::model::{
+    ClientProof, Exchange, Host, KeyPlace, Meta, OAuthClient, OutboundCredential, Secret, TokenEndpoint,
+};
 use crate::raw::{
     ApiKeySpec, AuthStyleWord, BasicSpec, ExchangeSpec, Inline, List, OAuth2Spec, One,
     OutboundCredentialSpec, Text, Time,
@@ -172,13 +174,26 @@ fn basic(cx: &mut Cx<'_>, spec: &BasicSpec<'_>) -> Option<Secret> {
 
 fn oauth2(cx: &mut Cx<'_>, spec: &OAuth2Spec<'_>, insecure: bool) -> Option<Secret> {
     refuse(cx, spec.client_secret, "clientSecretFile");
+    refuse(cx, spec.private_key, "privateKeyFile");
     let url = spec.token_url.map(|url| token_url(cx, url, insecure));
-    let client = client(cx, spec.client_id, spec.client_secret_file, spec.auth_style);
+    let written = Client {
+        id: spec.client_id,
+        secret: spec.client_secret_file,
+        key: spec.private_key_file,
+        key_id: spec.key_id,
+        style: spec.auth_style,
+    };
+    if spec.client_secret_file.is_none() && spec.private_key_file.is_none() {
+        let hint = "write `clientSecretFile` or `privateKeyFile`";
+        cx.error_hint(spec.node, "nothing says how the client proves itself", hint);
+    }
+    let client = client(cx, &written);
     Some(Secret::Client(TokenEndpoint {
         url: url?,
         client: Some(client?),
         scopes: scopes(cx, spec.scopes.as_ref()),
         audience: spec.audience.map(|audience| cx.not_empty(audience)),
+        resource: spec.resource.map(|resource| cx.not_empty(resource)),
         ca_certificates: spec.ca_certificates.map(|path| cx.not_empty(path)),
         timeout: timeout(cx, spec.timeout),
     }))
@@ -186,19 +201,28 @@ fn oauth2(cx: &mut Cx<'_>, spec: &OAuth2Spec<'_>, insecure: bool) -> Option<Secr
 
 fn exchange(cx: &mut Cx<'_>, spec: &ExchangeSpec<'_>, insecure: bool) -> Option<Secret> {
     refuse(cx, spec.client_secret, "clientSecretFile");
+    refuse(cx, spec.private_key, "privateKeyFile");
     refuse(cx, spec.subject_token, "subjectTokenFile");
     refuse(cx, spec.actor_token, "actorTokenFile");
     let url = spec.token_url.map(|url| token_url(cx, url, insecure));
-    if spec.client_id.is_some() != spec.client_secret_file.is_some() {
-        cx.error(spec.node, "`clientId` and `clientSecretFile` need each other");
+    let written = Client {
+        id: spec.client_id,
+        secret: spec.client_secret_file,
+        key: spec.private_key_file,
+        key_id: spec.key_id,
+        style: spec.auth_style,
+    };
+    if written.id.is_some() != (written.secret.is_some() || written.key.is_some()) {
+        cx.error(spec.node, "`clientId` and `clientSecretFile` (or `privateKeyFile`) need each other");
     }
     if let (Some(kind), None) = (spec.actor_token_type, spec.actor_token_file) {
         cx.error_hint(kind.node, "there is no actor token", "write `actorTokenFile`");
     }
     let endpoint = TokenEndpoint {
-        client: client(cx, spec.client_id, spec.client_secret_file, spec.auth_style),
+        client: client(cx, &written),
         scopes: scopes(cx, spec.scopes.as_ref()),
         audience: spec.audience.map(|audience| cx.not_empty(audience)),
+        resource: spec.resource.map(|resource| cx.not_empty(resource)),
         ca_certificates: spec.ca_certificates.map(|path| cx.not_empty(path)),
         timeout: timeout(cx, spec.timeout),
         url: url?,
@@ -210,21 +234,37 @@ fn exchange(cx: &mut Cx<'_>, spec: &ExchangeSpec<'_>, insecure: bool) -> Option<
         subject_file: spec.subject_token_file.map(|path| file(cx, path)),
         subject_type: kind(cx, spec.subject_token_type, ACCESS_TOKEN),
         actor: spec.actor_token_file.map(|path| (file(cx, path), kind(cx, spec.actor_token_type, JWT))),
-        resource: spec.resource.map(|resource| cx.not_empty(resource)),
         requested_type: spec.requested_token_type.map(|requested| cx.not_empty(requested)),
     };
     Some(Secret::Exchange(endpoint, exchange))
 }
 
-fn client(
-    cx: &mut Cx<'_>,
-    id: Option<Text<'_>>,
-    secret: Option<Text<'_>>,
-    style: Option<One<'_, AuthStyleWord>>,
-) -> Option<OAuthClient> {
-    let (id, secret) = (id.map(|id| cx.not_empty(id)), secret.map(|path| file(cx, path)));
-    let in_body = style.is_some_and(|style| style.value == AuthStyleWord::Body);
-    Some(OAuthClient { id: id?, secret_file: secret?, in_body })
+/// Who asks a token endpoint, as written.
+struct Client<'n> {
+    id: Option<Text<'n>>,
+    secret: Option<Text<'n>>,
+    key: Option<Text<'n>>,
+    key_id: Option<Text<'n>>,
+    style: Option<One<'n, AuthStyleWord>>,
+}
+
+fn client(cx: &mut Cx<'_>, written: &Client<'_>) -> Option<OAuthClient> {
+    if let (Some(id), None) = (written.key_id, written.key) {
+        cx.error_hint(id.node, "there is no key that would have this id", "write `privateKeyFile`");
+    }
+    if let (Some(style), Some(_)) = (&written.style, written.key) {
+        cx.error(style.node, "`authStyle` says where a secret goes; with `privateKeyFile` there is none");
+    }
+    let id = written.id.map(|id| cx.not_empty(id));
+    let key_id = written.key_id.map(|id| cx.not_empty(id));
+    let in_body = written.style.as_ref().is_some_and(|style| style.value == AuthStyleWord::Body);
+    let proof = match (written.key, written.secret) {
+        (Some(path), _) => ClientProof::Key { file: file(cx, path), id: key_id },
+        (None, Some(path)) if in_body => ClientProof::Form(file(cx, path)),
+        (None, Some(path)) => ClientProof::Basic(file(cx, path)),
+        (None, None) => return None,
+    };
+    Some(OAuthClient { id: id?, proof })
 }
 
 fn scopes(cx: &mut Cx<'_>, list: Option<&List<Text<'_>>>) -> Vec<String> {

@@ -285,6 +285,7 @@ fn condition(cx: &mut Cx<'_>, spec: &ConditionSpec<'_>, custom: bool) -> Option<
     if values.any_of.is_empty() && values.none_of.is_empty() {
         cx.error_hint(spec.node, "the condition has no values", "write `values` or `notValues`");
     }
+    let metadata = key.value.starts_with("experimental.envoy.filters.http.ext_authz[");
     let experimental = key.value.starts_with("experimental.envoy.filters.");
     if !is_attribute(key.value) && !experimental {
         let bracketed = ["request.headers[NAME]", "request.auth.claims[NAME]"];
@@ -299,16 +300,18 @@ fn condition(cx: &mut Cx<'_>, spec: &ConditionSpec<'_>, custom: bool) -> Option<
         };
         cx.error_hint(key.node, format!("`{}` is not an attribute", clip_text(key.value)), hint);
     }
-    if experimental {
-        let message =
-            format!("`{}` cannot be decided here: there are no filters of Envoy", clip_text(key.value));
+    if experimental && !metadata {
+        let message = format!(
+            "`{}` cannot be decided here: of Envoy's filters there is only `http.ext_authz`",
+            clip_text(key.value)
+        );
         cx.warn(key.node, message, "the policy denies its workload");
     }
     let identity = matches!(
         key.value,
         "source.namespace" | "source.principal" | "source.serviceAccount" | "source.trustDomain"
     );
-    if custom && (identity || key.value.starts_with("request.auth.")) {
+    if custom && (identity || metadata || key.value.starts_with("request.auth.")) {
         cx.error(key.node, "not supported with the action CUSTOM");
     }
     for value in spec.values.iter().chain(&spec.not_values).flatten() {

@@ -1,7 +1,6 @@
 //! One connection of the sidecar's own to a service outside of the mesh: name, TCP, TLS, HTTP.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +11,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::resolve::Dns;
@@ -26,8 +25,6 @@ pub const USER_AGENT: &str = concat!("pilotfish-proxy/", env!("CARGO_PKG_VERSION
 
 /// TLS, and the name that the other end's certificate has to have.
 pub type ByTls = (Arc<ClientConfig>, ServerName<'static>);
-/// Looks at what the other end has shown, before anything is asked.
-pub type Verify<'a> = &'a (dyn Fn(Option<&[CertificateDer<'_>]>) -> Result<(), String> + Sync);
 
 /// Where a connection goes, and what is spoken on it.
 #[derive(Debug)]
@@ -62,34 +59,11 @@ impl Connection {
         let mut last = "its name has no address".to_owned();
         for ip in addresses.iter() {
             match connect(SocketAddr::new(*ip, service.port)).await {
-                Ok(stream) => return secure(stream, service.tls.as_ref(), service.h2, None).await,
+                Ok(stream) => return secure(stream, service.tls.as_ref(), service.h2).await,
                 Err(why) => last = why,
             }
         }
         Err(last)
-    }
-
-    /// Opens one to this address. `verify` decides after the handshake, besides `tls`.
-    ///
-    /// # Errors
-    /// There is none, in words.
-    pub async fn to(
-        address: SocketAddr,
-        tls: Option<&ByTls>,
-        h2: bool,
-        verify: Option<Verify<'_>>,
-    ) -> Result<Connection, String> {
-        secure(connect(address).await?, tls, h2, verify).await
-    }
-
-    /// Opens one through a Unix socket.
-    ///
-    /// # Errors
-    /// There is none, in words.
-    pub async fn within(path: &Path, tls: Option<&ByTls>, h2: bool) -> Result<Connection, String> {
-        let stream = UnixStream::connect(path).await;
-        let stream = stream.map_err(|error| format!("{}: {error}", path.display()))?;
-        secure(stream, tls, h2, None).await
     }
 
     /// Whether another request can be sent on it.
@@ -123,7 +97,11 @@ pub fn cause(error: &hyper::Error) -> String {
     text
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+/// A connection to this address.
+///
+/// # Errors
+/// There is none, in words.
+pub async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await;
     let stream = stream.map_err(|_| format!("no connection within {CONNECT:?}"))?;
     let stream = stream.map_err(|error| error.to_string())?;
@@ -131,29 +109,21 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     Ok(stream)
 }
 
-async fn secure<S>(
-    stream: S,
-    tls: Option<&ByTls>,
-    h2: bool,
-    verify: Option<Verify<'_>>,
-) -> Result<Connection, String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn secure(stream: TcpStream, tls: Option<&ByTls>, h2: bool) -> Result<Connection, String> {
     let Some((config, name)) = tls else { return speak(stream, h2).await };
     let tls = TlsConnector::from(config.clone()).connect(name.clone(), stream).await;
     let tls = tls.map_err(|error| format!("TLS: {error}"))?;
-    let session = tls.get_ref().1;
-    if let Some(verify) = verify {
-        verify(session.peer_certificates())?;
-    }
-    if h2 && session.alpn_protocol() != Some(b"h2") {
+    if h2 && tls.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err("it does not speak HTTP/2, so no gRPC".into());
     }
     speak(tls, h2).await
 }
 
-async fn speak<S>(stream: S, h2: bool) -> Result<Connection, String>
+/// HTTP on a connection that has proved what it had to.
+///
+/// # Errors
+/// It does not begin, in words.
+pub async fn speak<S>(stream: S, h2: bool) -> Result<Connection, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pilotfish_identity::SpiffeId;
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -59,6 +60,8 @@ pub(super) struct Files {
 #[derive(Debug)]
 pub(super) struct Open {
     pub connection: Connection,
+    /// Who was called, when that is another sidecar.
+    pub called: Option<SpiffeId>,
     made: Instant,
     /// The version of this sidecar's identity and trust.
     trust: u64,
@@ -66,8 +69,8 @@ pub(super) struct Open {
 
 impl Open {
     /// A new one.
-    pub fn new(connection: Connection, trust: u64) -> Open {
-        Open { connection, made: Instant::now(), trust }
+    pub fn new(connection: Connection, called: Option<SpiffeId>, trust: u64) -> Open {
+        Open { connection, called, made: Instant::now(), trust }
     }
 
     /// Whether a question may go on it now. Trust in other sidecars may end at any time, that in others only where files change.
@@ -90,10 +93,10 @@ impl Kept {
         self.all.retain(|(kept, open, _)| kept != key || open.is_good(&kept.proof, trust));
         let at = self.all.iter().rposition(|(kept, ..)| kept == key)?;
         match &mut self.all[at] {
-            (_, Open { connection: Connection::Http2(requests), made, trust }, used) => {
+            (_, Open { connection: Connection::Http2(requests), called, made, trust }, used) => {
                 *used = Instant::now();
                 let connection = Connection::Http2(requests.clone());
-                Some(Open { connection, made: *made, trust: *trust })
+                Some(Open { connection, called: called.clone(), made: *made, trust: *trust })
             }
             _ => Some(self.all.remove(at).1),
         }

@@ -9,20 +9,20 @@ use pilotfish_filters::balance::Pick;
 use pilotfish_filters::cluster::{Cluster, Kind, Lease, Outcome};
 use pilotfish_filters::endpoint::Endpoint;
 use pilotfish_filters::verdict::Deny;
-use pilotfish_identity::Usage;
-use pilotfish_identity::tls::{any_name, peer_of};
+use pilotfish_identity::SpiffeId;
 use rustls::ClientConfig;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
+use tokio::net::UnixStream;
 
-use super::connection::{Connection, Service, Verify};
+use super::connection::{Connection, Service, connect, speak};
 use super::kept::{Files, Key, Proof, To};
 use crate::clock::Clock;
 use crate::request::dial::Protocol;
 use crate::server::Shared;
-use crate::tls::Tls;
 use crate::tls::client::{TlsFiles, tls};
-use crate::tls::dial::{Secure, is_one_of};
+use crate::tls::dial::Secure;
 use crate::tls::outside::OutsideSet;
+use crate::tls::{Tls, check};
 
 /// What a question says of where it goes.
 #[derive(Debug)]
@@ -96,37 +96,38 @@ impl Way {
         }
     }
 
-    /// A new connection.
-    pub async fn connect(&self, shared: &Shared) -> Result<Connection, String> {
-        let protocol = if self.key.h2 { Protocol::Http2 } else { Protocol::Http1 };
-        let mut verify: Option<Verify<'_>> = None;
-        let of_mesh;
-        let tls = match &self.key.proof {
-            Proof::Nothing => None,
-            Proof::Files(files, name) => Some((config(files, self.key.h2)?, server_name(name)?)),
+    /// A new connection, and who it is that was called, when that is another sidecar.
+    pub async fn connect(&self, shared: &Shared) -> Result<(Connection, Option<SpiffeId>), String> {
+        let h2 = self.key.h2;
+        let protocol = if h2 { Protocol::Http2 } else { Protocol::Http1 };
+        let proof = match &self.key.proof {
+            Proof::Nothing => check::Proof::Nothing,
+            Proof::Files(files, name) => check::Proof::Outside(config(files, h2)?, server_name(name)?),
             Proof::Settings(_, name) => {
                 let config = self.config.clone().ok_or("its TLS settings are not loaded")?;
-                Some((config, server_name(name)?))
+                check::Proof::Outside(config, server_name(name)?)
             }
-            Proof::Mesh(expected, others) => {
-                of_mesh = move |chain: Option<&[CertificateDer<'_>]>| {
-                    let peer =
-                        peer_of(chain, &shared.tls.live, Usage::Server).map_err(|why| why.to_string())?;
-                    match is_one_of(&peer.id, expected, others) {
-                        true => Ok(()),
-                        false => Err(format!("it is {}, not {expected}", peer.id)),
-                    }
-                };
-                verify = Some(&of_mesh);
-                Some((shared.tls.client(protocol), any_name()))
-            }
+            Proof::Mesh(expected, others) => check::Proof::Mesh(expected.clone(), others.clone()),
         };
         match &self.key.to {
             To::Name(host, port) => {
-                Connection::open(&shared.dns, &Service { host, port: *port, tls, h2: self.key.h2 }).await
+                let tls = match proof {
+                    check::Proof::Outside(config, name) => Some((config, name)),
+                    _ => None,
+                };
+                Ok((Connection::open(&shared.dns, &Service { host, port: *port, tls, h2 }).await?, None))
             }
-            To::Address(address) => Connection::to(*address, tls.as_ref(), self.key.h2, verify).await,
-            To::Unix(path) => Connection::within(path, tls.as_ref(), self.key.h2).await,
+            To::Address(address) => {
+                let stream = connect(*address).await?;
+                let (stream, called) = check::secure(&shared.tls, stream, &proof, protocol).await?;
+                Ok((speak(stream, h2).await?, called))
+            }
+            To::Unix(path) => {
+                let stream = UnixStream::connect(path).await;
+                let stream = stream.map_err(|error| format!("{}: {error}", path.display()))?;
+                let (stream, called) = check::secure(&shared.tls, stream, &proof, protocol).await?;
+                Ok((speak(stream, h2).await?, called))
+            }
         }
     }
 }

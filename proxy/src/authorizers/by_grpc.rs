@@ -9,6 +9,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use pilotfish_config::model::CheckedBody;
 use prost::Message;
 
+use super::metadata::{self, Struct};
 use super::{Allowed, Answer, Check, Edit, Field, How, Refused};
 
 const PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -127,10 +128,20 @@ pub(super) fn answer(response: &Response<Bytes>) -> Result<Answer, String> {
     let code = message.status.map_or(0, |status| status.code);
     if code == 0 {
         let ok = message.ok_response.unwrap_or_default();
+        // The one of the answer as a whole is the newer one.
+        let metadata = message.dynamic_metadata.or(ok.dynamic_metadata).filter(|all| !all.fields.is_empty());
         return Ok(Answer::Allowed(Allowed {
-            to_upstream: ok.headers.into_iter().filter_map(edit).collect(),
+            // Envoy's ext_authz replaces headers of the call where nothing is said, and adds to those of the answer.
+            to_upstream: edits(ok.headers, How::Overwrite),
             remove: ok.headers_to_remove.into_iter().map(Into::into).collect(),
-            to_downstream: ok.response_headers_to_add.into_iter().filter_map(field).collect(),
+            to_downstream: edits(ok.response_headers_to_add, How::Append),
+            query_set: ok
+                .query_parameters_to_set
+                .into_iter()
+                .map(|one| (one.key.into(), one.value.into()))
+                .collect(),
+            query_remove: ok.query_parameters_to_remove.into_iter().map(Into::into).collect(),
+            metadata: metadata.map(metadata::read).transpose()?,
         }));
     }
     let denied = message.denied_response.unwrap_or_default();
@@ -149,16 +160,26 @@ fn field(option: HeaderValueOption) -> Option<Field> {
     Some((header.key.into(), value.into()))
 }
 
-fn edit(option: HeaderValueOption) -> Option<Edit> {
+fn edits(options: Vec<HeaderValueOption>, usual: How) -> Vec<Edit> {
+    options.into_iter().filter_map(|option| edit(option, usual)).collect()
+}
+
+fn edit(option: HeaderValueOption, usual: How) -> Option<Edit> {
     let how = match (option.append.as_ref().map(|append| append.value), option.append_action) {
         (Some(true), _) => How::Append,
+        (Some(false), _) | (None, 2) => How::Overwrite,
         (None, 1) => How::AddIfAbsent,
         (None, 3) => How::OverwriteIfThere,
-        // Envoy's ext_authz replaces where nothing is said.
-        _ => How::Overwrite,
+        (None, _) => usual,
     };
+    let keeps_empty = option.keep_empty_value;
     let (name, value) = field(option)?;
-    Some(Edit { name, value, how })
+    match (value.is_empty(), how) {
+        // Nothing is added; what a caller has forged there goes all the same.
+        (true, How::Append | How::AddIfAbsent) if !keeps_empty => None,
+        (true, _) if !keeps_empty => Some(Edit { name, value, how: How::Remove }),
+        _ => Some(Edit { name, value, how }),
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -247,6 +268,8 @@ pub(super) struct CheckResponse {
     pub(super) denied_response: Option<DeniedHttpResponse>,
     #[prost(message, optional, tag = "3")]
     pub(super) ok_response: Option<OkHttpResponse>,
+    #[prost(message, optional, tag = "4")]
+    pub(super) dynamic_metadata: Option<Struct>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -275,10 +298,24 @@ pub(super) struct HttpStatus {
 pub(super) struct OkHttpResponse {
     #[prost(message, repeated, tag = "2")]
     pub(super) headers: Vec<HeaderValueOption>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) dynamic_metadata: Option<Struct>,
     #[prost(string, repeated, tag = "5")]
     pub(super) headers_to_remove: Vec<String>,
     #[prost(message, repeated, tag = "6")]
     pub(super) response_headers_to_add: Vec<HeaderValueOption>,
+    #[prost(message, repeated, tag = "7")]
+    pub(super) query_parameters_to_set: Vec<QueryParameter>,
+    #[prost(string, repeated, tag = "8")]
+    pub(super) query_parameters_to_remove: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct QueryParameter {
+    #[prost(string, tag = "1")]
+    pub(super) key: String,
+    #[prost(string, tag = "2")]
+    pub(super) value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -289,6 +326,8 @@ pub(super) struct HeaderValueOption {
     pub(super) append: Option<BoolValue>,
     #[prost(int32, tag = "3")]
     pub(super) append_action: i32,
+    #[prost(bool, tag = "4")]
+    pub(super) keep_empty_value: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -54,11 +54,13 @@ fn append(headers: &mut HeaderMap, name: &str, value: &[u8]) -> Result<(), Strin
 pub(super) fn answer(http: &Http, response: &Response<Bytes>) -> Result<Answer, String> {
     let status = response.status();
     if status == StatusCode::OK {
-        let edit = |(name, value): Field| Edit { name, value, how: How::Overwrite };
+        let edit = |how: How| move |(name, value): Field| Edit { name, value, how };
         return Ok(Answer::Allowed(Allowed {
-            to_upstream: taken(response, Some(&http.to_upstream)).map(edit).collect(),
-            remove: Vec::new(),
-            to_downstream: taken(response, Some(&http.to_downstream_on_allow)).collect(),
+            to_upstream: taken(response, Some(&http.to_upstream)).map(edit(How::Overwrite)).collect(),
+            to_downstream: taken(response, Some(&http.to_downstream_on_allow))
+                .map(edit(How::Append))
+                .collect(),
+            ..Allowed::default()
         }));
     }
     if status.is_server_error() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pilotfish_filters::clock::Micros;
 
-use super::{Answer, Refused};
+use super::{Answer, Refused, metadata};
 
 /// Answers of one generation; there are two.
 const MANY: usize = 2048;
@@ -40,10 +40,13 @@ impl Kept {
 fn size(answer: &Answer) -> usize {
     match answer {
         Answer::Allowed(allowed) => {
-            let up: usize = allowed.to_upstream.iter().map(|edit| edit.name.len() + edit.value.len()).sum();
-            let down: usize =
-                allowed.to_downstream.iter().map(|(name, value)| name.len() + value.len()).sum();
-            up + down + allowed.remove.iter().map(|name| name.len()).sum::<usize>()
+            let edits = allowed.to_upstream.iter().chain(&allowed.to_downstream);
+            let edits: usize = edits.map(|edit| edit.name.len() + edit.value.len()).sum();
+            let set: usize = allowed.query_set.iter().map(|(name, value)| name.len() + value.len()).sum();
+            let gone = allowed.remove.iter().chain(&allowed.query_remove);
+            // As much as they may have; they are too rare to be measured.
+            let metadata = if allowed.metadata.is_some() { metadata::LONGEST } else { 0 };
+            edits + set + gone.map(|name| name.len()).sum::<usize>() + metadata
         }
         Answer::Refused(Refused { headers, body, .. }) => {
             body.len() + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()

@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{HeaderValue, Request, Response, header};
-use pilotfish_config::model::{OAuthClient, Secret, TokenEndpoint};
+use pilotfish_config::model::{ClientProof, OAuthClient, Secret, TokenEndpoint};
 use pilotfish_filters::credentials::{Credential, SubjectToken};
 use pilotfish_filters::redact;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::assertion;
 use super::file::{escape, read};
 use crate::ask::{Question, ask};
 use crate::server::Shared;
@@ -44,6 +45,7 @@ pub(super) fn client(
         let Secret::Client(endpoint) = &credential.secret else { return Err("it is of another kind".into()) };
         let mut form = Form::of("client_credentials");
         form.add("audience", endpoint.audience.as_deref());
+        form.add("resource", endpoint.resource.as_deref());
         obtain(&shared, &credential, endpoint, form).await
     }
 }
@@ -71,7 +73,7 @@ pub(super) fn exchange(
             form.add("actor_token_type", Some(kind));
         }
         form.add("audience", endpoint.audience.as_deref());
-        form.add("resource", exchange.resource.as_deref());
+        form.add("resource", endpoint.resource.as_deref());
         form.add("requested_token_type", exchange.requested_type.as_deref());
         obtain(&shared, &credential, endpoint, form).await
     }
@@ -115,20 +117,30 @@ async fn obtain(
     let mut request = Request::post(&*endpoint.url)
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(header::ACCEPT, "application/json");
-    if let Some(OAuthClient { id, secret_file, in_body }) = &endpoint.client {
-        let secret = read(&credential.name, secret_file)?;
-        if *in_body {
-            form.add("client_id", Some(id));
-            form.add("client_secret", Some(&secret));
-        } else {
-            // RFC 6749 section 2.3.1 wants both escaped first.
-            let pair = Zeroizing::new(format!("{}:{}", &*escape(id), &*escape(&secret)));
-            let basic = Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes())));
-            let mut value = HeaderValue::from_str(&basic).map_err(|error| error.to_string())?;
-            value.set_sensitive(true);
-            request = request.header(header::AUTHORIZATION, value);
+    if let Some(OAuthClient { id, proof }) = &endpoint.client {
+        match proof {
+            ClientProof::Form(file) => {
+                form.add("client_id", Some(id));
+                form.add_secret("client_secret", &read(&credential.name, file)?);
+            }
+            ClientProof::Basic(file) => {
+                let secret = read(&credential.name, file)?;
+                // RFC 6749 section 2.3.1 wants both escaped first.
+                let pair = Zeroizing::new(format!("{}:{}", &*escape(id), &*escape(&secret)));
+                let basic = Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes())));
+                let mut value = HeaderValue::from_str(&basic).map_err(|error| error.to_string())?;
+                value.set_sensitive(true);
+                request = request.header(header::AUTHORIZATION, value);
+                form.secrets.push(secret);
+            }
+            ClientProof::Key { file, id: key_id } => {
+                let now = shared.clock.epoch().nanos(shared.clock.now()) / 1_000_000_000;
+                let signed = assertion::signed(file, key_id.as_deref(), id, &endpoint.url, now)?;
+                form.add("client_id", Some(id));
+                form.add("client_assertion_type", Some(assertion::TYPE));
+                form.add_secret("client_assertion", &signed);
+            }
         }
-        form.secrets.push(secret);
     }
     let body = Bytes::copy_from_slice(form.text.as_bytes());
     let request = request.body(body).map_err(|error| error.to_string())?;
@@ -176,11 +188,11 @@ fn token(answer: &Response<Bytes>, secrets: &[Zeroizing<String>]) -> Result<Toke
         Value::String(seconds) => seconds.trim().parse().ok(),
         _ => None,
     });
-    let life = life.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    Ok(Token {
-        text: Zeroizing::new(token.to_owned()),
-        life: life.unwrap_or(USUAL_LIFE).clamp(SHORTEST_LIFE, LONGEST_LIFE),
-    })
+    // A life of nothing, or less, is the shortest there is.
+    let bounded = |seconds: f64| seconds.clamp(SHORTEST_LIFE.as_secs_f64(), LONGEST_LIFE.as_secs_f64());
+    let life =
+        life.filter(|seconds| !seconds.is_nan()).map(|seconds| Duration::from_secs_f64(bounded(seconds)));
+    Ok(Token { text: Zeroizing::new(token.to_owned()), life: life.unwrap_or(USUAL_LIFE) })
 }
 
 /// What the endpoint says, for people: short, and without what was secret in the question.
@@ -210,8 +222,10 @@ mod tests {
             (r#"{"access_token":"t","token_type":"N_A","expires_in":1.9}"#, 1),
             (r#"{"access_token":"t"}"#, 300),
             (r#"{"access_token":"t","expires_in":0}"#, 1),
-            (r#"{"access_token":"t","expires_in":-7}"#, 300),
-            (r#"{"access_token":"t","expires_in":1e300}"#, 300),
+            (r#"{"access_token":"t","expires_in":-7}"#, 1),
+            (r#"{"access_token":"t","expires_in":1e300}"#, 86400),
+            (r#"{"access_token":"t","expires_in":"NaN"}"#, 300),
+            (r#"{"access_token":"t","expires_in":"soon"}"#, 300),
             (r#"{"access_token":"t","expires_in":9999999999}"#, 86400),
             (r#"{"access_token":"t","expires_in":null}"#, 300),
         ] {

@@ -19,8 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{grpc, http};
+use crate::credentials::{Live, Place, Value};
 use crate::delegation;
 use crate::request::dial::Protocol;
+use crate::request::query;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
 use crate::tls::check::{Proof, Stream, secure};
@@ -47,6 +49,8 @@ struct Way {
     /// The name that it is asked by.
     host: Box<str>,
     check: Arc<HealthCheck>,
+    /// What it shows, or why it may not.
+    credential: Result<Option<Arc<Live>>, String>,
 }
 
 #[derive(Debug)]
@@ -198,7 +202,9 @@ impl Way {
                 .map_err(|deny| deny.detail.map_or_else(|| deny.reason.word().into(), String::from))
                 .and_then(|secure| Proof::of(&secure, protocol(&check))),
         };
-        Way { address, proof, host: cluster.host.clone(), check }
+        let credential =
+            if check.credential { credential(snapshot, cluster, &address, &proof) } else { Ok(None) };
+        Way { address, proof, host: cluster.host.clone(), check, credential }
     }
 
     /// What tells it from other ways.
@@ -214,6 +220,70 @@ impl Way {
     }
 }
 
+/// What a check shows to a host outside: what a call of the agent would, but nothing on behalf of somebody.
+fn credential(
+    snapshot: &Snapshot,
+    cluster: &Cluster,
+    address: &Address,
+    proof: &Result<Proof, String>,
+) -> Result<Option<Arc<Live>>, String> {
+    let live = snapshot.plan.credentials().of(&cluster.host).and_then(|at| snapshot.credentials.get(at));
+    let Some(live) = live.filter(|live| !live.credential.is_for_another()) else { return Ok(None) };
+    let anybody = cluster.settings.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify == Some(true));
+    let stays_here = match address {
+        Address::Unix(_) => true,
+        Address::Tcp(address) => address.ip().is_loopback(),
+    };
+    match proof {
+        // Another sidecar shows its own.
+        Ok(Proof::Mesh(..)) => Ok(None),
+        Ok(Proof::Nothing) if !stays_here && !live.credential.insecure => {
+            Err(format!("the credential {} is not sent in plaintext", live.credential.name))
+        }
+        Ok(Proof::Outside(..)) if anybody && !live.credential.insecure => Err(format!(
+            "the credential {} is not shown to a host that is not verified",
+            live.credential.name
+        )),
+        _ => Ok(Some(live.clone())),
+    }
+}
+
+/// What a check shows of the host's credential.
+async fn shown<'w>(shared: &Arc<Shared>, way: &'w Way) -> Result<Option<(Place<'w>, Arc<Value>)>, String> {
+    match way.credential.as_ref().map_err(Clone::clone)? {
+        Some(live) => Ok(Some((live.place(), live.value(shared, None).await?))),
+        None => Ok(None),
+    }
+}
+
+/// The question of a check by HTTP.
+fn question(
+    way: &Way,
+    path: &str,
+    shown: Option<(Place<'_>, Arc<Value>)>,
+    mut headers: Vec<(String, String)>,
+) -> http::Request {
+    match shown {
+        Some((Place::Header(name), value)) => headers.push((name.to_owned(), value.expose().to_owned())),
+        Some((Place::Query(name), value)) => {
+            return http::Request::new(&query::set(path, name, value.expose()), &way.host, &headers);
+        }
+        None => {}
+    }
+    http::Request::new(path, &way.host, &headers)
+}
+
+/// A connection, and the headers by which another sidecar knows whose call it is: the agent's, of its own accord.
+async fn connected(
+    shared: &Shared,
+    way: &Way,
+    proof: &Proof,
+) -> Result<(Box<dyn Stream>, Vec<(String, String)>), String> {
+    let (stream, sidecar) = connect(shared, way, proof).await?;
+    let chain = sidecar.and_then(|called| delegation::of_own_accord(&shared.tls, &called));
+    Ok((stream, chain.map(|chain| (delegation::DELEGATION.to_owned(), chain)).into_iter().collect()))
+}
+
 fn protocol(check: &HealthCheck) -> Protocol {
     match check.method {
         CheckMethod::Grpc(_) => Protocol::Http2,
@@ -222,20 +292,21 @@ fn protocol(check: &HealthCheck) -> Protocol {
 }
 
 /// One check; an error says what is wrong.
-async fn ask(shared: &Shared, way: &Way) -> Result<(), String> {
+async fn ask(shared: &Arc<Shared>, way: &Way) -> Result<(), String> {
     let asking = async {
         let proof = way.proof.as_ref().map_err(Clone::clone)?;
-        let (stream, sidecar) = connect(shared, way, proof).await?;
-        // To another sidecar it is a call like any other, of the agent's own accord.
-        let chain = sidecar.and_then(|called| delegation::of_own_accord(&shared.tls, &called));
-        let headers: Vec<_> =
-            chain.map(|chain| (delegation::DELEGATION.to_owned(), chain)).into_iter().collect();
         match &way.check.method {
             CheckMethod::Http(path) => {
-                http::ask(stream, &http::Request::new(path, &way.host, &headers)).await
+                // Before a connection is made, which would wait for it.
+                let shown = shown(shared, way).await?;
+                let (stream, own) = connected(shared, way, proof).await?;
+                http::ask(stream, &question(way, path, shown, own)).await
             }
-            CheckMethod::Grpc(service) => grpc::ask(stream, service, &headers).await,
-            CheckMethod::Tcp => Ok(()),
+            CheckMethod::Grpc(service) => {
+                let (stream, own) = connected(shared, way, proof).await?;
+                grpc::ask(stream, service, &own).await
+            }
+            CheckMethod::Tcp => connect(shared, way, proof).await.map(drop),
         }
     };
     match tokio::time::timeout(way.check.timeout, asking).await {

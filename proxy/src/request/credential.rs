@@ -18,6 +18,8 @@ use crate::listen::Direction;
 use crate::request::ctx::Ctx;
 use crate::request::dial::Way;
 use crate::request::guard::Hop;
+use crate::request::query;
+use crate::snapshot::Snapshot;
 use crate::tls::dial::Secure;
 use crate::upstream::connect::Address;
 use crate::worker::Worker;
@@ -68,6 +70,40 @@ pub fn wanted<'a>(
     Ok(Some(live))
 }
 
+/// The credential of a copy of a call: that of the host that the copy goes to, whatever the call itself has shown. A token on behalf of
+/// somebody is for the call that he asked for, not for copies.
+///
+/// # Errors
+/// `credential-unavailable`: the copy must not be sent so.
+pub fn of_copy<'a>(
+    snapshot: &'a Snapshot,
+    way: &Way<'_>,
+    head: &RequestHead,
+) -> Result<Option<&'a Arc<Live>>, Deny> {
+    let credentials = snapshot.plan.credentials();
+    if credentials.is_empty() || way.hop(Direction::Outbound) != Hop::Outside || way.mesh {
+        return Ok(None);
+    }
+    let host = way.cluster.map(|cluster| &*cluster.host).filter(|host| !host.starts_with('*'));
+    let live = host.and_then(|host| credentials.of(host)).and_then(|at| snapshot.credentials.get(at));
+    let Some(live) = live.filter(|live| !live.credential.is_for_another()) else { return Ok(None) };
+    match exposed(live, way, head) {
+        None => Ok(Some(live)),
+        Some(why) => {
+            live.missed.fetch_add(1, Relaxed);
+            Err(refused(live, why))
+        }
+    }
+}
+
+/// Has what a copy is to show.
+///
+/// # Errors
+/// `credential-unavailable`.
+pub async fn for_copy(worker: &Worker, live: &Arc<Live>) -> Result<Shown, Deny> {
+    show(worker, live, None).await
+}
+
 /// Who else would see it.
 fn exposed(live: &Live, way: &Way<'_>, head: &RequestHead) -> Option<&'static str> {
     if head.method == Method::TRACE {
@@ -109,17 +145,22 @@ fn refused(live: &Live, why: &str) -> Deny {
 /// # Errors
 /// `credential-unavailable`.
 pub async fn obtain(worker: &Worker, ctx: &Ctx<'_>, live: &Arc<Live>) -> Result<Shown, Deny> {
-    let miss = |why: &str| {
-        live.missed.fetch_add(1, Relaxed);
-        refused(live, why)
-    };
     let subject = match live.credential.is_for_another() {
-        true => Some(subject(ctx).map_err(miss)?),
+        true => Some(subject(ctx).map_err(|why| missed(live, why))?),
         false => None,
     };
-    let value = live.value(&worker.shared, subject.as_ref()).await.map_err(|why| miss(&why))?;
+    show(worker, live, subject).await
+}
+
+async fn show(worker: &Worker, live: &Arc<Live>, subject: Option<Arc<SubjectToken>>) -> Result<Shown, Deny> {
+    let value = live.value(&worker.shared, subject.as_ref()).await.map_err(|why| missed(live, &why))?;
     live.shown.fetch_add(1, Relaxed);
     Ok(Shown { live: live.clone(), value, subject })
+}
+
+fn missed(live: &Live, why: &str) -> Deny {
+    live.missed.fetch_add(1, Relaxed);
+    refused(live, why)
 }
 
 /// The token of the inbound call that this call belongs to.
@@ -164,7 +205,7 @@ impl Shown {
             }
             Place::Query(name) => {
                 let before = head.path_and_query().to_owned();
-                if !head.set_path_and_query(&with_parameter(&before, name, self.value.expose())) {
+                if !head.set_path_and_query(&query::set(&before, name, self.value.expose())) {
                     return Err(cannot());
                 }
                 upstream.request(head, framing);
@@ -182,42 +223,6 @@ impl Shown {
     }
 }
 
-/// The target with one parameter of this name, which has this value.
-fn with_parameter(target: &str, name: &str, value: &str) -> String {
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut all = format!("{path}?");
-    let others = query.split('&').filter(|one| !one.is_empty() && !is_named(one, name));
-    for other in others {
-        all.push_str(other);
-        all.push('&');
-    }
-    all.push_str(name);
-    all.push('=');
-    all.push_str(value);
-    all
-}
-
-/// Whether a parameter has this name, which has no escapes, however it is written.
-fn is_named(parameter: &str, name: &str) -> bool {
-    let written = parameter.split('=').next().unwrap_or_default().as_bytes();
-    let mut decoded = Vec::with_capacity(written.len());
-    let mut at = 0;
-    while let Some(byte) = written.get(at) {
-        let hex = |at: usize| written.get(at).and_then(|digit| char::from(*digit).to_digit(16));
-        match (byte, hex(at + 1), hex(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(u8::try_from(high * 16 + low).unwrap_or_default());
-                at += 3;
-            }
-            _ => {
-                decoded.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    decoded == name.as_bytes()
-}
-
 /// A tunnel is about to be opened: nothing can be shown in it.
 pub fn tunnelled(ctx: &Ctx<'_>, head: &RequestHead) {
     if ctx.direction == Direction::Outbound
@@ -225,26 +230,5 @@ pub fn tunnelled(ctx: &Ctx<'_>, head: &RequestHead) {
         && let Some(live) = ctx.snapshot.credentials.get(at)
     {
         live.tunnelled(head.authority());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_parameter_of_the_name_is_left() {
-        for (target, expected) in [
-            ("/a", "/a?key=K"),
-            ("/a?", "/a?key=K"),
-            ("/a?b=c", "/a?b=c&key=K"),
-            ("/a?key=other&b=c&key=", "/a?b=c&key=K"),
-            ("/a?%6bey=other&b=%2", "/a?b=%2&key=K"),
-            ("/a?key", "/a?key=K"),
-            ("/a?keys=1&KEY=2", "/a?keys=1&KEY=2&key=K"),
-            ("/a?b=key=x", "/a?b=key=x&key=K"),
-        ] {
-            assert_eq!(with_parameter(target, "key", "K"), expected, "{target}");
-        }
     }
 }

@@ -121,10 +121,16 @@ fn arrive(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, head: &mut RequestHea
 /// An outbound call inherits from the inbound call that it belongs to; the highest priority that it may have.
 fn depart(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call) -> Priority {
     let most = plan.own().path.max_priority.unwrap_or(Priority::Critical);
-    if !worker.shared.serving.has_agent() || !in_mesh(worker) {
+    let in_mesh = in_mesh(worker);
+    if !worker.shared.serving.has_agent() || !(in_mesh || plan.credentials().exchanges()) {
         return most;
     }
     let belongs = worker.shared.serving.find(ctx.said, &Keys::of(call));
+    if !in_mesh {
+        // Of its history only the token is proven: by its issuer.
+        ctx.standing.belongs = Some(belongs);
+        return most;
+    }
     let (hops, agents, highest) = belongs.inherited();
     (ctx.standing.hops, ctx.standing.agents) = (hops, agents);
     if let Some(served) = belongs.served() {
@@ -139,11 +145,12 @@ fn depart(worker: &Worker, plan: &Plan, ctx: &mut Ctx<'_>, call: &Call) -> Prior
     most.min(highest)
 }
 
-/// Remembers an inbound call for those that the agent makes for it, once its trace is known. Outside of a mesh only the trace is
-/// handed down: nothing else of it is proven.
+/// Remembers an inbound call for those that the agent makes for it, once its trace is known. Outside of a mesh only the trace and a valid
+/// token are handed down: nothing else of it is proven.
 pub fn remember(worker: &Worker, ctx: &mut Ctx<'_>, call: &Call, head: &RequestHead) {
     let serving = &worker.shared.serving;
-    let wanted = serving.has_agent() && (in_mesh(worker) || serving.joins_traces());
+    let exchanges = ctx.snapshot.plan.credentials().exchanges();
+    let wanted = serving.has_agent() && (in_mesh(worker) || serving.joins_traces() || exchanges);
     if ctx.direction != Direction::Inbound || !wanted {
         return;
     }
@@ -224,7 +231,7 @@ pub fn leave(worker: &Worker, ctx: &Ctx<'_>, head: &mut RequestHead, to: Hop) ->
         }
         Hop::Agent => {
             if let Some(served) = ctx.serving.as_ref().and_then(|begun| begun.served())
-                && in_mesh(worker)
+                && (in_mesh(worker) || ctx.snapshot.plan.credentials().exchanges())
             {
                 head.headers.set(CALL_ID, served.id.to_string().as_bytes());
             }

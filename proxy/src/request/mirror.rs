@@ -23,7 +23,7 @@ use crate::request::dial::{self, Dialed};
 use crate::request::guard::{self, Hop};
 use crate::request::repeat::attempt::protocol;
 use crate::request::select::{self, Selected, Wish};
-use crate::request::{delegation, trace};
+use crate::request::{credential, delegation, trace};
 use crate::telemetry::call::Acted;
 use crate::telemetry::metrics::{Counter, MirrorMetrics};
 use crate::worker::{Pinned, Worker};
@@ -200,12 +200,24 @@ impl Copy {
         let way = dial::Way::to_endpoint(worker, &self.snapshot.outside, cluster, lease.endpoint(), protocol);
         let way = way.map_err(|_| FAILED)?;
         let head = if way.secure.is_mesh() { &self.to_mesh } else { &self.to_others };
+        let shown = match credential::of_copy(&self.snapshot, &way, head).map_err(|_| FAILED)? {
+            Some(live) => {
+                let shown = tokio::time::timeout(self.patience, credential::for_copy(worker, live)).await;
+                Some(shown.map_err(|_| FAILED)?.map_err(|_| FAILED)?)
+            }
+            None => None,
+        };
         let began = worker.shared.clock.now();
         let asked = tokio::time::timeout(self.patience, async {
             let mut dialed = dial::dial(worker, &way).await.map_err(|_| Outcome::Unreachable)?;
-            match &dialed.peer {
-                None => dialed.upstream.request(head, self.framing),
-                Some(peer) => {
+            match (&dialed.peer, &shown) {
+                (None, None) => dialed.upstream.request(head, self.framing),
+                (None, Some(shown)) => {
+                    let mut head = head.clone();
+                    let shown = shown.request(&mut head, &mut dialed.upstream, self.framing);
+                    shown.map_err(|_| Outcome::Unreachable)?;
+                }
+                (Some(peer), _) => {
                     let mut head = head.clone();
                     delegation::leave(worker, self.acting.as_ref(), &mut head, Some(peer));
                     dialed.upstream.request(&head, self.framing);

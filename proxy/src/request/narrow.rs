@@ -365,6 +365,7 @@ impl Narrow {
             sni: self.sni.as_deref(),
             claims: ctx.proven.claims.as_ref(),
             chain: ctx.proven.chain.as_deref(),
+            metadata: ctx.due.metadata.as_deref(),
             unix: self.unix,
             rules: rules.as_deref(),
         };

@@ -217,7 +217,7 @@ pub(super) fn word(broken: &Broken) -> &'static str {
     }
 }
 
-pub(crate) fn is_one_of(found: &SpiffeId, expected: &str, others: &[Arc<str>]) -> bool {
+pub(super) fn is_one_of(found: &SpiffeId, expected: &str, others: &[Arc<str>]) -> bool {
     found.as_str() == expected || others.iter().any(|other| **other == *found.as_str())
 }
 

@@ -168,3 +168,36 @@ async fn of_several_calls_the_agent_has_to_say_which() {
         scene.safe.is_tight(&scene.sidecar).await;
     }
 }
+
+#[tokio::test]
+async fn without_an_identity_a_valid_token_is_exchanged_too() {
+    let (signer, mut safe) = (Signer::new("ES256", "one"), Safe::new());
+    let idp = Origin::start(|_, _| ok(r#"{"access_token":"exchang3d-x","expires_in":3600}"#)).await;
+    let (relay, api) = (Relay::start("api.test", Manners::Drops).await, Origin::plain().await);
+    let yaml = service("api.test", api.port())
+        + &format!(
+            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{ name: users }}\nspec:\n  jwtRules:\n  \
+             - issuer: https://login.test\n    jwks: '{}'\n---\n",
+            key_set([&signer])
+        )
+        + &credential(
+            "api",
+            "api.test",
+            &format!("exchange: {{ tokenUrl: \"http://{}/token\" }}", idp.addr()),
+        );
+    let sidecar = safe.builder(yaml).app(relay.addr()).start();
+    relay.asks_through(sidecar.outbound);
+    let token = signer.token(&json!({ "iss": "https://login.test", "sub": "ann", "exp": now() + 600 }));
+    safe.secrets.extend([token.clone(), "exchang3d-x".into()]);
+    let bearer = format!("authorization: Bearer {token}");
+    let answer = h1::get(sidecar.inbound, "b.test", "/1", &[&bearer]).await.unwrap();
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    assert_eq!(api.requests()[0].header("authorization").as_deref(), Some("Bearer exchang3d-x"));
+    assert!(String::from_utf8_lossy(&idp.requests()[0].body).contains(&format!("subject_token={token}&")));
+    // Nobody's is not exchanged, and what a caller says of itself is not believed.
+    let forged = ["x-pilotfish-call: 0000000000000001", "x-pilotfish-path: 1;default/a"];
+    let answer = h1::get(sidecar.inbound, "b.test", "/2", &forged).await.unwrap();
+    assert!(answer.text().contains("brought no valid token"), "{}", answer.text());
+    assert_eq!((api.requests().len(), idp.requests().len()), (1, 1));
+    safe.is_tight(&sidecar).await;
+}

@@ -254,3 +254,70 @@ async fn tunnels_carry_none_and_are_told_of() {
     said(&sidecar, "in a tunnel nothing can be shown").await;
     safe.is_tight(&sidecar).await;
 }
+
+#[tokio::test]
+async fn a_copy_shows_what_its_own_host_gets_and_nothing_of_the_call() {
+    let mut safe = Safe::new();
+    let (file, other) = (safe.put("key", KEY), safe.put("other", "the-secret-of-the-copy"));
+    let (api, copy, bare) = (Origin::plain().await, Origin::plain().await, Origin::plain().await);
+    let yaml = service("api.test", api.port())
+        + &service("copy.test", copy.port())
+        + &service("bare.test", bare.port())
+        + &service("far.test", 80).replace("127.0.0.1", "203.0.113.1")
+        + &credential("api", "api.test", &format!("bearer: {{file: {file}}}"))
+        + &credential("copy", "copy.test, far.test", &format!("bearer: {{file: {other}}}"))
+        + &virtual_service(
+            "api",
+            "api.test",
+            "- mirrors: [{ destination: { host: copy.test } }, { destination: { host: bare.test } }, { destination: { host: far.test } }]\n  \
+             route: [{ destination: { host: api.test } }]",
+        );
+    let sidecar = safe.start(yaml);
+    assert_eq!(get(&sidecar, "api.test", "/", &[]).await.status(), 200);
+    for (at, expected) in [
+        (&api, Some(format!("Bearer {KEY}"))),
+        (&copy, Some("Bearer the-secret-of-the-copy".to_owned())),
+        (&bare, None),
+    ] {
+        let began = Instant::now();
+        while at.requests().is_empty() {
+            assert!(began.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(at.requests()[0].header("authorization"), expected);
+    }
+    // A copy that would show it in plaintext is none.
+    let missed = "pilotfish_credential_calls_total{credential=\"default/copy\",result=\"missed\"}";
+    crate::support::wait_metric(&sidecar, missed, 1).await;
+    safe.is_tight(&sidecar).await;
+}
+
+#[tokio::test]
+async fn a_health_check_shows_it_where_that_is_wanted() {
+    let mut safe = Safe::new();
+    let file = safe.put("key", KEY);
+    for (wanted, place, target, header) in [
+        ("", "bearer", "/health", None),
+        (",credential=on", "bearer", "/health", Some(format!("Bearer {KEY}"))),
+        (",credential=on", "query", &*format!("/health?key={KEY}"), None),
+    ] {
+        let api = Origin::plain().await;
+        let annotation =
+            format!("pilotfish.dev/health-check: \"http:/health,interval=100ms,timeout=20s{wanted}\"");
+        let yaml = service("api.test", api.port())
+            .replace("  name: api-test\n", &format!("  name: api-test\n  annotations:\n    {annotation}\n"));
+        let how = match place {
+            "query" => format!("apiKey: {{query: key, file: {file}}}"),
+            _ => format!("bearer: {{file: {file}}}"),
+        };
+        let sidecar = safe.start(yaml + &credential("api", "api.test", &how));
+        let began = Instant::now();
+        while api.requests().is_empty() {
+            assert!(began.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let seen = &api.requests()[0];
+        assert_eq!((seen.target(), seen.header("authorization")), (target, header));
+        safe.is_tight(&sidecar).await;
+    }
+}

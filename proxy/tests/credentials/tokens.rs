@@ -268,3 +268,50 @@ async fn tokens_of_files_are_exchanged() {
     assert_eq!(api.requests()[2].header("authorization").as_deref(), Some("Bearer t0ken-1-x"));
     safe.is_tight(&sidecar).await;
 }
+
+#[tokio::test]
+async fn a_client_proves_itself_by_a_token_that_it_signs_with_the_key_of_now() {
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+    };
+    use data_encoding::BASE64URL_NOPAD;
+    let mut safe = Safe::new();
+    let pem = || {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let der = data_encoding::BASE64.encode(pair.to_pkcs8v1().unwrap().as_ref());
+        (pair, format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----"))
+    };
+    let ((first, text), (second, newer)) = (pem(), pem());
+    let file = safe.put("key", &text);
+    let ((idp, _), api) = (endpoint(1).await, Origin::plain().await);
+    let url = format!("http://{}/token", idp.addr());
+    let spec = format!(
+        "oauth2: {{ tokenUrl: \"{url}\", clientId: me, privateKeyFile: {file}, keyId: k1, resource: \"https://api.test/\" }}"
+    );
+    let sidecar = safe.start(service("api.test", api.port()) + &credential("api", "api.test", &spec));
+    for (number, key) in [first, second].into_iter().enumerate() {
+        if number == 1 {
+            safe.put("key", &newer);
+        }
+        let (asked, began) = (idp.requests().len(), Instant::now());
+        while idp.requests().len() == asked {
+            assert_eq!(get(&sidecar, "api.test", "/", &[]).await.status(), 200);
+            assert!(began.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let body = String::from_utf8_lossy(&idp.requests()[asked].body).into_owned();
+        let form = "grant_type=client_credentials&resource=https%3A%2F%2Fapi.test%2F&client_id=me&client_assertion_type=\
+                    urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer&client_assertion=";
+        let token = body.strip_prefix(form).unwrap_or_else(|| panic!("{body}")).to_owned();
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let signature = BASE64URL_NOPAD.decode(signature.as_bytes()).unwrap();
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.public_key().as_ref().to_vec());
+        key.verify(message.as_bytes(), &signature).unwrap();
+        let claims = BASE64URL_NOPAD.decode(message.split('.').nth(1).unwrap().as_bytes()).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        assert_eq!((&claims["aud"], &claims["iss"]), (&url.clone().into(), &"me".into()));
+        assert_eq!(idp.requests()[asked].header("authorization"), None);
+        safe.secrets.push(token);
+    }
+    safe.is_tight(&sidecar).await;
+}

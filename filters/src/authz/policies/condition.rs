@@ -40,6 +40,8 @@ pub(crate) enum Attribute {
     Presenter,
     /// `request.auth.claims[a][b]`
     Claim(Box<[Box<str>]>),
+    /// `experimental.envoy.filters.http.ext_authz[a][b]`: what an external authorizer says
+    Metadata(Box<[Box<str>]>),
     /// `request.headers[name]`, in lower case
     Header(Box<str>),
     /// The authority.
@@ -132,14 +134,20 @@ impl Attribute {
     }
 
     fn bracketed(key: &str) -> Result<Attribute, String> {
-        if let Some(rest) = key.strip_prefix("request.auth.claims") {
+        let names = |rest: &str| {
             let inner = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
             let names = inner.map(|inner| inner.split("][").map(Box::from).collect::<Box<[Box<str>]>>());
             let is_name = |name: &str| !name.is_empty() && !name.contains(['[', ']']);
-            return names
-                .filter(|names| names.iter().all(|name| is_name(name)))
-                .map(Attribute::Claim)
-                .ok_or_else(|| format!("`{key}` names no claim; such as request.auth.claims[groups]"));
+            names.filter(|names| names.iter().all(|name| is_name(name)))
+        };
+        if let Some(rest) = key.strip_prefix("request.auth.claims") {
+            let why = || format!("`{key}` names no claim; such as request.auth.claims[groups]");
+            return names(rest).map(Attribute::Claim).ok_or_else(why);
+        }
+        if let Some(rest) = key.strip_prefix("experimental.envoy.filters.http.ext_authz") {
+            let why =
+                || format!("`{key}` names nothing that an authorizer says; such as `...ext_authz[team]`");
+            return names(rest).map(Attribute::Metadata).ok_or_else(why);
         }
         if let Some(rest) = key.strip_prefix("request.headers[") {
             let name = rest.strip_suffix(']').unwrap_or_default().to_ascii_lowercase();
@@ -151,7 +159,9 @@ impl Attribute {
             };
         }
         Err(match key.starts_with("experimental.envoy.filters.") {
-            true => format!("`{key}` is metadata of Envoy's filters, which there are none of here"),
+            true => format!(
+                "`{key}` is metadata of a filter of Envoy that there is not here: only `http.ext_authz`, an external authorizer's"
+            ),
             false => format!("`{key}` is not an attribute"),
         })
     }
@@ -190,6 +200,11 @@ impl Attribute {
             Attribute::Depth => {
                 Want::Bounds(values.iter().map(|text| Bound::parse(text)).collect::<Result<_, String>>()?)
             }
+            // `[value]` means an element of a list in Istio; here an element counts as the value itself does.
+            Attribute::Metadata(_) => Want::Texts(Texts::new(values.iter().map(|value| {
+                let element = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                element.unwrap_or(value).to_owned()
+            }))),
             _ => Want::Texts(Texts::new(values)),
         })
     }
@@ -265,6 +280,10 @@ impl Condition {
             }
             Attribute::Presenter => fits(seen.claims().and_then(|claims| claims.presenter.as_deref())),
             Attribute::Claim(path) => seen.claims().is_some_and(|claims| claim(claims, path, texts)),
+            Attribute::Metadata(path) => {
+                let value = path.iter().try_fold(who.metadata, |value, name| Some(value?.get(&**name)));
+                value.flatten().is_some_and(|value| is_one(value, texts))
+            }
             Attribute::RpcMethod(protocol) => seen.rpc_method(*protocol, texts, lean),
             Attribute::Protocol => seen.body(lean, |call| {
                 let also = call.also.filter(|_| lean == Lean::Any).map(Protocol::word);
@@ -327,13 +346,24 @@ fn is_delimited(claims: &Claims, path: &[Box<str>]) -> bool {
     claims.space_delimited.iter().any(|name| is(name))
 }
 
-/// A claim's value, or one of its elements when it is a list; numbers and booleans as JSON writes them.
+/// A claim's value, or one of its elements when it is a list.
 fn claim(claims: &Claims, path: &[Box<str>], texts: &Texts) -> bool {
     let Some((first, rest)) = path.split_first() else { return false };
     let mut value = claims.all.get(&**first);
     for name in rest {
         value = value.and_then(|value| value.get(&**name));
     }
+    match value {
+        Some(Value::String(text)) if is_delimited(claims, path) => {
+            text.split_ascii_whitespace().any(|one| texts.matches(one.as_bytes()))
+        }
+        Some(value) => is_one(value, texts),
+        None => false,
+    }
+}
+
+/// Whether it, or one of its elements when it is a list, is wanted; numbers and booleans as JSON writes them.
+fn is_one(value: &Value, texts: &Texts) -> bool {
     let fits = |value: &Value| match value {
         Value::String(text) => texts.matches(text.as_bytes()),
         Value::Bool(true) => texts.matches(b"true"),
@@ -342,11 +372,7 @@ fn claim(claims: &Claims, path: &[Box<str>], texts: &Texts) -> bool {
         Value::Null | Value::Array(_) | Value::Object(_) => false,
     };
     match value {
-        Some(Value::Array(list)) => list.iter().any(fits),
-        Some(Value::String(text)) if is_delimited(claims, path) => {
-            text.split_ascii_whitespace().any(|one| texts.matches(one.as_bytes()))
-        }
-        Some(value) => fits(value),
-        None => false,
+        Value::Array(list) => list.iter().any(fits),
+        value => fits(value),
     }
 }

@@ -59,6 +59,7 @@ fn of_condition(condition: &Condition, known: &Known<'_>, seen: &Seen<'_>) -> Re
         | Attribute::Audiences
         | Attribute::Presenter
         | Attribute::Claim(_)
+        | Attribute::Metadata(_)
         | Attribute::Header(_)
         | Attribute::Host => false,
     };

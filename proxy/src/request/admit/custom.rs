@@ -11,6 +11,7 @@ use super::Asked;
 use crate::authorizers::{self, Allowed, Answer, Check, Edit, How, Refused};
 use crate::http::RequestHead;
 use crate::request::ctx::Ctx;
+use crate::request::query;
 use crate::worker::Worker;
 
 /// Asks, and takes over what its answer adds to the request and to the answer. `Some`: the policy that is a dry run, and would have
@@ -33,9 +34,11 @@ pub async fn ask<'p>(
         Ok(_) if wanted.dry_run => Ok(None),
         Err(_) if wanted.dry_run => Ok(Some(Cow::Borrowed(wanted.by))),
         Ok(Some(allowed)) => {
-            ctx.due.to_upstream = edits(allowed.to_upstream, asked.head);
+            ctx.due.target = target(&allowed, asked.head).map(Into::into);
             ctx.due.remove_upstream = allowed.remove;
+            ctx.due.to_upstream = edits(allowed.to_upstream, asked.head, &mut ctx.due.remove_upstream);
             ctx.due.to_downstream = allowed.to_downstream;
+            ctx.due.metadata = allowed.metadata;
             Ok(None)
         }
         Ok(None) => Ok(None),
@@ -144,13 +147,20 @@ fn key(head: &RequestHead, asking: &Asking<'_>, authorizer: &Authorizer) -> Opti
     Some(key.into())
 }
 
-/// The values that headers of the call get.
-fn edits(edits: Vec<Edit>, head: &RequestHead) -> Vec<(Box<str>, Box<[u8]>)> {
+/// The values that headers of the call get; those that it is to lose are added to `remove`.
+fn edits(edits: Vec<Edit>, head: &RequestHead, remove: &mut Vec<Box<str>>) -> Vec<(Box<str>, Box<[u8]>)> {
     let mut done: Vec<(Box<str>, Box<[u8]>)> = Vec::with_capacity(edits.len());
     for Edit { name, value, how } in edits {
         let earlier = done.iter().position(|(known, _)| known.eq_ignore_ascii_case(&name));
+        if how == How::Remove {
+            earlier.map(|at| done.remove(at));
+            remove.push(name);
+            continue;
+        }
+        let gone = remove.iter().any(|known| known.eq_ignore_ascii_case(&name));
         let there = match earlier {
             Some(at) => Some(done[at].1.clone().into_vec()),
+            None if gone => None,
             None => head.headers.joined(&name).map(|value| value.into_owned()),
         };
         let value = match (how, there) {
@@ -164,6 +174,21 @@ fn edits(edits: Vec<Edit>, head: &RequestHead) -> Vec<(Box<str>, Box<[u8]>)> {
         }
     }
     done
+}
+
+/// The call's target with another query: parameters are set first and taken away then, as Envoy does.
+fn target(allowed: &Allowed, head: &RequestHead) -> Option<String> {
+    if allowed.query_set.is_empty() && allowed.query_remove.is_empty() {
+        return None;
+    }
+    let mut target = head.path_and_query().to_owned();
+    for (name, value) in &allowed.query_set {
+        target = query::set(&target, &query::written(name), &query::written(value));
+    }
+    for name in &allowed.query_remove {
+        target = query::remove(&target, name);
+    }
+    Some(target)
 }
 
 fn denied(authorizer: &Authorizer, refused: Refused) -> Deny {
