@@ -114,6 +114,9 @@ mod tests {
 
     use super::*;
 
+    /// `alg`, the private key, the public key, and what verifies by it.
+    type Row = (&'static str, Vec<u8>, Vec<u8>, &'static dyn VerificationAlgorithm);
+
     fn file(folder: &std::path::Path, der: &[u8]) -> String {
         let path = folder.join("key.pem");
         let text =
@@ -133,7 +136,7 @@ mod tests {
         let (ed, rsa) =
             (Ed25519KeyPair::generate().unwrap(), RsaKeyPair::generate(KeySize::Rsa2048).unwrap());
         let public = |key: &[u8]| key.to_vec();
-        let rows: [(&str, Vec<u8>, Vec<u8>, &'static dyn VerificationAlgorithm); 4] = [
+        let rows: [Row; 4] = [
             (
                 "ES256",
                 p256.to_pkcs8v1().unwrap().as_ref().to_vec(),
