@@ -36,7 +36,7 @@ pub const HOST: &str = "control";
 /// It cannot start.
 pub async fn run(world: Rc<World>) -> turmoil::Result {
     let store: Arc<dyn Store> = world.store.clone();
-    let resources = Resources::open(store.clone()).await.map_err(|error| error.to_string())?;
+    let resources = Resources::open(store.clone(), Some(DOMAIN)).await.map_err(|error| error.to_string())?;
     let trust = Trust { bundles: [(DOMAIN.to_owned(), crate::sidecar::root()?)].into(), revoked: Vec::new() };
     let (_trust, trusted) = watch::channel(Arc::new(trust));
     let (_actions, held) = watch::channel(Arc::default());
