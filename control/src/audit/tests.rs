@@ -60,7 +60,8 @@ fn what_comes_twice_is_there_once_and_what_is_missing_is_asked_for() {
     assert_eq!(chains.append(AGENT, &batch(&all[2..6]), 1).unwrap(), 6, "two of them for the second time");
     assert_eq!(chains.append(AGENT, &batch(&all[7..]), 1).unwrap(), 6, "the seventh is asked for");
     assert_eq!(chains.append(AGENT, &batch(&all[6..]), 1).unwrap(), 10);
-    // Another process reads the same.
+    // Another process goes on with the same.
+    drop(chains);
     let (mut chains, _) = open(dir.path(), None);
     assert_eq!(chains.append(AGENT, &batch(&all), 1).unwrap(), 10);
     assert_eq!(findings(dir.path()), [""; 0]);
