@@ -23,6 +23,14 @@ const OPEN: usize = 512;
 /// Findings that are kept of one chain, bytes.
 const MOST_FINDINGS: u64 = 1 << 20;
 
+/// What one agent takes of the disk.
+#[derive(Debug, Default)]
+struct Share<'f> {
+    bytes: u64,
+    /// When each stretch ends, its size and its folder; the oldest last.
+    stretches: Vec<(u64, u64, &'f PathBuf)>,
+}
+
 /// All chains.
 #[derive(Debug)]
 pub struct Chains {
@@ -85,7 +93,7 @@ impl Chains {
         self.open.values_mut().try_for_each(|chain| chain.writer.sync())
     }
 
-    /// Erases what is too old, and the oldest of what there is no room for.
+    /// Erases what is too old, and where there is no room the oldest of whoever takes most.
     pub fn erase(&mut self, now: u64, retention: &Retention) {
         let failed = |error: io::Error| log::error!("audit records cannot be erased", error = error);
         let all = all(&self.folder);
@@ -102,19 +110,22 @@ impl Chains {
                 self.erase_of(folder, &why, |writer| writer.older(until, now)).unwrap_or_else(failed);
             }
         }
-        let mut stretches: Vec<(u64, u64, &PathBuf)> = Vec::new();
-        for (_, folder) in &all {
+        let mut shares: BTreeMap<&str, Share<'_>> = BTreeMap::new();
+        for (agent, folder) in &all {
+            let share = shares.entry(agent).or_default();
             for stretch in pilotfish_audit::folder::stretches(folder).unwrap_or_default() {
-                let size = stretch.path.metadata().map_or(0, |meta| meta.len());
-                stretches.push((stretch.newest().unwrap_or(0), size.max(4096), folder));
+                let size = stretch.path.metadata().map_or(0, |meta| meta.len()).max(4096);
+                share.bytes += size;
+                share.stretches.push((stretch.newest().unwrap_or(0), size, folder));
             }
         }
-        stretches.sort_unstable();
-        let mut total: u64 = stretches.iter().map(|(_, size, _)| size).sum();
-        for (_, size, folder) in stretches {
-            if total <= self.disk {
-                break;
-            }
+        shares.values_mut().for_each(|share| share.stretches.sort_unstable_by(|a, b| b.cmp(a)));
+        let mut total: u64 = shares.values().map(|share| share.bytes).sum();
+        while total > self.disk {
+            // Whoever fills the room makes room: a flood pushes nobody else's records out.
+            let Some(share) = shares.values_mut().max_by_key(|share| share.bytes) else { break };
+            let Some((_, size, folder)) = share.stretches.pop() else { break };
+            share.bytes -= size;
             total -= size;
             let why = "there was no room for more (--audit-disk)";
             self.erase_of(folder, why, Writer::oldest).unwrap_or_else(failed);

@@ -13,11 +13,15 @@ const SECOND: u64 = 1_000_000_000;
 
 /// Records from 1 to `count`, one a second.
 fn lines(count: u64, caller: &str) -> Vec<String> {
-    let (mut tip, mut text) = (Tip::origin(CHAIN), String::new());
+    lines_of(CHAIN, AGENT, count, caller)
+}
+
+fn lines_of(chain: &str, agent: &str, count: u64, caller: &str) -> Vec<String> {
+    let (mut tip, mut text) = (Tip::origin(chain), String::new());
     for seq in 1..=count {
         let from = text.len();
         text.push_str(&format!(
-            "{{\"seq\":{seq},\"time_ns\":{},\"what\":\"decision\",\"agent\":\"{AGENT}\",\"caller\":\"{caller}\",\"outcome\":\"{}\"",
+            "{{\"seq\":{seq},\"time_ns\":{},\"what\":\"decision\",\"agent\":\"{agent}\",\"caller\":\"{caller}\",\"outcome\":\"{}\"",
             seq * SECOND,
             if seq % 2 == 0 { "denied" } else { "allowed" }
         ));
@@ -214,4 +218,25 @@ fn what_a_sidecar_erased_before_it_came_is_not_missed() {
         while chains.append(AGENT, &batch(&left), 1).unwrap() < 10 {}
         assert_eq!(findings(dir.path()).is_empty(), said, "{:?}", findings(dir.path()));
     }
+}
+
+#[test]
+fn a_flood_of_one_agent_pushes_no_others_records_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut chains = Chains::open(dir.path(), 60_000).unwrap();
+    let keeps: Retention = Arc::new(|_: &str| None);
+    chains.append(AGENT, &batch(&lines(10, "b")), 1).unwrap();
+    // Newer, and more than there is room for, under several names.
+    for name in 0..4 {
+        let chain = format!("{name:032x}");
+        let lines = lines_of(&chain, "default/loud", 200, &"x".repeat(200));
+        let prev = Tip::origin(&chain).hash.as_str().to_owned();
+        chains.append("default/loud", &AuditBatch { chain, prev, lines }, 2).unwrap();
+    }
+    chains.erase(1, &keeps);
+    let query = Query { limit: 1000, ..Query::default() };
+    let left = query::find(dir.path(), &query, 999 * SECOND, &keeps).unwrap();
+    let of = |agent: &str| left.iter().filter(|row| row.record.agent == agent).count();
+    assert_eq!(of(AGENT), 10, "the quiet one's are all there");
+    assert!(of("default/loud") < 800, "{}", of("default/loud"));
 }

@@ -176,7 +176,8 @@ pub fn parse(token: &str) -> Result<Parsed<'_>, Refusal> {
     // A dot in the payload (five parts: an encrypted token) is no base64.
     let decode = |part: &str| BASE64URL_NOPAD.decode(part.as_bytes()).map_err(|_| Refusal::Malformed);
     let header = object(&decode(header)?).ok_or(Refusal::Malformed)?;
-    if header.contains_key("crit") {
+    // No token has a payload that is not encoded (RFC 7797, section 7).
+    if header.contains_key("crit") || header.contains_key("b64") {
         return Err(Refusal::Critical);
     }
     let algorithm = header.get("alg").and_then(Value::as_str).ok_or(Refusal::Malformed)?;

@@ -68,6 +68,39 @@ async fn nobody_gets_in_with_a_token_that_is_not_good() {
             ec.signed(r#"{"alg":"ES256","kid":"ec","crit":["b64"],"b64":false}"#, &payload),
             "crit",
         ),
+        ("with b64", ec.signed(r#"{"alg":"ES256","kid":"ec","b64":false}"#, &payload), "crit"),
+        (
+            "with alg twice",
+            ec.signed(r#"{"alg":"ES256","kid":"ec","\u0061lg":"none"}"#, &payload),
+            "two ways",
+        ),
+        (
+            "with a member twice inside",
+            ec.signed(&header("ES256", "ec"), &payload.replacen('{', r#"{"x":{"a":1,"\u0061":2},"#, 1)),
+            "two ways",
+        ),
+        (
+            "with a deep payload",
+            ec.signed(
+                &header("ES256", "ec"),
+                &payload.replacen('{', &format!(r#"{{"x":{}{},"#, "[".repeat(3000), "]".repeat(3000)), 1),
+            ),
+            "two ways",
+        ),
+        ("with a signature of zeros", format!("{signed}.{}", "A".repeat(86)), "signature"),
+        ("with a signature of 63 bytes", format!("{signed}.{}", "A".repeat(84)), "signature"),
+        (
+            "with another last bit",
+            format!("{}{}", &good[..good.len() - 1], if good.ends_with('A') { 'B' } else { 'A' }),
+            "",
+        ),
+        ("exp as a text", with(json!({"exp": "9999999999"})), "two ways"),
+        (
+            "exp beyond numbers",
+            ec.signed(&header("ES256", "ec"), &payload.replacen('{', r#"{"nbf":1e400,"#, 1)),
+            "two ways",
+        ),
+        ("aud of numbers", with(json!({"aud": ["a", 1]})), "two ways"),
         ("without a signature", format!("{signed}."), "signature"),
         (
             "with another payload",
