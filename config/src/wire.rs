@@ -177,7 +177,7 @@ pub struct Hello {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub capacity: u32,
     /// It signs the chain of who asked whom with each call. Sidecars from before there was one do not say so.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signs_chains: bool,
     /// How it reads and decides, when its flags say something else than usual.
     #[serde(default, skip_serializing_if = "Reading::is_usual")]

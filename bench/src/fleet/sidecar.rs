@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use pilotfish_config::wire::{Heartbeat, Hello, State, Status, ToControl, ToSidecar, Versions};
+use pilotfish_config::wire::{Heartbeat, Hello, Reading, State, Status, ToControl, ToSidecar, Versions};
 use tokio::time::{Instant, sleep_until};
 
 use super::link::{Identity, Link};
@@ -118,5 +118,6 @@ fn hello(identity: &Identity, number: usize) -> Hello {
         certificate_expires: None,
         dedup_epoch: None,
         signs_chains: true,
+        reading: Reading::default(),
     }
 }

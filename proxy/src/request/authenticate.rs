@@ -54,7 +54,7 @@ pub async fn authenticate(
         true => Box::pin(wanted(worker, snapshot, head)).await,
     };
     let shown = shown.map_err(|why| refuse(worker, why))?;
-    let all = || shown.iter().chain(shown.iter().flat_map(|shown| &shown.more));
+    let all = || shown.iter().chain(shown.iter().flat_map(|shown| &shown.more)).map(|shown| &*shown.verified);
     rewrite(rules, all, head);
     if let Some(shown) = shown {
         ctx.proven.claims = Some(shown.verified.claims.clone());
@@ -109,10 +109,10 @@ async fn wanted(worker: &Worker, snapshot: &Snapshot, head: &RequestHead) -> Res
     Ok(all.pop().map(|first| Shown { more, ..first }))
 }
 
-/// What the agent gets of the tokens.
-fn rewrite<'s, A>(rules: &TokenRules, all: impl Fn() -> A, head: &mut RequestHead)
+/// What the agent gets of the tokens: `all` are those that are good, the one that says who calls first.
+pub fn rewrite<'s, A>(rules: &TokenRules, all: impl Fn() -> A, head: &mut RequestHead)
 where
-    A: DoubleEndedIterator<Item = &'s Shown>,
+    A: DoubleEndedIterator<Item = &'s Verified>,
 {
     // Whatever a caller says in these is not from a rule. To many agents `_` in a header's name is a `-`.
     if !rules.written().is_empty() {
@@ -121,14 +121,14 @@ where
     if all().next().is_none() {
         return;
     }
-    let rule = |shown: &Shown| rules.rules().get(shown.verified.rule);
+    let rule = |verified: &Verified| rules.rules().get(verified.rule);
     let forwards =
         |place: &Place| all().filter_map(rule).any(|rule| rule.forward && rule.places.contains(place));
     for place in rules.places().iter().filter(|place| !forwards(place)) {
         take_out(place, head);
     }
     // What two of them write is the first one's.
-    for (name, value) in all().rev().flat_map(|shown| &shown.verified.headers) {
+    for (name, value) in all().rev().flat_map(|verified| &verified.headers) {
         head.headers.set(name, value.as_bytes());
     }
 }
