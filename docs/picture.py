@@ -4,6 +4,7 @@
     make demo | tee target/demo.txt && docs/picture.py target/demo.txt
 """
 import pathlib
+import re
 import sys
 import textwrap
 from xml.sax.saxutils import escape
@@ -77,7 +78,7 @@ def terminal(lines, top):
             colour = GREEN
         elif line.startswith("["):
             colour = DIM
-        elif line.startswith(("ASKED", "DONE", "AGENT  ", "RANK", "VERSION")):
+        elif re.match(r"[A-Z]{4,}[A-Z ]*(  |$)", line):
             weight = "bold"
         elif "refused" in line or ": error:" in line:
             colour = YELLOW
