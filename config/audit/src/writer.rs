@@ -271,6 +271,12 @@ impl Writer {
         Ok(())
     }
 
+    /// What the chain's files take, bytes.
+    pub fn bytes(&self) -> u64 {
+        let all = stretches(&self.folder).unwrap_or_default();
+        all.iter().filter_map(|stretch| fs::metadata(&stretch.path).ok()).map(|file| file.len()).sum()
+    }
+
     /// What [`older`] says of its folder.
     pub fn older(&self, until: u64, now: u64) -> Option<Old> {
         older(&self.folder, until, now)

@@ -102,6 +102,13 @@ impl Client {
 
     /// Sends one request and reads the answer to its end.
     pub(crate) async fn ask(&mut self, target: &Target) -> Result<Report, AnyError> {
+        match self.ask_once(target).await {
+            Err(_) if target.again => self.ask_once(target).await,
+            answer => answer,
+        }
+    }
+
+    async fn ask_once(&mut self, target: &Target) -> Result<Report, AnyError> {
         let request = request(target)?.body(Empty::new())?;
         let mut connection = match self.connection.take() {
             Some(open) if open.is_ready() => open,

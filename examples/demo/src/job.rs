@@ -18,6 +18,9 @@ pub struct Target {
     /// POST, without a body, instead of GET.
     #[serde(default)]
     pub post: bool,
+    /// Asked once more when its connection is cut: by a quarantine, say, that reaches one sidecar after the other.
+    #[serde(default)]
+    pub again: bool,
 }
 
 /// One piece of work for the calling agent.

@@ -319,7 +319,7 @@ impl Stage<'_> {
 
 fn target(host: &str, path: &str, headers: &[(&str, &str)]) -> Target {
     let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    Target { id: String::new(), host: host.to_string(), path: path.to_string(), headers, post: false }
+    Target { host: host.to_string(), path: path.to_string(), headers, ..Target::default() }
 }
 
 fn off(what: impl Into<String>) -> Failure {

@@ -56,7 +56,7 @@ fn pair() -> (Agent, Agent) {
 }
 
 fn target(path: &str) -> Target {
-    Target { id: "t-1".into(), host: "anything".into(), path: path.into(), headers: vec![], post: false }
+    Target { id: "t-1".into(), host: "anything".into(), path: path.into(), ..Target::default() }
 }
 
 #[test]

@@ -169,7 +169,7 @@ fn not_allowed(seen: &Seen<'_>, nobody: &str) -> Deny {
     let head = seen.asking.head;
     let what = format!("{} {}", head.method(), crate::redact::path(head.path()));
     let detail = format!(
-        "no ALLOW rule lets {who} do {what} (AuthorizationPolicy {nobody} matches); an ALLOW policy for this workload has to name both"
+        "no ALLOW rule lets {who} do {what} (of AuthorizationPolicy {nobody} matches); an ALLOW policy for this workload has to name both"
     );
     Deny::with(Reason::AccessDenied, detail)
 }

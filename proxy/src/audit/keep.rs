@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use pilotfish_audit::writer::{Limits, erase_aside};
+use pilotfish_audit::writer::{Limits, Old, erase_aside};
 use pilotfish_audit::{Opened, Tip, Writer};
 use pilotfish_config::wire::AuditWhat;
 
@@ -31,6 +31,9 @@ pub struct Keeper<'s> {
     /// `namespace/name`.
     agent: String,
     limits: Limits,
+    /// What the folder may take, bytes, and what it takes.
+    disk: u64,
+    used: u64,
     chain: String,
     /// There once the folder could be opened.
     writer: Option<Writer>,
@@ -46,13 +49,15 @@ pub struct Keeper<'s> {
 }
 
 impl<'s> Keeper<'s> {
-    /// Into this folder; `chain` is the name of a chain that begins.
-    pub fn new(state: &'s State, place: Option<PathBuf>, agent: String, chain: String) -> Self {
+    /// Into this folder, which may take `disk` bytes; `chain` is the name of a chain that begins.
+    pub fn new(state: &'s State, place: Option<PathBuf>, disk: u64, agent: String, chain: String) -> Self {
         Keeper {
             state,
             place,
             agent,
-            limits: Limits::default(),
+            limits: limits(None, disk),
+            disk,
+            used: 0,
             chain,
             writer: None,
             tip: None,
@@ -77,6 +82,7 @@ impl<'s> Keeper<'s> {
                     self.chain = writer.chain().to_owned();
                     self.first = writer.tip().seq + 1;
                     self.tip = Some(writer.tip());
+                    self.used = writer.bytes();
                     self.writer = Some(writer);
                 }
                 Err(error) => return self.failed(&error, now),
@@ -129,6 +135,14 @@ impl<'s> Keeper<'s> {
 
     /// Writes what waits; what cannot be written now waits on.
     pub fn write(&mut self, now: u64) {
+        if self.used >= self.disk && !self.lines.is_empty() {
+            let full = "all of --audit-disk is taken by records that the control plane does not have yet";
+            return self.failed(&std::io::Error::other(full), now);
+        }
+        self.append(now);
+    }
+
+    fn append(&mut self, now: u64) {
         let Some(tip) = self.tip else { return };
         if !self.lines.is_empty() {
             let written = match &mut self.writer {
@@ -137,6 +151,9 @@ impl<'s> Keeper<'s> {
             };
             if let Err(error) = written {
                 return self.failed(&error, now);
+            }
+            if self.writer.is_some() {
+                self.used += self.lines.len() as u64;
             }
             self.lines.clear();
             (self.first, self.unsynced) = (tip.seq + 1, true);
@@ -175,7 +192,7 @@ impl<'s> Keeper<'s> {
     /// Erases files whose records are all older than the policies say, after a record of that. Files end often enough that a
     /// record outlives its time by a tenth at most, and by an hour.
     pub fn erase(&mut self, now: u64, retention: Option<Duration>) {
-        self.limits = Limits::within(retention);
+        self.limits = limits(retention, self.disk);
         let Some(retention) = retention else { return };
         let until = now.saturating_sub(u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX));
         self.write(now);
@@ -183,28 +200,47 @@ impl<'s> Keeper<'s> {
             log::error!("audit records that were set aside cannot be erased", error = error);
         }
         let Some(old) = self.writer.as_ref().and_then(|writer| writer.older(until, now)) else { return };
+        let kept = pilotfish_config::units::print_duration(retention);
+        self.let_go(now, &old, &format!("older than {kept}, the retention"));
+    }
+
+    /// When the folder takes nearly all that it may, the oldest files go; where there is a control plane, only those that it has. While
+    /// it has too few of them nothing more is written, and whoever lets calls go on then has a gap.
+    pub fn make_room(&mut self, now: u64) {
+        while self.used.saturating_add(self.limits.bytes) > self.disk {
+            let Some(old) = self.writer.as_ref().and_then(Writer::oldest) else { return };
+            if !self.state.may_go(old.last.seq) || !self.let_go(now, &old, "no room for more (--audit-disk)")
+            {
+                return;
+            }
+        }
+    }
+
+    /// Erases records, after a record of that. Whether they are gone.
+    fn let_go(&mut self, now: u64, old: &Old, why: &str) -> bool {
+        self.append(now);
         if !self.lines.is_empty() {
-            return;
+            return false;
         }
         if let Some(writer) = &mut self.writer {
             // What says so must not go with them.
             writer.end_stretch();
         }
         let (range, hash) = (format!("{}-{}", old.first, old.last.seq), old.last.hash);
-        let detail =
-            format!("older than {}, the retention", pilotfish_config::units::print_duration(retention));
         self.add(now, AuditWhat::Erased, |line| {
             line.text("resource", &range);
             line.text("policy", hash.as_str());
-            line.text("detail", &detail);
+            line.text("detail", why);
         });
-        self.write(now);
+        self.append(now);
         self.sync(now);
-        if self.lines.is_empty()
-            && let Some(Err(error)) = self.writer.as_mut().map(|writer| writer.erase(&old, None))
-        {
+        let Some(writer) = self.writer.as_mut().filter(|_| self.lines.is_empty()) else { return false };
+        let erased = writer.erase(old, None);
+        self.used = writer.bytes();
+        if let Err(error) = &erased {
             log::error!("audit records cannot be erased", error = error);
         }
+        erased.is_ok()
     }
 
     /// The process ends in order.
@@ -213,6 +249,12 @@ impl<'s> Keeper<'s> {
         self.write(now);
         self.sync(now);
     }
+}
+
+/// Files are short enough that an eighth of the disk is free again when the oldest goes.
+fn limits(retention: Option<Duration>, disk: u64) -> Limits {
+    let usual = Limits::within(retention);
+    Limits { bytes: usual.bytes.min(disk / 8), ..usual }
 }
 
 /// What the first record of a process says.

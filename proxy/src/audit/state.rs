@@ -67,6 +67,11 @@ impl State {
         }
     }
 
+    /// Whether records up to this one may go to make room: the control plane has them, or there is none.
+    pub fn may_go(&self, seq: u64) -> bool {
+        !self.ships || seq <= self.acked.load(Relaxed)
+    }
+
     /// The chain is known, and how far it goes.
     pub fn opened(&self, chain: &str, seq: u64, place: Option<&Path>) {
         let acked = place.map_or(0, |place| pilotfish_audit::writer::kept_number(place, super::SHIPPED));

@@ -47,7 +47,8 @@ impl Thread {
         let settings = &shared.settings;
         let agent = format!("{}/{}", settings.namespace, settings.agent);
         let chain = format!("{:032x}", fastrand::u128(1..));
-        let mut keeper = Keeper::new(state, self.place.clone(), agent, chain);
+        let disk = shared.audit.settings.disk.0;
+        let mut keeper = Keeper::new(state, self.place.clone(), disk, agent, chain);
         let (mut callers, mut looked, mut shipped) = (Callers::default(), None::<Instant>, 0);
         let mut turned_since = None;
         keeper.open(now());
@@ -87,6 +88,7 @@ impl Thread {
                     self.tell_of_more(&mut keeper);
                 }
             }
+            keeper.make_room(now());
             keeper.write(now());
             if looked.is_none_or(|looked| looked.elapsed() >= look) {
                 keeper.erase(now(), retention);

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::Bytes;
+
 /// Which decisions are recorded, and where.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Audit log")]
@@ -20,10 +22,26 @@ pub struct AuditSettings {
     #[arg(long = "audit-dir", env = "PILOTFISH_AUDIT_DIR", value_name = "DIR")]
     pub dir: Option<PathBuf>,
 
+    /// Disk that the log may take. The oldest records go first, as soon as the control plane has them; a record says which went.
+    /// They go earlier when an AgentSecurityPolicy says how long they are kept (`retention_policy`). A record takes some 350 bytes.
+    #[arg(long = "audit-disk", env = "PILOTFISH_AUDIT_DISK", value_name = "SIZE", default_value = "1GiB", value_parser = disk)]
+    pub disk: Bytes,
+
     /// Refuse calls with 503 `audit-unavailable` while their records cannot be kept (the disk is full, say). Without it they go
     /// on, and a record says how many records are missing since when.
     #[arg(long = "audit-required", env = "PILOTFISH_AUDIT_REQUIRED")]
     pub required: bool,
+}
+
+/// The least that keeps files of a useful size.
+const LEAST: u64 = 1 << 20;
+
+fn disk(text: &str) -> Result<Bytes, String> {
+    let bytes: Bytes = text.parse()?;
+    match bytes.0 {
+        LEAST.. => Ok(bytes),
+        _ => Err("at least 1MiB".into()),
+    }
 }
 
 /// Which decisions are recorded.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{MESH_HOST, NLP, PATIENCE, Row, STREAMING, Shown, Stage, ensure, millis, off, row, target};
 use crate::children::Failure;
 use crate::control::CONTROL;
-use crate::job::{Job, Report};
+use crate::job::{Job, Report, Target};
 use crate::mesh::CALLER;
 
 /// How long one look waits for the next.
@@ -107,7 +107,8 @@ impl Stage<'_> {
             status: "cut".to_string(),
             time: format!("{:.0} ms after the command", took.as_secs_f64() * 1000.0),
         };
-        let answer = self.ask(target(MESH_HOST, "/stream", &[STREAMING])).await?;
+        let next = Target { again: true, ..target(MESH_HOST, "/stream", &[STREAMING]) };
+        let answer = self.ask(next).await?;
         let refused = answer.status == 403 && answer.reason.as_deref() == Some("quarantined");
         ensure(refused, "a quarantined agent's next call", &answer)?;
         let next = row("/stream, the next call", &[answer]);

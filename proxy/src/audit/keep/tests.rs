@@ -12,7 +12,11 @@ const SECOND: u64 = 1_000_000_000;
 const CHAIN: &str = "0123456789abcdef0123456789abcdef";
 
 fn keeper<'s>(state: &'s State, place: Option<&Path>, at: u64) -> Keeper<'s> {
-    let mut keeper = Keeper::new(state, place.map(Path::to_owned), "default/a".into(), CHAIN.into());
+    keeper_of(state, place, at, 1 << 30)
+}
+
+fn keeper_of<'s>(state: &'s State, place: Option<&Path>, at: u64, disk: u64) -> Keeper<'s> {
+    let mut keeper = Keeper::new(state, place.map(Path::to_owned), disk, "default/a".into(), CHAIN.into());
     keeper.open(at);
     keeper.write(at);
     keeper
@@ -106,6 +110,64 @@ fn what_is_older_than_the_policy_says_is_erased_and_the_rest_still_verifies() {
     drop(keeper);
     fs::remove_file(&pilotfish_audit::folder::stretches(dir.path()).unwrap()[0].path).unwrap();
     assert_ne!(verify(dir.path()).unwrap().findings, []);
+}
+
+/// What the log takes after each of 4,000 records of a kilobyte.
+fn fill(keeper: &mut Keeper<'_>, dir: &Path, most: u64) {
+    let long = "x".repeat(1000);
+    for number in 0..4000 {
+        note(keeper, (number + 2) * SECOND, &long);
+        keeper.make_room((number + 2) * SECOND);
+        keeper.write((number + 2) * SECOND);
+        if number % 100 == 0 {
+            let all = pilotfish_audit::folder::stretches(dir).unwrap();
+            let bytes: u64 = all.iter().map(|one| fs::metadata(&one.path).unwrap().len()).sum();
+            assert!(bytes <= most, "{bytes}");
+        }
+    }
+}
+
+#[test]
+fn a_log_takes_no_more_of_the_disk_than_it_may() {
+    const DISK: u64 = 1 << 20;
+    let (dir, state) = (tempfile::tempdir().unwrap(), State::new(false));
+    let mut keeper = keeper_of(&state, Some(dir.path()), SECOND, DISK);
+    fill(&mut keeper, dir.path(), DISK);
+    assert_eq!((state.lost_total.load(Relaxed), state.broken.load(Relaxed)), (0, false));
+    let report = verify(dir.path()).unwrap();
+    assert_eq!(report.findings, []);
+    assert!(report.erased > 2500, "{report:?}");
+    let why = records(dir.path()).into_iter().rfind(|record| record.what == AuditWhat::Erased);
+    assert_eq!(why.unwrap().detail, "no room for more (--audit-disk)");
+    drop(keeper);
+    // Whoever takes more away than was said is found.
+    fs::remove_file(&pilotfish_audit::folder::stretches(dir.path()).unwrap()[0].path).unwrap();
+    assert_ne!(verify(dir.path()).unwrap().findings, []);
+}
+
+#[test]
+fn what_the_control_plane_does_not_have_makes_no_room() {
+    const DISK: u64 = 1 << 20;
+    let (dir, state) = (tempfile::tempdir().unwrap(), State::new(true));
+    let mut keeper = keeper_of(&state, Some(dir.path()), SECOND, DISK);
+    fill(&mut keeper, dir.path(), DISK + 2000);
+    let lost = state.lost_total.load(Relaxed);
+    assert!(state.broken.load(Relaxed) && lost > 1500, "{lost}");
+    assert_eq!(records(dir.path())[0].what, AuditWhat::Start, "nothing was erased");
+    // It is back, and takes what was written, then what waited.
+    for _ in 0..2 {
+        state.taken(*state.durable.borrow());
+        keeper.make_room(5000 * SECOND);
+        keeper.write(5000 * SECOND);
+        assert!(!state.broken.load(Relaxed));
+    }
+    note(&mut keeper, 5001 * SECOND, "after");
+    keeper.write(5001 * SECOND);
+    let all = records(dir.path());
+    let gap: Vec<_> = all.iter().filter(|record| record.what == AuditWhat::Gap).collect();
+    assert!(gap.iter().any(|gap| gap.detail.starts_with(&format!("{lost} records"))), "{gap:?}");
+    assert_eq!(all.last().unwrap().caller, "after");
+    assert_eq!(verify(dir.path()).unwrap().findings, []);
 }
 
 #[test]
