@@ -282,7 +282,7 @@ async fn adaptive_concurrency_follows_an_agent_that_serves_few_at_once() {
         steps
     })
     .await;
-    let yaml = limits(&["adaptive-concurrency: max=64", "queue: size=100,wait=300s"], OPEN);
+    let yaml = limits(&["adaptive-concurrency: max=64", "queue: size=100,wait=60s"], OPEN);
     let sidecar = sidecar().yaml("a.yaml", yaml).app(origin.addr()).start();
     let addr = sidecar.inbound;
     let mut clients = JoinSet::new();
