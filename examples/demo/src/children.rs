@@ -204,21 +204,36 @@ impl Drop for Children {
     }
 }
 
-/// Kills what a node started: it outlives its node on purpose. Known by the demo's own folder, which is in its environment or its
-/// arguments; nothing else has a sidecar's name and that folder.
+/// Kills what a node started: it outlives its node on purpose. A sidecar is known by the demo's own folder, which is in its arguments or
+/// environment (nothing else has a sidecar's name and that folder), an agent by its sidecar.
 fn kill_strays(logs: &Path) {
     let Some(folder) = logs.parent().and_then(Path::to_str).filter(|folder| folder.len() > 1) else { return };
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+    let all: Vec<i32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let is_ours = |pid: i32| {
         let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
         let (arguments, environment) = (read("cmdline"), read("environ"));
         let named = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(folder);
         let program = arguments.split(|byte| *byte == 0).next().unwrap_or_default();
         let ours = program.ends_with(b"pilotfish-proxy") || program.ends_with(b"demo-agent");
-        if ours && (named(&arguments) || named(&environment)) {
-            Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL).ok());
-        }
+        ours && (named(&arguments) || named(&environment))
+    };
+    let mut strays: Vec<i32> = all.iter().copied().filter(|pid| is_ours(*pid)).collect();
+    let mut at = 0;
+    while let Some(parent) = strays.get(at).copied() {
+        let known = strays.clone();
+        strays.extend(all.iter().filter(|pid| parent_of(**pid) == Some(parent) && !known.contains(pid)));
+        at += 1;
     }
+    for pid in strays {
+        Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL).ok());
+    }
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name is in brackets, and may have any of them in it.
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 async fn keep_log(stderr: ChildStderr, mut log: File, ready: String, found: oneshot::Sender<String>) {

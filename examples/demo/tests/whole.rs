@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -79,15 +80,47 @@ fn it_shows_every_row_and_ends_by_itself() {
 
 #[test]
 fn kept_it_says_how_to_ask_and_ctrl_c_ends_every_process() {
-    let mut process = demo().arg("--keep").stdout(Stdio::piped()).spawn().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut process =
+        demo().arg("--keep").env("TMPDIR", folder.path()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
     let curl = lines.find(|line| line.contains("curl ")).expect("an instruction with curl");
     let address = curl.split("http://").nth(1).unwrap().trim_end_matches('/').to_string();
     TcpStream::connect(&address).expect("the sidecar still listens");
     lines.find(|line| line.contains("Ctrl-C")).expect("how to end it");
+    let agents = supervised(folder.path());
+    assert!(agents.len() >= 2, "{agents:?}");
     kill_process(Pid::from_child(&process), Signal::INT).unwrap();
     assert!(process.wait().unwrap().success());
     assert!(TcpStream::connect(&address).is_err(), "the sidecar is gone with the demo");
+    // They were killed; whoever inherited them may still have to see it.
+    let until = Instant::now() + Duration::from_secs(20);
+    let lives = |pid: &i32| command_line(*pid).contains("demo-agent");
+    while agents.iter().any(lives) {
+        assert!(Instant::now() < until, "agents that the control plane started outlive the demo: {agents:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Empty when there is none, and when it has ended.
+fn command_line(pid: i32) -> String {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The agents that sidecars with this folder started.
+fn supervised(folder: &Path) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let all: Vec<i32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let parent = |pid: i32| -> Option<i32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    };
+    let of_sidecar = |pid: &i32| {
+        let above = parent(*pid).map(command_line).unwrap_or_default();
+        above.contains("pilotfish-proxy") && above.contains(folder.to_str().unwrap())
+    };
+    all.into_iter().filter(|pid| command_line(*pid).contains("demo-agent") && of_sidecar(pid)).collect()
 }
 
 #[test]
