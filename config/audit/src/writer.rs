@@ -1,4 +1,4 @@
-//! Appends to a chain's folder: whole lines only, a new stretch now and then, and `head.json` after each batch.
+//! Appends to a chain's folder: whole lines only, a new stretch now and then, and `head.json` with each sync.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
@@ -236,8 +236,8 @@ impl Writer {
             return Err(error);
         }
         current.bytes += (start.len() + lines.len()) as u64;
-        (self.tip, self.unsynced, self.fresh) = (tip, true, false);
-        self.head_is_old = self.head().write(&self.folder, false).is_err();
+        // The head follows with the next sync: to put a new file in the place of the old one with each batch costs more than its lines.
+        (self.tip, self.unsynced, self.fresh, self.head_is_old) = (tip, true, false, true);
         Ok(())
     }
 

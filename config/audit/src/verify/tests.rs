@@ -152,6 +152,7 @@ fn a_finding_says_where() {
         record(&mut tip, &mut text, "decision", ",\"caller\":\"b\"", at);
     }
     writer.append(text.as_bytes(), 1, tip, 5, &Limits::default()).unwrap();
+    writer.sync().unwrap();
     let path = dir.path().join("000000000001.jsonl");
     let text = fs::read_to_string(&path).unwrap();
     let changed = "the line was changed: its hash is another";
@@ -190,6 +191,7 @@ fn a_writer_goes_on_behind_the_end_and_says_what_it_found() {
             record(&mut tip, &mut text, "decision", "", at + 1);
         }
         writer.append(text.as_bytes(), first, tip, 1, &Limits::default()).unwrap();
+        writer.sync().unwrap();
         opened
     };
     let opened = go_on(3);
