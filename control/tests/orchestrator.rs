@@ -4,11 +4,13 @@
 mod etcd;
 mod failing;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pilotfish_config::wire::node::FromNode;
 use pilotfish_control::api::types::{Applied, Done, Mark, MarkNode, PlacementView, Scale, TailLines};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::support::node::{Node, Options, inventory, joined};
@@ -214,8 +216,9 @@ async fn a_card_that_fails_or_vanishes_is_left() {
     );
     until(&serve, "it is ready", |view| count(view, "ready") == 1).await;
     let own = joined(&serve, "n2").await;
-    // Less than a lease, and long enough that somebody sees the trouble.
-    let options = Options { ends_after: Duration::from_millis(1500), ..options };
+    // Its replicas end when somebody has seen the trouble.
+    let ends = Arc::new(Semaphore::new(0));
+    let options = Options { ends: Some(ends.clone()), ..options };
     let second = Node::connect(&serve, "n2", &own, options).await;
     let mut less = inventory(1);
     less.gpus[0].failed = Some("fell off the bus".into());
@@ -232,6 +235,7 @@ async fn a_card_that_fails_or_vanishes_is_left() {
             .any(|text| text.contains("GPU-0, which agents hold, is not there any more"))
     };
     until(&serve, "the trouble is shown", vanished).await;
+    ends.add_permits(100);
     // The first is whole again.
     first.say(FromNode::Inventory(inventory(1)));
     first.until_has(1).await;

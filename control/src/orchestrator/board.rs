@@ -149,7 +149,9 @@ impl Node {
 
     /// What is wrong with it, for people.
     pub fn all_troubles(&self) -> Vec<String> {
-        let vanished = vanished(&self.inventory, &self.record.assignments)
+        // One that was told to stop holds its card until it has ended.
+        let held = self.record.assignments.iter().chain(&self.record.stopping);
+        let vanished = vanished(&self.inventory, held)
             .map(|id| format!("GPU {id}, which agents hold, is not there any more"));
         let own = self.inventory.troubles.iter().chain(&self.wrong).chain(&self.troubles);
         own.cloned().chain(vanished).collect()

@@ -135,10 +135,9 @@ pub fn region_and_zone(inventory: &Inventory) -> (&str, &str) {
 /// Cards that replicas hold and that the machine does not have any more.
 pub fn vanished<'a>(
     inventory: &'a Inventory,
-    assignments: &'a [Assigned],
-) -> impl Iterator<Item = &'a str> + use<'a> {
-    let mut gone: Vec<&str> = assignments
-        .iter()
+    held: impl Iterator<Item = &'a Assigned>,
+) -> std::vec::IntoIter<&'a str> {
+    let mut gone: Vec<&str> = held
         .flat_map(|assigned| assigned.gpus.iter().map(|share| share.gpu.as_str()))
         .filter(|id| !inventory.gpus.iter().any(|card| card.id == *id))
         .collect();
@@ -170,7 +169,7 @@ pub fn machine(
         closed |= declared.state == MachineState::Cordoned;
     }
     let mut gpus: Vec<Card> = inventory.gpus.iter().map(card).collect();
-    gpus.extend(vanished(inventory, assignments).map(|id| Card {
+    gpus.extend(vanished(inventory, assignments.iter()).map(|id| Card {
         id: id.to_owned(),
         model: String::new(),
         memory: 0,

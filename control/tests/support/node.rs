@@ -1,6 +1,7 @@
 //! A node that does what it is told and starts nothing: it speaks the protocol, and its replicas are streams of sidecars.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pilotfish_config::wire::node::{
@@ -10,7 +11,7 @@ use pilotfish_config::wire::node::{
 use pilotfish_config::wire::{Heartbeat, Join, Joined, Status, ToControl, Versions};
 use pilotfish_control::api::types::{NewToken, Token};
 use pilotfish_testkit::ca::Issued;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::sidecar::{hello, join_at, request};
@@ -56,8 +57,8 @@ pub struct Options {
     pub ready: bool,
     /// Every replica is reported as this, with this reason.
     pub phase: ReplicaPhase,
-    /// How long a replica takes to end; the node says nothing meanwhile.
-    pub ends_after: Duration,
+    /// A replica ends when this has a permit; at once without.
+    pub ends: Option<Arc<Semaphore>>,
     pub inventory: Inventory,
     pub instance: String,
     /// The highest term that it has seen.
@@ -71,7 +72,7 @@ impl Default for Options {
         Options {
             ready: true,
             phase: ReplicaPhase::Running,
-            ends_after: Duration::ZERO,
+            ends: None,
             inventory: inventory(0),
             instance: "00000000000000000000000000000001".into(),
             term: 0,
@@ -268,6 +269,14 @@ impl Running {
         }
     }
 
+    /// It beats on while its replicas take their time.
+    async fn wait_for_the_end(&mut self) {
+        let Some(ends) = self.options.ends.clone() else { return };
+        while tokio::time::timeout(Duration::from_millis(300), ends.acquire()).await.is_err() {
+            self.stream.say(&FromNode::Beat(NodeBeat { number: 0 })).await;
+        }
+    }
+
     async fn take(&mut self, set: ReplicaSet) {
         self.options.term = set.term;
         let state = |id: &str, generation: &str, phase| ReplicaState {
@@ -285,7 +294,7 @@ impl Running {
         let gone: Vec<String> =
             self.replicas.keys().filter(|id| !set.replicas.iter().any(|r| r.id == **id)).cloned().collect();
         if !gone.is_empty() {
-            tokio::time::sleep(self.options.ends_after).await;
+            self.wait_for_the_end().await;
         }
         for id in gone {
             if let Some(Some(sidecar)) = self.replicas.remove(&id) {
