@@ -43,7 +43,7 @@ pub fn run(args: &DecisionArgs) -> io::Result<()> {
     let rules = policies.caller_rules(Some(&caller));
     let values = Values::from([
         ("none_ns".to_owned(), decide(&none, &caller, None)?),
-        ("known_caller_ns".to_owned(), decide(&policies, &caller, Some(&rules))?),
+        ("known_caller_ns".to_owned(), decide(&policies, &caller, rules.as_ref())?),
         ("index_ns".to_owned(), decide(&policies, &caller, None)?),
         ("new_caller_ns".to_owned(), meet(&policies, &caller)),
     ]);

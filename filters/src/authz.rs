@@ -167,8 +167,8 @@ pub(crate) fn decisive(authz: &Authz, tokens: &TokenRules) -> Arc<[Box<str>]> {
 }
 
 impl Plan {
-    /// The AuthorizationPolicies' rules that can be about a caller: for [`Who::rules`].
-    pub fn caller_rules(&self, principal: Option<&Principal>) -> policies::CallerRules {
+    /// The AuthorizationPolicies' rules that can be about a caller, for [`Who::rules`]; `None`: there are none.
+    pub fn caller_rules(&self, principal: Option<&Principal>) -> Option<policies::CallerRules> {
         self.authz.policies.caller_rules(principal)
     }
 

@@ -101,7 +101,7 @@ pub struct MeshPeer {
     pub principal: Principal,
     /// What this sidecar showed to it, when that is known: a link that another key signs has to bring its certificate.
     pub shown: Weak<Credentials>,
-    rules: RefCell<Option<(u64, Rc<CallerRules>)>>,
+    rules: RefCell<Option<(u64, Option<Rc<CallerRules>>)>>,
 }
 
 impl MeshPeer {
@@ -119,13 +119,13 @@ impl MeshPeer {
         MeshPeer { peer, forwarded: forwarded.into(), agent, server_name: None, principal, shown, rules }
     }
 
-    /// The AuthorizationPolicies' rules that can be about this peer, found once for each configuration.
-    pub fn rules(&self, snapshot: &Snapshot) -> Rc<CallerRules> {
+    /// The AuthorizationPolicies' rules that can be about this peer, found once for each configuration; `None`: it has no such policies.
+    pub fn rules(&self, snapshot: &Snapshot) -> Option<Rc<CallerRules>> {
         let mut rules = self.rules.borrow_mut();
         if let Some((_, known)) = rules.as_ref().filter(|(version, _)| *version == snapshot.version) {
             return known.clone();
         }
-        let found = Rc::new(snapshot.plan.caller_rules(Some(&self.principal)));
+        let found = snapshot.plan.caller_rules(Some(&self.principal)).map(Rc::new);
         *rules = Some((snapshot.version, found.clone()));
         found
     }

@@ -65,10 +65,15 @@ pub struct Custom<'p> {
 impl Policies {
     /// Sees whether any of them asks for what only a body says.
     pub(crate) fn settled(mut self) -> Policies {
+        let reads_body = self.tables().any(Table::reads_body);
+        self.reads_body = reads_body;
+        self
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Table> {
         let allow = [&self.allow, &self.dry.allow].into_iter().flatten().map(|allow| &allow.rules);
         let others = [&self.custom, &self.deny, &self.audit, &self.dry.custom, &self.dry.deny];
-        self.reads_body = others.into_iter().chain(allow).any(Table::reads_body);
-        self
+        others.into_iter().chain(allow)
     }
 
     /// The first CUSTOM policy that matches; one that is enforced comes before a dry run. All of them ask the same provider, as
@@ -78,10 +83,10 @@ impl Policies {
             return None;
         }
         let seen = Seen::new(asking);
-        if let Some(rule) = self.custom.find(&seen, Lean::Any, CallerRules::custom) {
+        if let Some(rule) = self.custom.find(&seen, Lean::Any, |own| &own.custom) {
             return Some(Custom { provider: &rule.provider, by: &rule.by, dry_run: false });
         }
-        let rule = self.dry.custom.find(&seen, Lean::Any, CallerRules::dry_custom)?;
+        let rule = self.dry.custom.find(&seen, Lean::Any, |own| &own.dry_custom)?;
         Some(Custom { provider: &rule.provider, by: &rule.by, dry_run: true })
     }
 
@@ -98,17 +103,17 @@ impl Policies {
         let seen = Seen::new(asking);
         let (deny, by) = self.enforced(&seen);
         let dry_run = self.dry_run(&seen, deny.is_some(), by);
-        let audit = self.audit.find(&seen, Lean::Any, CallerRules::audit).is_some();
+        let audit = self.audit.find(&seen, Lean::Any, |own| &own.audit).is_some();
         Judgement { deny, by: Cow::Borrowed(by), dry_run, audit, ..Judgement::default() }
     }
 
     fn enforced(&self, seen: &Seen<'_>) -> (Option<Deny>, &str) {
-        if let Some(rule) = self.deny.find(seen, Lean::Any, CallerRules::deny) {
+        if let Some(rule) = self.deny.find(seen, Lean::Any, |own| &own.deny) {
             return (Some(denied(seen, rule)), &rule.by);
         }
         seen.take_doubt();
         let Some(allow) = &self.allow else { return (None, "") };
-        match allow.rules.find(seen, Lean::All, CallerRules::allow) {
+        match allow.rules.find(seen, Lean::All, |own| &own.allow) {
             Some(rule) => (None, &rule.by),
             None => (Some(not_allowed(seen, &allow.nobody)), &allow.nobody),
         }
@@ -116,11 +121,11 @@ impl Policies {
 
     /// The dry-run policy by which the call would have been decided otherwise, were they enforced too.
     fn dry_run(&self, seen: &Seen<'_>, refused: bool, by: &str) -> Option<Cow<'_, str>> {
-        if let Some(rule) = self.dry.deny.find(seen, Lean::Any, CallerRules::dry_deny) {
+        if let Some(rule) = self.dry.deny.find(seen, Lean::Any, |own| &own.dry_deny) {
             return (!refused).then_some(Cow::Borrowed(&*rule.by));
         }
         let dry = self.dry.allow.as_ref()?;
-        let allowed = dry.rules.find(seen, Lean::All, CallerRules::dry_allow);
+        let allowed = dry.rules.find(seen, Lean::All, |own| &own.dry_allow);
         match &self.allow {
             // It was refused because no ALLOW rule matched; this one does.
             Some(allow) if refused && *by == *allow.nobody => allowed.map(|rule| Cow::Borrowed(&*rule.by)),

@@ -356,7 +356,7 @@ impl Narrow {
 
     /// The policy by which it would refuse it.
     fn refused(&self, ctx: &Ctx<'_>, call: &Call, path: &str) -> Option<String> {
-        let rules = ctx.mesh.map(|peer| peer.rules(ctx.snapshot));
+        let rules = ctx.mesh.and_then(|peer| peer.rules(ctx.snapshot));
         let who = Who {
             principal: ctx.mesh.map(|peer| &peer.principal),
             remote_ip: self.remote_ip,

@@ -5,27 +5,31 @@ use super::Policies;
 use super::index::{CallerHashes, Table};
 use crate::authz::Principal;
 
-/// Of each table, the numbers of the rules that can be about the caller; `None`: too many to be asked one by one.
+/// Of each table, the numbers of the rules that can be about the caller.
 #[derive(Debug)]
 pub struct CallerRules {
     pub(super) hashes: CallerHashes,
-    custom: Few,
-    deny: Few,
-    allow: Few,
-    audit: Few,
-    dry_custom: Few,
-    dry_deny: Few,
-    dry_allow: Few,
+    pub(super) custom: Few,
+    pub(super) deny: Few,
+    pub(super) allow: Few,
+    pub(super) audit: Few,
+    pub(super) dry_custom: Few,
+    pub(super) dry_deny: Few,
+    pub(super) dry_allow: Few,
 }
 
-type Few = Option<Box<[u32]>>;
+/// `None`: too many to be asked one by one.
+pub(super) type Few = Option<Box<[u32]>>;
 
 impl Policies {
-    /// Those of a caller; without an identity, those that may be about anybody.
-    pub fn caller_rules(&self, principal: Option<&Principal>) -> CallerRules {
+    /// Those of a caller; without an identity, those that may be about anybody. `None`: there are no rules at all.
+    pub fn caller_rules(&self, principal: Option<&Principal>) -> Option<CallerRules> {
+        if self.tables().all(Table::is_empty) {
+            return None;
+        }
         let hashes = CallerHashes::of(principal);
         let of = |table: &Table| table.of(&hashes);
-        CallerRules {
+        Some(CallerRules {
             custom: of(&self.custom),
             deny: of(&self.deny),
             allow: self.allow.as_ref().and_then(|allow| of(&allow.rules)),
@@ -34,36 +38,6 @@ impl Policies {
             dry_deny: of(&self.dry.deny),
             dry_allow: self.dry.allow.as_ref().and_then(|allow| of(&allow.rules)),
             hashes,
-        }
-    }
-}
-
-impl CallerRules {
-    pub(super) fn custom(&self) -> Option<&[u32]> {
-        self.custom.as_deref()
-    }
-
-    pub(super) fn deny(&self) -> Option<&[u32]> {
-        self.deny.as_deref()
-    }
-
-    pub(super) fn allow(&self) -> Option<&[u32]> {
-        self.allow.as_deref()
-    }
-
-    pub(super) fn audit(&self) -> Option<&[u32]> {
-        self.audit.as_deref()
-    }
-
-    pub(super) fn dry_custom(&self) -> Option<&[u32]> {
-        self.dry_custom.as_deref()
-    }
-
-    pub(super) fn dry_deny(&self) -> Option<&[u32]> {
-        self.dry_deny.as_deref()
-    }
-
-    pub(super) fn dry_allow(&self) -> Option<&[u32]> {
-        self.dry_allow.as_deref()
+        })
     }
 }

@@ -13,7 +13,7 @@
 use crate::authz::Principal;
 use crate::route::hash::{Fnv, HashedMap, key};
 
-use super::caller::CallerRules;
+use super::caller::{CallerRules, Few};
 use super::condition::{Attribute, Condition, Want};
 use super::rule::Rule;
 use super::seen::{Lean, Seen};
@@ -129,7 +129,7 @@ impl Table {
     }
 
     /// The numbers of the rules that can be about this caller; `None`: more than a few.
-    pub(super) fn of(&self, caller: &CallerHashes) -> Option<Box<[u32]>> {
+    pub(super) fn of(&self, caller: &CallerHashes) -> Few {
         let mut all = Vec::new();
         for (place, who) in self.callers.iter().enumerate() {
             let Some(hash) = caller.hash(*who) else { continue };
@@ -157,16 +157,11 @@ impl Table {
     }
 
     /// The first rule that matches. `own` tells the caller's rules of this table, when they are known.
-    pub(super) fn find(
-        &self,
-        seen: &Seen<'_>,
-        lean: Lean,
-        own: fn(&CallerRules) -> Option<&[u32]>,
-    ) -> Option<&Rule> {
+    pub(super) fn find(&self, seen: &Seen<'_>, lean: Lean, own: fn(&CallerRules) -> &Few) -> Option<&Rule> {
         if self.rules.is_empty() {
             return None;
         }
-        if let Some(few) = seen.caller_rules().and_then(own) {
+        if let Some(few) = seen.caller_rules().and_then(|rules| own(rules).as_deref()) {
             return few
                 .iter()
                 .map(|number| &self.rules[*number as usize])

@@ -160,7 +160,7 @@ impl Ask {
     fn decided(&self, plan: &Plan) -> String {
         let found = self.decided_with(None, plan);
         let rules = plan.caller_rules(self.principal.as_ref());
-        assert_eq!(self.decided_with(Some(&rules), plan), found);
+        assert_eq!(self.decided_with(rules.as_ref(), plan), found);
         found
     }
 

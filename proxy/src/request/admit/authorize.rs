@@ -92,7 +92,7 @@ pub async fn authorize(worker: &Worker, ctx: &mut Ctx<'_>, asked: &Asked<'_>) ->
     let plan = &asked.snapshot.plan;
     let claims = ctx.proven.claims.clone();
     let chain = ctx.proven.chain.clone();
-    let rules = ctx.mesh.map(|peer| peer.rules(asked.snapshot));
+    let rules = ctx.mesh.and_then(|peer| peer.rules(asked.snapshot));
     let who = Who {
         principal: ctx.mesh.map(|peer| &peer.principal),
         remote_ip: client::address(asked.head, worker.shared.settings.reading.trusted_hops),

@@ -593,7 +593,7 @@ fn the_index_decides_as_the_documentation_says() {
             let asked = dice.ask();
             let (allows, by) = decide(&model, &asked);
             let rules = plan.caller_rules(asked.principal.as_ref());
-            for rules in [None, Some(&rules)] {
+            for rules in [None, rules.as_ref()] {
                 asked.with_rules(rules, |asking| {
                     let judgement = plan.authorize(asking);
                     let own = (judgement.deny.is_none(), &*judgement.by);
