@@ -32,10 +32,8 @@ dist: build ## What is installed: stripped binaries, a .deb, completions, manual
 
 demo: need-rust build-deps ## Control plane, agents, their sidecars, traffic, tables; KEEP=1 leaves it running
 	@echo "demo: compiling the control plane, the sidecar and the agents (some minutes the first time, then seconds)"
-	@$(CARGO) build --release -p pilotfish-proxy
-	@$(CARGO) build --release -p pilotfish $(CARGO_FEATURES)
-	@$(CARGO) build --profile demo -p pilotfish-demo
-	@KEEP=$(KEEP) target/demo/demo --proxy target/release/pilotfish-proxy --control target/release/pilotfish
+	@$(CARGO) build --profile demo -p pilotfish-proxy -p pilotfish -p pilotfish-demo $(CARGO_FEATURES)
+	@KEEP=$(KEEP) target/demo/demo
 
 test: need-rust python deps ## Every test
 	@echo "test: compiling (a few minutes the first time)"

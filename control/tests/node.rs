@@ -229,6 +229,36 @@ async fn a_port_that_somebody_else_has_is_replaced_by_another() {
     }
 }
 
+/// As when a port is taken between its choice and the sidecar's start: who waits for the agent is not sent away for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_ends_once_is_started_again_and_has_not_failed() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let ca = authority();
+    let leader = Leader::start(&ca, 5).await;
+    let folder = folder(&token(&ca));
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (once, tried) = (path("once"), path("tried"));
+    let script = format!(
+        "#!/bin/sh\nmkdir '{tried}' && echo cannot listen on 127.0.0.1:1 >&2 && exit 1\nexec '{}' \"$@\"\n",
+        path("sidecar")
+    );
+    fs::write(&once, script).unwrap();
+    fs::set_permissions(&once, fs::Permissions::from_mode(0o755)).unwrap();
+    let _node = Node::start_with(&folder, &leader.url(), &once, &[]);
+    let order = order("chat", &["sleep", "7801"]);
+    let id = order.id.clone();
+    leader.set(vec![order]);
+    let state = leader.state(&id, is_running).await;
+    assert!(fs::exists(&tried).unwrap());
+    assert_eq!(state.sidecar_restarts, 1);
+    let phases = |heard: &crate::support::leader::Heard| {
+        heard.history.iter().map(|state| state.phase).collect::<Vec<_>>()
+    };
+    let seen = leader.until("phases", |heard| Some(phases(heard))).await;
+    assert!(!seen.contains(&ReplicaPhase::Failed), "{seen:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_come_from_the_agent_s_log() {
     let ca = authority();

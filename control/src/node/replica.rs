@@ -21,6 +21,9 @@ use crate::log;
 
 /// Between two starts of a sidecar that ended.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// A sidecar that ended by itself so often in a row has failed. Not the first time: somebody else may take a port between its choice and
+/// the sidecar's start, and the next start takes another.
+const FAILED_AFTER: u32 = 3;
 /// A sidecar that lived so long ended for another reason than the one before.
 const LIVED: Duration = Duration::from_secs(60);
 /// How long a sidecar may take beyond its agent's time to stop: its own drain (45 s and 2 s) and some more.
@@ -82,6 +85,8 @@ pub(super) struct Replica {
     tokens: mpsc::Receiver<Result<String, String>>,
     state: ReplicaState,
     backoff: Backoff,
+    /// How often its sidecar ended by itself, in a row.
+    ends: u32,
     started: bool,
     since: Instant,
 }
@@ -107,7 +112,7 @@ impl Replica {
             usage: None,
         };
         let backoff = Backoff::new(AGAIN.0, AGAIN.1);
-        Replica { host, place, wish, tokens, state, backoff, started: false, since: Instant::now() }
+        Replica { host, place, wish, tokens, state, backoff, ends: 0, started: false, since: Instant::now() }
     }
 
     /// Makes what runs equal to what is wished, until it is wished away and gone.
@@ -130,7 +135,7 @@ impl Replica {
                 (Wish::Run(order), Some(process)) if order.generation != self.state.generation => {
                     self.say(ReplicaPhase::Stopping, Some("what was ordered has changed".into()));
                     self.end(Some(&process)).await;
-                    self.backoff.reset();
+                    self.begin_again();
                     None
                 }
                 (_, Some(process)) => self.look_after(process).await,
@@ -205,8 +210,9 @@ impl Replica {
             self.state.usage = None;
         }
         if self.since.elapsed() >= LIVED {
-            self.backoff.reset();
+            self.begin_again();
         }
+        self.ends += 1;
         if self.without("health_monitoring") {
             self.say(
                 ReplicaPhase::Failed,
@@ -218,11 +224,17 @@ impl Replica {
         // An agent that lives goes on with its work meanwhile.
         let phase = match exit {
             _ if lives => self.state.phase,
-            Some(Exit::Code(0) | Exit::Signal(_)) | None => ReplicaPhase::Starting,
-            Some(Exit::Code(_)) => ReplicaPhase::Failed,
+            Some(Exit::Code(1..)) if self.ends >= FAILED_AFTER => ReplicaPhase::Failed,
+            _ => ReplicaPhase::Starting,
         };
         self.say(phase, Some(reason));
         self.pause(again).await;
+    }
+
+    /// What went wrong before says nothing of what comes.
+    fn begin_again(&mut self) {
+        self.backoff.reset();
+        self.ends = 0;
     }
 
     /// Waits, unless something else is wished.
