@@ -20,12 +20,11 @@ pub mod state;
 mod thread;
 pub mod turned;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pilotfish_config::wire::AuditWhat;
@@ -38,25 +37,30 @@ use crate::request::ctx::Ctx;
 use crate::server::Shared;
 use crate::telemetry::log;
 use crate::worker::Worker;
-use entry::{Entry, Field, Outcome};
+use entry::{Batch, Draft, Field, Outcome};
 use state::State;
 use thread::Thread;
 
-/// Entries that may wait for the thread: some 10 MiB while a disk hangs.
-const QUEUE: usize = 16_384;
-/// Entries that a worker's pool holds.
-const POOL: usize = 1024;
+/// Notes that may wait for the thread.
+const QUEUE: usize = 1024;
 /// The longest text of an entry, bytes; what is asked for may be longer before it is redacted.
 const LONGEST: usize = 256;
 /// How far the control plane has the log, beside it.
 pub const SHIPPED: &str = "shipped";
 
+/// What is no decision: when, what it is about, and its texts by their names in the record.
+pub struct Note {
+    at: u64,
+    what: AuditWhat,
+    fields: Vec<(&'static str, String)>,
+}
+
 /// What the thread is sent.
 pub enum Item {
-    /// A decision.
-    Entry(Box<Entry>),
-    /// Anything else: when, what it is about, and its texts by their names in the record.
-    Note(u64, AuditWhat, Vec<(&'static str, String)>),
+    /// A worker noted its first decision since the thread took those before.
+    Noted,
+    /// Anything else.
+    Note(Note),
     /// Connections were turned away of which nobody told.
     Turned,
     /// The process ends.
@@ -67,13 +71,13 @@ pub enum Item {
 pub struct Audit {
     settings: AuditSettings,
     queue: OnceLock<SyncSender<Item>>,
-    pools: Vec<Pool>,
+    /// What each worker noted. The thread holds a lock only to put an empty batch in a full one's place.
+    batches: Box<[Mutex<Batch>]>,
+    /// The thread takes nothing more. Looked at with a batch's lock.
+    over: AtomicBool,
     /// What is known of its state.
     pub state: State,
 }
-
-/// A worker's entries, on their way back to it.
-type Pool = (SyncSender<Box<Entry>>, Mutex<Option<Receiver<Box<Entry>>>>);
 
 impl fmt::Debug for Audit {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,21 +85,14 @@ impl fmt::Debug for Audit {
     }
 }
 
-/// A worker's end: entries that it may use again.
-#[derive(Debug, Default)]
-pub struct Pen(RefCell<Option<Receiver<Box<Entry>>>>);
-
 impl Audit {
     /// Nothing is recorded before [`Audit::start`].
     pub fn new(settings: &Settings) -> Audit {
-        let pools = (0..settings.workers).map(|_| {
-            let (back, pool) = sync_channel(POOL);
-            (back, Mutex::new(Some(pool)))
-        });
         Audit {
             settings: settings.audit.clone(),
             queue: OnceLock::new(),
-            pools: pools.collect(),
+            batches: (0..settings.workers).map(|_| Mutex::default()).collect(),
+            over: AtomicBool::new(false),
             state: State::new(!settings.control.addresses.is_empty()),
         }
     }
@@ -118,8 +115,7 @@ impl Audit {
             return;
         }
         let (items, queue) = sync_channel(QUEUE);
-        let back = self.pools.iter().map(|(back, _)| back.clone()).collect();
-        let thread = Thread { shared: shared.clone(), queue, place, back };
+        let thread = Thread { shared: shared.clone(), queue, place };
         match std::thread::Builder::new().name("audit".into()).spawn(move || thread.run()) {
             Ok(_) => {
                 let _ = self.queue.set(items);
@@ -131,16 +127,10 @@ impl Audit {
         }
     }
 
-    /// A worker's end.
-    pub fn pen(&self, worker: usize) -> Pen {
-        let pool = self.pools.get(worker);
-        let pool = pool.and_then(|(_, pool)| pool.lock().unwrap_or_else(PoisonError::into_inner).take());
-        Pen(RefCell::new(pool))
-    }
-
     /// Records something that is no decision: an agent was quarantined, say. Texts by their names in the record.
     pub fn note(&self, what: AuditWhat, fields: Vec<(&'static str, String)>) {
-        self.send(Item::Note(now(), what, fields), now());
+        let at = now();
+        self.send(Item::Note(Note { at, what, fields }), at);
     }
 
     fn send(&self, item: Item, at: u64) -> bool {
@@ -167,21 +157,48 @@ impl Audit {
         self.settings.which != AuditLevel::Off
     }
 
-    /// An entry with what is known of any call.
-    fn push(&self, worker: &Worker, ctx: &Ctx<'_>, fill: impl FnOnce(&mut Entry)) -> bool {
-        if self.queue.get().is_none() {
+    /// Notes a decision, with what is known of any call. Whether the thread will have it.
+    fn push(&self, worker: &Worker, ctx: &Ctx<'_>, fill: impl FnOnce(&mut Draft<'_>)) -> bool {
+        let (Some(queue), Some(batch)) = (self.queue.get(), self.batches.get(worker.index)) else {
             return false;
-        }
-        let pooled = worker.audit.0.borrow().as_ref().and_then(|pool| pool.try_recv().ok());
-        let mut entry = pooled.unwrap_or_default();
+        };
         let at = now();
-        entry.begin(at);
-        entry.worker = worker.index;
-        entry.outbound = ctx.direction == crate::listen::Direction::Outbound;
-        entry.trace = ctx.call.trace;
-        fill(&mut entry);
-        self.send(Item::Entry(entry), at)
+        let mut batch = locked(batch);
+        let (is_first, over) = (batch.is_empty(), self.over.load(Relaxed));
+        let Some(mut draft) = (!over).then(|| batch.begin(at)).flatten() else {
+            self.state.lose(at);
+            return false;
+        };
+        draft.head.outbound = ctx.direction == crate::listen::Direction::Outbound;
+        draft.head.trace = ctx.call.trace;
+        fill(&mut draft);
+        if is_first {
+            // A queue that is full has woken it.
+            let _ = queue.try_send(Item::Noted);
+        }
+        true
     }
+
+    /// Puts empty batches in the place of what the workers noted.
+    fn hand_over(&self, empty: &mut [Batch]) {
+        for (own, empty) in self.batches.iter().zip(empty) {
+            std::mem::swap(&mut *locked(own), empty);
+        }
+    }
+
+    /// Nothing is taken any more: what waits is lost, and what comes.
+    fn close(&self) {
+        self.over.store(true, Relaxed);
+        for batch in &self.batches {
+            let mut batch = locked(batch);
+            batch.entries().for_each(|entry| self.state.lose(entry.head.at));
+            batch.clear();
+        }
+    }
+}
+
+fn locked(batch: &Mutex<Batch>) -> MutexGuard<'_, Batch> {
+    batch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where the log lies: `--audit-dir`, else beside what a member of a mesh keeps.
@@ -225,17 +242,17 @@ pub fn decided(
     // Whoever looks for the unusual has to hear of what is usual too.
     ctx.audited = true;
     let kept = audit.push(worker, ctx, |entry| {
-        (entry.recorded, entry.watched) = (wanted, governance.alert_on_anomalies);
+        (entry.head.recorded, entry.head.watched) = (wanted, governance.alert_on_anomalies);
         if judgement.access && !(by_level || governance.audit_all || judgement.audit) {
-            entry.what = AuditWhat::Access;
+            entry.head.what = AuditWhat::Access;
         }
-        entry.outcome = match (denied || unavailable, &judgement.dry_run) {
+        entry.head.outcome = match (denied || unavailable, &judgement.dry_run) {
             (true, _) => Outcome::Denied,
             (false, Some(_)) => Outcome::WouldDeny,
             (false, None) => Outcome::Allowed,
         };
         let unkept = unavailable.then_some(Reason::AuditUnavailable);
-        entry.reason = judgement.deny.as_ref().map(|deny| deny.reason).or(unkept);
+        entry.head.reason = judgement.deny.as_ref().map(|deny| deny.reason).or(unkept);
         who(entry, ctx, asking.who);
         let call = asking.call;
         entry.push(Field::Method, asking.head.method(), 32);
@@ -251,7 +268,7 @@ pub fn decided(
         entry.push(Field::Resource, &judgement.resource, LONGEST);
         let class = judgement.class.and_then(|class| governance.levels.get(class));
         entry.push(Field::Class, class.map_or("", |class| class), LONGEST);
-        match (entry.outcome, &judgement.dry_run) {
+        match (entry.head.outcome, &judgement.dry_run) {
             (Outcome::WouldDeny, Some(tried)) => entry.push(Field::Policy, tried, LONGEST),
             _ => entry.push(Field::Policy, &judgement.by, LONGEST),
         }
@@ -286,11 +303,11 @@ pub fn refused(worker: &Worker, ctx: &mut Ctx<'_>, deny: &Deny) {
     ctx.audited = true;
     let inbound = ctx.direction == crate::listen::Direction::Inbound;
     audit.push(worker, ctx, |entry| {
-        (entry.recorded, entry.watched) = (wanted, inbound && governance.alert_on_anomalies);
+        (entry.head.recorded, entry.head.watched) = (wanted, inbound && governance.alert_on_anomalies);
         if is_of_answers(deny.reason) {
-            entry.what = AuditWhat::Answer;
+            entry.head.what = AuditWhat::Answer;
         }
-        (entry.outcome, entry.reason) = (Outcome::Denied, Some(deny.reason));
+        (entry.head.outcome, entry.head.reason) = (Outcome::Denied, Some(deny.reason));
         let principal = ctx.mesh.map(|peer| &peer.principal);
         let (claims, chain) = (ctx.proven.claims.as_ref(), ctx.proven.chain.as_deref());
         who(entry, ctx, &Who { principal, claims, chain, ..Who::default() });
@@ -302,7 +319,7 @@ pub fn refused(worker: &Worker, ctx: &mut Ctx<'_>, deny: &Deny) {
 }
 
 /// Who called.
-fn who(entry: &mut Entry, ctx: &Ctx<'_>, who: &Who<'_>) {
+fn who(entry: &mut Draft<'_>, ctx: &Ctx<'_>, who: &Who<'_>) {
     match who.principal {
         Some(principal) => entry.push(Field::Caller, &principal.id, LONGEST),
         None => {

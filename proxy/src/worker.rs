@@ -13,7 +13,6 @@ use pilotfish_filters::held::Held;
 use pilotfish_filters::retry::RetryPolicy;
 use tokio::net::UnixStream;
 
-use crate::audit::Pen;
 use crate::audit::turned::Turned;
 use crate::delegation::memory::Memory;
 use crate::http::{self, Accepted, Closing, Io, Limits, Timers};
@@ -83,8 +82,6 @@ pub struct Worker {
     pub explaining: explain::Pace,
     /// Bodies that are read before a decision.
     pub reading: Reading,
-    /// Records of decisions that may be used again.
-    pub audit: Pen,
     /// Connections that were turned away, as far as records tell of them.
     pub turned: Turned,
     /// Copies of calls under way.
@@ -149,7 +146,6 @@ impl Worker {
             calls: Calls::new(shared.settings.telemetry.ring),
             explaining: explain::Pace::default(),
             reading: Reading::default(),
-            audit: shared.audit.pen(index),
             turned: Turned::default(),
             mirrors: mirror::UnderWay::default(),
             tokens: RefCell::default(),

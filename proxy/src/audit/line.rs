@@ -51,8 +51,8 @@ impl Open<'_> {
     }
 
     /// What an entry says.
-    pub fn entry(&mut self, entry: &Entry) {
-        self.word("direction", if entry.outbound { "outbound" } else { "inbound" });
+    pub fn entry(&mut self, entry: Entry<'_>) {
+        self.word("direction", if entry.head.outbound { "outbound" } else { "inbound" });
         self.text("caller", entry.get(Field::Caller));
         self.text("request_principal", entry.get(Field::RequestPrincipal));
         let chain = entry.get(Field::Chain);
@@ -80,27 +80,27 @@ impl Open<'_> {
         self.text("resource", &redact::path(entry.get(Field::Resource)));
         self.text("classification", entry.get(Field::Class));
         self.text("policy", entry.get(Field::Policy));
-        self.word("outcome", entry.outcome.word());
-        if let Some(reason) = entry.reason {
+        self.word("outcome", entry.head.outcome.word());
+        if let Some(reason) = entry.head.reason {
             self.word("reason", reason.word());
         }
         self.text("detail", &redact::value(entry.get(Field::Detail)));
-        if entry.trace != TraceId::default() {
+        if entry.head.trace != TraceId::default() {
             let mut digits = [0; 32];
-            HEXLOWER.encode_mut(&entry.trace.0, &mut digits);
+            HEXLOWER.encode_mut(&entry.head.trace.0, &mut digits);
             self.word("trace", std::str::from_utf8(&digits).unwrap_or_default());
         }
     }
 }
 
 /// What was asked for: `POST /v1/messages`, `mcp tools/call search`.
-pub fn action(entry: &Entry) -> String {
+pub fn action(entry: Entry<'_>) -> String {
     let mut action = String::new();
     push_action(&mut action, entry);
     action
 }
 
-fn push_action(line: &mut String, entry: &Entry) {
+fn push_action(line: &mut String, entry: Entry<'_>) {
     let from = line.len();
     let (method, name) = (entry.get(Field::RpcMethod), entry.get(Field::Name));
     let told = match method {
@@ -174,24 +174,25 @@ mod tests {
     use pilotfish_filters::verdict::Reason;
 
     use super::*;
-    use crate::audit::entry::Outcome;
+    use crate::audit::entry::{Batch, Outcome};
 
     #[test]
     fn a_line_reads_back_as_the_record_that_the_control_plane_knows() {
-        let mut entry = Entry::default();
-        entry.begin(7);
-        (entry.outcome, entry.reason) = (Outcome::Denied, Some(Reason::AccessDenied));
-        entry.trace = TraceId([0xab; 16]);
+        let mut batch = Batch::default();
+        let mut entry = batch.begin(7).unwrap();
+        (entry.head.outcome, entry.head.reason) = (Outcome::Denied, Some(Reason::AccessDenied));
+        entry.head.trace = TraceId([0xab; 16]);
         entry.push(Field::Caller, "mesh/ns/default/agent/a", 99);
         entry.push(Field::RequestPrincipal, "https://i/\"s\"\n", 99);
         entry.push(Field::Chain, "i/s\nmesh/ns/d/agent/b\n", 99);
         entry.push(Field::Method, "POST", 9);
         entry.push(Field::Path, "/v1/sk-proj-0123456789abcdef/x", 99);
         entry.push(Field::Policy, "default/p rule 1", 99);
+        let entry = batch.entries().next().unwrap();
         let mut line = String::new();
         let mut open = Open(&mut line);
-        open.begin(3, entry.at, AuditWhat::Decision, "default/chat");
-        open.entry(&entry);
+        open.begin(3, entry.head.at, AuditWhat::Decision, "default/chat");
+        open.entry(entry);
         line.push('}');
         let record: AuditRecord = serde_json::from_str(&line).unwrap();
         let expected = AuditRecord {
@@ -237,42 +238,43 @@ mod tests {
             ' ',
         ];
         for _ in 0..3000 {
-            let mut entry = Entry::default();
-            entry.begin(rng.u64(..));
-            let mut texts = Vec::new();
-            for field in
-                [Field::Caller, Field::Method, Field::Path, Field::Host, Field::Permission, Field::Policy]
-            {
+            let mut batch = Batch::default();
+            let mut draft = batch.begin(rng.u64(..)).unwrap();
+            let fields =
+                [Field::Caller, Field::Method, Field::Path, Field::Host, Field::Permission, Field::Policy];
+            for field in fields {
                 let length = [0, 3, 40, 300][rng.usize(..4)];
                 let text: String =
                     (0..length).map(|_| if rng.bool() { 'b' } else { odd[rng.usize(..odd.len())] }).collect();
-                entry.push(field, &text, 256);
-                texts.push(entry.get(field).to_owned());
+                draft.push(field, &text, 256);
             }
+            let entry = batch.entries().next().unwrap();
+            let texts = fields.map(|field| entry.get(field));
             let (mut line, seq) = (String::new(), rng.u64(..));
             let mut open = Open(&mut line);
-            open.begin(seq, entry.at, AuditWhat::Access, "default/a");
-            open.entry(&entry);
+            open.begin(seq, entry.head.at, AuditWhat::Access, "default/a");
+            open.entry(entry);
             line.push('}');
             assert!(!line.chars().any(char::is_control), "{line:?}");
             let record: AuditRecord = serde_json::from_str(&line).unwrap();
-            assert_eq!((record.seq, record.time_ns, record.what), (seq, entry.at, AuditWhat::Access));
-            assert_eq!([&record.caller, &record.policy], [&texts[0], &texts[5]]);
-            assert_eq!(record.action, action(&entry));
+            assert_eq!((record.seq, record.time_ns, record.what), (seq, entry.head.at, AuditWhat::Access));
+            assert_eq!([&*record.caller, &*record.policy], [texts[0], texts[5]]);
+            assert_eq!(record.action, action(entry));
         }
     }
 
     #[test]
     fn what_is_asked_for_is_short() {
-        let mut entry = Entry::default();
-        entry.begin(7);
-        entry.push(Field::Method, "POST", 9);
-        entry.push(Field::Path, &format!("/{}", "ü".repeat(400)), 2000);
-        assert!(action(&entry).len() <= LONGEST);
-        entry.begin(7);
-        entry.push(Field::Protocol, "mcp", 9);
-        entry.push(Field::RpcMethod, "tools/call", 99);
-        entry.push(Field::Name, "search", 99);
-        assert_eq!(action(&entry), "mcp tools/call search");
+        let mut batch = Batch::default();
+        let mut draft = batch.begin(7).unwrap();
+        draft.push(Field::Method, "POST", 9);
+        draft.push(Field::Path, &format!("/{}", "ü".repeat(400)), 2000);
+        let mut draft = batch.begin(7).unwrap();
+        draft.push(Field::Protocol, "mcp", 9);
+        draft.push(Field::RpcMethod, "tools/call", 99);
+        draft.push(Field::Name, "search", 99);
+        let actions: Vec<String> = batch.entries().map(action).collect();
+        assert!(actions[0].len() <= LONGEST);
+        assert_eq!(actions[1], "mcp tools/call search");
     }
 }

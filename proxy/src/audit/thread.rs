@@ -1,5 +1,5 @@
 //! The audit thread: takes what the workers noted, has it kept, tells collectors of it and looks for the unusual. It is woken by the
-//! first record after a pause, then gathers for a while: a wake-up for a batch and not for a call.
+//! first record after a pause, then lets more come: a wake-up and a hand-over for a batch and not for a call.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use pilotfish_config::wire::AuditWhat;
 use pilotfish_filters::trace::SpanId;
 
 use super::anomaly::Callers;
-use super::entry::{Entry, Field, Outcome};
+use super::entry::{Batch, Entry, Field, Outcome};
 use super::keep::Keeper;
 use super::line::{action, word};
-use super::{Item, SHIPPED, now, turned};
+use super::{Item, Note, SHIPPED, now, turned};
 use crate::server::Shared;
 use crate::telemetry::call::Value;
 use crate::telemetry::export::LogLine;
@@ -36,8 +36,16 @@ pub struct Thread {
     pub shared: Arc<Shared>,
     pub queue: Receiver<Item>,
     pub place: Option<PathBuf>,
-    /// Where each worker gets its entries back.
-    pub back: Vec<SyncSender<Box<Entry>>>,
+}
+
+/// However it ends: nothing is lost silently.
+impl Drop for Thread {
+    fn drop(&mut self) {
+        let audit = &self.shared.audit;
+        audit.close();
+        let notes = self.queue.try_iter().filter(|item| matches!(item, Item::Note(_)));
+        notes.for_each(|_| audit.state.lose(now()));
+    }
 }
 
 impl Thread {
@@ -51,36 +59,39 @@ impl Thread {
         let mut keeper = Keeper::new(state, self.place.clone(), disk, agent, chain);
         let (mut callers, mut looked, mut shipped) = (Callers::default(), None::<Instant>, 0);
         let mut turned_since = None;
+        // They go round: what was emptied here is what a worker fills next.
+        let mut batches: Vec<Batch> = shared.audit.batches.iter().map(|_| Batch::default()).collect();
         keeper.open(now());
         keeper.write(now());
         loop {
             let retention = shared.snapshots.newest().plan.governance().retention;
             let look = retention.map_or(LOOK, |retention| (retention / 20).clamp(SOON, LOOK));
             let rest = if keeper.is_waiting() || turned_since.is_some() { SOON } else { REST.min(look) };
+            let mut notes = Vec::new();
             let mut flushed = match self.queue.recv_timeout(rest) {
                 Ok(item) => {
-                    keeper.open(now());
-                    let first = self.take(item, &mut keeper, &mut callers);
-                    if first.is_none() {
+                    let flushed = sort(item, &mut notes);
+                    if flushed.is_none() {
                         #[allow(
                             clippy::disallowed_methods,
                             reason = "the audit log's own thread serves nobody else"
                         )]
                         std::thread::sleep(GATHER);
                     }
-                    first
+                    flushed
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    keeper.open(now());
-                    None
-                }
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             while flushed.is_none()
                 && let Ok(item) = self.queue.try_recv()
             {
-                flushed = self.take(item, &mut keeper, &mut callers);
+                flushed = sort(item, &mut notes);
             }
+            keeper.open(now());
+            shared.audit.hand_over(&mut batches);
+            self.take(&batches, notes, &mut keeper, &mut callers);
+            batches.iter_mut().for_each(Batch::clear);
             if state.turned.load(Relaxed) > 0 {
                 let since = *turned_since.get_or_insert_with(Instant::now);
                 if flushed.is_some() || since.elapsed() >= MORE {
@@ -113,68 +124,75 @@ impl Thread {
         let more = self.shared.audit.state.turned.swap(0, Relaxed);
         if more > 0 {
             let detail = format!("{more} more were turned away, too many to tell of each");
-            self.note(keeper, now(), AuditWhat::Decision, &turned::fields(String::new(), "tls", detail));
+            let fields = turned::fields(String::new(), "tls", detail);
+            self.note(keeper, &Note { at: now(), what: AuditWhat::Decision, fields });
         }
     }
 
-    /// Takes one item; the end of the process is given back.
-    fn take(&self, item: Item, keeper: &mut Keeper<'_>, callers: &mut Callers) -> Option<SyncSender<()>> {
-        let entry = match item {
-            Item::Entry(entry) => entry,
-            Item::Note(at, what, fields) => {
-                self.note(keeper, at, what, &fields);
-                return None;
+    /// Takes what was noted, in the order of time.
+    fn take(&self, batches: &[Batch], notes: Vec<Note>, keeper: &mut Keeper<'_>, callers: &mut Callers) {
+        let mut notes = notes.into_iter().peekable();
+        let mut workers: Vec<_> = batches.iter().map(|batch| batch.entries().peekable()).collect();
+        loop {
+            let next = workers.iter_mut().filter_map(|entries| Some((entries.peek()?.head.at, entries)));
+            let next = next.min_by_key(|(at, _)| *at);
+            match (next, notes.peek()) {
+                (Some((at, entries)), note) if note.is_none_or(|note| at <= note.at) => {
+                    entries.next().into_iter().for_each(|entry| self.entry(entry, keeper, callers));
+                }
+                (_, Some(_)) => notes.next().into_iter().for_each(|note| self.note(keeper, &note)),
+                _ => return,
             }
-            Item::Turned => return None,
-            Item::End(done) => return Some(done),
-        };
-        if entry.recorded {
-            let line = keeper.add(entry.at, entry.what, |line| line.entry(&entry));
-            self.tell(entry.at, entry.what, line, Some(&entry));
         }
-        if entry.watched {
-            self.watch(&entry, keeper, callers);
-        }
-        let at = entry.worker;
-        // A pool that is full has enough of them.
-        let _ = self.back.get(at).map(|back| back.try_send(entry));
-        None
     }
 
-    fn note(&self, keeper: &mut Keeper<'_>, at: u64, what: AuditWhat, fields: &[(&'static str, String)]) {
-        let line = keeper.add(at, what, |line| {
+    fn entry(&self, entry: Entry<'_>, keeper: &mut Keeper<'_>, callers: &mut Callers) {
+        let head = entry.head;
+        if head.recorded {
+            let line = keeper.add(head.at, head.what, |line| line.entry(entry));
+            self.tell(head.at, head.what, line, Some(entry));
+        }
+        if head.watched {
+            self.watch(entry, keeper, callers);
+        }
+    }
+
+    fn note(&self, keeper: &mut Keeper<'_>, Note { at, what, fields }: &Note) {
+        let line = keeper.add(*at, *what, |line| {
             for (name, text) in fields {
                 line.text(name, text);
             }
         });
-        self.tell(at, what, line, None);
+        self.tell(*at, *what, line, None);
     }
 
-    fn watch(&self, entry: &Entry, keeper: &mut Keeper<'_>, callers: &mut Callers) {
-        let (caller, refused) = (entry.get(Field::Caller), entry.outcome == Outcome::Denied);
-        let Some(what) = callers.hear(caller, refused, entry.at) else { return };
+    fn watch(&self, entry: Entry<'_>, keeper: &mut Keeper<'_>, callers: &mut Callers) {
+        let (caller, at) = (entry.get(Field::Caller), entry.head.at);
+        let refused = entry.head.outcome == Outcome::Denied;
+        let Some(what) = callers.hear(caller, refused, at) else { return };
         self.shared.audit.state.anomalies.fetch_add(1, Relaxed);
         log::warn!("unusual calls", caller = caller, what = what);
-        let line = keeper.add(entry.at, AuditWhat::Anomaly, |line| {
+        let line = keeper.add(at, AuditWhat::Anomaly, |line| {
             line.text("caller", caller);
             line.text("action", &action(entry));
             line.text("detail", &what);
         });
-        self.tell(entry.at, AuditWhat::Anomaly, line, None);
+        self.tell(at, AuditWhat::Anomaly, line, None);
     }
 
     /// Sends a record to collectors of log records, if there are any.
-    fn tell(&self, at: u64, what: AuditWhat, line: Option<&str>, entry: Option<&Entry>) {
+    fn tell(&self, at: u64, what: AuditWhat, line: Option<&str>, entry: Option<Entry<'_>>) {
         let exporter = &self.shared.exporter;
         let Some(line) = line.filter(|_| exporter.takes_logs()) else { return };
-        let refused = entry.is_some_and(|entry| entry.outcome == Outcome::Denied);
+        let refused = entry.is_some_and(|entry| entry.head.outcome == Outcome::Denied);
         let unusual = matches!(what, AuditWhat::Anomaly | AuditWhat::Gap);
         let epoch = self.shared.clock.epoch().0;
         let mut attributes: Vec<(Box<str>, Value)> =
             vec![("pilotfish.audit.what".into(), Value::Text(word(what).into()))];
         if let Some(entry) = entry {
             attributes.push(("pilotfish.audit.caller".into(), Value::Text(entry.get(Field::Caller).into())));
-            attributes.push(("pilotfish.audit.outcome".into(), Value::Text(entry.outcome.word().into())));
+            attributes
+                .push(("pilotfish.audit.outcome".into(), Value::Text(entry.head.outcome.word().into())));
         }
         exporter.log_line(LogLine {
             at: pilotfish_filters::clock::Micros(at.saturating_sub(epoch) / 1000),
@@ -182,9 +200,19 @@ impl Thread {
             event: "pilotfish.audit",
             body: line.trim_end().into(),
             attributes,
-            trace: entry.map(|entry| entry.trace).unwrap_or_default(),
+            trace: entry.map(|entry| entry.head.trace).unwrap_or_default(),
             span: SpanId::default(),
             sampled: false,
         });
     }
+}
+
+/// Puts a note to the others. The end of the process is given back.
+fn sort(item: Item, notes: &mut Vec<Note>) -> Option<SyncSender<()>> {
+    match item {
+        Item::Note(note) => notes.push(note),
+        Item::Noted | Item::Turned => {}
+        Item::End(done) => return Some(done),
+    }
+    None
 }
