@@ -49,7 +49,8 @@ pub struct Loose {
 }
 
 /// The path as obliging origins would read it: everything decoded, however often it was encoded, `;params` and what an encoded `?` begins
-/// cut or not, before or after that, dots resolved before or after slashes are merged. `None`: all read what it is.
+/// cut or not, before or after that, dots resolved before or after slashes are merged; and what two slashes begin as a host, as those
+/// read it who take a path for a URL (`new URL(path, base)`, `urlsplit`). `None`: all read what it is.
 pub fn loosest(path: &str) -> Option<Loose> {
     let odd = odd(path.as_bytes());
     if odd == Odd::default() || !path.starts_with('/') {
@@ -67,6 +68,9 @@ pub fn loosest(path: &str) -> Option<Loose> {
     for plain in plain {
         let (resolved, climbs) = resolve(&plain);
         loose.read(path, merged(&resolved));
+        if let Some(behind) = behind_host(&resolved) {
+            loose.read(path, merged(behind));
+        }
         if climbs {
             loose.climbs = true;
             loose.read(path, merged(&resolve(&merged(&plain)).0));
@@ -190,6 +194,12 @@ fn resolve(path: &str) -> (String, bool) {
         resolved.push('/');
     }
     (resolved, climbs)
+}
+
+/// What comes after a host, when slashes at the beginning can be read as that of one: the path of `//host/a`.
+fn behind_host(path: &str) -> Option<&str> {
+    let host = path.strip_prefix("//")?.trim_start_matches('/');
+    Some(host.find('/').map_or("/", |at| &host[at..]))
 }
 
 fn merged(path: &str) -> String {

@@ -146,6 +146,40 @@ async fn permissions_are_not_injected() {
 }
 
 #[tokio::test]
+async fn what_a_route_needs_it_needs_however_its_path_is_written() {
+    // What everything else needs says itself what it is about: the path does not have to be plain for it.
+    let declared = "apiVersion: v1\nkind: AgentSecurityPolicy\nmetadata: {name: p}\nspec:\n  authorization:\n    model: rbac\n    \
+                    roles:\n    - {name: reader, permissions: ['x:read'], resources: ['*']}\n---\n\
+                    apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: callee\n  annotations: \
+                    {pilotfish.dev/permission.admin: 'x:admin', pilotfish.dev/resource.admin: admin, \
+                    pilotfish.dev/permission.rest: 'x:read', pilotfish.dev/resource.rest: rest}\nspec:\n  hosts: [s.test]\n  http:\n  \
+                    - {name: admin, match: [{uri: {prefix: /admin}}], route: [{destination: {host: s.test}}]}\n  \
+                    - {name: rest, route: [{destination: {host: s.test}}]}\n";
+    let (mesh, origin) = (Mesh::new(), Origin::plain().await);
+    let at = mesh_service("s.test", "callee", origin.addr());
+    let yaml = format!("{at}{declared}");
+    let callee = mesh.sidecar("callee").app(origin.addr()).yaml("a.yaml", &yaml).start();
+    let governed = Governed { mesh, origin, callee, yaml };
+    for path in [
+        "/admin",
+        "//admin",
+        "//x/admin",
+        "/%2561dmin",
+        "/x/..%2fadmin",
+        "/;/admin",
+        "/x/..;/admin",
+        "/%2e%2e%5cadmin",
+    ] {
+        let (status, reason, text) = governed.call("reader", "GET", path).await;
+        assert_eq!((status, &*reason), (403, "access-denied"), "{path}: {text}");
+    }
+    for path in ["/", "/x/admin", "/a%20b", "/a;v=1", "/a//b", "/x%2fadmin"] {
+        let (status, _, text) = governed.call("reader", "GET", path).await;
+        assert_eq!(status, 200, "{path}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_role_holds_as_soon_as_it_is_given_and_as_long() {
     let governed = Governed::start().await;
     let binding = "---\napiVersion: pilotfish.dev/v1\nkind: RoleBinding\nmetadata: {name: helpers}\nspec: {role: conversation-agent, \

@@ -78,10 +78,15 @@ pub fn dry_run(value: &str) -> Option<bool> {
     }
 }
 
+/// Whether a document's annotations ask for a dry run.
+pub(crate) fn is_dry_run(meta: &Meta) -> bool {
+    meta.annotations.get(DRY_RUN).and_then(|value| dry_run(value)) == Some(true)
+}
+
 impl AuthorizationPolicy {
     /// Whether it is decided and not enforced.
     pub fn is_dry_run(&self) -> bool {
-        self.meta.annotations.get(DRY_RUN).and_then(|value| dry_run(value)) == Some(true)
+        is_dry_run(&self.meta)
     }
 }
 

@@ -344,6 +344,10 @@ pub(super) fn check(cx: &mut Cx<'_>, kind: Kind, annotations: Option<&TextMap<'_
             let message = format!("`{}` is neither \"true\" nor \"false\"", clip_text(value.value));
             cx.error_hint(value.node, message, "a dry run is decided and recorded, and not enforced");
         }
+        if key.value == DRY_RUN && matches!(kind, Kind::RequestAuthentication | Kind::PeerAuthentication) {
+            let message = format!("`{DRY_RUN}` is an AuthorizationPolicy's: this would be enforced");
+            cx.diagnose.error_at_key(key.node, message, Some("remove it".into()));
+        }
         let Some(name) = key.value.strip_prefix(PREFIX) else { continue };
         let (name, rule) = match name.split_once('.') {
             Some((name, rule)) if matches!(kind, Kind::VirtualService | Kind::AgentCluster) => {

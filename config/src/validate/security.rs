@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::{
     AuthorizationAction, AuthorizationCondition, AuthorizationOperation, AuthorizationPolicy,
     AuthorizationRule, AuthorizationSource, JwtRule, Meta, MtlsMode, PeerAuthentication,
-    RequestAuthentication, Scope, TargetRef, Values,
+    RequestAuthentication, Scope, TargetRef, Values, is_dry_run,
 };
 use crate::raw::{
     ActionWord, AuthorizationPolicySpec, ConditionSpec, JwtRuleSpec, List, MtlsSpec, MtlsWord, OperationSpec,
@@ -126,6 +126,13 @@ pub(super) fn authorization_policy(
             spec.node,
             "without `rules` the action never happens",
             "write `rules: [{}]` for every request",
+        );
+    }
+    if action == AuthorizationAction::Audit && is_dry_run(&meta) {
+        cx.error_hint(
+            spec.node,
+            "a dry run of AUDIT does nothing",
+            "AUDIT enforces nothing: no dry run is needed",
         );
     }
     let rules = spec.rules.iter().flatten().map(|rule| self::rule(cx, rule, custom)).collect();

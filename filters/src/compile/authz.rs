@@ -81,10 +81,6 @@ fn policies(model: &Model, options: &CompileOptions, warnings: &mut Vec<Box<str>
             }
         }
     }
-    if let Some(audit) = dry.audit.first() {
-        let line = format!("AuthorizationPolicy {}: a dry run of AUDIT does nothing", audit.by);
-        warnings.push(line.into());
-    }
     Policies {
         allow: allow(enforced.allow, &enforced.allowing, options.default_deny),
         dry: Dry {

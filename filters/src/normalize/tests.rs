@@ -72,13 +72,19 @@ type Others = Option<(&'static [&'static str], bool)>;
 
 #[test]
 fn what_obliging_origins_read() {
-    let rows: [(&str, Others); 27] = [
+    let rows: [(&str, Others); 32] = [
         ("/a/b", None),
         ("/.well-known", None),
         ("/a;x/b;y", Some((&["/a/b"], false))),
         ("/public/..;/admin", Some((&["/admin"], true))),
         ("/public/..%2fadmin", Some((&["/admin"], true))),
-        ("//admin", Some((&["/admin"], false))),
+        // As a path, and as a URL whose host is the first segment.
+        ("//admin", Some((&["/admin", "/"], false))),
+        ("//x/admin", Some((&["/x/admin", "/admin"], false))),
+        ("///x//admin", Some((&["/x/admin", "/admin"], false))),
+        ("/%2Fx/admin", Some((&["/x/admin", "/admin"], false))),
+        ("/\\x/admin", Some((&["/x/admin", "/admin"], false))),
+        ("/a//x/admin", Some((&["/a/x/admin"], false))),
         ("/%61dmin", Some((&["/admin"], false))),
         ("/admin%5cx", Some((&["/admin/x"], false))),
         // What is reserved in paths is decoded by origins too.

@@ -26,12 +26,18 @@ pub fn normalize(
 ) -> Result<(), Deny> {
     if ctx.direction == Direction::Inbound {
         let decisive = plan.decisive_headers();
-        head.headers.remove_disguised(|own| decisive.iter().any(|name| alike(own, name.as_bytes())));
+        head.headers
+            .remove_disguised(|own| frames(own) || decisive.iter().any(|name| alike(own, name.as_bytes())));
         if !decisive.is_empty() && down.framing() == Framing::Streaming {
             down.drop_trailers(decisive.clone());
         }
     }
     path(worker, head)
+}
+
+/// Whether an agent could take where the message ends from it, which decides what the next one is.
+fn frames(name: &[u8]) -> bool {
+    alike(name, b"content-length") || alike(name, b"transfer-encoding")
 }
 
 fn path(worker: &Worker, head: &mut RequestHead) -> Result<(), Deny> {

@@ -7,6 +7,7 @@ use pilotfish_config::model::{Host, ResourcePiece, ResourceTemplate};
 use super::resource::{self, NoResource};
 use crate::authz::Asking;
 use crate::call::{Call, Protocol, Understood, Unsure};
+use crate::normalize::loosest;
 use crate::route::block::{Block, Condition};
 use crate::route::split_authority;
 
@@ -189,8 +190,13 @@ impl Declarations {
         let is_for = |service: &&DeclaredService| service.hosts.iter().any(|own| own.covers(&host));
         // A host that no rules are for is no way around them.
         let known = self.services.iter().any(|service| is_for(&service));
-        for service in self.services.iter().filter(|service| !known || is_for(service)) {
-            service.hold(asking, holding);
+        // Neither is a path that the agent may read as another one.
+        let loose = loosest(asking.head.path());
+        let others = loose.iter().flat_map(|loose| &loose.readings).map(String::as_str);
+        for path in std::iter::once(asking.head.path()).chain(others) {
+            for service in self.services.iter().filter(|service| !known || is_for(service)) {
+                service.hold(path, asking, holding);
+            }
         }
     }
 
@@ -217,9 +223,9 @@ impl Declarations {
 }
 
 impl DeclaredService {
-    fn hold<'p>(&'p self, asking: &Asking<'_>, holding: &mut Holding<'p>) {
+    fn hold<'p>(&'p self, path: &str, asking: &Asking<'_>, holding: &mut Holding<'p>) {
         for rule in &self.rules {
-            if rule.blocks.iter().any(|block| block.matches(asking.head, asking.caller)) {
+            if rule.blocks.iter().any(|block| block.matches_at(path, asking.head, asking.caller)) {
                 holding.add(&rule.declared, true);
                 if rule.sure {
                     return;

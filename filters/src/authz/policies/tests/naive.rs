@@ -226,6 +226,11 @@ fn paths(pattern: &str, path: &str, any: bool) -> bool {
             let (resolved, climbed) = resolved(&plain);
             climbs |= climbed;
             others.push(path_matches(pattern, &merged(&resolved)));
+            // A URL without a scheme: what begins with two slashes begins with a host.
+            if resolved.starts_with("//") {
+                let behind = merged(&resolved)[1..].split_once('/').map(|(_, rest)| format!("/{rest}"));
+                others.push(path_matches(pattern, &behind.unwrap_or("/".into())));
+            }
         }
     }
     if any { own || others.contains(&true) } else { own && (!climbs || !others.contains(&false)) }
