@@ -55,6 +55,8 @@ pub fn read(method: &str, path: &str) -> Path {
     for reading in &loose.readings {
         match said(method, &segments(reading)) {
             same if same == strict => {}
+            // Nothing but a host (`//message:send`): there the body says what is asked for, and may not say otherwise than the path.
+            None if reading == "/" => {}
             // Lists are only shortened, whoever makes them.
             Some(list @ Said::Models) if strict.is_none() => return Path::Said(list),
             _ => return Path::Doubtful,
