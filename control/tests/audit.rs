@@ -9,7 +9,7 @@ use std::time::Duration;
 use pilotfish_audit::chain::sealed;
 use pilotfish_audit::folder::stretches;
 use pilotfish_audit::{Head, Tip};
-use pilotfish_testkit::{H1, Sidecar};
+use pilotfish_testkit::{H1, Nobody, Sidecar};
 use serde_json::Value;
 
 use crate::mesh::{binary, pilotfish, sidecar};
@@ -79,7 +79,9 @@ fn rewrite(folder: &Path) {
 #[tokio::test]
 async fn every_record_arrives_once_and_every_change_is_found() {
     let Some(binary) = binary() else { return };
-    let control = Serve::start(&[]);
+    let place = Nobody::new();
+    let listen = place.addr().to_string();
+    let control = Serve::start(&["--listen", &listen]);
     let flags = ["--outbound-policy", "registry-only", "--drain-delay", "0s"];
     let mut caller = sidecar(&binary, &control, "caller").args(&flags).launch().ready().await;
     refused(&caller, 1, 3).await;
@@ -92,7 +94,6 @@ async fn every_record_arrives_once_and_every_change_is_found() {
     );
     assert!(!table.contains("hunter2"), "{table}");
     // The control plane goes away for a while: what is decided meanwhile comes later, once.
-    let listen = control.listen.to_string();
     let folder = control.kill();
     refused(&caller, 4, 8).await;
     let control = Serve::start_in(folder, &["--listen", &listen]);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pilotfish_testkit::sidecar::{Builder, Sidecar};
-use pilotfish_testkit::{Agent, h1};
+use pilotfish_testkit::{Agent, Nobody, h1};
 
 use crate::support::serve::Serve;
 
@@ -94,7 +94,9 @@ impl Load {
 #[tokio::test]
 async fn calls_go_on_while_the_control_plane_is_killed_and_started_again() {
     let Some(binary) = binary() else { return };
-    let control = Serve::start(&[]);
+    let place = Nobody::new();
+    let listen = place.addr().to_string();
+    let control = Serve::start(&["--listen", &listen]);
     let agent = Agent::start("planner").await;
     let planner =
         sidecar(&binary, &control, "planner").app(agent.addr()).args(&["--capability", "planning@1.0.0"]);
@@ -108,7 +110,6 @@ async fn calls_go_on_while_the_control_plane_is_killed_and_started_again() {
 
     let (load, task) = Load::start(&caller);
     load.more(50).await;
-    let listen = control.listen.to_string();
     let folder = control.kill();
     load.more(50).await;
     let control = Serve::start_in(folder, &["--listen", &listen]);

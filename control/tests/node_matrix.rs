@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pilotfish_testkit::Nobody;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -69,8 +70,9 @@ fn ready(serve: &Serve) -> Option<()> {
 
 async fn survives(victim: Victim, moment: Moment) {
     let Some(sidecar) = sidecar() else { return };
-    let mut serve = Serve::start(&[]);
-    let port = serve.listen.to_string();
+    let place = Nobody::new();
+    let port = place.addr().to_string();
+    let mut serve = Serve::start(&["--listen", &port]);
     let token = command(&serve, &["token", "create", "--node", "n1"]);
     let folder = folder(std::str::from_utf8(&token).unwrap().trim());
     let path = folder.path().display().to_string();

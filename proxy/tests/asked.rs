@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pilotfish_testkit::ca::{Ca, Leaf};
 use pilotfish_testkit::origin::{Origin, ok};
 use pilotfish_testkit::tokens::{Signer, key_set};
-use pilotfish_testkit::{H1, Sidecar};
+use pilotfish_testkit::{H1, Nobody, Sidecar};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,8 +60,8 @@ async fn an_authorizer_beside_a_sidecar_is_asked_by_mtls_and_no_other() {
 #[tokio::test]
 async fn an_endpoint_that_is_gone_is_not_the_end() {
     let (agent, authorizer) = (Origin::plain().await, Origin::plain().await);
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let yaml = service_with("authz.test", "HTTP", &[(gone, ""), (authorizer.port(), "")])
+    let gone = Nobody::new();
+    let yaml = service_with("authz.test", "HTTP", &[(gone.port(), ""), (authorizer.port(), "")])
         + &checked("http: { service: mesh-ns/authz.test, port: 80 }");
     let guarded = sidecar().app(agent.addr()).yaml("a.yaml", yaml).start();
     for _ in 0..10 {

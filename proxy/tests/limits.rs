@@ -207,17 +207,25 @@ async fn max_requests_per_connection_renews_connections() {
 
 #[tokio::test]
 async fn connections_are_reused_and_idle_ones_are_not_trusted() {
-    let agent = Agent::start("pooled").await;
+    let place = Nobody::new();
+    let agent = Agent::start_on("pooled", &place.addr().to_string()).await;
     let sidecar = start(&agent);
     let mut client = H1::connect(sidecar.outbound).await;
     for _ in 0..50 {
         client.get("s.test", "/", &[]).await.unwrap();
     }
     assert_eq!(agent.connections(), 1, "one connection serves one client's requests");
-    let port = agent.port();
     drop(agent);
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let _again = Agent::start_on("again", &format!("127.0.0.1:{port}")).await;
+    // Its place is free when it has gone, with its connections.
+    let until = Instant::now() + SLOWEST;
+    let listener = loop {
+        match tokio::net::TcpListener::bind(place.addr()).await {
+            Ok(listener) => break listener,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    let _again = Agent::listening("again", listener);
     let answer = client.get("s.test", "/", &[]).await.unwrap();
     assert_eq!(answer.header("x-agent").as_deref(), Some("again"), "{}", answer.text());
 }

@@ -1,7 +1,6 @@
 //! The contract on a real etcd, and what happens when a member of it dies.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use etcd_client::{Client, CompactionOptions};
 use pilotfish_control::store::etcd::EtcdStore;
 use pilotfish_control::store::{Batch, Store, StoreError, Tls};
+use pilotfish_testkit::Nobody;
 use tempfile::TempDir;
 
 use super::contract::{self, next, put};
@@ -21,17 +21,14 @@ const ETCD: &str = "/usr/bin/etcd";
 /// Members of one cluster on this machine; killed when it is dropped.
 pub struct Etcd {
     members: Vec<Member>,
+    /// Their ports.
+    _places: [Vec<Nobody>; 2],
     _folder: TempDir,
 }
 
 struct Member {
     client: u16,
     process: Child,
-}
-
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 impl Etcd {
@@ -47,13 +44,14 @@ impl Etcd {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let (clients, peers) = (free_ports(members), free_ports(members));
+        let places = [(); 2].map(|()| (0..members).map(|_| Nobody::new()).collect::<Vec<_>>());
+        let [clients, peers] = &places;
         let cluster: Vec<String> =
-            peers.iter().enumerate().map(|(n, port)| format!("m{n}=http://127.0.0.1:{port}")).collect();
+            peers.iter().enumerate().map(|(n, place)| format!("m{n}=http://{}", place.addr())).collect();
         let start = |n: usize| {
             let scheme = if more.is_empty() { "http" } else { "https" };
-            let client = format!("{scheme}://127.0.0.1:{}", clients[n]);
-            let peer = format!("http://127.0.0.1:{}", peers[n]);
+            let client = format!("{scheme}://{}", clients[n].addr());
+            let peer = format!("http://{}", peers[n].addr());
             let flags = [
                 ("--name", format!("m{n}")),
                 ("--data-dir", folder.path().join(format!("m{n}")).display().to_string()),
@@ -71,10 +69,10 @@ impl Etcd {
                 command.args([flag, value.as_str()]);
             }
             let process = command.args(more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            Member { client: clients[n], process }
+            Member { client: clients[n].port(), process }
         };
-        let etcd = Etcd { members: (0..members).map(start).collect(), _folder: folder };
-        Some(etcd)
+        let members = (0..members).map(start).collect();
+        Some(Etcd { members, _places: places, _folder: folder })
     }
 
     /// As `--store` takes it.
@@ -163,7 +161,8 @@ async fn what_etcd_has_forgotten_is_listed_again() {
 
 #[tokio::test]
 async fn nobody_there_is_a_clear_error_in_time() {
-    let port = free_ports(1)[0];
+    let nobody = Nobody::new();
+    let port = nobody.port();
     let before = Instant::now();
     let refused = EtcdStore::connect(&format!("etcd://127.0.0.1:{port}"), &Tls::default()).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable { unsure: false, .. }), "{refused}");

@@ -37,6 +37,8 @@ pub struct Seen {
     pub registered: Vec<String>,
     /// Why a token was not given.
     pub no_token: Vec<String>,
+    /// When it said last that it lives.
+    pub beat: Option<Instant>,
     /// The stream has ended.
     pub ended: bool,
 }
@@ -237,6 +239,7 @@ impl Running {
                     next = Instant::now() + Duration::from_millis(300);
                     number += 1;
                     if !mute {
+                        self.seen.send_modify(|seen| seen.beat = Some(Instant::now()));
                         self.stream.say(&FromNode::Beat(NodeBeat { number })).await;
                     }
                 }

@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
+use crate::Nobody;
 use crate::ca::{Ca, Leaf};
 
 /// How long a test waits for what has to come.
@@ -41,6 +42,8 @@ pub struct Control {
     pub domain: String,
     /// Its authority.
     pub ca: Arc<Ca>,
+    /// Until it is killed.
+    place: Option<Nobody>,
     state: Arc<State>,
     links: tokio::sync::Mutex<mpsc::UnboundedReceiver<Link>>,
     accepting: JoinHandle<()>,
@@ -81,15 +84,13 @@ impl Control {
     }
 
     async fn of(domain: &str, ca: Arc<Ca>) -> Control {
-        Control::at("127.0.0.1:0".parse().unwrap(), domain, ca, &control_id(domain)).await
+        Control::at(Nobody::new(), domain, ca, &control_id(domain)).await
     }
 
-    /// One at this address whose certificate names `id`.
-    pub async fn at(address: SocketAddr, domain: &str, ca: Arc<Ca>, id: &str) -> Control {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(address).unwrap();
-        let listener = socket.listen(64).unwrap();
+    /// One at this place whose certificate names `id`.
+    pub async fn at(place: Nobody, domain: &str, ca: Arc<Ca>, id: &str) -> Control {
+        let address = place.addr();
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let (links, received) = mpsc::unbounded_channel();
         let state = Arc::new(State {
             ca: ca.clone(),
@@ -104,10 +105,9 @@ impl Control {
             links,
         });
         let acceptor = TlsAcceptor::from(server_config(&ca, id));
-        let address = listener.local_addr().unwrap();
         let accepting = tokio::spawn(accept(listener, acceptor, state.clone()));
         let links = tokio::sync::Mutex::new(received);
-        Control { address, domain: domain.to_owned(), ca, state, links, accepting }
+        Control { address, place: Some(place), domain: domain.to_owned(), ca, state, links, accepting }
     }
 
     /// For `--control`.
@@ -168,13 +168,13 @@ impl Control {
         }
     }
 
-    /// Ends, as by `kill -9`; its address is free again when this returns.
-    pub async fn kill(self) -> (SocketAddr, Arc<Ca>) {
+    /// Ends, as by `kill -9`; another one can take its place when this returns.
+    pub async fn kill(mut self) -> (Nobody, Arc<Ca>) {
         self.hang();
-        let (address, ca) = (self.address, self.ca.clone());
+        let (place, ca) = (self.place.take().unwrap(), self.ca.clone());
         drop(self);
         tokio::task::yield_now().await;
-        (address, ca)
+        (place, ca)
     }
 }
 

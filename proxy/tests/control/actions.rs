@@ -87,10 +87,10 @@ async fn it_outlives_the_sidecar_without_a_control_plane() {
     sidecar.terminate();
     sidecar.exit(SOON).await.unwrap();
     let builder = offline(&control, state.path());
-    let (address, ca) = control.kill().await;
+    let (place, ca) = control.kill().await;
     let sidecar = builder.launch().ready().await;
     assert_eq!(reason(&sidecar, "w.test").await, "quarantined");
-    let control = Control::at(address, DOMAIN, ca, &pilotfish_testkit::control::control_id(DOMAIN)).await;
+    let control = Control::at(place, DOMAIN, ca, &pilotfish_testkit::control::control_id(DOMAIN)).await;
     let mut link = control.link().await;
     link.welcome().await;
     link.update(3, json!({ "full": false, "actions": { "actions": [] } })).await;

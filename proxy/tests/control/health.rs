@@ -49,7 +49,8 @@ async fn draining_is_said_and_ends_when_the_control_plane_confirms() {
 async fn before_the_first_configuration_it_is_not_ready() {
     let control = Control::start(DOMAIN).await;
     let state = tempfile::tempdir().unwrap();
-    let status = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let place = Nobody::new();
+    let status = place.addr();
     let launched = member(&control, state.path()).args(&["--status", &status.to_string()]).launch();
     let mut link = control.link().await;
     let answer = h1::get(status, "x", "/ready", &[]).await.unwrap();

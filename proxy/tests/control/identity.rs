@@ -1,6 +1,7 @@
 //! Joining, being refused, and keeping an identity.
 
 use super::*;
+use pilotfish_testkit::Nobody;
 use pilotfish_testkit::control::{control_id, sha256};
 use std::os::unix::fs::PermissionsExt;
 
@@ -73,8 +74,7 @@ async fn a_control_plane_with_another_root_gets_no_token() {
 async fn an_agent_of_the_mesh_is_no_control_plane() {
     let real = Control::start(DOMAIN).await;
     let agent = format!("spiffe://{DOMAIN}/ns/default/agent/evil");
-    let anywhere = "127.0.0.1:0".parse().unwrap();
-    let evil = Control::at(anywhere, DOMAIN, real.ca.clone(), &agent).await;
+    let evil = Control::at(Nobody::new(), DOMAIN, real.ca.clone(), &agent).await;
     let state = tempfile::tempdir().unwrap();
     let (status, said) = member(&evil, state.path()).launch().exit().await;
     assert_eq!(status.code(), Some(3), "{said}");
@@ -88,10 +88,10 @@ async fn a_join_waits_for_a_control_plane_that_is_away() {
     let (token, root) = (control.token(), control.ca.root_der());
     assert!(token.ends_with(&sha256(&root)));
     let builder = offline(&control, state.path()).args(&["--token", &token]);
-    let (address, ca) = control.kill().await;
+    let (place, ca) = control.kill().await;
     let launched = builder.launch();
     launched.said(|line| line.contains("the control plane is away")).await;
-    let control = Control::at(address, DOMAIN, ca, &control_id(DOMAIN)).await;
+    let control = Control::at(place, DOMAIN, ca, &control_id(DOMAIN)).await;
     // It does not know the token, which shows that it was asked.
     let (status, _) = launched.exit().await;
     assert_eq!(status.code(), Some(3));

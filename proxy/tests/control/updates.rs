@@ -52,10 +52,10 @@ async fn a_restart_without_the_control_plane_serves_from_the_disk_and_resumes() 
     assert!(sidecar.exit(Duration::from_secs(10)).await.is_some_and(|status| status.success()));
     let window = before.hello["dedup_epoch"].clone();
     let builder = offline(&control, state.path());
-    let (address, ca) = control.kill().await;
+    let (place, ca) = control.kill().await;
     let sidecar = builder.launch().ready().await;
     assert_eq!(call(&sidecar, "w.test").await, 200);
-    let control = Control::at(address, DOMAIN, ca, &control_id(DOMAIN)).await;
+    let control = Control::at(place, DOMAIN, ca, &control_id(DOMAIN)).await;
     let mut link = control.link().await;
     assert_eq!(link.hello["resume"], json!({ "version": 1, "digest": "d1" }));
     let now = link.hello["dedup_epoch"].as_str().unwrap();

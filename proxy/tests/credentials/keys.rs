@@ -109,6 +109,7 @@ async fn files_are_read_anew_and_what_was_withdrawn_is_not_shown() {
     assert_eq!(metric(&sidecar, "pilotfish_credential_ready{credential=\"default/api\"}").await, 0);
     safe.put("key", "third-secret-key");
     until(&sidecar, "api.test", |answer| answer.status() == 200).await;
+    assert_eq!(metric(&sidecar, "pilotfish_credential_ready{credential=\"default/api\"}").await, 1);
     assert_eq!(last().as_deref(), Some("Bearer third-secret-key"));
     safe.is_tight(&sidecar).await;
 }

@@ -1,12 +1,11 @@
 //! What others receive, field by field.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pilotfish_testkit::ca::{Ca, Leaf};
 use pilotfish_testkit::sidecar::Builder;
-use pilotfish_testkit::{Agent, Sidecar, h1};
+use pilotfish_testkit::{Agent, Nobody, Sidecar, h1};
 use serde_json::{Value, json};
 
 use super::{PATIENCE, Receiver};
@@ -236,7 +235,7 @@ async fn through_another_collector() {
     let Some(receiver) = Receiver::start(&[]) else { return };
     let Some(rotel) = rotel(&receiver) else { return };
     let agent = Agent::start("a").await;
-    for (protocol, address) in [("grpc", rotel.grpc), ("http/protobuf", rotel.http)] {
+    for (protocol, address) in [("grpc", rotel.grpc.addr()), ("http/protobuf", rotel.http.addr())] {
         let sidecar =
             traced(agent.port(), &format!("http://{address}")).args(&["--otlp-protocol", protocol]).start();
         let path = format!("/{}", protocol.replace('/', "-"));
@@ -251,8 +250,8 @@ async fn through_another_collector() {
 /// PyPI's `rotel`, an OpenTelemetry collector.
 struct Rotel {
     child: std::process::Child,
-    grpc: SocketAddr,
-    http: SocketAddr,
+    grpc: Nobody,
+    http: Nobody,
 }
 
 impl Drop for Rotel {
@@ -266,12 +265,11 @@ impl Drop for Rotel {
 fn rotel(receiver: &Receiver) -> Option<Rotel> {
     use std::process::{Command, Stdio};
     let binary = pilotfish_testkit::python::wheel(&super::target(), "rotel==0.0.1a15", "rotel/rotel-agent")?;
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (grpc, http) = (free(), free());
+    let (grpc, http) = (Nobody::new(), Nobody::new());
     let child = Command::new(binary)
         .args(["start", "--exporter", "otlp", "--disable-batching"])
         .args(["--otlp-exporter-endpoint", &format!("http://127.0.0.1:{}", receiver.grpc)])
-        .args(["--otlp-grpc-endpoint", &grpc.to_string(), "--otlp-http-endpoint", &http.to_string()])
+        .args(["--otlp-grpc-endpoint", &grpc.addr().to_string(), "--otlp-http-endpoint", &http.addr().to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

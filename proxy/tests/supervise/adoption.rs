@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pilotfish_testkit::{Sidecar, h1};
+use pilotfish_testkit::{Nobody, Sidecar, h1};
 
 use super::agent::{Place, kill, signal, until};
 
@@ -76,8 +76,8 @@ async fn another_command_means_another_process() {
     let first = place.sidecar("serve").start();
     let pid = place.ready(&first).await;
     kill(first);
-    let app = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let second = place.sidecar_with("serve", &["--app", &app]).start();
+    let app = Nobody::new();
+    let second = place.sidecar_with("serve", &["--app", &app.addr().to_string()]).start();
     assert!(
         second.wait_stderr(Duration::from_secs(20), |line| line.contains("are others than before")).is_some()
     );
