@@ -32,6 +32,13 @@ pub struct Principal {
     pub name: Option<Box<str>>,
 }
 
+impl Principal {
+    /// Whether it stands for agents that are too many to be named ([`Delegated::unknown`]): every other one has a trust domain.
+    pub fn is_unknown(&self) -> bool {
+        self.trust_domain.is_empty()
+    }
+}
+
 /// What a valid token says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Claims {

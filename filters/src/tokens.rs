@@ -182,9 +182,7 @@ impl TokenRules {
             _ => Ok(found),
         }
     }
-}
 
-impl TokenRules {
     /// The token of each place, for rules of which some want one.
     ///
     /// # Errors

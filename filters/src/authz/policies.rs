@@ -141,10 +141,7 @@ impl Policies {
 
     /// The headers that rules ask for.
     pub(crate) fn headers(&self) -> impl Iterator<Item = &str> {
-        let allow = [&self.allow, &self.dry.allow].into_iter().flatten().map(|allow| &allow.rules);
-        let others = [&self.custom, &self.deny, &self.audit, &self.dry.custom, &self.dry.deny];
-        let rules = others.into_iter().chain(allow).flat_map(Table::rules);
-        rules.flat_map(Rule::headers)
+        self.tables().flat_map(Table::rules).flat_map(Rule::headers)
     }
 
     /// The AuthorizationProviders that CUSTOM policies name, each as `namespace/name`.

@@ -107,11 +107,17 @@ impl Names {
     }
 }
 
-/// A principal in the one form by which they are compared: a service account is an agent.
+/// A principal in the one form by which they are compared: a service account is an agent. Which of the two it is says the fourth of its
+/// five parts; the second and third may be called so too. What begins with `*` is the end of one.
 fn canonical(id: &str) -> Cow<'_, str> {
-    match id.contains("/sa/") {
-        true => Cow::Owned(id.replacen("/sa/", "/agent/", 1)),
-        false => Cow::Borrowed(id),
+    let before = match id.starts_with('*') {
+        true => id.rfind('/').and_then(|name| id[..name].rfind('/')),
+        false => id.match_indices('/').nth(2).map(|(at, _)| at),
+    };
+    let Some((start, end)) = before.map(|at| id.split_at(at + 1)) else { return Cow::Borrowed(id) };
+    match end.strip_prefix("sa/") {
+        Some(name) => Cow::Owned(format!("{start}agent/{name}")),
+        None => Cow::Borrowed(id),
     }
 }
 

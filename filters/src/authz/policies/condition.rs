@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::seen::{Lean, Seen};
 use super::text::{Accounts, Bound, Nets, Subjects, Texts, identities, trust_domains};
-use crate::authz::Claims;
+use crate::authz::{Claims, Principal};
 use crate::call::{Call, Protocol};
 
 /// What of a call is compared.
@@ -195,7 +195,10 @@ impl Attribute {
                 Want::Ports(values.iter().map(port).collect::<Result<_, String>>()?)
             }
             Attribute::RequestPrincipal => Want::Subjects(Subjects::new(values)),
-            Attribute::Host => Want::Texts(Texts::new(values.iter().map(|value| value.to_ascii_lowercase()))),
+            // Connections say theirs in lower case.
+            Attribute::Host | Attribute::Sni => {
+                Want::Texts(Texts::new(values.iter().map(|value| value.to_ascii_lowercase())))
+            }
             Attribute::Path => Want::Texts(Texts::paths(values)),
             Attribute::Depth => {
                 Want::Bounds(values.iter().map(|text| Bound::parse(text)).collect::<Result<_, String>>()?)
@@ -244,10 +247,7 @@ impl Condition {
                 let text = |name: &str| claims.all.get(name).and_then(Value::as_str).unwrap_or_default();
                 subjects.has(text("iss"), text("sub"), lean == Lean::Any)
             }),
-            Want::Bounds(bounds) => {
-                let depth = seen.asking.who.chain.map_or(0, |chain| chain.agents.len() as u64);
-                bounds.iter().any(|bound| bound.has(depth))
-            }
+            Want::Bounds(bounds) => depth(bounds, seen, lean),
         }
     }
 
@@ -322,7 +322,10 @@ impl Condition {
                 let mut agents = chain.agents.iter().map(|agent| fits(Some(&agent.id)));
                 match lean {
                     Lean::All if chain.uncertain => !chain.agents.is_empty() && agents.all(|fits| fits),
-                    _ => agents.any(|fits| fits),
+                    _ if agents.any(|fits| fits) => true,
+                    // Those that are too many to be named may be anybody.
+                    _ if chain.agents.iter().any(Principal::is_unknown) => seen.unknown(lean),
+                    _ => false,
                 }
             }),
             // Their values are no texts.
@@ -334,6 +337,19 @@ impl Condition {
             | Attribute::RequestPrincipal
             | Attribute::Depth => false,
         }
+    }
+}
+
+/// How many agents are before the caller. Of one that serves several calls at once, and did not say for which it acts, it is one of them
+/// at least, and all of them at most.
+fn depth(bounds: &[Bound], seen: &Seen<'_>, lean: Lean) -> bool {
+    let has = |depth: u64| bounds.iter().any(|bound| bound.has(depth));
+    let Some(chain) = seen.asking.who.chain else { return has(0) };
+    let most = chain.agents.len() as u64;
+    let mut depths = most.min(1)..=most;
+    match chain.uncertain {
+        true if depths.clone().any(has) != depths.all(has) => seen.unknown(lean),
+        _ => has(most),
     }
 }
 

@@ -230,7 +230,16 @@ impl Net {
             Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
             None => (text, None),
         };
-        let (v4, bits) = number(address.parse().ok()?);
+        let address: IpAddr = address.parse().ok()?;
+        // A block of IPv4 within IPv6 is one of IPv4, as its addresses are.
+        let (address, length) = match (address.to_canonical(), length) {
+            (IpAddr::V4(inner), Some(length)) if address.is_ipv6() && length >= 96 => {
+                (inner.into(), Some(length - 96))
+            }
+            (inner, None) => (inner, None),
+            (_, length) => (address, length),
+        };
+        let (v4, bits) = number(address);
         let width = if v4 { 32 } else { 128 };
         let length = length.unwrap_or(width);
         let mask = u128::MAX.checked_shl(width.checked_sub(length)?).unwrap_or(0);

@@ -469,6 +469,30 @@ fn roles_are_given_by_name_and_by_bindings() {
 }
 
 #[test]
+fn namespaces_that_are_called_as_the_words_of_identities() {
+    let to = |principal: &str| {
+        rbac("['http:*']", "['*']")
+            + "---\napiVersion: pilotfish.dev/v1\nkind: RoleBinding\nmetadata: {name: b, namespace: default}\nspec: {role: a, subjects: \
+               [{principal: '"
+            + principal
+            + "'}]}\n"
+    };
+    for (principal, who, word) in [
+        ("cluster.local/ns/sa/sa/x", "sa/x", "ok"),
+        ("cluster.local/ns/sa/agent/x", "sa/x", "ok"),
+        ("cluster.local/ns/sa/sa/x", "agent/x", "access-denied"),
+        ("cluster.local/ns/agent/agent/x", "sa/x", "access-denied"),
+        ("cluster.local/ns/agent/agent/x", "agent/x", "ok"),
+        ("cluster.local/ns/sa/sa/*", "sa/x", "ok"),
+        ("*/sa/x", "sa/x", "ok"),
+        ("*/sa/sa/x", "sa/x", "ok"),
+        ("*/sa/x", "sa/y", "access-denied"),
+    ] {
+        assert_eq!(asks(who, "GET", "/").word(&governed(&to(principal))), word, "{principal} {who}");
+    }
+}
+
+#[test]
 fn a_root_policy_names_agents_with_their_namespace() {
     let policy = "apiVersion: v1\nkind: AgentSecurityPolicy\nmetadata: {name: p, namespace: pilotfish-system}\nspec:\n  authorization:\n    \
                   roles:\n    - {name: a, permissions: ['*:*'], resources: ['*']}\n    - {name: default/b, permissions: ['*:*'], resources: ['*']}\n";

@@ -2,6 +2,7 @@
 //! understood.
 
 use crate::call::{Protocol, Understood};
+use crate::delegation::Delegated;
 
 use super::*;
 
@@ -294,6 +295,35 @@ fn chains_of_delegation() {
         let plan = deny(&when("pilotfish.delegation.depth", &format!("values: ['{values}']")));
         assert_eq!(!chained(&["a", "b", "d"][..depth]).allowed(&plan), matches, "{values} {depth}");
     }
+    // Who serves several calls at once acts for one of them: none of the depths that it may be is a way past a rule.
+    let uncertain = |agents: &[&str]| {
+        let mut asked = chained(agents);
+        asked.chain.as_mut().unwrap().uncertain = true;
+        asked
+    };
+    for (values, depth, denied, allowed) in [
+        ("1", 2, true, false),
+        ("2", 2, true, false),
+        ("3", 2, false, false),
+        (">=1", 3, true, true),
+        ("<=1", 3, true, false),
+        ("<=3", 3, true, true),
+        ("0", 1, false, false),
+        ("0", 0, true, true),
+    ] {
+        let rule = when("pilotfish.delegation.depth", &format!("values: ['{values}']"));
+        let asked = uncertain(&["a", "b", "d"][..depth]);
+        let found = (!asked.allowed(&deny(&rule)), asked.allowed(&allow(&rule)));
+        assert_eq!(found, (denied, allowed), "{values} {depth}");
+    }
+    // Nor are agents that are too many to be named.
+    let mut crowd = uncertain(&["b"]);
+    crowd.chain.as_mut().unwrap().agents.push(Delegated::unknown());
+    let by = |values: &str| when("pilotfish.delegation.agents", values);
+    let named = by("values: [cluster.local/ns/default/sa/a]");
+    assert!(!crowd.allowed(&deny(&named)) && !crowd.allowed(&allow(&named)));
+    let others = by("notValues: [cluster.local/ns/default/sa/a]");
+    assert!(!crowd.allowed(&allow(&others)) && uncertain(&["b"]).allowed(&allow(&others)));
     let shallow = allow(&when("pilotfish.delegation.depth", "values: ['0']"));
     assert!(ask("GET /").allowed(&shallow) && !chained(&["a"]).allowed(&shallow));
     let through = deny(&when("pilotfish.delegation.agents", "values: [cluster.local/ns/default/sa/a]"));

@@ -271,6 +271,14 @@ fn the_task_of_ingress_addresses() {
     assert!(at("::ffff:5.6.7.9", None).allowed(&allow) && at("2001:db8:1::1", None).allowed(&allow));
     assert!(!at("1.2.3.5", None).allowed(&allow) && !at("5.6.8.0", None).allowed(&allow));
     assert!(!at("9.9.9.9", Some("1.2.3.4")).allowed(&allow));
+    // Blocks of IPv4 may be written within IPv6, as some logs show addresses.
+    let within = self::plan(&policy(
+        "foo",
+        "within",
+        "{action: DENY, rules: [{from: [{source: {ipBlocks: ['::ffff:10.1.0.0/112', '::ffff:7.7.7.7']}}]}]}",
+    ));
+    assert!(!at("10.1.9.9", None).allowed(&within) && !at("::ffff:10.1.9.9", None).allowed(&within));
+    assert!(!at("7.7.7.7", None).allowed(&within) && at("10.2.0.1", None).allowed(&within));
     let remote = plan("remoteIpBlocks", "DENY");
     assert!(!at("9.9.9.9", Some("1.2.3.4")).allowed(&remote) && !at("1.2.3.4", None).allowed(&remote));
     assert!(at("1.2.3.4", Some("9.9.9.9")).allowed(&remote));
@@ -411,6 +419,7 @@ fn conditions() {
         ("destination.port", "8000", true),
         ("destination.port", "80", false),
         ("connection.sni", "www.example.com", true),
+        ("connection.sni", "WWW.Example.com", true),
         ("connection.sni", "*.example.org", false),
     ] {
         assert_eq!(allows(key, value, &asked), matches, "{key} {value}");
