@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pilotfish_testkit::ca::Issued;
 use pilotfish_testkit::origin::{ok, send};
+use pilotfish_testkit::relay::{Manners, Relay};
 use pilotfish_testkit::{H1, Origin, Sidecar};
 use rustls::ClientConfig;
 
@@ -301,6 +302,28 @@ async fn the_callers_own_sidecar_holds_back_what_its_agent_may_not_see() {
     wait_metric(&low, "pilotfish_snapshot_version", 2).await;
     let answer = H1::connect(low.outbound).await.get("s.test", "/confidential", &[]).await.unwrap();
     assert_eq!(&*answer.reason(), "classified");
+}
+
+#[tokio::test]
+async fn an_agents_own_sidecar_looks_at_those_for_whom_it_acts() {
+    let policy = "---\napiVersion: v1\nkind: AgentSecurityPolicy\nmetadata: {name: p}\nspec:\n  authorization:\n    model: rbac\n    \
+                  roles:\n    - {name: low, permissions: ['*:*'], resources: ['*'], clearance: public}\n    - {name: high, \
+                  permissions: ['*:*'], resources: ['*']}\n  data_access: {access_levels: [public, secret]}\n";
+    let (mesh, origin) = (Mesh::new(), classifying().await);
+    // The callee knows of no policy.
+    let callee = mesh.sidecar("callee").app(origin.addr()).start();
+    let relay = Relay::start("s.test", Manners::Drops).await;
+    let yaml = mesh_service("s.test", "callee", callee.inbound) + policy;
+    let high = mesh.sidecar("high").app(relay.addr()).yaml("a.yaml", yaml).start();
+    relay.asks_through(high.outbound);
+    let yaml = mesh_service("high.test", "high", high.inbound);
+    let low = mesh.sidecar("low").yaml("a.yaml", yaml).start();
+    for (from, host, secret) in [(&high, "s.test", 200), (&low, "high.test", 403)] {
+        for (path, status) in [("/public", 200), ("/secret", secret)] {
+            let answer = H1::connect(from.outbound).await.get(host, path, &[]).await.unwrap();
+            assert_eq!(answer.status(), status, "{host}{path}: {}", answer.text());
+        }
+    }
 }
 
 #[tokio::test]

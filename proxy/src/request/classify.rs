@@ -7,6 +7,7 @@ use pilotfish_filters::verdict::{Deny, Reason};
 use crate::http::ResponseHead;
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
+use crate::request::delegation;
 
 /// Checks the class of an answer as the upstream gave it. One without a class is of its route's, and is told so to whoever gets it.
 ///
@@ -56,6 +57,6 @@ fn said(governance: &Governance, head: &ResponseHead) -> Option<usize> {
 /// What the sidecar's own agent may get in this call: no more than those for whom it acts.
 fn own_clearance(governance: &Governance, ctx: &Ctx<'_>) -> usize {
     let own = governance.own_clearance.unwrap_or(0);
-    let chain = ctx.proven.chain.as_deref().into_iter().flat_map(|chain| &chain.agents);
-    chain.map(|agent| governance.clearance_of(agent)).fold(own, usize::min)
+    let acting = delegation::acting(ctx).into_iter().flat_map(|acting| &acting.agents);
+    acting.map(|agent| governance.clearance_of(agent)).fold(own, usize::min)
 }
