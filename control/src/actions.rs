@@ -270,6 +270,18 @@ async fn follow(actions: Weak<Actions>) {
     }
 }
 
+/// What counts where it cannot be read what an agent is held to.
+fn unreadable(agent: &str) -> Action {
+    Action {
+        agent: agent.to_owned(),
+        hold: wire::Hold::Quarantine,
+        until: None,
+        since: 0,
+        by: String::new(),
+        why: "what it was held to cannot be read".into(),
+    }
+}
+
 impl State {
     fn set(&mut self, Entry { key, value, revision }: Entry) {
         let Some(agent) = key.strip_prefix(PREFIX) else { return };
@@ -278,7 +290,10 @@ impl State {
                 drop(self.known.insert(agent.to_owned(), (action, revision)))
             }
             // A later version's, or damage: nobody is let go because of it.
-            _ => log::warn!("who is held cannot be read", agent = agent),
+            _ => {
+                log::warn!("what an agent is held to cannot be read: it is quarantined", agent = agent);
+                self.known.insert(agent.to_owned(), (unreadable(agent), revision));
+            }
         }
     }
 }

@@ -80,3 +80,23 @@ async fn what_was_renewed_meanwhile_is_not_removed() {
     one.tidy().await;
     assert_eq!(held(&one.newest()), ["default/a"]);
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_lets_nobody_go() {
+    let (store, hand) = (Arc::new(Memory::new()), Hand::default());
+    let one = Actions::open(store.clone(), hand.clock()).await.unwrap();
+    one.hold(&action("default/a", None)).await.unwrap();
+    // As a later version writes it, and damage.
+    let put = vec![
+        (format!("{PREFIX}default/a"), r#"{"agent":"default/a","hold":{"slow-down":3}}"#.into()),
+        (format!("{PREFIX}default/b"), "".into()),
+    ];
+    store.batch(Batch { put, ..Batch::default() }).await.unwrap();
+    one.watch().wait_for(|actions| held(actions) == ["default/a", "default/b"]).await.unwrap();
+    let two = Actions::open(store.clone(), hand.clock()).await.unwrap();
+    let newest = two.newest();
+    assert_eq!(held(&newest), ["default/a", "default/b"]);
+    assert!(newest.actions.iter().all(|action| action.hold == Hold::Quarantine));
+    assert_eq!(two.release("default/b").await.unwrap().agent, "default/b");
+    assert_eq!(held(&two.newest()), ["default/a"]);
+}

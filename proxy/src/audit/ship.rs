@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::server::Shared;
+use crate::telemetry::log;
 
 /// What a message carries at most: little beside what else the stream has to carry.
 const MOST: Most = Most { lines: 512, bytes: 256 << 10 };
@@ -31,6 +32,8 @@ pub struct Shipping {
     again: Option<Instant>,
     /// No other before.
     pause: Instant,
+    /// That the log cannot be read was said.
+    told: bool,
 }
 
 impl Shipping {
@@ -44,6 +47,7 @@ impl Shipping {
             next: 0,
             again: None,
             pause: Instant::now(),
+            told: false,
         }
     }
 
@@ -80,7 +84,21 @@ impl Shipping {
             None => state.remembered(self.next, MOST),
             Some(place) => {
                 let reader = self.reader.get_or_insert_with(|| Reader::new(place, self.next));
-                reader.read(until, MOST).unwrap_or_default()
+                match reader.read(until, MOST) {
+                    Ok(read) => read,
+                    // Tried again with the next record.
+                    Err(error) => {
+                        self.reader = None;
+                        if !std::mem::replace(&mut self.told, true) {
+                            log::warn!(
+                                "audit records cannot be read, so the control plane does not get them",
+                                folder = place.display(),
+                                error = error
+                            );
+                        }
+                        return None;
+                    }
+                }
             }
         };
         let last = pilotfish_audit::chain::seq(lines.last()?.as_bytes())?;

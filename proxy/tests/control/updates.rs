@@ -148,3 +148,25 @@ async fn endpoints_are_agents_that_can_be_chosen() {
     let answer = h1::get(sidecar.outbound, "understanding.capability.mesh", "/", capability).await.unwrap();
     assert_eq!(answer.header("pilotfish-reason").as_deref(), Some("nobody-qualifies"));
 }
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_is_told_of() {
+    let control = Control::start(DOMAIN).await;
+    let (agent, state) = (Agent::start("a").await, tempfile::tempdir().unwrap());
+    let log = state.path().join("audit/000000000001.jsonl");
+    let launched = member(&control, state.path()).args(&["--outbound-policy", "registry-only"]).launch();
+    let mut link = control.link().await;
+    first(&mut link, "w.test", agent.addr().port()).await;
+    let sidecar = launched.ready().await;
+    let batch = link.wait("audit", |_| true).await;
+    // Whoever writes goes on with the file, whoever reads finds something else in its place.
+    std::fs::rename(&log, state.path().join("away")).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    let seq = batch["lines"].as_array().unwrap().len();
+    link.send(&json!({ "type": "audit-taken", "chain": batch["chain"], "seq": seq })).await;
+    let proxied = "GET http://elsewhere.test/ HTTP/1.1\r\nhost: elsewhere.test\r\n\r\n";
+    let answer = pilotfish_testkit::H1::connect(sidecar.outbound).await.ask(proxied).await.unwrap();
+    assert_eq!(answer.reason(), "egress-not-allowed");
+    let line = until_said(&sidecar, "audit records cannot be read").await;
+    assert!(line.contains("directory"), "{line}");
+}
