@@ -118,7 +118,6 @@ impl Issuers {
                     verified.also = self.also(rules, parsed, number);
                     return Ok(verified);
                 }
-
                 Err(refusal @ (Refusal::UnknownKey | Refusal::NoKeys)) => why = (refusal, Some(number)),
                 // What comes nearest to a verdict is told.
                 Err(refusal) if why.0 == Refusal::Issuer => why = (refusal, None),

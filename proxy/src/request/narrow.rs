@@ -272,7 +272,10 @@ impl Narrow {
         // Streams carry much else, and not all of it is JSON.
         let narrowed =
             if Json::new(data.as_bytes()).is_some() { self.json(ctx, data.as_bytes())? } else { None };
-        Ok(narrowed.map_or_else(|| event.clone(), |data| events::with_data(&event, &data)).into())
+        Ok(match narrowed {
+            Some(data) => events::with_data(&event, &data).into(),
+            None => event.into(),
+        })
     }
 
     /// The list without what the caller may not use; `None`: it stays as it is.
