@@ -269,7 +269,12 @@ fn rotel(receiver: &Receiver) -> Option<Rotel> {
     let child = Command::new(binary)
         .args(["start", "--exporter", "otlp", "--disable-batching"])
         .args(["--otlp-exporter-endpoint", &format!("http://127.0.0.1:{}", receiver.grpc)])
-        .args(["--otlp-grpc-endpoint", &grpc.addr().to_string(), "--otlp-http-endpoint", &http.addr().to_string()])
+        .args([
+            "--otlp-grpc-endpoint",
+            &grpc.addr().to_string(),
+            "--otlp-http-endpoint",
+            &http.addr().to_string(),
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
