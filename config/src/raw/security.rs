@@ -146,7 +146,8 @@ object! {
         target_ref = "targetRef": TargetRefSpec<'n>;
         /// The objects that it is for.
         target_refs = "targetRefs": List<TargetRefSpec<'n>>;
-        /// Issuers; a token of any one is enough.
+        /// Issuers; a token of any one is enough. Their clocks may be off by 60 s (Envoy's default): so long a token is good before `nbf` and
+        /// `iat`, and after `exp`. One without `exp` does not end.
         jwt_rules = "jwtRules": List<JwtRuleSpec<'n>>;
     }
 

@@ -3,9 +3,10 @@
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaPublicKeyComponents,
 };
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Map, Value};
 
 use super::verify::object;
@@ -25,6 +26,12 @@ pub enum Algorithm {
     Rs384,
     /// With SHA-512.
     Rs512,
+    /// RSASSA-PSS with SHA-256, and a salt as long as that.
+    Ps256,
+    /// With SHA-384.
+    Ps384,
+    /// With SHA-512.
+    Ps512,
     /// ECDSA with P-256 and SHA-256.
     Es256,
     /// ECDSA with P-384 and SHA-384.
@@ -40,6 +47,9 @@ impl Algorithm {
             "RS256" => Some(Algorithm::Rs256),
             "RS384" => Some(Algorithm::Rs384),
             "RS512" => Some(Algorithm::Rs512),
+            "PS256" => Some(Algorithm::Ps256),
+            "PS384" => Some(Algorithm::Ps384),
+            "PS512" => Some(Algorithm::Ps512),
             "ES256" => Some(Algorithm::Es256),
             "ES384" => Some(Algorithm::Es384),
             "EdDSA" => Some(Algorithm::EdDsa),
@@ -144,7 +154,11 @@ fn key(written: &Map<String, Value>) -> Result<Key, String> {
             vec![(Algorithm::Es384, key.map_err(|_| "it is not a point of P-384")?)]
         }
         ("OKP", "Ed25519") => {
-            let key = ParsedPublicKey::new(&ED25519, bytes("x")?);
+            let point = bytes("x")?;
+            if is_of_small_order(&point) {
+                return Err("its point is of small order, so anybody can sign by it".into());
+            }
+            let key = ParsedPublicKey::new(&ED25519, point);
             vec![(Algorithm::EdDsa, key.map_err(|_| "it is not a key of Ed25519")?)]
         }
         ("oct", _) => return Err("it is a shared secret, and those are never taken".into()),
@@ -176,7 +190,28 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Vec<(Algorithm, ParsedPublicKe
         with(Algorithm::Rs256, &RSA_PKCS1_2048_8192_SHA256)?,
         with(Algorithm::Rs384, &RSA_PKCS1_2048_8192_SHA384)?,
         with(Algorithm::Rs512, &RSA_PKCS1_2048_8192_SHA512)?,
+        with(Algorithm::Ps256, &RSA_PSS_2048_8192_SHA256)?,
+        with(Algorithm::Ps384, &RSA_PSS_2048_8192_SHA384)?,
+        with(Algorithm::Ps512, &RSA_PSS_2048_8192_SHA512)?,
     ])
+}
+
+/// Whether a point of Ed25519 has order 1, 2, 4 or 8 (RFC 7748 section 7 names why that matters): signatures of everything verify by it
+/// without a private key, and the verifier does not look.
+fn is_of_small_order(point: &[u8]) -> bool {
+    /// Their `y`, in hexadecimal; the highest bit is the sign of `x`. Forms that are not reduced are no keys to the verifier.
+    const ALL: [&str; 5] = [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    ];
+    let mut y = point.to_vec();
+    if let Some(last) = y.last_mut() {
+        *last &= 0x7f;
+    }
+    ALL.contains(&HEXLOWER.encode(&y).as_str())
 }
 
 /// The uncompressed form of a point (SEC 1).

@@ -100,7 +100,7 @@ impl Refusal {
             Refusal::TooLong => "the token is longer than 16 KiB",
             Refusal::Malformed => "the token is not a signed JSON Web Token, or can be read in two ways",
             Refusal::Algorithm => {
-                "the token's algorithm is not one of its issuer's keys; RS256, RS384, RS512, ES256, ES384 and EdDSA are known"
+                "the token's algorithm is not one of its issuer's keys; RS256 to RS512, PS256 to PS512, ES256, ES384 and EdDSA are known"
             }
             Refusal::Critical => "the token has critical extensions (`crit`), and none is known here",
             Refusal::Issuer => {
@@ -273,9 +273,8 @@ impl Parsed<'_> {
             (Some(wanted), Some(own)) => wanted == own,
             _ => true,
         };
-        let (mut any, mut tries) = (false, 0);
+        let mut tries = 0;
         for key in keys.keys.iter().filter(wanted) {
-            any = true;
             let Some(key) = key.verifier(self.algorithm) else { continue };
             if tries == MOST_TRIES {
                 break;
@@ -285,11 +284,11 @@ impl Parsed<'_> {
                 return Ok(());
             }
         }
-        match (any, tries) {
-            (false, _) => Err(Refusal::UnknownKey),
-            (true, 0) if self.key.is_some() => Err(Refusal::Algorithm),
-            // Without a name it may be a key that is not here yet.
-            _ if self.key.is_none() => Err(Refusal::UnknownKey),
+        // Without that name on both sides it may be of a key that is not here yet.
+        let is_here = self.key.is_some() && keys.keys.iter().any(|key| key.id == self.key);
+        match tries {
+            _ if !is_here => Err(Refusal::UnknownKey),
+            0 => Err(Refusal::Algorithm),
             _ => Err(Refusal::Signature),
         }
     }

@@ -5,7 +5,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair,
+    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+    RsaEncoding, RsaKeyPair,
 };
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ enum Pair {
 }
 
 impl Signer {
-    /// A fresh pair. `algorithm`: RS256, RS384, RS512, ES256, ES384 or EdDSA.
+    /// A fresh pair. `algorithm`: RS or PS with 256, 384 or 512, ES256, ES384 or EdDSA.
     ///
     /// # Panics
     /// Another algorithm.
@@ -37,7 +38,7 @@ impl Signer {
             "ES256" => Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key")),
             "ES384" => Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).expect("a key")),
             "EdDSA" => Pair::Ed(Ed25519KeyPair::generate().expect("a key")),
-            "RS256" | "RS384" | "RS512" => {
+            "RS256" | "RS384" | "RS512" | "PS256" | "PS384" | "PS512" => {
                 Pair::Rsa(Box::new(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key")))
             }
             other => panic!("{other} is none of these"),
@@ -92,6 +93,9 @@ impl Signer {
                 let padding: &'static dyn RsaEncoding = match self.algorithm {
                     "RS384" => &RSA_PKCS1_SHA384,
                     "RS512" => &RSA_PKCS1_SHA512,
+                    "PS256" => &RSA_PSS_SHA256,
+                    "PS384" => &RSA_PSS_SHA384,
+                    "PS512" => &RSA_PSS_SHA512,
                     _ => &RSA_PKCS1_SHA256,
                 };
                 let mut signature = vec![0; pair.public_modulus_len()];

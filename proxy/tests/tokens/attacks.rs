@@ -1,5 +1,6 @@
 //! Tokens that are none, and callers who try.
 
+use data_encoding::BASE64URL_NOPAD;
 use pilotfish_testkit::origin::Origin;
 use pilotfish_testkit::tokens::{Signer, key_set, now, unsigned, with_secret};
 use pilotfish_testkit::{H1, h1};
@@ -132,6 +133,27 @@ async fn nobody_gets_in_with_a_token_that_is_not_good() {
     let checks = metric(&sidecar, "pilotfish_token_checks_total").await;
     assert_eq!(good, 2);
     assert!(checks <= 2 + attacks.len() as u64, "the same bad token is not checked twice: {checks}");
+}
+
+#[tokio::test]
+async fn a_key_by_which_anybody_can_sign_is_none() {
+    let (agent, signer) = (Origin::plain().await, Signer::new("EdDSA", "good"));
+    // The neutral point of Ed25519: with it as the key, and as the signature beside a zero, everything is signed.
+    let neutral = |bytes: usize| {
+        let mut point = vec![0; bytes];
+        point[0] = 1;
+        BASE64URL_NOPAD.encode(&point)
+    };
+    let weak = json!({"kty": "OKP", "crv": "Ed25519", "kid": "weak", "x": neutral(32)});
+    let set = json!({"keys": [weak, signer.key()]});
+    let rule = policy(&format!("issuer: https://issuer.test\naudiences: [us]\njwks: '{set}'"));
+    let sidecar = sidecar().yaml("a.yaml", rule).app(agent.addr()).start();
+    assert_eq!(call(&sidecar, &signer.token(&claims(json!({})))).await.status(), 200);
+    for header in [json!({"alg": "EdDSA", "kid": "weak"}), json!({"alg": "EdDSA"})] {
+        let forged = unsigned(&header.to_string(), &claims(json!({"sub": "root"})).to_string());
+        refused(&call(&sidecar, &format!("{forged}.{}", neutral(64))).await);
+    }
+    assert_eq!(agent.requests().len(), 1);
 }
 
 #[tokio::test]

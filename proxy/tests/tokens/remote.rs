@@ -116,6 +116,24 @@ async fn keys_change_under_load_without_a_failed_call() {
 }
 
 #[tokio::test]
+async fn keys_without_names_are_replaced_without_a_failed_call_too() {
+    let (agent, old, new) = (Origin::plain().await, Signer::new("ES256", "old"), Signer::new("ES256", "new"));
+    let other = Signer::new("EdDSA", "other");
+    let mut nameless = old.key();
+    nameless.as_object_mut().unwrap().remove("kid");
+    let keys = Keys::start(ok(nameless.to_string())).await;
+    let sidecar = start(&agent, &keys.rule("timeout: 30s")).await;
+    // A key without a name is tried for every name.
+    assert_eq!(call(&sidecar, &old.token(&claims(json!({})))).await.status(), 200);
+    for next in [&new, &other] {
+        let mut set = vec![nameless.clone()];
+        set.push(next.key());
+        keys.say(ok(json!({"keys": set}).to_string()));
+        assert_eq!(call(&sidecar, &next.token(&claims(json!({})))).await.status(), 200, "{}", next.id);
+    }
+}
+
+#[tokio::test]
 async fn an_outage_does_not_lose_the_keys() {
     let huge = format!("{{\"keys\": [], \"x\": \"{}\"}}", "a".repeat(1024 * 1024));
     let redirect = "HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n";

@@ -66,3 +66,21 @@ fn what_is_no_key_set_says_so() {
         Err("none of its keys can be used: key 1: it has 1024 bits; 2048 to 8192 are taken".into())
     );
 }
+
+#[test]
+fn a_point_by_which_anybody_can_sign_is_no_key() {
+    for y in [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000080",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    ] {
+        let x = BASE64URL_NOPAD.encode(&HEXLOWER.decode(y.as_bytes()).unwrap());
+        let why = read(&json!({"kty": "OKP", "crv": "Ed25519", "x": x})).unwrap_err();
+        assert!(why.contains("small order"), "{y}: {why}");
+    }
+}
