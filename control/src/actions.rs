@@ -113,6 +113,12 @@ impl Actions {
         (self.clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
     }
 
+    /// When so many seconds from now are over, in whole seconds since 1970: a little late rather than early.
+    pub fn end_of(&self, seconds: u64) -> u64 {
+        let now = (self.clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        (now + Duration::from_secs(seconds) + Duration::from_nanos(999_999_999)).as_secs()
+    }
+
     /// Holds an agent to something, in place of what it was held to before.
     ///
     /// # Errors

@@ -144,7 +144,8 @@ async fn a_quarantined_agent_is_not_called_until_its_time_is_over() {
     let agents = pilotfish(&control, &["agents"]);
     assert!(agents.contains("quarantined"), "{agents}");
     // It has an end now.
-    pilotfish(&control, &["quarantine", "planner", "--for", "3s"]);
+    let said = pilotfish(&control, &["quarantine", "planner", "--for", "3s"]);
+    assert!(said.contains("in place of what was: it was quarantined"), "{said}");
     until(&caller, 200, "").await;
     // Sidecars and the control plane each look at their own clocks.
     let deadline = Instant::now() + SOON;

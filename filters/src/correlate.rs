@@ -1,7 +1,8 @@
 //! Which inbound call an outbound call belongs to, for agents that drop headers.
 //!
 //! The agent says so by passing `x-pilotfish-call` on; else there is only one call in flight; else they have a session, a task or a
-//! conversation in common; else it is one of several, of which only what holds for all of them is certain.
+//! conversation in common; else it is one of several, of which only what holds for all of them is certain. A call that names one that
+//! has ended is nobody else's: it never passes for that of the only one in flight.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -373,8 +374,13 @@ impl Table {
     }
 
     fn look(&self, said: Option<CallId>, keys: &Keys) -> Look<'_> {
-        if let Some(served) = said.and_then(|id| self.get(id)) {
-            return Look::Certain(served);
+        if let Some(id) = said {
+            return match self.get(id) {
+                Some(served) => Look::Certain(served),
+                // That call is over. Whoever else is served by now did not ask for this one: it may only not do more than they may.
+                None if self.is_empty() => Look::Nothing,
+                None => Look::Any,
+            };
         }
         match (&*self.live, self.untracked) {
             ([], 0) => return Look::Nothing,

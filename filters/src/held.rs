@@ -16,6 +16,8 @@ use crate::verdict::{Deny, Reason};
 #[derive(Debug)]
 pub struct Held {
     trust_domain: Box<str>,
+    /// The own agent's.
+    namespace: Box<str>,
     own: Option<Arc<Entry>>,
     /// By the SPIFFE ID without `spiffe://`.
     agents: FixedMap<Box<str>, Arc<Entry>>,
@@ -91,6 +93,7 @@ impl Held {
     ) -> Option<Held> {
         let mut held = Held {
             trust_domain: trust_domain.unwrap_or_default().into(),
+            namespace: own.split_once('/').map_or("", |(namespace, _)| namespace).into(),
             own: None,
             agents: FixedMap::default(),
         };
@@ -224,6 +227,23 @@ impl Held {
                 Hold::Quarantine => own.quarantined(),
                 Hold::Restrict(to) => own.restricted(to, "and this host is not in the mesh"),
             }),
+        }
+    }
+
+    /// A call of the own agent to a host that no document and no agent at work has: `NAME`, `NAME.NAMESPACE`, with `.svc` or
+    /// `.svc.cluster.local` or without, and with a port or without.
+    ///
+    /// # Errors
+    /// `quarantined`: that is the name of an agent that is.
+    pub fn host(&self, now: Micros, authority: &str) -> Result<(), Deny> {
+        let host = authority.split(':').next().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
+        let short = host.strip_suffix(".cluster.local").unwrap_or(&host);
+        let short = short.strip_suffix(".svc").unwrap_or(short);
+        let (name, namespace) = short.split_once('.').unwrap_or((short, &self.namespace));
+        let id = format!("{}/ns/{namespace}/agent/{name}", self.trust_domain);
+        match self.agent(&id, now).filter(|named| named.grip() == Grip::Quarantined) {
+            Some(named) => Err(named.quarantined()),
+            None => Ok(()),
         }
     }
 
@@ -376,6 +396,26 @@ mod tests {
         assert_eq!(more.agent_since(Some(&first), &bad.id, before), None);
         assert_eq!(more.own_since(Some(&first), before), Some(Grip::Quarantined));
         assert_eq!(more.own_since(Some(&more), before), None);
+    }
+
+    #[test]
+    fn a_quarantined_agent_is_known_by_its_name_too() {
+        let held = held(&[
+            ("default/bad", Hold::Quarantine, None),
+            ("prod/worse", Hold::Quarantine, Some(5)),
+            ("default/some", Hold::Restrict(vec!["nlu".into()]), None),
+        ]);
+        for host in ["bad", "BAD:80", "bad.default", "bad.default.svc:8080", "bad.default.svc.cluster.local."]
+        {
+            assert_eq!(word(held.host(NOW, host)), "quarantined", "{host}");
+        }
+        for host in
+            ["good", "some", "bad.prod", "bad.test", "x.bad", "bad.default.test", "", "[::1]:80", "worse"]
+        {
+            assert_eq!(word(held.host(NOW, host)), "allowed", "{host}");
+        }
+        assert_eq!(word(held.host(NOW, "worse.prod")), "quarantined");
+        assert_eq!(word(held.host(Micros(5_000_000), "worse.prod")), "allowed");
     }
 
     #[test]

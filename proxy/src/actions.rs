@@ -1,7 +1,7 @@
 //! Response actions in force, as the control plane gave them; read by each call, without a lock.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use pilotfish_config::wire::{self, AuditWhat, Hold};
@@ -31,11 +31,11 @@ impl Actions {
         let own = shared.tls.own();
         let domain = own.as_ref().map(|own| own.id.trust_domain().as_str());
         // Both clocks at one moment: what comes later goes by the process's own, which nobody sets.
-        let (wall, now) = (shared.tls.live.now(), shared.clock.now());
+        let now = shared.clock.now();
+        let wall = shared.clock.epoch().nanos(now);
         let at = |seconds: u64| {
-            let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-            let left = at.map_or(Duration::MAX, |at| at.duration_since(wall).unwrap_or_default());
-            now.after(left)
+            let left = seconds.saturating_mul(1_000_000_000).saturating_sub(wall);
+            now.after(Duration::from_nanos(left))
         };
         let held = Held::new(actions, domain, shared.serving.own(), at);
         self.newest.store(held.map(Arc::new));

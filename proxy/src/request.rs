@@ -127,7 +127,7 @@ async fn serve<'p>(
     explain::enter(worker, plan, ctx, &caller, &mut head);
     guard::remember(worker, ctx, &call, &head);
     ctx.agentic = agentic::asked(&head, &call);
-    let way = route::route(plan, ctx, &head, &call, &caller)?;
+    let way = route::route(worker, plan, ctx, &head, &call, &caller)?;
     trace::routed(worker, ctx);
     guard::by_rule(plan, ctx, &way)?;
     if let Way::Rule(matched) = &way

@@ -499,7 +499,10 @@ fn jwt_rule(cx: &mut Cx<'_>, spec: &JwtRuleSpec<'_>) -> JwtRule {
         let rest = uri.value.strip_prefix("https://").or_else(|| uri.value.strip_prefix("http://"));
         let host = rest.and_then(|rest| rest.split(['/', '?']).next()).unwrap_or_default();
         let port = host.rsplit_once(':').map(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));
-        if host.is_empty() || host.starts_with(':') || port == Some(false) && !host.ends_with(']') {
+        if host.contains('@') {
+            // What stands before it may be a secret.
+            cx.error_hint(uri.node, "the URI of keys has a user name", "keys are public: write it without");
+        } else if host.is_empty() || host.starts_with(':') || port == Some(false) && !host.ends_with(']') {
             cx.error_hint(
                 uri.node,
                 format!("`{}` is not a URI of keys", clip_text(uri.value)),

@@ -100,3 +100,13 @@ async fn what_cannot_be_read_lets_nobody_go() {
     assert_eq!(two.release("default/b").await.unwrap().agent, "default/b");
     assert_eq!(held(&two.newest()), ["default/a"]);
 }
+
+#[tokio::test]
+async fn a_time_is_never_shorter_than_it_says() {
+    let clock =
+        |millis: u64| -> Clock { Arc::new(move || SystemTime::UNIX_EPOCH + Duration::from_millis(millis)) };
+    for (now, seconds, end) in [(5_000, 1, 6), (5_001, 1, 7), (5_999, 1, 7), (5_500, 3600, 3606)] {
+        let actions = Actions::open(Arc::new(Memory::new()), clock(now)).await.unwrap();
+        assert_eq!(actions.end_of(seconds), end, "{seconds} s after {now} ms");
+    }
+}

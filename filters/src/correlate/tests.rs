@@ -95,6 +95,20 @@ fn the_table_is_bounded_and_one_that_has_no_place_leaves_nothing_certain() {
     assert!(matches!(table.find(None, &Keys::default()), Correlation::Inferred(_)));
 }
 
+#[test]
+fn who_is_served_now_is_not_taken_for_whom_a_call_names_that_has_ended() {
+    let mut table = Table::default();
+    let old = table.begin(inherited(1, "default/a"), keys(Some("s"), None), 1).unwrap();
+    table.end(Some(&old));
+    let only = table.begin(inherited(5, "default/b"), keys(Some("s"), None), 2).unwrap();
+    for key in [Keys::default(), keys(Some("s"), None)] {
+        let Correlation::Ambiguous(all) = table.find(Some(old.id), &key) else { panic!() };
+        assert_eq!((all.hops, all.ids), (5, vec![only.id]), "what bounds it bounds it all the same");
+    }
+    table.end(Some(&only));
+    assert!(matches!(table.find(Some(old.id), &Keys::default()), Correlation::None));
+}
+
 /// Random calls come and go; whatever is asked is answered as a plain search through all of them answers it.
 #[test]
 fn model() {

@@ -168,7 +168,7 @@ fn subject(ctx: &Ctx<'_>) -> Result<Arc<SubjectToken>, &'static str> {
     match &ctx.standing.belongs {
         Some(Correlation::Ambiguous(_)) => Err(
             "it is not certain for which of the calls that the agent serves this one is made; the agent says so by passing on \
-             x-pilotfish-call",
+             x-pilotfish-call, while it serves that call",
         ),
         Some(Correlation::Certain(served) | Correlation::Inferred(served)) => served
             .inherited

@@ -8,6 +8,7 @@ use pilotfish_filters::verdict::{Deny, Reason};
 use crate::http::{Form, RequestHead};
 use crate::listen::Direction;
 use crate::request::ctx::Ctx;
+use crate::worker::Worker;
 
 /// Where a call goes, as far as the configuration says.
 #[derive(Debug)]
@@ -23,8 +24,9 @@ pub enum Way<'p> {
 /// Finds the rule.
 ///
 /// # Errors
-/// `no-route`; `egress-not-allowed` for an unknown host under REGISTRY_ONLY.
+/// `no-route`; `egress-not-allowed` for an unknown host under REGISTRY_ONLY; `quarantined`.
 pub fn route<'p>(
+    worker: &Worker,
     plan: &'p Plan,
     ctx: &mut Ctx<'p>,
     head: &RequestHead,
@@ -36,6 +38,7 @@ pub fn route<'p>(
     }
     let by_proxy = matches!(head.form(), Form::Absolute | Form::Authority);
     if by_proxy && call.capabilities.is_empty() && !plan.knows(head.authority()) {
+        quarantined(worker, head)?;
         return match plan.egress().mode() {
             OutboundMode::AllowAny => Ok(Way::Unknown),
             OutboundMode::RegistryOnly => Err(Deny::with(
@@ -47,8 +50,17 @@ pub fn route<'p>(
             )),
         };
     }
-    let matched = plan.route(head, call, caller)?;
+    let matched = plan.route(head, call, caller).or_else(|deny| quarantined(worker, head).and(Err(deny)))?;
     ctx.rule = Some(matched.rule);
     ctx.cors = matched.rule.resilience.cors.as_deref();
     Ok(Way::Rule(matched))
+}
+
+/// Who is quarantined is in no configuration, but may be found by DNS all the same.
+#[cold]
+fn quarantined(worker: &Worker, head: &RequestHead) -> Result<(), Deny> {
+    match worker.shared.actions.held() {
+        Some(held) => held.host(worker.shared.clock.now(), head.authority()),
+        None => Ok(()),
+    }
 }

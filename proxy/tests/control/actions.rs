@@ -115,3 +115,26 @@ async fn a_quarantined_agent_is_not_called_where_documents_name_it() {
     until_reason(&sidecar, "x.test", "").await;
     assert_eq!(reason(&sidecar, "v.test").await, "quarantined");
 }
+
+#[tokio::test]
+async fn a_quarantined_agent_that_is_in_no_document_any_more_is_refused_by_its_name() {
+    let control = Control::start(DOMAIN).await;
+    let (agent, state) = (Agent::start("a").await, tempfile::tempdir().unwrap());
+    let (sidecar, mut link) = serving(&control, state.path(), "w.test", &agent).await;
+    assert_eq!(reason(&sidecar, "victim").await, "no-route");
+    link.update(2, json!({ "full": false, "actions": quarantine("default/victim", None) })).await;
+    until_reason(&sidecar, "victim", "quarantined").await;
+    assert_eq!(reason(&sidecar, "other").await, "no-route");
+    // Nor is it looked for by DNS, as a host would be that is unknown to the mesh.
+    for line in [
+        "GET http://victim.default/ HTTP/1.1\r\nhost: victim.default",
+        "CONNECT victim:80 HTTP/1.1\r\nhost: victim:80",
+    ] {
+        let mut client = H1::connect(sidecar.outbound).await;
+        client.send(&format!("{line}\r\n\r\n")).await;
+        let head = client.head().await.unwrap();
+        assert_eq!(head.start.split(' ').nth(1), Some("403"), "{line}: {}", head.start);
+    }
+    link.update(3, json!({ "full": false, "actions": { "actions": [] } })).await;
+    until_reason(&sidecar, "victim", "no-route").await;
+}

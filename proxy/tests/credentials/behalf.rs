@@ -170,6 +170,33 @@ async fn of_several_calls_the_agent_has_to_say_which() {
 }
 
 #[tokio::test]
+async fn who_is_served_now_is_not_taken_for_a_caller_whose_call_has_ended() {
+    let mut scene = Scene::start(Manners::Drops).await;
+    let (ann, ben) = (scene.token("ann"), scene.token("ben"));
+    assert!(scene.call("/ann", Some(&ann)).await.starts_with("HTTP/1.1 200"));
+    let head = scene.relay.heads().pop().unwrap();
+    let told = head.lines().find(|line| line.starts_with("x-pilotfish-call: ")).unwrap().to_owned();
+    let late =
+        async |headers: &[&str]| h1::get(scene.sidecar.outbound, "api.test", "/late", headers).await.unwrap();
+    // The agent goes on after its answer. The call is over when the sidecar has seen the end of that.
+    while !late(&[&told]).await.text().contains("serves no call") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (answer, ()) = tokio::join!(scene.call("/held/ben", Some(&ben)), async {
+        while scene.relay.heads().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let answer = late(&[&told]).await;
+        assert_eq!((answer.status(), &*answer.reason()), (503, "credential-unavailable"));
+        assert!(answer.text().contains("it is not certain"), "{}", answer.text());
+        assert_eq!(scene.exchanged(&ben), 0, "nothing was got with the token of somebody else");
+        scene.relay.release(1);
+    });
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    scene.safe.is_tight(&scene.sidecar).await;
+}
+
+#[tokio::test]
 async fn without_an_identity_a_valid_token_is_exchanged_too() {
     let (signer, mut safe) = (Signer::new("ES256", "one"), Safe::new());
     let idp = Origin::start(|_, _| ok(r#"{"access_token":"exchang3d-x","expires_in":3600}"#)).await;

@@ -60,10 +60,11 @@ pub(super) async fn act(control: &Arc<Control>, asked: &Asked) -> Result<Answer,
         Some(seconds) if seconds > LONGEST => {
             return Err(Denied::bad("for more than a year: leave `for_seconds` out"));
         }
-        seconds => seconds.map(|seconds| since + seconds),
+        seconds => seconds.map(|seconds| control.actions.end_of(seconds)),
     };
     let by = asked.caller.name().to_owned();
     let action = Action { agent: agent.to_owned(), hold, until, since, by, why: act.why };
+    let before = control.actions.newest().actions.iter().find(|own| own.agent == agent).map(word);
     control.actions.hold(&action).await?;
     let (did, now) = match &action.hold {
         Hold::Quarantine => (
@@ -85,7 +86,9 @@ pub(super) async fn act(control: &Arc<Control>, asked: &Asked) -> Result<Answer,
         Some(seconds) => format!("it ends in {}", human::span(seconds)),
         None => "it lasts until somebody ends it".to_owned(),
     };
-    done(format!("{agent} {now}; {ends}\n`pilotfish release {agent}` undoes it"))
+    // What it was held to is over, were it stricter.
+    let instead = before.map_or(String::new(), |before| format!(", in place of what was: it was {before}"));
+    done(format!("{agent} {now}; {ends}{instead}\n`pilotfish release {agent}` undoes it"))
 }
 
 async fn release(control: &Arc<Control>, asked: &Asked, agent: &str) -> Result<Answer, Denied> {
@@ -129,7 +132,7 @@ fn exists(control: &Control, agent: &str) -> Result<(), Denied> {
     }
     let near = match nearest(agent, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {near}?"),
-        None => "`pilotfish agents` lists those that are".to_owned(),
+        None => "`pilotfish agents` lists those that are;".to_owned(),
     };
     Err(Denied::not_found(format!(
         "no agent {agent} is registered or in the documents; {near} --force holds it all the same, for when it comes"

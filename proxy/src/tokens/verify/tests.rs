@@ -54,10 +54,11 @@ fn with(signer: &Signer, members: Value) -> String {
 
 #[test]
 fn every_algorithm_verifies_its_own_and_nothing_else() {
-    let signers: Vec<Signer> = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
-        .into_iter()
-        .map(|algorithm| Signer::new(algorithm, algorithm))
-        .collect();
+    let signers: Vec<Signer> =
+        ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
+            .into_iter()
+            .map(|algorithm| Signer::new(algorithm, algorithm))
+            .collect();
     let all = keys(&signers);
     for signer in &signers {
         let token = signer.token(&claims());
