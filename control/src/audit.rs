@@ -63,11 +63,11 @@ impl AuditStore {
     /// # Errors
     /// The folder cannot be made, or the thread not be started.
     pub fn open(folder: &Path, disk: u64, retention: Retention) -> io::Result<AuditStore> {
-        let chains = Arc::new(Mutex::new(Chains::open(folder, disk)?));
+        let chains = Arc::new(Mutex::new(Chains::open(folder, disk, retention.clone())?));
         let (queue, arrived) = sync_channel(QUEUE);
-        let (shared, kept) = (chains.clone(), retention.clone());
+        let shared = chains.clone();
         let thread = std::thread::Builder::new().name("audit".into());
-        thread.spawn(move || run(&shared, &arrived, &kept))?;
+        thread.spawn(move || run(&shared, &arrived))?;
         Ok(AuditStore { folder: folder.to_owned(), chains, queue, retention })
     }
 
@@ -95,7 +95,7 @@ impl AuditStore {
 
     /// Erases what is older than policies say at `now`, nanoseconds since 1970, and what there is no room for.
     pub fn erase(&self, now: u64) {
-        lock(&self.chains).erase(now, &self.retention);
+        lock(&self.chains).erase(now);
     }
 }
 
@@ -111,7 +111,7 @@ fn shortest(model: &Model, agent: &str) -> Option<Duration> {
     policies.filter_map(|policy| policy.retention).min()
 }
 
-fn run(chains: &Mutex<Chains>, arrived: &Receiver<Arrived>, retention: &Retention) {
+fn run(chains: &Mutex<Chains>, arrived: &Receiver<Arrived>) {
     let mut looked = None::<Instant>;
     loop {
         let batches: Vec<Arrived> = match arrived.recv_timeout(LOOK) {
@@ -127,13 +127,13 @@ fn run(chains: &Mutex<Chains>, arrived: &Receiver<Arrived>, retention: &Retentio
                 Err(error) => log::error!("audit records cannot be stored", agent = agent, error = error),
             }
         }
-        match chains.sync() {
+        match chains.sync(now()) {
             Ok(()) => taken.into_iter().for_each(|(answer, taken)| answer(taken)),
             Err(error) => log::error!("audit records cannot be stored", error = error),
         }
         if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
             looked = Some(Instant::now());
-            chains.erase(now(), retention);
+            chains.erase(now());
         }
     }
 }

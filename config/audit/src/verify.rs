@@ -94,6 +94,8 @@ pub fn verify(folder: &Path) -> io::Result<Report> {
         Err(error) => return Err(error),
     };
     let chain = head.as_ref().map(|head| head.chain.clone()).unwrap_or_default();
+    // A control plane's copies are in folders that are called as their chain.
+    let is_copy = folder.file_name().is_some_and(|name| name.as_encoded_bytes() == chain.as_bytes());
     let mut look = Look {
         tip: None,
         reckoned: None,
@@ -105,6 +107,12 @@ pub fn verify(folder: &Path) -> io::Result<Report> {
     };
     if let Some(what) = problem {
         look.find(HEAD, 0, 0, what.into());
+    }
+    let anchor = look.head.as_mut().filter(|_| !is_copy).and_then(|head| head.anchor.take());
+    if let Some(anchor) = anchor {
+        let what = "it says that records were erased: a sidecar says that in a record, and only a control plane's copy, whose folder \
+                    is called as its chain, in its head";
+        look.find(HEAD, 0, anchor.seq, what.into());
     }
     let stretches = stretches(folder)?;
     let last = stretches.last().and_then(|stretch| stretch.last_line());

@@ -2,11 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::chain::{Line, Tip, prefix};
+use crate::chain::{Line, Tip, prefix, time};
 use crate::folder::{Anchor, HEAD, Head, LONGEST_LINE, Stretch, regular, replace, stretches};
 
 /// When a stretch ends.
@@ -30,6 +30,11 @@ impl Limits {
         let usual = Limits::default();
         let age = retention.map_or(usual.age, |kept| (kept / 10).clamp(Duration::from_secs(1), usual.age));
         Limits { age, ..usual }
+    }
+
+    /// Whether a record of `now` does not go into a stretch that began at `oldest` any more, nanoseconds since 1970.
+    pub fn ends(&self, oldest: u64, now: u64) -> bool {
+        u128::from(now.saturating_sub(oldest)) >= self.age.as_nanos() || oldest.saturating_sub(now) >= JUMP
     }
 }
 
@@ -66,7 +71,7 @@ pub struct Old {
 pub struct Writer {
     folder: PathBuf,
     /// Of the folder itself, as long as it is open.
-    _lock: File,
+    lock: File,
     chain: String,
     tip: Tip,
     anchor: Option<Anchor>,
@@ -75,13 +80,17 @@ pub struct Writer {
     fresh: bool,
     head_is_old: bool,
     unsynced: bool,
+    was_taken: bool,
 }
 
 #[derive(Debug)]
 struct Current {
     file: File,
+    path: PathBuf,
     bytes: u64,
     oldest: u64,
+    /// So much of it was at its place when that was looked at last, and this was its last record.
+    seen: (u64, Tip),
     /// What could not be written as a whole could not be cut either.
     torn: bool,
 }
@@ -96,12 +105,7 @@ impl Writer {
     /// # Errors
     /// The disk's.
     pub fn open(folder: &Path, chain: &str) -> io::Result<(Writer, Opened)> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let lock = File::open(folder)?;
-        // A file system that knows no locks has none to respect.
-        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
-            return Err(io::Error::other("another process keeps its log there"));
-        }
+        let lock = locked(folder)?;
         let mut opened = Opened::default();
         let head = match Head::read(folder) {
             Ok(Some(head)) => Some(head),
@@ -129,7 +133,7 @@ impl Writer {
         let tip = head.tip().unwrap_or_else(|| Tip::origin(chain));
         let mut writer = Writer {
             folder: folder.to_owned(),
-            _lock: lock,
+            lock,
             chain: head.chain,
             tip,
             anchor: head.anchor,
@@ -137,6 +141,7 @@ impl Writer {
             fresh: false,
             head_is_old: true,
             unsynced: true,
+            was_taken: false,
         };
         writer.look_at_the_end(&mut opened)?;
         Ok((writer, opened))
@@ -213,16 +218,29 @@ impl Writer {
         limits: &Limits,
     ) -> io::Result<()> {
         let too_long = |current: &Current| {
-            current.bytes >= limits.bytes
-                || u128::from(now.saturating_sub(current.oldest)) >= limits.age.as_nanos()
-                || current.oldest.saturating_sub(now) >= JUMP
+            current.bytes >= limits.bytes || limits.ends(current.oldest, now)
         };
         if self.current.as_ref().is_some_and(too_long) {
             self.end_stretch();
         }
+        self.put(lines, first, tip, time(lines).unwrap_or(now), too_long)
+    }
+
+    /// Writes lines into the stretch that is open, else into one that is not too long, else into another. The first of them is of
+    /// `oldest`.
+    fn put(
+        &mut self,
+        lines: &[u8],
+        first: u64,
+        tip: Tip,
+        oldest: u64,
+        too_long: impl Fn(&Current) -> bool,
+    ) -> io::Result<()> {
         let current = match &mut self.current {
             Some(current) => current,
-            none => none.insert(next_stretch(&self.folder, self.fresh, first, now, too_long)?),
+            none => {
+                none.insert(next_stretch(&self.folder, self.fresh, first, oldest, self.tip, too_long)?)
+            }
         };
         if current.torn {
             current.file.set_len(current.bytes)?;
@@ -247,10 +265,49 @@ impl Writer {
 
     /// The next line begins another stretch.
     pub fn end_stretch(&mut self) {
+        if self.stay().is_err() {
+            // What it holds is nowhere else.
+            return;
+        }
         if let Some(current) = self.current.take() {
             let _ = current.file.sync_data();
         }
         self.fresh = true;
+    }
+
+    /// Looks whether the file that is written is where it was. When somebody took it away or put another one there, what came since
+    /// the last look goes into a file of its own, so that no more is missing than what was taken; that is verification's to find.
+    fn stay(&mut self) -> io::Result<()> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        if is_same(&current.file, fs::symlink_metadata(&current.path))? {
+            current.seen = (current.bytes, self.tip);
+            return Ok(());
+        }
+        if !is_same(&self.lock, fs::metadata(&self.folder))? {
+            self.lock = locked(&self.folder)?;
+        }
+        let (from, before) = current.seen;
+        let mut lines = vec![0; usize::try_from(current.bytes - from).unwrap_or_default()];
+        current.file.read_exact_at(&mut lines, from)?;
+        let begun = prefix(&before.hash);
+        if lines.starts_with(begun.as_bytes()) {
+            lines.splice(..begun.len(), *b"{");
+        }
+        let (oldest, tip, taken) = (current.oldest, self.tip, self.current.take());
+        (self.tip, self.fresh, self.head_is_old, self.unsynced) = (before, true, true, true);
+        if !lines.is_empty()
+            && let Err(error) = self.put(&lines, before.seq + 1, tip, oldest, |_| false)
+        {
+            (self.current, self.tip) = (taken, tip);
+            return Err(error);
+        }
+        self.was_taken = true;
+        Ok(())
+    }
+
+    /// Whether the file was taken away that was written, since this was asked last.
+    pub fn was_taken(&mut self) -> bool {
+        std::mem::take(&mut self.was_taken)
     }
 
     /// Waits until all of it is on the disk.
@@ -258,6 +315,9 @@ impl Writer {
     /// # Errors
     /// The disk's.
     pub fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced || self.head_is_old {
+            self.stay()?;
+        }
         if self.unsynced {
             if let Some(current) = &self.current {
                 current.file.sync_data()?;
@@ -363,24 +423,47 @@ fn next_stretch(
     folder: &Path,
     fresh: bool,
     first: u64,
-    now: u64,
+    oldest: u64,
+    tip: Tip,
     too_long: impl Fn(&Current) -> bool,
 ) -> io::Result<Current> {
-    let open = |path: &Path| {
-        regular(path)?;
-        File::options().append(true).create(true).mode(0o600).open(path)
+    let open = |path: PathBuf, oldest| {
+        regular(&path)?;
+        let file = File::options().read(true).append(true).create(true).mode(0o600).open(&path)?;
+        let bytes = file.metadata()?.len();
+        Ok::<_, io::Error>(Current { file, path, bytes, oldest, seen: (bytes, tip), torn: false })
     };
     if !fresh && let Some(last) = stretches(folder)?.pop() {
-        let file = open(&last.path)?;
-        let bytes = file.metadata()?.len();
-        let current = Current { file, bytes, oldest: last.oldest().unwrap_or(now), torn: false };
+        let begun = last.oldest().unwrap_or(oldest);
+        let current = open(last.path, begun)?;
         if !too_long(&current) {
             return Ok(current);
         }
     }
-    let file = open(&Stretch::of(folder, first).path)?;
-    let bytes = file.metadata()?.len();
-    Ok(Current { file, bytes, oldest: now, torn: false })
+    open(Stretch::of(folder, first).path, oldest)
+}
+
+/// A folder that is nobody else's as long as what is given is open; made, if there is none.
+fn locked(folder: &Path) -> io::Result<File> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let lock = File::open(folder)?;
+    // A file system that knows no locks has none to respect.
+    if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
+        return Err(io::Error::other("another process keeps its log there"));
+    }
+    Ok(lock)
+}
+
+/// Whether this is what is at its place.
+fn is_same(file: &File, there: io::Result<fs::Metadata>) -> io::Result<bool> {
+    match there {
+        Ok(there) => {
+            let here = file.metadata()?;
+            Ok((here.dev(), here.ino()) == (there.dev(), there.ino()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes one behind the other, with one call if the disk takes it.

@@ -20,6 +20,8 @@ use crate::log;
 pub const FINDINGS: &str = "findings.jsonl";
 /// Chains that are open at a time.
 const OPEN: usize = 512;
+/// Stretches that one batch begins: each is put on the disk by itself.
+const MOST_STRETCHES: usize = 8;
 /// Findings that are kept of one chain, bytes.
 const MOST_FINDINGS: u64 = 1 << 20;
 
@@ -32,10 +34,10 @@ struct Share<'f> {
 }
 
 /// All chains.
-#[derive(Debug)]
 pub struct Chains {
     folder: PathBuf,
     disk: u64,
+    retention: Retention,
     open: BTreeMap<PathBuf, Chain>,
 }
 
@@ -53,9 +55,9 @@ impl Chains {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn open(folder: &Path, disk: u64) -> io::Result<Chains> {
+    pub fn open(folder: &Path, disk: u64, retention: Retention) -> io::Result<Chains> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        Ok(Chains { folder: folder.to_owned(), disk, open: BTreeMap::new() })
+        Ok(Chains { folder: folder.to_owned(), disk, retention, open: BTreeMap::new() })
     }
 
     /// Appends a batch; the record up to which the chain is here now.
@@ -71,7 +73,7 @@ impl Chains {
         let folder = self.folder.join(folder_of(agent).ok_or_else(|| bad("no agent has such a name"))?);
         let folder = folder.join(&batch.chain);
         if self.open.len() >= OPEN && !self.open.contains_key(&folder) {
-            self.sync()?;
+            self.sync(now)?;
             self.open.clear();
         }
         let chain = match self.open.entry(folder) {
@@ -79,7 +81,7 @@ impl Chains {
             std::collections::btree_map::Entry::Vacant(place) => {
                 let (writer, _) = Writer::open(place.key(), &batch.chain)?;
                 let folder = place.key().clone();
-                place.insert(Chain { folder, writer, asked: None, limits: Limits::default() })
+                place.insert(Chain { folder, writer, asked: None, limits: Limits::within((self.retention)(agent)) })
             }
         };
         chain.take(agent, batch, now)
@@ -89,16 +91,23 @@ impl Chains {
     ///
     /// # Errors
     /// The disk's.
-    pub fn sync(&mut self) -> io::Result<()> {
-        self.open.values_mut().try_for_each(|chain| chain.writer.sync())
+    pub fn sync(&mut self, now: u64) -> io::Result<()> {
+        for chain in self.open.values_mut() {
+            chain.writer.sync()?;
+            if chain.writer.was_taken() {
+                let what = "the file that was written was taken away, or another one put in its place";
+                chain.find(now, chain.writer.tip().seq, what);
+            }
+        }
+        Ok(())
     }
 
     /// Erases what is too old, and where there is no room the oldest of whoever takes most.
-    pub fn erase(&mut self, now: u64, retention: &Retention) {
+    pub fn erase(&mut self, now: u64) {
         let failed = |error: io::Error| log::error!("audit records cannot be erased", error = error);
         let all = all(&self.folder);
         for (agent, folder) in &all {
-            let retention = retention(agent);
+            let retention = (self.retention)(agent);
             if let Some(chain) = self.open.get_mut(folder) {
                 chain.limits = Limits::within(retention);
             }
@@ -160,6 +169,8 @@ fn erase(
 impl Chain {
     fn take(&mut self, agent: &str, batch: &AuditBatch, now: u64) -> io::Result<u64> {
         let (mut tip, mut text, mut first, mut known) = (self.writer.tip(), String::new(), 0, 0);
+        // When the lines of `text` were written: the first, and the last.
+        let (mut times, mut stretches) = ((0, 0), 0);
         // What the next line says it hangs on, by the line before it; of the one after a line that is none nobody knows.
         let mut before = Hash::parse(batch.prev.as_bytes());
         for raw in &batch.lines {
@@ -221,15 +232,27 @@ impl Chain {
                     );
                 }
             }
-            if text.is_empty() {
-                first = line.seq;
+            // What comes late is as old as it says: its files end as those that came in time, and are erased as soon.
+            if !text.is_empty() && self.limits.ends(times.0, record.time_ns) {
+                stretches += 1;
+                if stretches > MOST_STRETCHES {
+                    // What follows is sent again.
+                    known = 0;
+                    break;
+                }
+                self.writer.append(text.as_bytes(), first, tip, times.1, &self.limits)?;
+                text.clear();
             }
+            if text.is_empty() {
+                (first, times.0) = (line.seq, record.time_ns);
+            }
+            times.1 = record.time_ns;
             text.push_str(raw);
             text.push('\n');
             tip = line.tip();
         }
         if !text.is_empty() {
-            self.writer.append(text.as_bytes(), first, tip, now, &self.limits)?;
+            self.writer.append(text.as_bytes(), first, tip, times.1, &self.limits)?;
             self.asked = None;
         }
         Ok(tip.seq.max(known))

@@ -39,7 +39,8 @@ fn batch(lines: &[String]) -> AuditBatch {
 }
 
 fn open(folder: &Path, kept: Option<Duration>) -> (Chains, Retention) {
-    (Chains::open(folder, 1 << 30).unwrap(), Arc::new(move |_: &str| kept))
+    let keeps: Retention = Arc::new(move |_: &str| kept);
+    (Chains::open(folder, 1 << 30, keeps.clone()).unwrap(), keeps)
 }
 
 fn query() -> Query {
@@ -148,7 +149,7 @@ fn records_go_when_they_are_old_and_are_not_shown_before() {
     for at in 0..30_u64 {
         let from = usize::try_from(at * 10).unwrap();
         chains.append(AGENT, &batch(&all[from..from + 10]), (at + 1) * 10 * SECOND).unwrap();
-        chains.erase((at + 1) * 10 * SECOND, &keeps);
+        chains.erase((at + 1) * 10 * SECOND);
     }
     let none: Retention = Arc::new(|_: &str| None);
     let on_disk = query::find(dir.path(), &Query { limit: 1000, ..query() }, 300 * SECOND, &none).unwrap();
@@ -156,7 +157,7 @@ fn records_go_when_they_are_old_and_are_not_shown_before() {
     let shown = query::find(dir.path(), &Query { limit: 1000, ..query() }, 300 * SECOND, &keeps).unwrap();
     assert!((200..=201).contains(&shown.last().unwrap().record.seq), "{:?}", shown.last());
     assert_eq!(findings(dir.path()), [""; 0], "what is left still hangs together");
-    chains.erase(1000 * SECOND, &keeps);
+    chains.erase(1000 * SECOND);
     let left = query::find(dir.path(), &query(), 1000 * SECOND, &none).unwrap();
     assert_eq!(left, []);
     // What was erased does not come back when it is sent again; what comes next hangs on it.
@@ -166,13 +167,54 @@ fn records_go_when_they_are_old_and_are_not_shown_before() {
 }
 
 #[test]
+fn what_comes_late_goes_as_soon_as_what_came_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut chains, _) = open(dir.path(), Some(Duration::from_secs(100)));
+    let none: Retention = Arc::new(|_: &str| None);
+    let (all, mut taken, mut batches) = (lines(300, "b"), 0, 0);
+    while taken < 300 {
+        taken = usize::try_from(chains.append(AGENT, &batch(&all[taken..]), 300 * SECOND).unwrap()).unwrap();
+        batches += 1;
+    }
+    assert!((2..=5).contains(&batches), "{batches}: few files begin with one batch");
+    assert_eq!(findings(dir.path()), [""; 0]);
+    for (now, oldest) in [(300, 190), (370, 260)] {
+        chains.erase(now * SECOND);
+        let left = query::find(dir.path(), &Query { limit: 1000, ..query() }, now * SECOND, &none).unwrap();
+        let first = left.last().unwrap().record.seq;
+        assert!((oldest..=now - 99).contains(&first), "at {now}: {first}");
+    }
+    assert_eq!(findings(dir.path()), [""; 0]);
+}
+
+#[test]
+fn findings_are_not_edited_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut chains, _) = open(dir.path(), None);
+    let mut all = lines(10, "b");
+    all[9] = all[9].replace("\"b\"", "\"c\"");
+    chains.append(AGENT, &batch(&all), 1).unwrap();
+    let path = dir.path().join("default.a").join(CHAIN).join("findings.jsonl");
+    let whole = std::fs::read(&path).unwrap();
+    assert_eq!(findings(dir.path()).len(), 1);
+    for at in 0..whole.len() {
+        for other in [b'x', b'"', b'\n', 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] = other;
+            std::fs::write(&path, bytes).unwrap();
+            assert_ne!(findings(dir.path()), [""; 0], "byte {at}");
+        }
+    }
+}
+
+#[test]
 fn the_oldest_go_when_there_is_no_room() {
     let dir = tempfile::tempdir().unwrap();
-    let mut chains = Chains::open(dir.path(), 10_000).unwrap();
+    let mut chains = Chains::open(dir.path(), 10_000, Arc::new(|_: &str| None)).unwrap();
     let keeps: Retention = Arc::new(|_: &str| None);
     let all = lines(100, "b");
     chains.append(AGENT, &batch(&all), 1).unwrap();
-    chains.erase(1, &keeps);
+    chains.erase(1);
     assert_eq!(seqs(dir.path(), &query(), 999 * SECOND, &keeps), [0; 0], "more than there is room for");
     assert_eq!(findings(dir.path()), [""; 0]);
 }
@@ -223,7 +265,7 @@ fn what_a_sidecar_erased_before_it_came_is_not_missed() {
 #[test]
 fn a_flood_of_one_agent_pushes_no_others_records_out() {
     let dir = tempfile::tempdir().unwrap();
-    let mut chains = Chains::open(dir.path(), 60_000).unwrap();
+    let mut chains = Chains::open(dir.path(), 60_000, Arc::new(|_: &str| None)).unwrap();
     let keeps: Retention = Arc::new(|_: &str| None);
     chains.append(AGENT, &batch(&lines(10, "b")), 1).unwrap();
     // Newer, and more than there is room for, under several names.
@@ -233,7 +275,7 @@ fn a_flood_of_one_agent_pushes_no_others_records_out() {
         let prev = Tip::origin(&chain).hash.as_str().to_owned();
         chains.append("default/loud", &AuditBatch { chain, prev, lines }, 2).unwrap();
     }
-    chains.erase(1, &keeps);
+    chains.erase(1);
     let query = Query { limit: 1000, ..Query::default() };
     let left = query::find(dir.path(), &query, 999 * SECOND, &keeps).unwrap();
     let of = |agent: &str| left.iter().filter(|row| row.record.agent == agent).count();

@@ -45,6 +45,8 @@ pub struct Keeper<'s> {
     first: u64,
     synced_at: u64,
     unsynced: bool,
+    /// The disk did not take all of it when it was waited for last.
+    stuck: bool,
     said: Option<u64>,
 }
 
@@ -65,6 +67,7 @@ impl<'s> Keeper<'s> {
             first: 1,
             synced_at: 0,
             unsynced: false,
+            stuck: false,
             said: None,
         }
     }
@@ -108,13 +111,18 @@ impl<'s> Keeper<'s> {
             self.state.lose(now);
             return None;
         }
+        self.tell_lost(now);
+        let from = self.seal(now, what, fill);
+        Some(&self.lines[from..])
+    }
+
+    /// Says how many records were lost that no record tells of yet.
+    fn tell_lost(&mut self, now: u64) {
         if let Some((lost, since)) = self.state.found() {
             let mut detail = format!("{} could not be kept since ", count(lost, "record"));
             push_time(&mut detail, Duration::from_nanos(since));
             self.seal(now, AuditWhat::Gap, |line| line.text("detail", &detail));
         }
-        let from = self.seal(now, what, fill);
-        Some(&self.lines[from..])
     }
 
     fn seal(&mut self, now: u64, what: AuditWhat, fill: impl FnOnce(&mut Open<'_>)) -> usize {
@@ -140,6 +148,10 @@ impl<'s> Keeper<'s> {
             return self.failed(&std::io::Error::other(full), now);
         }
         self.append(now);
+        if self.lines.is_empty() && self.tip.is_some() {
+            // At once: who knows whether another record ever comes.
+            self.tell_lost(now);
+        }
     }
 
     fn append(&mut self, now: u64) {
@@ -157,7 +169,9 @@ impl<'s> Keeper<'s> {
             }
             self.lines.clear();
             (self.first, self.unsynced) = (tip.seq + 1, true);
-            self.recovered();
+            if !self.stuck {
+                self.recovered();
+            }
         }
         if self.unsynced && now.abs_diff(self.synced_at) >= SYNC {
             self.sync(now);
@@ -166,11 +180,21 @@ impl<'s> Keeper<'s> {
 
     fn sync(&mut self, now: u64) {
         self.synced_at = now;
-        if let Some(Err(error)) = self.writer.as_mut().map(Writer::sync) {
+        let synced = self.writer.as_mut().map_or(Ok(()), Writer::sync);
+        let was_stuck = std::mem::replace(&mut self.stuck, synced.is_err());
+        if let Err(error) = synced {
             return self.failed(&error, now);
         }
         self.unsynced = false;
         self.state.durable.send_replace(self.first - 1);
+        if was_stuck && self.lines.is_empty() {
+            self.recovered();
+        }
+        if self.writer.as_mut().is_some_and(Writer::was_taken) {
+            let what = "the file that was written was taken away, or another one put in its place";
+            log::error!("audit log", found = what);
+            self.add(now, AuditWhat::Gap, |line| line.text("detail", what));
+        }
     }
 
     fn failed(&mut self, error: &std::io::Error, now: u64) {

@@ -220,6 +220,27 @@ fn a_writer_goes_on_behind_the_end_and_says_what_it_found() {
     assert_eq!(verify(dir.path()).unwrap().findings, []);
 }
 
+/// Only a control plane's copy says in its head what was erased.
+#[test]
+fn no_sidecars_log_loses_its_beginning_by_another_head() {
+    for name in ["audit", CHAIN] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join(name);
+        let (mut writer, _) = Writer::open(&dir, CHAIN).unwrap();
+        for at in 1..=3 {
+            let (mut tip, mut lines) = (writer.tip(), String::new());
+            record(&mut tip, &mut lines, "decision", "", at);
+            writer.append(lines.as_bytes(), at, tip, at, &Limits::default()).unwrap();
+            writer.end_stretch();
+        }
+        let old = writer.oldest().unwrap();
+        writer.erase(&old, Some("old")).unwrap();
+        let report = verify(&dir).unwrap();
+        let found = if name == CHAIN { 0 } else { 2 };
+        assert_eq!((report.findings.len(), report.first), (found, 2), "{name}: {report:?}");
+    }
+}
+
 #[test]
 fn what_a_killed_process_leaves_is_no_finding() {
     let dir = tempfile::tempdir().unwrap();

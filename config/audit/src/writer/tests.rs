@@ -57,6 +57,65 @@ fn no_link_is_followed() {
     }
 }
 
+/// Nothing that is written after somebody touched the folder is lost, and what they did is found.
+#[test]
+fn whoever_takes_the_file_that_is_written_takes_no_more_than_is_in_it() {
+    type Harm = fn(&Path);
+    let cases: [(&str, Harm, u64); 4] = [
+        ("removed", |dir| fs::remove_file(dir.join("000000000001.jsonl")).unwrap(), 3),
+        ("moved", |dir| fs::rename(dir.join("000000000001.jsonl"), dir.join("old")).unwrap(), 3),
+        (
+            "another in its place",
+            |dir| {
+                fs::copy(dir.join("000000000001.jsonl"), dir.join("x")).unwrap();
+                fs::rename(dir.join("x"), dir.join("000000000001.jsonl")).unwrap();
+            },
+            1,
+        ),
+        ("the folder", |dir| fs::remove_dir_all(dir).unwrap(), 3),
+    ];
+    for (name, harm, first) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = &dir.path().join("log");
+        let (mut writer, _) = Writer::open(dir, CHAIN).unwrap();
+        for at in 1..=2 {
+            append(&mut writer, at, 9).unwrap();
+        }
+        writer.sync().unwrap();
+        assert!(!writer.was_taken());
+        append(&mut writer, 3, 9).unwrap();
+        harm(dir);
+        append(&mut writer, 4, 9).unwrap();
+        if name == "moved" {
+            writer.end_stretch();
+        }
+        append(&mut writer, 5, 9).unwrap();
+        writer.sync().unwrap();
+        assert!(writer.was_taken(), "{name}");
+        append(&mut writer, 6, 9).unwrap();
+        writer.sync().unwrap();
+        assert!(!writer.was_taken(), "{name}");
+        let report = verify(dir).unwrap();
+        assert_eq!((report.first, report.last), (first, 6), "{name}");
+        assert!(!report.findings.is_empty(), "{name}");
+        let second = Writer::open(dir, CHAIN).unwrap_err();
+        assert!(second.to_string().contains("another process"), "{name}: {second}");
+        drop(writer);
+        let (mut writer, _) = Writer::open(dir, CHAIN).unwrap();
+        append(&mut writer, 7, 9).unwrap();
+        assert_eq!(verify(dir).unwrap().last, 7, "{name}");
+    }
+    // Before it was looked at even once: the file begins the chain.
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = Writer::open(dir.path(), CHAIN).unwrap();
+    append(&mut writer, 1, 9).unwrap();
+    append(&mut writer, 2, 9).unwrap();
+    fs::remove_file(dir.path().join("000000000001.jsonl")).unwrap();
+    writer.sync().unwrap();
+    let report = verify(dir.path()).unwrap();
+    assert_eq!((report.first, report.last, report.findings), (1, 2, vec![]), "nothing was lost");
+}
+
 #[test]
 fn a_clock_that_was_wrong_keeps_no_record_for_ever_and_erases_none_too_soon() {
     let dir = tempfile::tempdir().unwrap();

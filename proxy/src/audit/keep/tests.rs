@@ -75,6 +75,8 @@ fn a_full_disk_is_said_and_its_records_are_kept_or_counted() {
     fs::remove_dir(full).unwrap();
     keeper.write(4 * SECOND);
     assert!(!state.broken.load(Relaxed));
+    keeper.write(4 * SECOND);
+    assert_eq!(records(dir.path()).last().unwrap().what, AuditWhat::Gap, "though nothing else comes");
     note(&mut keeper, 5 * SECOND, "after");
     keeper.write(5 * SECOND);
     let all = records(dir.path());
@@ -85,6 +87,43 @@ fn a_full_disk_is_said_and_its_records_are_kept_or_counted() {
     assert_eq!(all.last().unwrap().caller, "after");
     assert_eq!(all.len() as u64, 1 + (2000 - lost) + 2, "start, those that were kept, gap, after");
     assert_eq!(verify(dir.path()).unwrap().findings, []);
+}
+
+#[test]
+fn a_disk_that_takes_lines_and_no_head_is_as_good_as_full() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), State::new(false));
+    let mut keeper = keeper(&state, Some(dir.path()), SECOND);
+    let full = dir.path().join("head.json.new");
+    fs::create_dir(&full).unwrap();
+    for tenth in 30..50 {
+        note(&mut keeper, tenth * SECOND / 10, "x");
+        keeper.write(tenth * SECOND / 10);
+        assert!(state.broken.load(Relaxed), "at {tenth}");
+    }
+    fs::remove_dir(full).unwrap();
+    keeper.write(6 * SECOND);
+    assert!(!state.broken.load(Relaxed));
+    assert_eq!((records(dir.path()).len(), verify(dir.path()).unwrap().findings), (21, vec![]));
+}
+
+#[test]
+fn whoever_takes_the_file_that_is_written_is_told_of_in_the_log() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), State::new(true));
+    let mut keeper = keeper(&state, Some(dir.path()), SECOND);
+    note(&mut keeper, 3 * SECOND, "taken");
+    keeper.write(3 * SECOND);
+    fs::remove_dir_all(dir.path()).unwrap();
+    note(&mut keeper, 3 * SECOND, "kept");
+    keeper.write(3 * SECOND);
+    for at in 5..7 {
+        keeper.write(at * SECOND);
+    }
+    let told: Vec<_> = records(dir.path()).into_iter().map(|one| (one.what, one.caller)).collect();
+    assert_eq!(told, [(AuditWhat::Decision, "kept".into()), (AuditWhat::Gap, String::new())]);
+    assert!(!state.broken.load(Relaxed));
+    assert_eq!(*state.durable.borrow(), 4, "it goes to the control plane");
+    let found = verify(dir.path()).unwrap().findings;
+    assert!(found.len() == 1 && found[0].what.contains("records 1 to 2 are missing"), "{found:?}");
 }
 
 #[test]
