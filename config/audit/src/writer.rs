@@ -217,9 +217,7 @@ impl Writer {
         now: u64,
         limits: &Limits,
     ) -> io::Result<()> {
-        let too_long = |current: &Current| {
-            current.bytes >= limits.bytes || limits.ends(current.oldest, now)
-        };
+        let too_long = |current: &Current| current.bytes >= limits.bytes || limits.ends(current.oldest, now);
         if self.current.as_ref().is_some_and(too_long) {
             self.end_stretch();
         }
@@ -238,9 +236,7 @@ impl Writer {
     ) -> io::Result<()> {
         let current = match &mut self.current {
             Some(current) => current,
-            none => {
-                none.insert(next_stretch(&self.folder, self.fresh, first, oldest, self.tip, too_long)?)
-            }
+            none => none.insert(next_stretch(&self.folder, self.fresh, first, oldest, self.tip, too_long)?),
         };
         if current.torn {
             current.file.set_len(current.bytes)?;

@@ -81,7 +81,12 @@ impl Chains {
             std::collections::btree_map::Entry::Vacant(place) => {
                 let (writer, _) = Writer::open(place.key(), &batch.chain)?;
                 let folder = place.key().clone();
-                place.insert(Chain { folder, writer, asked: None, limits: Limits::within((self.retention)(agent)) })
+                place.insert(Chain {
+                    folder,
+                    writer,
+                    asked: None,
+                    limits: Limits::within((self.retention)(agent)),
+                })
             }
         };
         chain.take(agent, batch, now)
