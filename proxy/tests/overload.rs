@@ -290,7 +290,9 @@ async fn adaptive_concurrency_follows_an_agent_that_serves_few_at_once() {
         clients.spawn(async move {
             let mut client = H1::connect(addr).await.patience(Duration::from_secs(300));
             for _ in 0..20 {
-                assert_eq!(client.get("agent.test", "/", &[]).await.unwrap().status(), 200);
+                // Of calls that are not critical some are dropped when a line stands for a second, as it does on a busy machine.
+                let answer = client.get("agent.test", "/", &["agent-priority: critical"]).await.unwrap();
+                assert_eq!(answer.status(), 200, "{} {}", answer.reason(), answer.text());
             }
         });
     }
