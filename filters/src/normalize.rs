@@ -44,8 +44,8 @@ pub fn normalize(path: &str, how: Normalization) -> Result<Cow<'_, str>, &'stati
 pub struct Loose {
     /// Each another path than the one that is sent.
     pub readings: Vec<String>,
-    /// Whether one of them came by a `..`.
-    pub climbs: bool,
+    /// Whether one of them may be elsewhere: it came by a `..`, or without what `;`, `?` or `#` begins, or without a host.
+    pub strays: bool,
 }
 
 /// The path as obliging origins would read it: everything decoded, however often it was encoded, `;params` and what an encoded `?` begins
@@ -64,15 +64,16 @@ pub fn loosest(path: &str) -> Option<Loose> {
             plain.push(decode_all(&without_parameters(path)));
         }
     }
-    let mut loose = Loose { readings: Vec::new(), climbs: false };
+    let mut loose = Loose { readings: Vec::new(), strays: plain.len() > 1 };
     for plain in plain {
         let (resolved, climbs) = resolve(&plain);
         loose.read(path, merged(&resolved));
         if let Some(behind) = behind_host(&resolved) {
+            loose.strays = true;
             loose.read(path, merged(behind));
         }
         if climbs {
-            loose.climbs = true;
+            loose.strays = true;
             loose.read(path, merged(&resolve(&merged(&plain)).0));
         }
     }

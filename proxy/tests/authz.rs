@@ -89,6 +89,8 @@ async fn paths_mean_to_the_agent_what_they_meant_to_the_policy() {
         "/admin%2Fx",
         "/admin%5Cx",
         "/admin;jsessionid=1",
+        "//x/admin",
+        "/\\x/admin",
         "/admin;/x",
         "/x/..;/admin",
         "/../admin",
@@ -156,6 +158,14 @@ async fn what_is_allowed_cannot_be_left_by_dots_that_others_see() {
     for target in ["/public", "/public/a;v=1", "/public/a%2Fb", "/public//x"] {
         let got = guarded.passes(&get(target), true).await.unwrap();
         assert_eq!(got.target(), target);
+    }
+    // Nor by what others cut off: the end that is allowed is not theirs.
+    let pages = Guarded::by("{ rules: [{ to: [{ operation: { paths: ['*.html'] } }] }] }").await;
+    for target in ["/admin;.html", "/admin%3F.html", "/admin%23.html", "/admin%3b.html"] {
+        pages.passes(&get(target), false).await;
+    }
+    for target in ["/a.html", "/a;v=1/b.html", "/a%20b.html"] {
+        pages.passes(&get(target), true).await;
     }
 }
 

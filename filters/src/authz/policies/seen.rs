@@ -106,8 +106,8 @@ impl<'a> Seen<'a> {
         let mut readings = loose.readings.iter().map(|reading| texts.matches(reading.as_bytes()));
         match lean {
             Lean::Any => exact || readings.any(|matches| matches),
-            // Only a path that hides a `..` can lead out of what was allowed.
-            Lean::All => exact && (!loose.climbs || readings.all(|matches| matches)),
+            // Only by such ways does a path lead out of what was allowed: it may end otherwise, or be another one.
+            Lean::All => exact && (!loose.strays || readings.all(|matches| matches)),
         }
     }
 

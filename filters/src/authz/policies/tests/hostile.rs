@@ -112,6 +112,23 @@ fn paths_that_others_read_differently() {
     for path in ["/public/%252e%252e/admin", "/public/%c0%ae%c0%ae/admin", "/public/a%2F%2F..%2F..%2Fadmin"] {
         assert!(!ask(&format!("GET {path}")).allowed(&public), "{path}");
     }
+    // The end that is allowed is not the end of what others read.
+    let pages = allow(&to("paths: ['*.html', '*/public', '/tasks/{**}/done', '/x/{*}/y']"));
+    for path in ["/a/b.html", "/a%20b.html", "/a;v=1/b.html", "/a/public", "/tasks//done", "/x/a;v=1/y"] {
+        assert!(ask(&format!("GET {path}")).allowed(&pages), "{path}");
+    }
+    for path in [
+        "/admin;.html",
+        "/admin%3F.html",
+        "/admin%23.html",
+        "/admin%3b.html",
+        "/admin%2500.html",
+        "//public",
+        "/tasks/7/delete%3f/done",
+        "/x/;a/y",
+    ] {
+        assert!(!ask(&format!("GET {path}")).allowed(&pages), "{path}");
+    }
     assert!(!ask("GET /public;x").allowed(&public), "parameters are part of the path where it is allowed");
 }
 

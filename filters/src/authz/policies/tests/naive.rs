@@ -218,13 +218,13 @@ fn net(block: &str, ip: IpAddr) -> bool {
 /// A path as it is, and in every way in which an origin may read it.
 fn paths(pattern: &str, path: &str, any: bool) -> bool {
     let own = path_matches(pattern, path);
-    let mut climbs = false;
+    let mut strays = decoded(path) != without_parameters(&decoded(path));
     let mut others = Vec::new();
     for plain in [decoded(path), without_parameters(&decoded(path)), decoded(&without_parameters(path))] {
         for merge_first in [false, true] {
             let plain = if merge_first { merged(&plain) } else { plain.clone() };
             let (resolved, climbed) = resolved(&plain);
-            climbs |= climbed;
+            strays |= climbed || resolved.starts_with("//");
             others.push(path_matches(pattern, &merged(&resolved)));
             // A URL without a scheme: what begins with two slashes begins with a host.
             if resolved.starts_with("//") {
@@ -233,7 +233,7 @@ fn paths(pattern: &str, path: &str, any: bool) -> bool {
             }
         }
     }
-    if any { own || others.contains(&true) } else { own && (!climbs || !others.contains(&false)) }
+    if any { own || others.contains(&true) } else { own && (!strays || !others.contains(&false)) }
 }
 
 /// Until no escape is left.
