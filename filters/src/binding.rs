@@ -74,7 +74,8 @@ fn segments(path: &str) -> Vec<Cow<'_, str>> {
     segments
 }
 
-fn decoded(segment: &str) -> Cow<'_, str> {
+/// Decoded once.
+pub(crate) fn decoded(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);
     }

@@ -154,7 +154,8 @@ async fn what_a_route_needs_it_needs_however_its_path_is_written() {
                     apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: callee\n  annotations: \
                     {pilotfish.dev/permission.admin: 'x:admin', pilotfish.dev/resource.admin: admin, \
                     pilotfish.dev/permission.rest: 'x:read', pilotfish.dev/resource.rest: rest}\nspec:\n  hosts: [s.test]\n  http:\n  \
-                    - {name: admin, match: [{uri: {prefix: /admin}}], route: [{destination: {host: s.test}}]}\n  \
+                    - {name: admin, match: [{uri: {prefix: /admin}}, {headers: {x-op: {exact: wipe}}}], route: [{destination: \
+                    {host: s.test}}]}\n  \
                     - {name: rest, route: [{destination: {host: s.test}}]}\n";
     let (mesh, origin) = (Mesh::new(), Origin::plain().await);
     let at = mesh_service("s.test", "callee", origin.addr());
@@ -178,6 +179,14 @@ async fn what_a_route_needs_it_needs_however_its_path_is_written() {
         let (status, _, text) = governed.call("reader", "GET", path).await;
         assert_eq!(status, 200, "{path}: {text}");
     }
+    // Nor by a header of which the agent may take one value, or another spelling.
+    for lines in ["x-op: wipe\r\n", "x-op: wipe\r\nx-op: x\r\n", "X-Op: x,wipe\r\n"] {
+        let (status, reason, text) = governed.send("reader", &request("GET", "/", lines)).await;
+        assert_eq!((status, &*reason), (403, "access-denied"), "{lines}: {text}");
+    }
+    governed.origin.forget();
+    assert_eq!(governed.send("reader", &request("GET", "/", "x_op: wipe\r\n")).await.0, 200);
+    assert_eq!(governed.origin.requests().pop().unwrap().header("x_op"), None);
 }
 
 #[tokio::test]

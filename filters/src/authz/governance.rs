@@ -3,6 +3,7 @@
 //! Of several policies for one workload each demand holds, and their roles together are who may do what.
 
 pub(crate) mod declared;
+mod fit;
 pub(crate) mod glob;
 mod reach;
 pub(crate) mod resource;

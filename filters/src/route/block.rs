@@ -101,12 +101,7 @@ pub struct Block {
 impl Block {
     /// Whether the request meets every condition.
     pub fn matches<H: Head + ?Sized>(&self, head: &H, caller: &Caller) -> bool {
-        self.matches_at(head.path(), head, caller)
-    }
-
-    /// Whether the request would meet every condition if its path were this one.
-    pub fn matches_at<H: Head + ?Sized>(&self, path: &str, head: &H, caller: &Caller) -> bool {
-        self.path.matches(path) && self.rest.iter().all(|condition| condition.matches(head, caller))
+        self.path.matches(head.path()) && self.rest.iter().all(|condition| condition.matches(head, caller))
     }
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use pilotfish_config::model::{Host, ResourcePiece, ResourceTemplate};
 
+use super::fit::{self, Fit};
 use super::resource::{self, NoResource};
 use crate::authz::Asking;
 use crate::call::{Call, Protocol, Understood, Unsure};
@@ -119,19 +120,23 @@ impl Declarations {
         !self.capabilities.is_empty() || rules.chain([&self.general]).any(Declared::reads_body)
     }
 
-    /// The headers that resources are taken from.
+    /// The headers that rules ask for, and that resources are taken from.
     pub(crate) fn headers(&self) -> impl Iterator<Item = &str> {
+        let blocks = self.services.iter().flat_map(|service| &service.rules).flat_map(|rule| &rule.blocks);
+        let asked = blocks.flat_map(|block| &block.rest).filter_map(|condition| match condition {
+            Condition::Header(name, _) | Condition::NotHeader(name, _) => Some(&**name),
+            _ => None,
+        });
         let rules = self
             .services
             .iter()
             .flat_map(|service| service.rules.iter().map(|rule| &rule.declared).chain([&service.otherwise]));
         let all = rules.chain(self.capabilities.iter().map(|(_, declared)| declared)).chain([&self.general]);
-        all.flat_map(|declared| &declared.resource).flat_map(|template| &template.pieces).filter_map(
-            |piece| match piece {
-                ResourcePiece::Header(name) => Some(&**name),
-                _ => None,
-            },
-        )
+        let pieces = all.flat_map(|declared| &declared.resource).flat_map(|template| &template.pieces);
+        asked.chain(pieces.filter_map(|piece| match piece {
+            ResourcePiece::Header(name) => Some(&**name),
+            _ => None,
+        }))
     }
 
     /// Whether what holds hangs on more of the head than method and path: hosts, headers, queries.
@@ -225,11 +230,12 @@ impl Declarations {
 impl DeclaredService {
     fn hold<'p>(&'p self, path: &str, asking: &Asking<'_>, holding: &mut Holding<'p>) {
         for rule in &self.rules {
-            if rule.blocks.iter().any(|block| block.matches_at(path, asking.head, asking.caller)) {
+            let fits = fit::of(&rule.blocks, path, asking);
+            if fits >= Fit::Perhaps {
                 holding.add(&rule.declared, true);
-                if rule.sure {
-                    return;
-                }
+            }
+            if fits == Fit::Surely && rule.sure {
+                return;
             }
         }
         holding.add(&self.otherwise, true);

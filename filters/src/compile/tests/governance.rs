@@ -386,6 +386,56 @@ fn another_host_is_no_way_around_what_routes_declare() {
 }
 
 #[test]
+fn what_a_rule_asks_for_cannot_be_hidden_from_it() {
+    let annotations = "    pilotfish.dev/permission.wipe: x:wipe\n    pilotfish.dev/permission.rest: x:read\n    \
+                       pilotfish.dev/resource.wipe: all\n    pilotfish.dev/resource.rest: all";
+    let plan = |condition: &str| {
+        let rules = format!(
+            "  - name: wipe\n    match: [{condition}]\n    route: [{{destination: {{host: callee}}}}]\n  - name: rest\n    route: \
+             [{{destination: {{host: callee}}}}]"
+        );
+        governed(&(rbac("['x:read']", "['*']") + &routes(annotations, &rules)))
+    };
+    let with = |lines: &[&str]| {
+        let mut asked = asks("a", "GET", "/");
+        asked.head.headers.extend(lines.iter().map(|value| ("x-op".into(), (*value).into())));
+        asked
+    };
+    let header = plan("{headers: {x-op: {exact: wipe}}}");
+    for lines in [&["wipe"][..], &["wipe", "x"], &["x", "wipe"], &["x,wipe"], &["wipe,"]] {
+        assert_eq!(with(lines).word(&header), "access-denied", "{lines:?}");
+    }
+    for lines in [&[][..], &["x"], &["x", "y"], &["x,y"], &["wiper"]] {
+        assert_eq!(with(lines).word(&header), "ok", "{lines:?}");
+    }
+    assert!(
+        header.decisive_headers().iter().any(|name| **name == *"x-op"),
+        "nothing that looks like it goes on"
+    );
+    let without = plan("{withoutHeaders: {x-op: {exact: read}}}");
+    for lines in [&[][..], &["x"], &["read", "x"], &["read,x"]] {
+        assert_eq!(with(lines).word(&without), "access-denied", "{lines:?}");
+    }
+    assert_eq!(with(&["read"]).word(&without), "ok");
+    let query = plan("{queryParams: {op: {exact: wipe}}}");
+    for target in
+        ["/?op=wipe", "/?op=x&op=wipe", "/?op=wipe&op=x", "/?%6fp=wipe", "/?op=%77ipe", "/?a&op=wipe"]
+    {
+        assert_eq!(asks("a", "GET", target).word(&query), "access-denied", "{target}");
+    }
+    for target in ["/", "/?op=x", "/?op=wiper", "/?oop=wipe", "/?op"] {
+        assert_eq!(asks("a", "GET", target).word(&query), "ok", "{target}");
+    }
+    let method = plan("{method: {exact: DELETE}}");
+    assert_eq!(asks("a", "DELETE", "/").word(&method), "access-denied");
+    assert_eq!(asks("a", "Delete", "/").word(&method), "access-denied");
+    assert_eq!(asks("a", "GET", "/").word(&method), "ok");
+    // Where there are several, a rule that is met by the first hides none of those after it.
+    let prefix = plan("{uri: {prefix: /x}}, {headers: {x-op: {prefix: wi}}}");
+    assert_eq!(with(&["wi", "x"]).word(&prefix), "access-denied");
+}
+
+#[test]
 fn rules_that_ask_who_calls_or_change_the_path_do_not_hide_those_after_them() {
     let annotations = "    pilotfish.dev/permission.low: a:low\n    pilotfish.dev/permission.moved: a:moved\n    pilotfish.dev/permission.high: a:high";
     let rules = "  - name: low\n    match: [{uri: {prefix: /x}, sourceLabels: {app: trusted}}]\n    route: [{destination: {host: callee}}]\n  \
