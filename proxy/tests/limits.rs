@@ -48,8 +48,8 @@ impl GoodClient {
     }
 }
 
-/// The slowest answer to a good client; the machine that runs the tests may be busy with others.
-pub const SLOWEST: Duration = Duration::from_secs(8);
+/// The slowest answer to a good client. What holds it up does so for ever; a machine that is busy with others takes some seconds.
+pub const SLOWEST: Duration = Duration::from_secs(19);
 
 fn start(agent: &Agent) -> Sidecar {
     sidecar().yaml("a.yaml", service("s.test", agent.port())).start()
@@ -90,7 +90,8 @@ async fn slow_headers_are_cut_after_ten_seconds_and_others_are_served() {
     half.pump(Duration::from_secs(20), |_| false).await;
     assert!(half.closed(), "half a preface holds a connection");
     assert!(!silent.closed_within(Duration::from_millis(1)).await || silent.surplus().is_empty());
-    good.finish(SLOWEST).await;
+    // Not only when the slow ones were cut.
+    good.finish(Duration::from_secs(9)).await;
 }
 
 #[tokio::test]

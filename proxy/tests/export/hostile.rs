@@ -117,7 +117,7 @@ async fn one_that_refuses_gets_it_once() {
     calls(&sidecar, 1).await;
     wait_metric(&sidecar, &dropped("failed"), 2).await;
     assert_eq!(collector.requests().len(), 1);
-    assert_eq!(metric(&sidecar, "pilotfish_telemetry_batches_failed_total{signal=\"traces\"}").await, 1);
+    wait_metric(&sidecar, "pilotfish_telemetry_batches_failed_total{signal=\"traces\"}", 1).await;
 }
 
 #[tokio::test]
