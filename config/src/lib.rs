@@ -35,11 +35,18 @@ pub struct Options {
     pub default_namespace: String,
     /// The mesh's own trust domain, to tell of names that nobody can have; `None`: it is not known.
     pub trust_domain: Option<String>,
+    /// Hosts that are there without a document: those of agents that are registered, by full name.
+    pub registered: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { strict_istio: false, default_namespace: "default".into(), trust_domain: None }
+        Options {
+            strict_istio: false,
+            default_namespace: "default".into(),
+            trust_domain: None,
+            registered: Vec::new(),
+        }
     }
 }
 

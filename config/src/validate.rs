@@ -91,7 +91,7 @@ pub(crate) fn validate(documents: Vec<Document<'_>>, options: &Options, diagnose
     merge::destination_rules(&mut cx, &mut drafts.destination_rules);
     delegate::merge(&mut cx, &mut drafts.virtual_services);
     additions::spell_out(&mut cx, &mut drafts, options);
-    references::check(&mut cx, &drafts, &model);
+    references::check(&mut cx, &drafts, &model, &options.registered);
     reach::check(&mut cx, &drafts.authorization, &model, options.trust_domain.as_deref());
     rate_limit::unknown_targets(&mut cx, &drafts, &model);
     observe::unknown_providers(&mut cx, &drafts.providers, &model);

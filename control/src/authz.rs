@@ -151,7 +151,6 @@ pub fn explain(
     if let Some(Err(deny)) = held.map(|held| held.inbound(now, from.as_ref(), chain.as_ref(), &call)) {
         let detail = deny.detail.as_deref().unwrap_or_default();
         refuse(&mut answer, deny.reason.word(), deny.reason.status(), detail, "response action");
-        answer.advice = Some("`pilotfish release AGENT` ends it".into());
     }
     // The first rule that wants a token says who calls; others want theirs besides.
     let rules = callee.plan.tokens().rules();

@@ -256,3 +256,22 @@ fn ask(command: Command) -> Result<(), Failed> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Help is at most 100 columns wide where no terminal says otherwise; a line that is longer is broken, and cannot be copied.
+    #[test]
+    fn examples_are_not_broken_into_lines() {
+        fn long(command: &clap::Command, found: &mut Vec<String>) {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines = text.lines().filter(|line| line.chars().count() > 100);
+            found.extend(lines.map(|line| format!("{}: {line}", command.get_name())));
+            command.get_subcommands().for_each(|own| long(own, found));
+        }
+        let mut found = Vec::new();
+        long(&command(), &mut found);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}

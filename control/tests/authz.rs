@@ -8,7 +8,7 @@ use pilotfish_testkit::{Agent, h1};
 use serde_json::Value;
 
 use crate::mesh::{binary, pilotfish, sidecar};
-use crate::support::serve::Serve;
+use crate::support::{Http, Serve};
 
 /// A change has to be served within this time; a busy machine needs most of it.
 const SOON: Duration = Duration::from_secs(30);
@@ -127,6 +127,22 @@ async fn what_is_explained_is_what_sidecars_decide() {
         of("/accounts/7").lines().any(|line| line.starts_with("default/web") && line.contains("yes")),
         "{}",
         of("/accounts/7")
+    );
+    let missing = pilotfish(&control, &["authz", "explain", "--from", "wbe", "--to", "production/web"]);
+    for part in [
+        "no agent production/web is registered or declared (did you mean default/web?); it is taken to have no labels",
+        "no agent default/wbe is registered or declared (did you mean default/web?)",
+        "no policy is for this agent",
+    ] {
+        assert!(missing.contains(part), "{part} is not in:\n{missing}");
+    }
+    // A cell of the page's matrix, of the calls of one tool.
+    let path = "/v1/authz/explain?from=default/web&to=default/ledger&tool=pay";
+    let cell: Value = Http::socket(&control).await.get(path).await.ok();
+    let advice = cell["advice"].as_str().unwrap();
+    assert!(
+        advice.contains("[\"POST\"]") && advice.contains("[\"/mcp\"]") && advice.contains("[\"pay\"]"),
+        "{advice}"
     );
     pilotfish(&control, &["quarantine", "other"]);
     let held = pilotfish(&control, &["authz", "matrix"]);
@@ -366,6 +382,23 @@ fn files_alone_are_enough() {
     ] {
         assert!(said.contains(part), "{part} is not in:\n{said}");
     }
+    let deny = folder.path().join("deny.yaml");
+    std::fs::write(&deny, POLICIES.split("---").nth(1).unwrap()).unwrap();
+    let only =
+        text(&alone(&["authz", "explain", "-f", deny.to_str().unwrap(), "--to", "ledger", "--from", "web"]));
+    assert!(only.contains("\nno ALLOW policy is for this agent, so every agent"), "{only}");
+
+    // A path has all tools and models on it: the rule that is suggested names the one that was asked for.
+    for (body, when) in [
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"pay"}}"#,
+            "when: [{key: pilotfish.mcp.tool, values: [\"pay\"]}]}",
+        ),
+        (r#"{"model":"big","messages":[]}"#, "when: [{key: pilotfish.model, values: [\"big\"]}]}"),
+    ] {
+        let told = text(&explain(&["--from", "other", "--path", "/v1/chat/completions", "--body", body]));
+        assert!(told.contains(when), "{told}");
+    }
     let denied = text(&explain(&["--from", "web", "--path", "/accounts/x/%2e%2e/secret"]));
     assert!(
         denied.contains("the path becomes /accounts/secret")
@@ -383,12 +416,25 @@ fn files_alone_are_enough() {
     }
 
     let matrix = alone(&["authz", "matrix", "-f", path]);
-    let expected = "CALLER             default/ledger  default/other +1\n\
-                    default/ledger +2  some            yes\n\
-                    \n\
-                    +N: so many more are alike; -o wide names them\n\
+    let expected = "CALLER          default/ledger  default/other  default/web\n\
+                    default/ledger  some            yes            yes\n\
+                    default/other   some            yes            yes\n\
+                    default/web     some            yes            yes\n\
                     note: each caller acts for itself, with its certificate and without a token\n";
     assert_eq!(text(&matrix), expected);
+    for (wrong, said) in [
+        (["--to", "ledgr"], "no agent `ledgr` is registered or declared; did you mean ledger?"),
+        (["--from", "prod/web"], "did you mean default/web?"),
+        (["--from", "x*"], "no agent `x*` is registered or declared"),
+        (
+            ["-n", "prod"],
+            "no agent of the namespace `prod` is registered or declared; there are agents in default",
+        ),
+    ] {
+        let refused = alone(&[&["authz", "matrix", "-f", path], &wrong[..]].concat());
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!((refused.status.code(), told.contains(said)), (Some(1), true), "{wrong:?}: {told}");
+    }
     let closed = text(&alone(&["authz", "matrix", "-f", path, "--default-deny", "-o", "json"]));
     let closed: Value = serde_json::from_str(&closed).unwrap();
     assert_eq!(closed["rows"][0], serde_json::json!(["some", "no", "no"]));

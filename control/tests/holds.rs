@@ -165,7 +165,13 @@ async fn a_restricted_caller_asks_for_what_it_may() {
     assert!(took < Duration::from_secs(10), "{took:?}");
     until(&caller, 403, "restricted").await;
     assert_eq!(egress(&caller).await, "restricted");
-    pilotfish(&control, &["restrict", "caller", "--to", "planning"]);
+    let unknown = pilotfish(&control, &["restrict", "caller", "--to", "planing"]);
+    assert!(
+        unknown.contains("nobody has the capability `planing` now; did you mean `planning`?"),
+        "{unknown}"
+    );
+    let known = pilotfish(&control, &["restrict", "caller", "--to", "planning"]);
+    assert!(!known.contains("nobody has"), "{known}");
     until(&caller, 200, "").await;
     // The host alone names the capability, and the receiver is told it.
     let by_host =

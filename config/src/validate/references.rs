@@ -7,10 +7,10 @@ use crate::model::{Host, Model, PeerAuthentication, ROOT_NAMESPACES, ServiceEntr
 use super::Drafts;
 use super::check::Cx;
 
-/// Checks names across documents.
-pub(super) fn check(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
+/// Checks names across documents; `registered`: hosts that need none.
+pub(super) fn check(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model, registered: &[String]) {
     hosts_twice(cx, drafts);
-    destinations(cx, drafts, model);
+    destinations(cx, drafts, model, registered);
     workloads(cx, drafts, model);
     agents(cx, drafts, model);
     peers(cx, drafts, model);
@@ -58,7 +58,7 @@ fn hosts_twice(cx: &mut Cx<'_>, drafts: &Drafts<'_>) {
 }
 
 /// Destinations that no ServiceEntry knows: only what comes from elsewhere can make them work.
-fn destinations(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
+fn destinations(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model, registered: &[String]) {
     let mut services: HashMap<&str, &ServiceEntry> = HashMap::new();
     for entry in &model.service_entries {
         for host in &entry.hosts {
@@ -71,11 +71,16 @@ fn destinations(cx: &mut Cx<'_>, drafts: &Drafts<'_>, model: &Model) {
         .flat_map(|entry| &entry.hosts)
         .filter(|host| host.is_wildcard())
         .collect();
+    let declared = model.agent_clusters.iter().flat_map(|cluster| {
+        cluster.agents.iter().map(|agent| Host::resolve(&agent.name, cluster.meta.namespace()))
+    });
+    let agents: HashSet<Host> = declared.chain(registered.iter().map(|own| Host::verbatim(own))).collect();
     let mut said: HashSet<&str> = HashSet::new();
     for mention in drafts.virtual_services.iter().flat_map(|draft| &draft.mentions) {
         let host = &mention.destination.host;
         let known = host.capability().is_some()
             || services.contains_key(host.as_str())
+            || agents.contains(host)
             || wide.iter().any(|wide| wide.covers(host));
         if !known && said.insert(host) {
             let at = mention.node.get("host").unwrap_or(mention.node);

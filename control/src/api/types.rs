@@ -144,6 +144,9 @@ pub struct Submission {
     /// Refuse if this is not the newest version: what an editor started from.
     #[serde(default)]
     pub base: Option<u64>,
+    /// Hosts of registered agents, which need no document; the control plane fills them in.
+    #[serde(skip)]
+    pub registered: Vec<String>,
 }
 
 /// A file.

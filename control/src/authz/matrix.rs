@@ -14,6 +14,7 @@ use pilotfish_filters::explain::Asked;
 
 use super::{Callee, principal, unix};
 use crate::api::types::{AuthzCalls, AuthzCell, AuthzMatrix};
+use crate::cli::agent_name::near;
 
 /// So many agents are looked at, on each side.
 const MOST: usize = 1000;
@@ -53,9 +54,17 @@ impl Agents {
         self.0.insert((namespace.to_owned(), agent.to_owned()), own);
     }
 
-    /// Whether one is known.
-    pub fn has(&self, namespace: &str, agent: &str) -> bool {
-        self.0.contains_key(&(namespace.to_owned(), agent.to_owned()))
+    /// That nobody knows an agent (`namespace/name`), and which was probably meant; nothing is said of identities.
+    pub fn unknown(&self, agent: &str) -> Option<String> {
+        let (namespace, name) = agent.split_once('/').filter(|(_, name)| !name.contains('/'))?;
+        if self.own(namespace, name).is_some() {
+            return None;
+        }
+        let known: Vec<String> =
+            self.0.keys().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
+        let near = near(agent, known.iter().map(String::as_str));
+        let near = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+        Some(format!("no agent {agent} is registered or declared{near}"))
     }
 
     fn own(&self, namespace: &str, agent: &str) -> Option<&Own> {
@@ -144,8 +153,11 @@ fn held(actions: &Actions, quarantined: bool) -> BTreeSet<String> {
         .collect()
 }
 
-/// One of the calls.
-fn asked(calls: &AuthzCalls) -> Result<Asked, String> {
+/// One of the calls: its method, path and body.
+///
+/// # Errors
+/// It would be two calls; in words.
+pub fn call(calls: &AuthzCalls) -> Result<(String, String, Option<String>), String> {
     let (path, body) = match (&calls.tool, &calls.capability) {
         (Some(_), Some(_)) => {
             return Err("a call is of a tool (MCP) or of a capability (A2A), not of both".into());
@@ -164,8 +176,13 @@ fn asked(calls: &AuthzCalls) -> Result<Asked, String> {
     };
     let method = calls.method.as_deref().unwrap_or(if body.is_some() { "POST" } else { "GET" });
     let path = calls.path.as_deref().unwrap_or(path);
+    Ok((method.to_owned(), path.to_owned(), body))
+}
+
+fn asked(calls: &AuthzCalls) -> Result<Asked, String> {
+    let (method, path, body) = call(calls)?;
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok(Asked::to(method, "matrix.invalid", &format!("{slash}{path}"))?.body(body))
+    Ok(Asked::to(&method, "matrix.invalid", &format!("{slash}{path}"))?.body(body))
 }
 
 fn cell(callee: &Callee<'_>, caller: &Principal, calls: &AuthzCalls, asked: &Asked) -> AuthzCell {

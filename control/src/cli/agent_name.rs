@@ -1,6 +1,7 @@
 //! An agent as the arguments name it: `NAMESPACE/NAME`, or `NAME` with `-n`.
 
 use clap::Args;
+use pilotfish_config::raw::nearest;
 
 use super::failed::Failed;
 
@@ -45,9 +46,24 @@ pub fn full(agent: &str, namespace: Option<&str>) -> Result<String, Failed> {
     }
 }
 
+/// The known agent (`namespace/name`) that was probably meant: the one of that name in another namespace, or the nearest in letters.
+pub fn near<'k>(agent: &str, known: impl Iterator<Item = &'k str> + Clone) -> Option<&'k str> {
+    let name = |full: &str| full.rsplit('/').next().map(str::to_owned);
+    let mut same = known.clone().filter(|own| name(own) == name(agent));
+    same.next().or_else(|| nearest(agent, known))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_name_elsewhere_is_nearer_than_other_letters() {
+        let near = |agent| near(agent, ["default/wed", "production/web"].into_iter());
+        assert_eq!(near("default/web"), Some("production/web"));
+        assert_eq!(near("default/weed"), Some("default/wed"));
+        assert_eq!(near("default/translator"), None);
+    }
 
     #[test]
     fn a_name_has_one_namespace() {

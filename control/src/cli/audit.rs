@@ -43,8 +43,8 @@ Examples:
   pilotfish audit verify /var/lib/pilotfish/default-billing/audit
 
 Prints:
-  TIME      AGENT            OUTCOME  CALLER                                ACTION        POLICY           WHY
-  3 s ago   default/billing  denied   cluster.local/ns/default/agent/chat  POST /refund  default/viewers  access-denied"
+  TIME     AGENT        OUTCOME  CALLER                          ACTION       POLICY      WHY
+  3 s ago  shop/ledger  denied   cluster.local/ns/shop/agent/ui  POST /books  shop/write  access-denied"
 )]
 pub struct Audit {
     #[command(subcommand)]
@@ -198,7 +198,7 @@ fn table(found: &[Row], wide: bool, terminal: &Terminal, now: u64) -> String {
             record.agent.as_str().into(),
             outcome(record),
             caller(record).into(),
-            record.action.as_str().into(),
+            action(record).into(),
             if record.what == AuditWhat::Erased { "" } else { record.policy.as_str() }.into(),
             why(record, wide).into(),
         ];
@@ -236,6 +236,14 @@ fn caller(record: &AuditRecord) -> String {
     }
 }
 
+/// What was asked for; of whom, where the record is not of the one that was called.
+fn action(record: &AuditRecord) -> String {
+    match (record.direction.as_str(), record.host.as_str()) {
+        ("outbound", host) if !host.is_empty() => format!("{} to {host}", record.action),
+        _ => record.action.clone(),
+    }
+}
+
 fn why(record: &AuditRecord, wide: bool) -> String {
     match (record.reason.as_str(), record.detail.as_str()) {
         ("", detail) => detail.to_owned(),
@@ -268,12 +276,23 @@ mod tests {
             time_ns: 90_000_000_000,
             ..AuditRecord::default()
         };
-        let rows = [record, start].map(|record| Row { log: "c".into(), record });
+        let outbound = AuditRecord {
+            time_ns: 98_000_000_000,
+            agent: "default/chat".into(),
+            direction: "outbound".into(),
+            host: "billing".into(),
+            caller: "127.0.0.1".into(),
+            policy: String::new(),
+            reason: "quarantined".into(),
+            ..record.clone()
+        };
+        let rows = [outbound, record, start].map(|record| Row { log: "c".into(), record });
         assert_eq!(
             table(&rows, false, &Terminal::PIPE, 100),
-            "TIME      AGENT            OUTCOME  CALLER                      ACTION        POLICY           WHY\n\
-             3 s ago   default/billing  denied   mesh/ns/default/agent/chat  POST /refund  default/viewers  access-denied\n\
-             10 s ago  default/billing  start    -                           -             -                the log begins\n"
+            "TIME      AGENT            OUTCOME  CALLER                      ACTION                   POLICY           WHY\n\
+             2 s ago   default/chat     denied   127.0.0.1                   POST /refund to billing  -                quarantined\n\
+             3 s ago   default/billing  denied   mesh/ns/default/agent/chat  POST /refund             default/viewers  access-denied\n\
+             10 s ago  default/billing  start    -                           -                        -                the log begins\n"
         );
     }
 }

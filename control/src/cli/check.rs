@@ -40,6 +40,7 @@ impl Check {
             strict_istio: self.strict_istio,
             default_namespace: self.namespace.clone(),
             trust_domain: self.trust_domain.clone(),
+            registered: Vec::new(),
         };
         let loaded = match self.load(&options) {
             Ok(loaded) => self.compiled(loaded),

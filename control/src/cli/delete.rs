@@ -21,7 +21,7 @@ use crate::api::types::{Applied, File};
 #[command(after_help = "\
 Examples:
   pilotfish delete vs chat -n production
-  pilotfish delete vs/chat --wait
+  pilotfish delete vs/chat dr/chat --wait
   pilotfish delete se old-a old-b -n production
   pilotfish delete -f routes.yaml                # what the file names, whatever else it says
 
@@ -34,7 +34,7 @@ pub struct Delete {
     #[arg(required_unless_present = "paths", conflicts_with = "paths")]
     kind: Option<Wanted>,
 
-    /// Names of this kind
+    /// Names of this kind; or KIND/NAME again
     #[arg(value_name = "NAME", conflicts_with = "paths")]
     names: Vec<String>,
 
@@ -100,8 +100,15 @@ impl Delete {
                 "which {kind}? Give its name; `pilotfish get {kind}` lists them"
             )));
         }
-        let key =
-            |name: &String| Key { kind: kind.into(), namespace: self.namespace.clone(), name: name.clone() };
+        let key = |name: &String| {
+            // `vs/a vs/b`, as kubectl takes it too.
+            let other = Wanted::parse(name).filter(|own| own.name.is_some());
+            let (kind, name) = match &other {
+                Some(Wanted { kinds, name: Some(name) }) => (kinds.first().copied().unwrap_or(kind), name),
+                _ => (kind, name),
+            };
+            Key { kind: kind.into(), namespace: self.namespace.clone(), name: name.clone() }
+        };
         Ok(names.into_iter().map(key).collect())
     }
 

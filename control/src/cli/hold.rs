@@ -28,7 +28,8 @@ Examples:
   pilotfish status                        # shows who is held, since when and why
 
 Prints:
-  production/chat is quarantined: it calls nobody, nobody calls it, and its open connections are cut; it ends in 10 min
+  production/chat is quarantined: it calls nobody, nobody calls it, and its open connections are
+  cut; it ends in 10 min
   `pilotfish release production/chat` undoes it")]
 pub struct Quarantine {
     #[command(flatten)]
@@ -48,8 +49,8 @@ Examples:
   pilotfish release production/chat       # ends it
 
 Prints:
-  production/chat may only ask for nlu, translation: its other calls are refused, and its open connections are cut; it lasts until
-  somebody ends it
+  production/chat may only ask for nlu, translation: its other calls are refused, and its open
+  connections are cut; it lasts until somebody ends it
   `pilotfish release production/chat` undoes it")]
 pub struct Restrict {
     /// The capabilities that it may ask for, in all their versions

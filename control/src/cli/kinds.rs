@@ -52,7 +52,8 @@ impl Wanted {
         }
     }
 
-    fn parse(text: &str) -> Option<Wanted> {
+    /// Reads what a person wrote.
+    pub fn parse(text: &str) -> Option<Wanted> {
         let (kinds, name) = match text.split_once('/') {
             Some((kind, name)) if !name.is_empty() => (kind, Some(name.to_owned())),
             Some(_) => return None,

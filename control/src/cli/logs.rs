@@ -26,7 +26,7 @@ const MOST_LINES: u32 = 1000;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pilotfish logs production/conversation-agent/qmvkzh2a7b      # as `pilotfish placement --replicas` names it
+  pilotfish logs production/conversation-agent/qmvkzh2a7b  # of `placement --replicas`
   pilotfish logs conversation-agent -n production --lines 20
   pilotfish logs production/conversation-agent --follow
 

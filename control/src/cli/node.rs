@@ -42,9 +42,10 @@ use crate::node::{self, Address, CgroupWanted, Settings};
     after_help = "\
 Examples:
   pilotfish token create --node gpu-7 > node.token
-  pilotfish node --control https://mesh.example:15012 --token-file node.token --name gpu-7 --region eu-west --zone a
-  pilotfish node --control https://a.example:15012,https://b.example:15012 --label disk=ssd --taint team=vision:NoSchedule
-  pilotfish node --control https://127.0.0.1:15012 --token-file node.token --gpu-file gpus.yaml --no-nvml
+  pilotfish node --control https://mesh.example:15012 --token-file node.token --name gpu-7
+  pilotfish node --control https://a.example,https://b.example --region eu-west --zone a
+  pilotfish node --control https://a.example --label disk=ssd --taint team=vision:NoSchedule
+  pilotfish node --control https://127.0.0.1:15012 --gpu-file gpus.yaml --no-nvml
   pilotfish nodes                                  # how the control plane sees it"
 )]
 pub struct Node {

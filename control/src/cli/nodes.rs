@@ -27,9 +27,9 @@ Examples:
   pilotfish nodes -o json | jq '.[] | select(.status != \"ready\") | .name'
 
 Prints:
-  NODE   STATUS    LOCALITY   CPU   MEMORY           GPUS FREE           GPU MEMORY       REPLICAS  HEARD
-  cpu-1  ready     eu/eu-a    4/16  8 GiB/64 GiB     -                   -                       4  now
-  gpu-1  cordoned  eu/eu-a    8/32  16 GiB/128 GiB   2/4 A100-SXM4-80GB  160 GiB/320 GiB         4  now
+  NODE   STATUS    LOCALITY   CPU          MEMORY  GPUS FREE       GPU MEMORY  REPLICAS  HEARD
+  cpu-1  ready     eu/eu-a   4/16    8 GiB/64 GiB  -                        -         4  now
+  gpu-1  cordoned  eu/eu-a   8/32  16 GiB/128 GiB  2/4 A100   160 GiB/320 GiB         4  now
 
   gpu-1: GPU-8f2b1c3d failed: fell off the bus")]
 pub struct Nodes {

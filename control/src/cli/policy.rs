@@ -69,14 +69,17 @@ impl Policy {
     pub async fn run(self) -> Result<(), Failed> {
         let PolicyCommand::Report(asked) = self.command;
         let reports = if asked.files.is_empty() { asked.ask().await? } else { asked.read()? };
+        let within =
+            asked.namespace.as_deref().map(|own| format!(" in the namespace `{}`", harmless(own, false)));
+        let within = within.unwrap_or_default();
         if let (Some(name), true) = (&asked.name, reports.policies.is_empty()) {
+            let name = harmless(name, false);
             return Err(Failed::refused(format!(
-                "there is no AgentSecurityPolicy `{}`",
-                harmless(name, false)
+                "there is no AgentSecurityPolicy `{name}`{within}; `pilotfish policy report` tells of all"
             )));
         }
         if reports.policies.is_empty() && !asked.output.is_data() {
-            eprintln!("there is no AgentSecurityPolicy");
+            eprintln!("there is no AgentSecurityPolicy{within}");
         }
         asked.output.print(&reports, |_| text(&reports, &Terminal::stdout()))
     }

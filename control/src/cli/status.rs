@@ -37,10 +37,12 @@ Prints:
   production/web refused version 7:
     routes.yaml:12:9: error: ...
 
-  production/chat is quarantined, for 3 min so far, until 2026-11-21 13:20:05 UTC (in 7 min), by admin: asks for every customer
+  production/chat is quarantined, for 3 min so far, until 2026-11-21 13:20:05 UTC (in 7 min), by
+  admin: asks for every customer
 
   2 sidecars, documents version 7, 1 behind
-  4 nodes, 38 of 40 GPUs used; 48 of 60 replicas are ready; see pilotfish placement --problems, pilotfish nodes")]
+  4 nodes, 38 of 40 GPUs used; 48 of 60 replicas are ready; see pilotfish placement --problems,
+  pilotfish nodes")]
 pub struct Status {
     /// Only this namespace
     #[arg(short = 'n', long, value_name = "NAME")]

@@ -1,5 +1,6 @@
 //! Who can do something, the best first: the sidecars' own rules, on what all sidecars together measured.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,16 @@ impl Fleet {
         }
         let actions = self.shared.view().actions.actions.clone();
         Ok(Agents { actions, ..ranked(instances, &demand, now) })
+    }
+}
+
+impl Fleet {
+    /// The names of all capabilities that an agent says it has, or that documents give one.
+    pub fn capability_names(&self) -> BTreeSet<String> {
+        let view = self.shared.view();
+        let mut all: BTreeSet<String> = view.given.values().flatten().cloned().collect();
+        self.shared.registry.each(|own| all.extend(own.facts.capabilities.iter().cloned()));
+        all.iter().filter_map(|one| Some(Capability::parse(one).ok()?.name)).collect()
     }
 }
 

@@ -49,11 +49,11 @@ impl Fleet {
                 "the sidecars of these agents run with different flags, and some of them would allow it";
             answer.notes.push(note.into());
         }
-        if !agents.has(namespace, agent) {
-            answer.notes.push(format!(
-                "no agent {namespace}/{agent} is registered or declared; it is taken to have no labels"
-            ));
+        if let Some(unknown) = agents.unknown(&question.to) {
+            answer.notes.push(format!("{unknown}; it is taken to have no labels"));
         }
+        let callers = question.via.iter().chain([&question.from]);
+        answer.notes.extend(callers.filter_map(|own| agents.unknown(own)));
         Ok(answer)
     }
 

@@ -71,6 +71,7 @@ pub(super) fn submitted(
         strict_istio: submission.strict_istio,
         default_namespace: namespace,
         trust_domain: trust_domain.map(str::to_owned),
+        registered: submission.registered.clone(),
     };
     let stays = |keys: &[ResourceKey]| texts(staying(before, keys, submission.prune).values().copied());
     let (mut loaded, admitted) = admit_among(&files, &options, stays);

@@ -101,6 +101,9 @@ async fn documents_are_valid_together_with_what_is_stored() {
         "{:?}",
         alone.warnings
     );
+    let registered = Submission { registered: vec!["a.example".into()], ..submission(&[route("a", 1)]) };
+    let there = resources.plan(&registered).await.unwrap();
+    assert!(there.warnings.is_empty(), "{:?}", there.warnings);
     resources.apply(&submission(&[service.into()]), "ada").await.unwrap();
     let together = resources.apply(&submission(&[route("a", 1)]), "ada").await.unwrap();
     assert!(together.warnings.is_empty(), "{:?}", together.warnings);

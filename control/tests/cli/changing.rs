@@ -273,6 +273,8 @@ fn delete_by_name_and_by_file() {
     let control = Scripted::on_socket(|asked| removed(&asked.line));
     let ran = control.run(&["delete", "vs", "a", "b", "-n", "production"]);
     ran.says("VirtualService production/a removed\nVirtualService production/b removed\nversion 8\n");
+    let ran = control.run(&["delete", "vs/a", "virtualservice/b", "-n", "production"]);
+    ran.says("VirtualService production/a removed\nVirtualService production/b removed\nversion 8\n");
     let text = "kind: VirtualService\nmetadata: {name: a, namespace: production}\nspec: nonsense\n---\n---\n\
                 kind: VirtualService\nmetadata: {name: b}\n";
     let file = control.file("a.yaml", text);

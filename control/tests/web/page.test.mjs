@@ -255,6 +255,11 @@ describe("answers made by hand", () => {
       const asked = page.waitForRequest(/\/v1\/authz\/matrix\?method=POST/);
       await page.getByLabel("Method", { exact: true }).selectOption("POST");
       await asked;
+      // A cell is explained for the calls that the grid is about.
+      const told = page.waitForRequest(/\/v1\/authz\/explain\?.*tool=pay/);
+      await page.goto(`${origin}/#/access/desk%2Fresearcher/desk%2Fledger?tool=pay`);
+      await told;
+      await page.locator("aside", { hasText: "the tool pay by POST /mcp" }).waitFor();
     });
   });
 
@@ -293,6 +298,9 @@ describe("answers made by hand", () => {
         await page.goto(`${origin}/#/${hash}`);
         await page.locator("main section").waitFor();
         assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), hash);
+        // Where one is can be seen, and the names of callers are no columns of letters.
+        assert.ok(await page.evaluate(() => document.querySelector("nav a[aria-current]").getBoundingClientRect().right <= innerWidth), `${hash}: the name of its section`);
+        assert.ok(await page.evaluate(() => [...document.querySelectorAll(".matrix th[scope=row]")].every((name) => name.clientWidth >= 100)), `${hash}: the names of callers`);
       }
     });
   });

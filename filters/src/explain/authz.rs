@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::authz::policies::condition::Within;
 use crate::authz::policies::near::{Misfit, misfits};
 use crate::authz::{Asking, Claims, Principal};
+use crate::call::Call;
 use crate::compile::{CompileOptions, written};
 use crate::plan::Plan;
 
@@ -176,6 +177,10 @@ fn sentence(misfit: &Misfit, asking: &Asking<'_>) -> String {
         }
         "address" | "source.ip" => Some(asking.caller.ip.to_string()),
         "port" | "destination.port" => asking.who.destination.map(|own| own.port().to_string()),
+        "pilotfish.mcp.tool" => tool(asking.call).map(str::to_owned),
+        "pilotfish.a2a.skill" => asking.call.skill.as_deref().map(str::to_owned),
+        "pilotfish.model" => asking.call.model.as_deref().map(str::to_owned),
+        "pilotfish.delegation.depth" => Some(asking.who.chain.map_or(0, |own| own.agents.len()).to_string()),
         _ => None,
     };
     match is {
@@ -218,12 +223,32 @@ fn advice(told: &Told, asking: &Asking<'_>) -> Option<String> {
     allows.then(|| {
         format!(
             "add to an ALLOW policy for this agent the rule {{from: [{{source: {{principals: [\"{}\"]}}}}], to: [{{operation: {{methods: \
-             [\"{}\"], paths: [\"{}\"]}}}}]}}",
+             [\"{}\"], paths: [\"{}\"]}}}}]{}}}",
             who.id,
             asking.head.method(),
-            asking.head.path()
+            asking.head.path(),
+            only(asking.call)
         )
     })
+}
+
+/// The conditions with which a rule lets in no more than this call: a path alone has all tools, skills and models on it.
+fn only(call: &Call) -> String {
+    let says = [
+        ("pilotfish.mcp.tool", tool(call)),
+        ("pilotfish.a2a.skill", call.skill.as_deref()),
+        ("pilotfish.model", call.model.as_deref()),
+    ];
+    let conditions: Vec<String> = says
+        .into_iter()
+        .filter_map(|(key, value)| Some(format!("{{key: {key}, values: [{}]}}", Value::from(value?))))
+        .collect();
+    if conditions.is_empty() { String::new() } else { format!(", when: [{}]", conditions.join(", ")) }
+}
+
+/// The tool that is called; prompts and resources have names too.
+fn tool(call: &Call) -> Option<&str> {
+    call.tool.as_deref().filter(|_| call.rpc_method.as_deref() == Some("tools/call"))
 }
 
 fn agent(who: &Principal) -> String {

@@ -103,9 +103,12 @@ pub fn action(entry: Entry<'_>) -> String {
 fn push_action(line: &mut String, entry: Entry<'_>) {
     let from = line.len();
     let (method, name) = (entry.get(Field::RpcMethod), entry.get(Field::Name));
-    let told = match method {
-        "" => [entry.get(Field::Method).into(), redact::path(entry.get(Field::Path)), "".into()],
-        _ => [entry.get(Field::Protocol).into(), redact::value(method), redact::value(name)],
+    let told = match (method, entry.get(Field::Protocol)) {
+        // By HTTP alone a path only may be a method of A2A (`GET /tasks`): what was asked for says more.
+        ("", _) | (_, "http") => {
+            [entry.get(Field::Method).into(), redact::path(entry.get(Field::Path)), redact::value(name)]
+        }
+        (_, protocol) => [protocol.into(), redact::value(method), redact::value(name)],
     };
     for (at, part) in told.iter().enumerate().filter(|(at, part)| *at < 2 || !part.is_empty()) {
         if at > 0 {
@@ -214,6 +217,23 @@ mod tests {
         for what in ["decision", "answer", "access", "anomaly", "action", "start", "gap", "erased", "end"] {
             let what: AuditWhat = serde_json::from_value(what.into()).unwrap();
             assert_eq!(serde_json::to_value(what).unwrap(), word(what));
+        }
+    }
+
+    #[test]
+    fn a_path_that_may_be_a_method_of_a2a_stays_a_path() {
+        for (protocol, expected) in [("http", "GET /tasks"), ("a2a", "a2a ListTasks")] {
+            let mut batch = Batch::default();
+            let mut entry = batch.begin(7).unwrap();
+            for (field, text) in [
+                (Field::Method, "GET"),
+                (Field::Path, "/tasks"),
+                (Field::Protocol, protocol),
+                (Field::RpcMethod, "ListTasks"),
+            ] {
+                entry.push(field, text, 99);
+            }
+            assert_eq!(action(batch.entries().next().unwrap()), expected);
         }
     }
 

@@ -29,22 +29,23 @@ use crate::cli::terminal::{Terminal, Tone, harmless};
 #[command(after_help = "\
 Examples:
   pilotfish authz explain --from web --to chat --method POST --path /v1/messages
-  pilotfish authz explain --from web --to tools --body '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"read\"}}'
-  pilotfish authz explain --from web --to chat --token-claims '{\"iss\":\"https://a\",\"sub\":\"u\",\"groups\":[\"admin\"]}'
-  pilotfish authz explain --from web --to chat --claim iss=https://a --claim sub=u --claim 'groups=[\"admin\"]'
-  pilotfish authz explain --from billing --to ledger --via web,chat          # billing acts for chat, which acts for web
+  pilotfish authz explain --from web --to tools --path /mcp --body call.json
+  pilotfish authz explain --from web --to tools --body '{\"model\":\"small-1\"}' --path /v1/chat/completions
+  pilotfish authz explain --from web --to chat --claim iss=https://a --claim 'groups=[\"admin\"]'
+  pilotfish authz explain --from web --to chat --token-claims '{\"iss\":\"https://a\",\"sub\":\"u\"}'
+  pilotfish authz explain --from billing --to ledger --via web,chat   # acts for chat, chat for web
   pilotfish authz explain --from web --to chat --path //admin --path-normalization merge-slashes
   pilotfish authz explain -f policies/ --to chat --label app=chat --from web
 
 Prints:
-  refused with 403 access-denied: GET / of default/chat, called by cluster.local/ns/default/agent/web
-  no ALLOW rule lets cluster.local/ns/default/agent/web do GET /
-  no rule of default/writers matches (writers.yaml:2:1)
+  refused with 403 access-denied: GET / of shop/chat, called by cluster.local/ns/shop/agent/web
+  no ALLOW rule lets cluster.local/ns/shop/agent/web do GET /
+  no rule of shop/writers matches (writers.yaml:2:1)
 
-  POLICY           ACTION  RULE  SAYS
-  default/writers  ALLOW      -  no rule fits, rule 1 nearly
+  POLICY        ACTION  RULE  SAYS
+  shop/writers  ALLOW      -  no rule fits, rule 1 nearly
 
-  default/writers rule 1 does not match:
+  shop/writers rule 1 does not match:
     method: it wants POST, and this is GET
 
   To allow it: add to an ALLOW policy for this agent the rule {from: [...], to: [...]}
@@ -267,6 +268,9 @@ fn text(answer: &AuthzAnswer, question: &AuthzQuestion, terminal: &Terminal) -> 
         let _ = writeln!(text, "{}", clean(detail));
     }
     match (answer.by.as_str(), &answer.written) {
+        ("", _) if !answer.policies.is_empty() => {
+            text.push_str("no ALLOW policy is for this agent, so every agent of the mesh may call it, but for what others refuse\n")
+        }
         ("", _) => text.push_str("no policy is for this agent, so every agent of the mesh may call it\n"),
         (by, written) => {
             let by = match by.strip_suffix(" no rule") {
@@ -294,6 +298,9 @@ fn text(answer: &AuthzAnswer, question: &AuthzQuestion, terminal: &Terminal) -> 
     }
     text.push_str(&rights(answer, terminal));
     text.push_str(&policies(&answer.policies, terminal));
+    if (answer.advice.is_some() || !answer.notes.is_empty()) && !text.ends_with("\n\n") {
+        text.push('\n');
+    }
     if let Some(advice) = &answer.advice {
         let _ = writeln!(text, "{} {}", terminal.paint(Tone::Good, "To allow it:"), clean(advice));
     }

@@ -1,18 +1,23 @@
 //! `pilotfish authz matrix`: who may call whom, as a table.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use clap::Args;
+use pilotfish_config::raw::nearest;
 
 use super::Offline;
 use crate::api::types::{AuthzCalls, AuthzCell, AuthzMatrix};
 use crate::authz::matrix::{Agents, matrix};
+use crate::cli::agent_name::near;
 use crate::cli::client::{Client, Connection, query};
 use crate::cli::failed::Failed;
 use crate::cli::output::Output;
 use crate::cli::table::{Cell, Table, cut};
 use crate::cli::terminal::{Terminal, Tone};
 
+/// So many agents have a row and a column each; more share them.
+const FEW: usize = 12;
 /// The longest name of a column.
 const LONGEST: usize = 28;
 /// Where no terminal says how wide it is.
@@ -22,7 +27,8 @@ const WIDTH: usize = 100;
 ///
 /// Rows are callers, columns the agents that are called: `yes`, `no`, `some` (it hangs on path, method, tool, header, token or
 /// address: ask `pilotfish authz explain`), `ask` (an external authorizer decides), `held` (quarantined). Every agent that is
-/// registered or declared is there; those who may do the same share a row. Each acts for itself, without a token.
+/// registered or declared is there; of more than twelve those who may do the same share a row (-o wide: never). Each acts for
+/// itself, without a token.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -112,9 +118,37 @@ impl Matrix {
             ];
             client.get(&query("/v1/authz/matrix", &pairs)).await?
         };
+        known(&found, self.namespace.as_deref(), &self.from, &self.to)?;
         let found = narrowed(found, &self.from, &self.to);
         self.output.print(&found, |wide| text(&found, wide, &Terminal::stdout()))
     }
+}
+
+/// Whether there is an agent for each name that was asked for: a typing error must not look like an empty table.
+fn known(found: &AuthzMatrix, namespace: Option<&str>, from: &[String], to: &[String]) -> Result<(), Failed> {
+    if let Some(namespace) = namespace.filter(|_| found.callees.is_empty() && !found.callers.is_empty()) {
+        let all = found.callers.iter().filter_map(|own| own.split('/').next());
+        let all: Vec<&str> = all.collect::<BTreeSet<_>>().into_iter().collect();
+        let namespace = namespace.escape_debug();
+        return Err(Failed::refused(format!(
+            "no agent of the namespace `{namespace}` is registered or declared; there are agents in {}",
+            all.join(", ")
+        )));
+    }
+    for (names, wanted) in [(&found.callers, from), (&found.callees, to)] {
+        let missing = wanted.iter().find(|own| !names.iter().any(|name| is_named(name, own)));
+        let Some(missing) = missing.filter(|_| !names.is_empty()) else { continue };
+        let known = names.iter().map(String::as_str);
+        let near = match missing.contains('/') {
+            true => near(missing, known),
+            // Compared without namespaces, which it does not name.
+            false => nearest(missing, known.filter_map(|own| own.rsplit('/').next())),
+        };
+        let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        let missing = missing.escape_debug();
+        return Err(Failed::refused(format!("no agent `{missing}` is registered or declared{near}")));
+    }
+    Ok(())
 }
 
 /// The part of it that is about these agents; an empty list means all.
@@ -149,11 +183,11 @@ fn is_named(full: &str, wanted: &str) -> bool {
 /// Names that share what they may do, and what that is.
 type Group = (Vec<String>, Vec<AuthzCell>);
 
-/// Those with equal cells together, in the order of the first of each.
-fn grouped(names: &[String], cells: impl Iterator<Item = Vec<AuthzCell>>) -> Vec<Group> {
+/// Those with equal cells together, in the order of the first of each; or each by itself.
+fn grouped(names: &[String], cells: impl Iterator<Item = Vec<AuthzCell>>, together: bool) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (name, cells) in names.iter().zip(cells) {
-        match groups.iter_mut().find(|(_, own)| *own == cells) {
+        match groups.iter_mut().find(|(_, own)| together && *own == cells) {
             Some((names, _)) => names.push(name.clone()),
             None => groups.push((vec![name.clone()], cells)),
         }
@@ -161,30 +195,30 @@ fn grouped(names: &[String], cells: impl Iterator<Item = Vec<AuthzCell>>) -> Vec
     groups
 }
 
-/// A group by its first name, or all of them if `wide`.
-fn label(names: &[String], wide: bool) -> String {
+/// A group by its first name.
+fn label(names: &[String]) -> String {
     match names {
-        [first, rest @ ..] if !wide && !rest.is_empty() => format!("{first} +{}", rest.len()),
-        names => names.join(" "),
+        [first, rest @ ..] if !rest.is_empty() => format!("{first} +{}", rest.len()),
+        names => names.concat(),
     }
 }
 
 fn text(found: &AuthzMatrix, wide: bool, terminal: &Terminal) -> String {
     if found.callees.is_empty() || found.callers.is_empty() {
-        return "There are no such agents: none is registered, and no document declares one.\n".into();
+        return "There are no agents: none is registered, and no document declares one.\n".into();
     }
     let columns = (0..found.callees.len()).map(|at| found.rows.iter().map(|row| row[at]).collect());
-    let callees = grouped(&found.callees, columns);
+    let together = !wide && found.callers.len().max(found.callees.len()) > FEW;
+    let callees = grouped(&found.callees, columns, together);
     // A row of what is left of the columns.
     let places: Vec<usize> = callees
         .iter()
         .filter_map(|(names, _)| found.callees.iter().position(|own| *own == names[0]))
         .collect();
     let rows = found.rows.iter().map(|row| places.iter().map(|at| row[*at]).collect());
-    let callers = grouped(&found.callers, rows);
-    let heads: Vec<String> = callees.iter().map(|(names, _)| cut(&label(names, wide), LONGEST)).collect();
-    let first =
-        callers.iter().map(|(names, _)| label(names, wide).len()).max().unwrap_or(0).max("CALLER".len());
+    let callers = grouped(&found.callers, rows, together);
+    let heads: Vec<String> = callees.iter().map(|(names, _)| cut(&label(names), LONGEST)).collect();
+    let first = callers.iter().map(|(names, _)| label(names).len()).max().unwrap_or(0).max("CALLER".len());
     let limit = terminal.size.map_or(WIDTH, |(columns, _)| columns);
     let mut text = String::new();
     let mut from = 0;
@@ -198,7 +232,7 @@ fn text(found: &AuthzMatrix, wide: bool, terminal: &Terminal) -> String {
         let mut table =
             Table::with(std::iter::once("CALLER".to_owned()).chain(heads[from..to].iter().cloned()));
         for (names, cells) in &callers {
-            let name = Cell::from(label(names, wide));
+            let name = Cell::from(label(names));
             table.row(std::iter::once(name).chain(cells[from..to].iter().map(|cell| shown(*cell))));
         }
         if from > 0 {
@@ -207,8 +241,8 @@ fn text(found: &AuthzMatrix, wide: bool, terminal: &Terminal) -> String {
         text.push_str(&table.print(terminal));
         from = to;
     }
-    if !wide && [&callers, &callees].iter().any(|groups| groups.iter().any(|(names, _)| names.len() > 1)) {
-        text.push_str("\n+N: so many more are alike; -o wide names them\n");
+    if [&callers, &callees].iter().any(|groups| groups.iter().any(|(names, _)| names.len() > 1)) {
+        text.push_str("\n+N: so many more are alike; -o wide has a row for each\n");
     }
     if found.default_deny {
         text.push_str("default deny: nobody may call an agent whom no ALLOW policy lets in\n");

@@ -11,7 +11,7 @@ use pilotfish_identity::SpiffeId;
 use super::{Asked, done};
 use crate::actions::{NotHeld, word};
 use crate::api::types::Act;
-use crate::cli::human;
+use crate::cli::{agent_name, human};
 use crate::server::Control;
 use crate::server::answer::{Answer, Denied, json};
 use crate::server::body::parse;
@@ -88,7 +88,8 @@ pub(super) async fn act(control: &Arc<Control>, asked: &Asked) -> Result<Answer,
     };
     // What it was held to is over, were it stricter.
     let instead = before.map_or(String::new(), |before| format!(", in place of what was: it was {before}"));
-    done(format!("{agent} {now}; {ends}{instead}\n`pilotfish release {agent}` undoes it"))
+    let nobody = nobody_has(control, &action.hold);
+    done(format!("{agent} {now}; {ends}{instead}\n{nobody}`pilotfish release {agent}` undoes it"))
 }
 
 async fn release(control: &Arc<Control>, asked: &Asked, agent: &str) -> Result<Answer, Denied> {
@@ -118,6 +119,19 @@ fn checked(hold: Hold) -> Result<Hold, Denied> {
     Ok(Hold::Restrict(known.into_iter().collect()))
 }
 
+/// Of which capabilities that an agent is restricted to nobody has heard: it is held all the same, to less than was meant perhaps.
+fn nobody_has(control: &Control, hold: &Hold) -> String {
+    let Hold::Restrict(wanted) = hold else { return String::new() };
+    let known = control.fleet.capability_names();
+    let mut text = String::new();
+    for name in wanted.iter().filter(|name| !known.contains(*name)) {
+        let near = nearest(name, known.iter().map(String::as_str));
+        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        text += &format!("nobody has the capability `{name}` now{near}\n");
+    }
+    text
+}
+
 /// Whether anybody has heard of an agent: a typing error must not look like a quarantine.
 fn exists(control: &Control, agent: &str) -> Result<(), Denied> {
     let mut known: BTreeSet<String> = control.fleet.presence().into_iter().map(|own| own.agent).collect();
@@ -130,7 +144,7 @@ fn exists(control: &Control, agent: &str) -> Result<(), Denied> {
     if known.contains(agent) {
         return Ok(());
     }
-    let near = match nearest(agent, known.iter().map(String::as_str)) {
+    let near = match agent_name::near(agent, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {near}?"),
         None => "`pilotfish agents` lists those that are;".to_owned(),
     };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Asked;
 use crate::api::types::{AuthzCalls, AuthzQuestion};
+use crate::authz::matrix;
 use crate::governance;
 use crate::server::Control;
 use crate::server::answer::{Answer, Denied, json};
@@ -20,13 +21,23 @@ pub(super) fn explain(control: &Arc<Control>, asked: &Asked) -> Result<Answer, D
 }
 
 fn question(asked: &Asked) -> Result<AuthzQuestion, Denied> {
-    let query = asked.query(&["from", "to", "method", "path", "host"])?;
+    let query = asked.query(&["from", "to", "method", "path", "host", "capability", "tool"])?;
     let own = |name: &str| query.get(name).map(str::to_owned);
+    // The calls that a cell of the matrix is about.
+    let calls = AuthzCalls {
+        method: own("method"),
+        path: own("path"),
+        capability: own("capability"),
+        tool: own("tool"),
+        ..AuthzCalls::default()
+    };
+    let (method, path, body) = matrix::call(&calls).map_err(Denied::bad)?;
     Ok(AuthzQuestion {
         from: own("from").unwrap_or_default(),
         to: own("to").ok_or_else(|| Denied::bad("parameter `to` is missing: who is called"))?,
-        method: own("method").unwrap_or_else(|| "GET".into()),
-        path: own("path").unwrap_or_else(|| "/".into()),
+        method,
+        path,
+        body,
         host: own("host"),
         ..AuthzQuestion::default()
     })

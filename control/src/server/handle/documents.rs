@@ -24,8 +24,18 @@ impl From<Refusal> for Denied {
     }
 }
 
+/// What was sent, with what only the control plane knows.
+fn submission(control: &Control, asked: &Asked) -> Result<Submission, Denied> {
+    let mut submission: Submission = parse(&asked.body)?;
+    let agents = control.fleet.presence();
+    let named = agents.iter().filter_map(|own| own.agent.split_once('/'));
+    submission.registered =
+        named.map(|(namespace, agent)| format!("{agent}.{namespace}.svc.cluster.local")).collect();
+    Ok(submission)
+}
+
 pub(super) async fn apply(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
-    let submission: Submission = parse(&asked.body)?;
+    let submission = submission(control, asked)?;
     let named = |file: &File| file.text.contains("default-deny");
     if control.fleet.default_deny() && submission.files.iter().any(named) {
         let planned = control.resources.plan(&submission).await?;
@@ -46,7 +56,7 @@ fn wrote(asked: &Asked, what: &str, applied: &Applied) {
 }
 
 pub(super) async fn diff(control: &Control, asked: &Asked) -> Result<Answer, Denied> {
-    let submission: Submission = parse(&asked.body)?;
+    let submission = submission(control, asked)?;
     let planned = control.resources.plan(&submission).await?;
     let sidecars = tokio::task::block_in_place(|| control.fleet.preview(&planned));
     json(&Diff { documents: planned.differences(), sidecars, warnings: planned.warnings.clone() })

@@ -18,6 +18,8 @@ const FEW = 8;
 
 const asked = (query) => ({ method: query.method, path: query.path, tool: query.tool });
 const short = (id) => id.slice(id.indexOf("/") + 1);
+/** What is asked about, as a person says it: without any of it a cell is explained for `GET /`. */
+const call = ({ method, path, tool }) => (tool ? `the tool ${tool} by ${method || "POST"} ${path || "/mcp"}` : `${method || "GET"} ${path || "/"}`);
 /** What is missing is shown as missing: an older control plane, or a store that is away. */
 const perhaps = (promise) => promise.catch((error) => {
   if (!error.status) throw error;
@@ -27,8 +29,10 @@ const perhaps = (promise) => promise.catch((error) => {
 function grid({ callers, callees, rows }, { query, segments }) {
   const shown = callers.map((name, index) => [name, rows[index]]).slice(0, MOST);
   const columns = callees.map((name, index) => [name, index]).slice(0, MOST);
+  // The namespace only where two have the same name otherwise.
+  const same = (name) => columns.filter(([other]) => short(other) === short(name)).length > 1;
   const head = element("tr", {}, element("th", { scope: "col" }, "Caller"),
-    ...columns.map(([name]) => element("th", { scope: "col", title: name }, element("bdi", {}, short(name)))));
+    ...columns.map(([name]) => element("th", { scope: "col", title: name }, element("bdi", {}, same(name) ? name : short(name)))));
   const body = shown.map(([caller, row]) => element("tr", { data: { key: `caller ${caller}` } }, element("th", { scope: "row" }, agent(caller)),
     ...columns.map(([callee, index]) => {
       const [kind, text, why] = CELLS[row[index]] || ["", row[index], ""];
@@ -51,7 +55,7 @@ function refusal(row) {
   const own = row.record || row;
   const seconds = own.time_ns / 1e9;
   return [element("tr", { data: { key: `refusal ${own.agent} ${own.seq}` } }, cell(ago(seconds), "soft", moment(seconds)), cell(own.caller || "", "wide"), cell(agent(own.agent || "")),
-    cell(own.action || "", "wide"), cell(word(own.reason || own.outcome || "", "bad")), cell(own.policy || "", "wide"))];
+    cell(`${own.action || ""}${own.direction === "outbound" && own.host ? ` to ${own.host}` : ""}`, "wide"), cell(word(own.reason || own.outcome || "", "bad")), cell(own.policy || "", "wide"))];
 }
 
 function policy(own) {
@@ -70,9 +74,9 @@ function details(seen, { query, segments: [caller, callee] }) {
   if (!found) return element("aside", { "aria-label": "Why" }, close, element("p", {}, seen.why || "This agent is not here any more."));
   return element("aside", { "aria-label": `Why ${caller} may call ${callee} or not` }, close,
     element("h2", {}, agent(caller), " to ", agent(callee)),
-    element("p", {}, found.allowed ? word("allowed", "good") : word(`${found.status} ${found.reason}`, "bad"), soft(` ${query.method || "GET"} ${query.path || "/"}`)),
+    element("p", {}, found.allowed ? word("allowed", "good") : word(`${found.status} ${found.reason}`, "bad"), soft(` ${call(query)}`)),
     found.detail ? element("p", {}, found.detail) : null,
-    facts(found.by ? ["By", by(found.by)] : ["By", "no policy is for it"], found.written && ["Written", found.written],
+    facts(found.by ? ["By", by(found.by)] : ["By", found.policies?.length ? "no ALLOW policy is for it" : "no policy is for it"], found.written && ["Written", found.written],
       found.permission && ["Needs", `${found.permission} on ${found.resource || "?"}`], found.class && ["Class", `${found.class}; the caller may see ${found.clearance || "nothing"}`],
       found.asks && ["Asks", found.asks.provider], found.dry_run && ["Dry run", found.dry_run],
       found.roles?.length && ["Roles", found.roles.map((own) => `${own.role}${own.gives ? " (gives it)" : ""}`).join(", ")]),
@@ -97,7 +101,7 @@ const NONE = () => empty(["There are no agents yet, so nobody may call anybody."
 export const access = {
   id: "access", title: "Access", key: "w", every: 5000,
   async read({ segments: [from, to], query }) {
-    const why = from && to ? read(at("/v1/authz/explain", { from, to, method: query.method, path: query.path })).then((own) => ({ explained: own }), (error) => {
+    const why = from && to ? read(at("/v1/authz/explain", { from, to, ...asked(query) })).then((own) => ({ explained: own }), (error) => {
       if (!error.status) throw error;
       return { why: error.message };
     }) : {};

@@ -50,8 +50,11 @@ function enter() {
     document.title = `${view.title} · Pilotfish`;
     byId("content").replaceChildren(element("p", { class: "soft loading" }, "Looking …"));
     for (const each of byId("views").children) {
-      if (each.dataset.view === view.id) each.setAttribute("aria-current", "page");
-      else each.removeAttribute("aria-current");
+      if (each.dataset.view === view.id) {
+        each.setAttribute("aria-current", "page");
+        // A narrow window shows a part of the views: the one that is seen has to be in it.
+        each.scrollIntoView({ block: "nearest", inline: "nearest" });
+      } else each.removeAttribute("aria-current");
     }
     byId("controls").replaceChildren(...(view.controls ? [view.controls()] : []));
     scrollTo(0, 0);
