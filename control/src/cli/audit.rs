@@ -43,8 +43,8 @@ Examples:
   pilotfish audit verify /var/lib/pilotfish/default-billing/audit
 
 Prints:
-  TIME     AGENT        OUTCOME  CALLER                          ACTION       POLICY      WHY
-  3 s ago  shop/ledger  denied   cluster.local/ns/shop/agent/ui  POST /books  shop/write  access-denied"
+  TIME     AGENT        OUTCOME  CALLER                          ACTION     POLICY   WHY
+  3 s ago  shop/ledger  denied   cluster.local/ns/shop/agent/ui  POST /pay  shop/ro  access-denied"
 )]
 pub struct Audit {
     #[command(subcommand)]

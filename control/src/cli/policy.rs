@@ -123,7 +123,7 @@ fn one(policy: &PolicyReport, terminal: &Terminal) -> String {
     let mut text = String::new();
     let name = harmless(&format!("AgentSecurityPolicy {}", policy.policy), false);
     let _ = writeln!(text, "{}: for {}", terminal.paint(Tone::Strong, &name), agents(&policy.agents));
-    let mut lines = Table::new(&["LINE", "SAYS", "STATE", "HOW"]);
+    let mut lines = Table::new(&["LINE", "SAYS", "STATE", "HOW"]).folding();
     for line in &policy.lines {
         lines.row([
             line.field.as_str().into(),
@@ -144,7 +144,7 @@ fn one(policy: &PolicyReport, terminal: &Terminal) -> String {
                 writeln!(text, "\n{}: recorded; nothing is known of it", harmless(&framework.name, false));
             continue;
         }
-        let mut asks = Table::new(&["FRAMEWORK", "ASKS FOR", "STATE", "BY"]);
+        let mut asks = Table::new(&["FRAMEWORK", "ASKS FOR", "STATE", "BY"]).folding();
         for line in &framework.asks {
             asks.row([
                 framework.name.as_str().into(),

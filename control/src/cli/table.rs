@@ -8,6 +8,8 @@ use super::terminal::{Terminal, Tone, harmless};
 const GAP: usize = 2;
 /// A cut column keeps at least this much.
 const NARROWEST: usize = 8;
+/// A folded column is made as narrow as this before others are cut.
+const FOLDED: usize = 30;
 
 /// Which side the cells of a column are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,8 @@ impl<T: Into<String>> From<T> for Cell {
 pub struct Table {
     heads: Vec<(String, Side)>,
     rows: Vec<Vec<Cell>>,
+    /// The last column has sentences: on a terminal they go on below rather than being cut.
+    folds: bool,
 }
 
 impl Table {
@@ -53,13 +57,18 @@ impl Table {
             Some(head) => (head.to_owned(), Side::Right),
             None => ((*head).to_owned(), Side::Left),
         };
-        Table { heads: heads.iter().map(side).collect(), rows: Vec::new() }
+        Table { heads: heads.iter().map(side).collect(), ..Table::default() }
+    }
+
+    /// With sentences in the last column, which nobody wants to see the beginning of only.
+    pub fn folding(self) -> Table {
+        Table { folds: true, ..self }
     }
 
     /// With headings that are known by now only, all on the left.
     pub fn with(heads: impl IntoIterator<Item = String>) -> Table {
         let heads = heads.into_iter().map(|head| (harmless(&head, false), Side::Left)).collect();
-        Table { heads, rows: Vec::new() }
+        Table { heads, ..Table::default() }
     }
 
     /// Adds a row; it has as many cells as there are headings.
@@ -77,7 +86,23 @@ impl Table {
         let widths = self.widths(terminal.size.map(|(columns, _)| columns));
         let heads =
             self.heads.iter().map(|(head, _)| Cell::toned(head.as_str(), Tone::Strong)).collect::<Vec<_>>();
-        std::iter::once(&heads).chain(&self.rows).map(|row| self.line(row, &widths, terminal)).collect()
+        let rows = self.rows.iter().flat_map(|row| self.folded(row, &widths));
+        std::iter::once(heads.clone()).chain(rows).map(|row| self.line(&row, &widths, terminal)).collect()
+    }
+
+    /// A row as the lines that it takes.
+    fn folded(&self, row: &[Cell], widths: &[usize]) -> Vec<Vec<Cell>> {
+        let (Some((last, others)), Some(width)) = (row.split_last().filter(|_| self.folds), widths.last())
+        else {
+            return vec![row.to_vec()];
+        };
+        let line = |(at, text): (usize, String)| {
+            let nothing = Cell { text: String::new(), tone: None };
+            let mut line = if at == 0 { others.to_vec() } else { vec![nothing; others.len()] };
+            line.push(Cell { text, ..last.clone() });
+            line
+        };
+        fold(&last.text, *width).into_iter().enumerate().map(line).collect()
     }
 
     /// The table as a text.
@@ -95,7 +120,12 @@ impl Table {
             }
         }
         let Some(limit) = limit else { return widths };
-        while widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1) > limit {
+        let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+        if let Some(last) = widths.len().checked_sub(1).filter(|_| self.folds) {
+            let over = total(&widths).saturating_sub(limit);
+            widths[last] = widths[last].saturating_sub(over).max(FOLDED.min(widths[last]));
+        }
+        while total(&widths) > limit {
             let cut = (0..widths.len()).filter(|at| widths[*at] > least[*at]).max_by_key(|at| widths[*at]);
             let Some(widest) = cut else { break };
             widths[widest] -= 1;
@@ -121,6 +151,27 @@ impl Table {
         }
         line
     }
+}
+
+/// A text in lines of at most a width, broken between words where it can be.
+fn fold(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let mut line = lines.pop().unwrap_or_default();
+        if !line.is_empty() && line.width() + 1 + word.width() > width {
+            lines.push(std::mem::take(&mut line));
+        } else if !line.is_empty() {
+            line.push(' ');
+        }
+        for letter in word.chars() {
+            if !line.is_empty() && line.width() + letter.width().unwrap_or(0) > width {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(letter);
+        }
+        lines.push(line);
+    }
+    lines
 }
 
 /// The start of a text that fits, with `…` for what is missing.
@@ -173,6 +224,27 @@ mod tests {
         );
         let hopeless = Terminal { size: Some((3, 24)), colour: false };
         assert!(table().print(&hopeless).contains("a reaso…"));
+    }
+
+    #[test]
+    fn sentences_go_on_below() {
+        let mut table = Table::new(&["NAME", "WHY"]).folding();
+        table.row([
+            "chat".into(),
+            "a reason that is rather long, as reasons are, and one-word-that-is-much-too-long-here".into(),
+        ]);
+        table.row(["web".into(), "".into()]);
+        let narrow = Terminal { size: Some((36, 24)), colour: false };
+        assert_eq!(
+            table.print(&narrow),
+            "NAME  WHY\n\
+             chat  a reason that is rather long,\n      \
+             as reasons are, and\n      \
+             one-word-that-is-much-too-long\n      \
+             -here\n\
+             web   -\n"
+        );
+        assert_eq!(table.print(&Terminal::PIPE).lines().count(), 3);
     }
 
     #[test]

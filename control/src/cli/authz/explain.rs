@@ -30,7 +30,7 @@ use crate::cli::terminal::{Terminal, Tone, harmless};
 Examples:
   pilotfish authz explain --from web --to chat --method POST --path /v1/messages
   pilotfish authz explain --from web --to tools --path /mcp --body call.json
-  pilotfish authz explain --from web --to tools --body '{\"model\":\"small-1\"}' --path /v1/chat/completions
+  pilotfish authz explain --from web --to llm -d '{\"model\":\"small-1\"}' --path /v1/chat/completions
   pilotfish authz explain --from web --to chat --claim iss=https://a --claim 'groups=[\"admin\"]'
   pilotfish authz explain --from web --to chat --token-claims '{\"iss\":\"https://a\",\"sub\":\"u\"}'
   pilotfish authz explain --from billing --to ledger --via web,chat   # acts for chat, chat for web

@@ -20,7 +20,7 @@ Examples:
 Prints, with --replicas:
   REPLICA          STATUS      NODE   GPUS          CPU   MEMORY  RESTARTS  SINCE      REASON
   shop/chat/qm...  ready       gpu-1  GPU-8f2b1c3d  1.2  3.1 GiB         0  2 h ago    -
-  shop/chat/xk...  crash-loop  gpu-2  GPU-0a77e2c4    -        -         7  3 min ago  exit code 1: ...")]
+  shop/chat/xk...  crash-loop  gpu-2  GPU-0a77e2c4    -        -         7  3 min ago  exit code 1")]
 pub struct List {
     /// Each replica
     #[arg(long)]
