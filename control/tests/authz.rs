@@ -388,6 +388,15 @@ fn files_alone_are_enough() {
         text(&alone(&["authz", "explain", "-f", deny.to_str().unwrap(), "--to", "ledger", "--from", "web"]));
     assert!(only.contains("\nno ALLOW policy is for this agent, so every agent"), "{only}");
 
+    // Of a call that does not say on what it needs a permission nobody is advised to give it on everything.
+    let roles = folder.path().join("roles.yaml");
+    let policy = "apiVersion: v1\nkind: AgentSecurityPolicy\nmetadata: {name: p}\nspec:\n  authorization:\n    model: rbac\n    roles:\n    \
+                  - {name: web, permissions: ['a:b'], resources: ['x/*']}\n";
+    std::fs::write(&roles, policy).unwrap();
+    let root =
+        text(&alone(&["authz", "explain", "-f", roles.to_str().unwrap(), "--to", "ledger", "--from", "web"]));
+    assert!(root.contains("To allow it: let the call say on what: `pilotfish.dev/resource`"), "{root}");
+
     // A path has all tools and models on it: the rule that is suggested names the one that was asked for.
     for (body, when) in [
         (

@@ -54,7 +54,7 @@ impl Actions {
             None => "released",
         };
         if before != hold {
-            let detail = own.map_or_else(String::new, |own| format!("by {}: {}", own.by, own.why));
+            let detail = own.map_or_else(String::new, |own| because(&own.by, &own.why));
             let fields = vec![("outcome", outcome.to_owned()), ("detail", detail)];
             shared.audit.note(AuditWhat::Action, fields);
         }
@@ -71,5 +71,25 @@ impl Actions {
     /// Rings when they change.
     pub fn watch(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
+    }
+}
+
+/// Who did it, and why, as far as that is known.
+fn because(by: &str, why: &str) -> String {
+    match (by, why) {
+        ("", why) => why.to_owned(),
+        (by, "") => format!("by {by}"),
+        (by, why) => format!("by {by}: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::because;
+
+    #[test]
+    fn a_reason_is_there_only_when_somebody_gave_one() {
+        assert_eq!(["", "odd"].map(|why| because("anna", why)), ["by anna", "by anna: odd"]);
+        assert_eq!(["", "odd"].map(|why| because("", why)), ["", "odd"]);
     }
 }

@@ -280,6 +280,8 @@ impl Governance {
     /// Says who lacks what, and what to do.
     fn lacks(&self, who: &str, permission: &str, resource: &str, roles: &[String], chain: bool) -> Deny {
         const SHOWN: usize = 8;
+        // By default a resource is the path without its first slash: of `/` nothing is left.
+        let resource = if resource.is_empty() { "the path /" } else { resource };
         let mut detail = format!("{who} has no role that gives {permission} on {resource}");
         if chain {
             detail.push_str(", and the caller acts for it");

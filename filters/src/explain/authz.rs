@@ -209,7 +209,12 @@ fn advice(told: &Told, asking: &Asking<'_>) -> Option<String> {
         if told.roles.iter().any(|(_, gives)| *gives) {
             return None;
         }
-        let resource = told.resource.as_deref().unwrap_or("*");
+        let Some(resource) = told.resource.as_deref() else {
+            return Some(format!(
+                "let the call say on what: `pilotfish.dev/resource` on its VirtualService says what to take from it; only a role with \
+                 {permission} on all resources (`*`) needs nothing"
+            ));
+        };
         return Some(format!(
             "write a role with permissions [\"{permission}\"] and resources [\"{resource}\"] into {}, called `{}` or bound by a \
              RoleBinding to the agent {}",

@@ -159,6 +159,10 @@ fn the_users_policy_is_enforced_as_written() {
         "{detail}"
     );
     assert!(detail.contains("RoleBinding"), "{detail}");
+    // Of `/` no resource is left by default.
+    let root = governed(&rbac("['nlp:process']", "['conversations/*']"));
+    let detail = asks("a", "GET", "/").detail(&root);
+    assert!(detail.contains("no role that gives http:read on the path /;"), "{detail}");
     // Another permission than the role's.
     let other = asks("conversation-agent", "POST", "/admin");
     assert_eq!(other.word(&plan), "access-denied");
