@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Full, Limited};
 use pilotfish_filters::cluster::Outcome;
 use tokio::runtime::Handle;
@@ -52,6 +52,8 @@ pub struct Question {
     pub usual_roots: Option<PathBuf>,
     /// It has a secret in it, which only the service may see.
     pub secret: bool,
+    /// A refusal (neither 200 nor 5xx) counts without its body where that is too long or breaks off.
+    pub refusals: bool,
 }
 
 impl Question {
@@ -66,8 +68,16 @@ impl Question {
             client: None,
             usual_roots: None,
             secret: false,
+            refusals: false,
         }
     }
+}
+
+/// What of an answer is taken.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    longest: usize,
+    refusals: bool,
 }
 
 /// Whence questions are asked.
@@ -119,7 +129,8 @@ pub async fn ask(shared: &Arc<Shared>, question: Question) -> Result<Response<By
             .map_err(|_| format!("{AT_ONCE} questions of the sidecar's own are under way already"))?;
         let (place, request) = prepare(&question)?;
         let mut key = None;
-        let answer = answer(&shared, &place, request, question.longest, &mut key);
+        let taken = Taken { longest: question.longest, refusals: question.refusals };
+        let answer = answer(&shared, &place, request, taken, &mut key);
         tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
             // The other end may have gone without a word.
             key.iter().for_each(|key| shared.asks.kept().forget(key));
@@ -144,7 +155,7 @@ async fn answer(
     shared: &Arc<Shared>,
     place: &Place,
     request: Request<Full<Bytes>>,
-    longest: usize,
+    taken: Taken,
     key: &mut Option<Key>,
 ) -> Result<Response<Bytes>, String> {
     let (mut tried, mut last) = (Vec::new(), None);
@@ -161,7 +172,7 @@ async fn answer(
                 && let Ok(response) = open.connection.send(own(shared, &open, request.clone())).await
             {
                 way.record(&shared.clock, began, Outcome::Answered(response.status().as_u16()));
-                return finish(shared, &way.key, open, response, longest).await;
+                return finish(shared, &way.key, open, response, taken).await;
             }
             // The service may have closed it before it saw the question.
             shared.asks.kept().forget(&way.key);
@@ -185,7 +196,7 @@ async fn answer(
         return match open.connection.send(request).await {
             Ok(response) => {
                 way.record(&shared.clock, began, Outcome::Answered(response.status().as_u16()));
-                finish(shared, &way.key, open, response, longest).await
+                finish(shared, &way.key, open, response, taken).await
             }
             Err(error) => {
                 way.record(&shared.clock, began, Outcome::Reset);
@@ -210,16 +221,21 @@ async fn finish(
     key: &Key,
     mut open: Open,
     response: Response<hyper::body::Incoming>,
-    longest: usize,
+    Taken { longest, refusals }: Taken,
 ) -> Result<Response<Bytes>, String> {
     let (mut head, body) = response.into_parts();
-    let collected = Limited::new(body, longest).collect().await.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            format!("its answer is longer than {longest} bytes")
-        } else {
-            error.downcast_ref::<hyper::Error>().map_or_else(|| error.to_string(), cause)
+    let collected = match Limited::new(body, longest).collect().await {
+        Ok(collected) => collected,
+        Err(_) if refusals && head.status != StatusCode::OK && !head.status.is_server_error() => {
+            return Ok(Response::from_parts(head, Bytes::new()));
         }
-    })?;
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            return Err(format!("its answer is longer than {longest} bytes"));
+        }
+        Err(error) => {
+            return Err(error.downcast_ref::<hyper::Error>().map_or_else(|| error.to_string(), cause));
+        }
+    };
     if let Some(trailers) = collected.trailers() {
         for (name, value) in trailers {
             head.headers.entry(name).or_insert_with(|| value.clone());

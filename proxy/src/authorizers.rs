@@ -196,6 +196,7 @@ fn question(authorizer: &Authorizer, request: Request<Bytes>) -> Question {
         h2: matches!(authorizer.protocol, Protocol::Grpc { .. }),
         roots: tls.ca_certificates.as_ref().map(PathBuf::from),
         client: tls.client.as_ref().map(both),
+        refusals: matches!(authorizer.protocol, Protocol::Http(_)),
         ..Question::new(request, authorizer.timeout, LONGEST)
     }
 }

@@ -571,35 +571,56 @@ async fn what_is_decided_on_is_what_is_sent_as_the_authorizer_has_changed_it() {
     assert_eq!((told.status(), got.unwrap().target()), (200, target));
 }
 
-/// An authorizer that takes a connection and closes its half, or answers no more than a part.
+/// An authorizer that answers with this, whatever it is asked, and closes its half. Its port.
+async fn says(part: String, then_wait: bool) -> u16 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let part = part.clone();
+            tokio::spawn(async move {
+                let mut bytes = [0; 4096];
+                let _ = socket.read(&mut bytes).await;
+                let _ = socket.write_all(part.as_bytes()).await;
+                let _ = socket.shutdown().await;
+                if then_wait {
+                    // Half closed: it goes on reading.
+                    while socket.read(&mut bytes).await.is_ok_and(|n| n > 0) {}
+                }
+            });
+        }
+    });
+    port
+}
+
 #[tokio::test]
 async fn an_authorizer_that_stops_in_the_middle_is_none() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     for (part, then_wait) in [
         ("", false),
         ("", true),
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", false),
         ("HTTP/1.1 20", true),
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            while let Ok((mut socket, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let mut bytes = [0; 4096];
-                    let _ = socket.read(&mut bytes).await;
-                    let _ = socket.write_all(part.as_bytes()).await;
-                    let _ = socket.shutdown().await;
-                    if then_wait {
-                        // Half closed: it goes on reading.
-                        while socket.read(&mut bytes).await.is_ok_and(|n| n > 0) {}
-                    }
-                });
-            }
-        });
+        let port = says(part.to_owned(), then_wait).await;
         let guarded =
             Guarded::by(&format!("{{ http: {{ service: 127.0.0.1, port: {port} }}, timeout: 20s }}")).await;
         let (told, got) = guarded.case("yes").await;
         assert_eq!((told.status(), &*told.reason(), got), (403, "authorizer-unavailable", None), "{part:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_stays_one_whatever_becomes_of_its_body() {
+    let long = "x".repeat(300_000);
+    for part in [
+        "HTTP/1.1 403 No\r\nContent-Length: 5\r\n\r\nab".to_owned(),
+        format!("HTTP/1.1 403 No\r\nContent-Length: 300000\r\n\r\n{long}"),
+    ] {
+        let port = says(part, true).await;
+        let provider =
+            format!("{{ http: {{ service: 127.0.0.1, port: {port} }}, timeout: 20s, failOpen: true }}");
+        let (told, got) = Guarded::by(&provider).await.case("no").await;
+        assert_eq!((told.status(), &*told.reason(), got), (403, "access-denied", None));
     }
 }
