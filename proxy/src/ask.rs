@@ -16,10 +16,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use pilotfish_filters::cluster::Outcome;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::delegation;
 use crate::server::Shared;
@@ -52,7 +53,7 @@ pub struct Question {
     pub usual_roots: Option<PathBuf>,
     /// It has a secret in it, which only the service may see.
     pub secret: bool,
-    /// A refusal (neither 200 nor 5xx) counts without its body where that is too long or breaks off.
+    /// A refusal (neither 200 nor 5xx) counts without its body where that is too long, too slow, or breaks off.
     pub refusals: bool,
 }
 
@@ -78,6 +79,8 @@ impl Question {
 struct Taken {
     longest: usize,
     refusals: bool,
+    /// Nobody waits for the answer any longer.
+    until: Instant,
 }
 
 /// Whence questions are asked.
@@ -129,7 +132,8 @@ pub async fn ask(shared: &Arc<Shared>, question: Question) -> Result<Response<By
             .map_err(|_| format!("{AT_ONCE} questions of the sidecar's own are under way already"))?;
         let (place, request) = prepare(&question)?;
         let mut key = None;
-        let taken = Taken { longest: question.longest, refusals: question.refusals };
+        let until = Instant::now() + limit;
+        let taken = Taken { longest: question.longest, refusals: question.refusals, until };
         let answer = answer(&shared, &place, request, taken, &mut key);
         tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
             // The other end may have gone without a word.
@@ -221,20 +225,26 @@ async fn finish(
     key: &Key,
     mut open: Open,
     response: Response<hyper::body::Incoming>,
-    Taken { longest, refusals }: Taken,
+    taken: Taken,
 ) -> Result<Response<Bytes>, String> {
     let (mut head, body) = response.into_parts();
-    let collected = match Limited::new(body, longest).collect().await {
-        Ok(collected) => collected,
-        Err(_) if refusals && head.status != StatusCode::OK && !head.status.is_server_error() => {
-            return Ok(Response::from_parts(head, Bytes::new()));
+    let body = Limited::new(body, taken.longest).collect();
+    let refuses = taken.refusals && head.status != StatusCode::OK && !head.status.is_server_error();
+    let collected = if refuses {
+        // With half of the time that is left it is said in time, whatever becomes of its body.
+        let left = taken.until.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left / 2, body).await {
+            Ok(Ok(collected)) => collected,
+            Ok(Err(_)) | Err(_) => return Ok(Response::from_parts(head, Bytes::new())),
         }
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            return Err(format!("its answer is longer than {longest} bytes"));
-        }
-        Err(error) => {
-            return Err(error.downcast_ref::<hyper::Error>().map_or_else(|| error.to_string(), cause));
-        }
+    } else {
+        body.await.map_err(|error| match error.downcast_ref::<hyper::Error>() {
+            Some(error) => cause(error),
+            None if error.is::<LengthLimitError>() => {
+                format!("its answer is longer than {} bytes", taken.longest)
+            }
+            None => error.to_string(),
+        })?
     };
     if let Some(trailers) = collected.trailers() {
         for (name, value) in trailers {

@@ -571,8 +571,17 @@ async fn what_is_decided_on_is_what_is_sent_as_the_authorizer_has_changed_it() {
     assert_eq!((told.status(), got.unwrap().target()), (200, target));
 }
 
-/// An authorizer that answers with this, whatever it is asked, and closes its half. Its port.
-async fn says(part: String, then_wait: bool) -> u16 {
+/// What an authorizer does after it said something.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Closes,
+    /// It goes on reading.
+    ClosesItsHalf,
+    Stops,
+}
+
+/// An authorizer that answers with this, whatever it is asked. Its port.
+async fn says(part: String, then: Then) -> u16 {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -583,9 +592,10 @@ async fn says(part: String, then_wait: bool) -> u16 {
                 let mut bytes = [0; 4096];
                 let _ = socket.read(&mut bytes).await;
                 let _ = socket.write_all(part.as_bytes()).await;
-                let _ = socket.shutdown().await;
-                if then_wait {
-                    // Half closed: it goes on reading.
+                if then != Then::Stops {
+                    let _ = socket.shutdown().await;
+                }
+                if then != Then::Closes {
                     while socket.read(&mut bytes).await.is_ok_and(|n| n > 0) {}
                 }
             });
@@ -596,13 +606,13 @@ async fn says(part: String, then_wait: bool) -> u16 {
 
 #[tokio::test]
 async fn an_authorizer_that_stops_in_the_middle_is_none() {
-    for (part, then_wait) in [
-        ("", false),
-        ("", true),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", false),
-        ("HTTP/1.1 20", true),
+    for (part, then) in [
+        ("", Then::Closes),
+        ("", Then::ClosesItsHalf),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", Then::Closes),
+        ("HTTP/1.1 20", Then::ClosesItsHalf),
     ] {
-        let port = says(part.to_owned(), then_wait).await;
+        let port = says(part.to_owned(), then).await;
         let guarded =
             Guarded::by(&format!("{{ http: {{ service: 127.0.0.1, port: {port} }}, timeout: 20s }}")).await;
         let (told, got) = guarded.case("yes").await;
@@ -613,13 +623,16 @@ async fn an_authorizer_that_stops_in_the_middle_is_none() {
 #[tokio::test]
 async fn a_refusal_stays_one_whatever_becomes_of_its_body() {
     let long = "x".repeat(300_000);
-    for part in [
-        "HTTP/1.1 403 No\r\nContent-Length: 5\r\n\r\nab".to_owned(),
-        format!("HTTP/1.1 403 No\r\nContent-Length: 300000\r\n\r\n{long}"),
+    let broken = "HTTP/1.1 403 No\r\nContent-Length: 5\r\n\r\nab".to_owned();
+    for (part, then, timeout) in [
+        (broken.clone(), Then::ClosesItsHalf, "20s"),
+        (format!("HTTP/1.1 403 No\r\nContent-Length: 300000\r\n\r\n{long}"), Then::ClosesItsHalf, "20s"),
+        // Half of the time is waited for the rest.
+        (broken, Then::Stops, "5s"),
     ] {
-        let port = says(part, true).await;
+        let port = says(part, then).await;
         let provider =
-            format!("{{ http: {{ service: 127.0.0.1, port: {port} }}, timeout: 20s, failOpen: true }}");
+            format!("{{ http: {{ service: 127.0.0.1, port: {port} }}, timeout: {timeout}, failOpen: true }}");
         let (told, got) = Guarded::by(&provider).await.case("no").await;
         assert_eq!((told.status(), &*told.reason(), got), (403, "access-denied", None));
     }
