@@ -219,7 +219,7 @@ impl Writer {
     ) -> io::Result<()> {
         let too_long = |current: &Current| current.bytes >= limits.bytes || limits.ends(current.oldest, now);
         if self.current.as_ref().is_some_and(too_long) {
-            self.end_stretch();
+            self.end_stretch()?;
         }
         self.put(lines, first, tip, time(lines).unwrap_or(now), too_long)
     }
@@ -260,15 +260,16 @@ impl Writer {
     }
 
     /// The next line begins another stretch.
-    pub fn end_stretch(&mut self) {
-        if self.stay().is_err() {
-            // What it holds is nowhere else.
-            return;
+    ///
+    /// # Errors
+    /// The disk's: what the stretch holds is nowhere else, so it goes on.
+    pub fn end_stretch(&mut self) -> io::Result<()> {
+        self.stay()?;
+        if let Some(current) = &self.current {
+            current.file.sync_data()?;
         }
-        if let Some(current) = self.current.take() {
-            let _ = current.file.sync_data();
-        }
-        self.fresh = true;
+        (self.current, self.fresh) = (None, true);
+        Ok(())
     }
 
     /// Looks whether the file that is written is where it was. When somebody took it away or put another one there, what came since
@@ -364,7 +365,7 @@ impl Writer {
         }
         let newest = stretches(&self.folder)?.pop();
         if newest.is_some_and(|newest| old.stretches.contains(&newest)) {
-            self.end_stretch();
+            self.end_stretch()?;
         }
         old.stretches.iter().try_for_each(|stretch| fs::remove_file(&stretch.path))
     }

@@ -246,9 +246,10 @@ impl<'s> Keeper<'s> {
         if !self.lines.is_empty() {
             return false;
         }
-        if let Some(writer) = &mut self.writer {
-            // What says so must not go with them.
-            writer.end_stretch();
+        // What says so must not go with them.
+        if let Some(Err(error)) = self.writer.as_mut().map(Writer::end_stretch) {
+            self.failed(&error, now);
+            return false;
         }
         let (range, hash) = (format!("{}-{}", old.first, old.last.seq), old.last.hash);
         self.add(now, AuditWhat::Erased, |line| {

@@ -231,7 +231,7 @@ fn no_sidecars_log_loses_its_beginning_by_another_head() {
             let (mut tip, mut lines) = (writer.tip(), String::new());
             record(&mut tip, &mut lines, "decision", "", at);
             writer.append(lines.as_bytes(), at, tip, at, &Limits::default()).unwrap();
-            writer.end_stretch();
+            writer.end_stretch().unwrap();
         }
         let old = writer.oldest().unwrap();
         writer.erase(&old, Some("old")).unwrap();

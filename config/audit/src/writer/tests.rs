@@ -87,7 +87,7 @@ fn whoever_takes_the_file_that_is_written_takes_no_more_than_is_in_it() {
         harm(dir);
         append(&mut writer, 4, 9).unwrap();
         if name == "moved" {
-            writer.end_stretch();
+            writer.end_stretch().unwrap();
         }
         append(&mut writer, 5, 9).unwrap();
         writer.sync().unwrap();
@@ -124,7 +124,7 @@ fn a_clock_that_was_wrong_keeps_no_record_for_ever_and_erases_none_too_soon() {
     for at in [1000, 9_999_999, 1200, 5, 1400] {
         append(&mut writer, at * SECOND, 9).unwrap();
         if at == 1000 || at == 5 {
-            writer.end_stretch();
+            writer.end_stretch().unwrap();
         }
     }
     let firsts: Vec<u64> = stretches(dir.path()).unwrap().iter().map(|one| one.first).collect();
