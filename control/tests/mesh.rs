@@ -42,6 +42,21 @@ pub fn sidecar(binary: &Path, control: &Serve, agent: &str) -> Builder {
     Sidecar::builder(binary).without_config().agent(agent).args(&flags)
 }
 
+/// Waits until so many sidecars are connected.
+async fn connected(control: &Serve, sidecars: usize) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let status = pilotfish(control, &["status", "-o", "json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let rows = status["sidecars"].as_array().unwrap();
+        if rows.iter().filter(|row| row["connected"] == true).count() == sidecars {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{status:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// One call by capability: its status.
 async fn call(caller: &Sidecar) -> u16 {
     let headers = ["agent-capability: planning"];
@@ -114,6 +129,8 @@ async fn calls_go_on_while_the_control_plane_is_killed_and_started_again() {
     load.more(50).await;
     let control = Serve::start_in(folder, &["--listen", &listen]);
     load.more(50).await;
+    // Whoever is not back yet is not waited for.
+    connected(&control, 2).await;
     let file = control.folder().path().join("w.yaml");
     let service = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: w}\nspec:\n  hosts: [w.test]\n  \
          ports: [{number: 80, name: http, protocol: HTTP}]\n  resolution: STATIC\n  endpoints: [{address: 127.0.0.1}]\n";
