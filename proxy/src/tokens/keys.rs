@@ -199,13 +199,15 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Vec<(Algorithm, ParsedPublicKe
 /// Whether a point of Ed25519 has order 1, 2, 4 or 8 (RFC 7748 section 7 names why that matters): signatures of everything verify by it
 /// without a private key, and the verifier does not look.
 fn is_of_small_order(point: &[u8]) -> bool {
-    /// Their `y`, in hexadecimal; the highest bit is the sign of `x`. Forms that are not reduced are no keys to the verifier.
-    const ALL: [&str; 5] = [
+    /// Their `y`, in hexadecimal; the highest bit is the sign of `x`. The last two are the first two, not reduced.
+    const ALL: [&str; 7] = [
         "0000000000000000000000000000000000000000000000000000000000000000",
         "0100000000000000000000000000000000000000000000000000000000000000",
         "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
         "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
         "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
     ];
     let mut y = point.to_vec();
     if let Some(last) = y.last_mut() {

@@ -78,6 +78,8 @@ fn a_point_by_which_anybody_can_sign_is_no_key() {
         "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
         "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
         "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
     ] {
         let x = BASE64URL_NOPAD.encode(&HEXLOWER.decode(y.as_bytes()).unwrap());
         let why = read(&json!({"kty": "OKP", "crv": "Ed25519", "x": x})).unwrap_err();
