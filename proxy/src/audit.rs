@@ -57,12 +57,11 @@ pub struct Note {
 
 /// What the thread is sent.
 pub enum Item {
-    /// A worker noted its first decision since the thread took those before.
-    Noted,
-    /// Anything else.
+    /// There is something to take: a worker noted its first decision since the thread took those before, or connections were turned
+    /// away of which nobody told.
+    Wake,
+    /// What is no decision.
     Note(Note),
-    /// Connections were turned away of which nobody told.
-    Turned,
     /// The process ends.
     End(SyncSender<()>),
 }
@@ -129,17 +128,11 @@ impl Audit {
 
     /// Records something that is no decision: an agent was quarantined, say. Texts by their names in the record.
     pub fn note(&self, what: AuditWhat, fields: Vec<(&'static str, String)>) {
+        let Some(queue) = self.queue.get() else { return };
         let at = now();
-        self.send(Item::Note(Note { at, what, fields }), at);
-    }
-
-    fn send(&self, item: Item, at: u64) -> bool {
-        let Some(queue) = self.queue.get() else { return false };
-        let sent = queue.try_send(item).is_ok();
-        if !sent {
+        if queue.try_send(Item::Note(Note { at, what, fields })).is_err() {
             self.state.lose(at);
         }
-        sent
     }
 
     /// Writes the last record, waits for it at most `limit`. For the end of the process.
@@ -159,7 +152,7 @@ impl Audit {
 
     /// Notes a decision, with what is known of any call. Whether the thread will have it.
     fn push(&self, worker: &Worker, ctx: &Ctx<'_>, fill: impl FnOnce(&mut Draft<'_>)) -> bool {
-        let (Some(queue), Some(batch)) = (self.queue.get(), self.batches.get(worker.index)) else {
+        let Some(batch) = self.batches.get(worker.index).filter(|_| self.queue.get().is_some()) else {
             return false;
         };
         let at = now();
@@ -173,10 +166,14 @@ impl Audit {
         draft.head.trace = ctx.call.trace;
         fill(&mut draft);
         if is_first {
-            // A queue that is full has woken it.
-            let _ = queue.try_send(Item::Noted);
+            self.wake();
         }
         true
+    }
+
+    fn wake(&self) {
+        // A queue that is full has woken it.
+        let _ = self.queue.get().map(|queue| queue.try_send(Item::Wake));
     }
 
     /// Puts empty batches in the place of what the workers noted.

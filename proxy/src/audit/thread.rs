@@ -211,7 +211,7 @@ impl Thread {
 fn sort(item: Item, notes: &mut Vec<Note>) -> Option<SyncSender<()>> {
     match item {
         Item::Note(note) => notes.push(note),
-        Item::Noted | Item::Turned => {}
+        Item::Wake => {}
         Item::End(done) => return Some(done),
     }
     None

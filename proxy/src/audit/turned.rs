@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use pilotfish_config::wire::AuditWhat;
 
-use super::{Item, now};
+use super::now;
 use crate::worker::Worker;
 
 /// Addresses of which a worker tells within a second.
@@ -52,7 +52,7 @@ pub fn turned_away(worker: &Worker, address: IpAddr, reason: &str) {
     let at = now();
     if !worker.turned.may_tell(address, at) {
         if audit.state.turned.fetch_add(1, Relaxed) == 0 {
-            audit.send(Item::Turned, at);
+            audit.wake();
         }
         return;
     }
